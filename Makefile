@@ -1,0 +1,52 @@
+# Every task a person does. `make help` lists them; each makes the environment it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= tiny
+DATA ?= almanac
+# ruff reads no setup.cfg, so its settings are here.
+STYLE := --line-length 100 --target-version py310
+RULES := --select E,F,W,I,B,UP,SIM,C4,RUF --ignore SIM118,RUF001,RUF002,RUF003
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+$(VENV)/run: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'minigpt2 needs Python 3.10 or newer; say which with PYTHON=...'; exit 2; }
+	@echo 'installing into $(VENV) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[plot]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	@echo 'installing the tools for tests ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+train: $(VENV)/run ## tune the small base on its questions, and show what it learnt
+	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml --model $(MODEL) --data $(DATA)
+
+test: check ## check, and run all tests
+	@$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/dev ## format, lint and types
+	@$(BIN)/ruff format $(STYLE) --check .
+	@$(BIN)/ruff check $(STYLE) $(RULES) .
+	@$(BIN)/mypy
+
+gradcheck: $(VENV)/dev ## show every gradient against two numerical derivatives, and planted bugs
+	@$(BIN)/python -m tests.gradcheck
+
+bench: $(VENV)/dev ## time the parts of a step, with the roof of the machine beside them
+	@$(BIN)/python -m tests.benchmarks.step
+
+pretrain: $(VENV)/dev ## make the small base again from its seed (about an hour on one core)
+	@$(BIN)/minigpt2 pretrain
+
+clean: ## remove the environment and caches; runs and weights stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help train test check gradcheck bench pretrain clean

@@ -1,0 +1,59 @@
+"""minigpt2: GPT-2 and its instruction tuning, every gradient derived and written by hand.
+
+Symbols, the same in every chapter
+    N  rows (tokens) in a batch        C  features of a row (n_embd)
+    H  attention heads (n_head)        D  features of a head, D = C / H
+    F  hidden features, F = 4 C        V  entries of the vocabulary
+    T  length of one sequence          L  blocks (n_layer)
+    M  supervised triples of a batch   P  parameters
+
+    dx stands for ∂L/∂x, where L is the one number that training lowers.
+
+Chapters, in reading order; a chapter uses only those above it
+     1  backend                     Backend
+     2  ops/linear                  Linear map
+     3  ops/embedding               Embedding
+     4  ops/layer_norm              Layer normalisation
+     5  ops/gelu                    GELU
+     6  ops/softmax                 Softmax
+     7  ops/dropout                 Dropout
+     8  ops/attention               Attention over the token forest
+     9  ops/cross_entropy           Cross-entropy with the projection inside
+    10  errors                      Errors
+    11  model/config                Configuration
+    12  model/parameters            Parameters
+    13  model/block                 Block
+    14  model/gpt2                  GPT-2
+    15  weights                     Weights
+    16  data/records                Records
+    17  data/template               Template
+    18  data/tokenizer              Tokenizer
+    19  data/forest                 Token forest
+    20  data/batches                Batches
+    21  data/bpe                    BPE
+    22  data/almanac/tables         Tables
+    23  data/almanac/wordings       Wordings
+    24  data/almanac/chance         Chance
+    25  data/almanac/arithmetic     Arithmetic
+    26  data/almanac/tell_facts     Telling facts
+    27  data/almanac/tell_numbers   Telling numbers
+    28  data/almanac/tell           Telling
+    29  data/almanac/ask            Asking
+    30  data/almanac/write          Writing
+    31  inference/sampling          Sampling
+    32  inference/generate          Generation
+    33  inference/answer            Answering
+    34  training/adamw              AdamW
+    35  training/schedule           Schedule
+    36  training/loop               Loop
+    37  training/evaluation         Evaluation
+    38  training/checkpoint         Checkpoint
+    39  training/curve              Curve
+    40  training/settings           Settings
+    41  training/report             Report
+    42  training/finetune           Fine-tuning
+    43  training/pretrain           Pretraining
+    44  cli                         Command line
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,72 @@
+"""Backend: which array library computes, and how rows are cut into blocks.
+
+Why
+    One derivation serves every device.  An op asks `array_module(x)` for the
+    library that x belongs to and writes its formula once against that.
+
+    Element-wise formulas make several passes over their rows.  On a CPU those
+    passes are cheap when a block of rows stays in cache from the first pass to
+    the last, so such an op hands its formula to `map_rows`, which runs it block
+    by block, in threads (NumPy lets go of the interpreter's lock while it
+    computes).  On a GPU the formula sees all rows at once.
+
+Only this file imports cupy, and only once an array of cupy's has been made.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray, or cupy.ndarray where a GPU computes
+BLOCK_BYTES = 1 << 18  # of one array in one block of rows: a few such blocks fill a core's L2 cache
+
+
+def array_module(x: Array) -> ModuleType:
+    """Return the array library of x: numpy, or cupy when x lives on a GPU."""
+    cupy = sys.modules.get("cupy")
+    return cupy if cupy is not None and isinstance(x, cupy.ndarray) else np
+
+
+def row_blocks(n: int, row_bytes: int) -> list[slice]:
+    """Cut n rows of row_bytes each into slices of at most BLOCK_BYTES (and at least one row)."""
+    step = max(1, BLOCK_BYTES // max(1, row_bytes))
+    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+
+
+@cache
+def threads() -> ThreadPoolExecutor:
+    """Return the pool that element-wise work runs in: one thread for each core that is ours."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return ThreadPoolExecutor(len(affinity(0)) if affinity else os.cpu_count())
+
+
+def map_rows(formula: Callable[..., Any], *arrays: Array) -> Any:
+    """Return formula(*arrays), computed on blocks of rows when the arrays are NumPy's.
+
+    Every array and every result has the rows on axis 0, and a row of a result depends on
+    the same row of the arrays alone.  The formula returns one array or a tuple of arrays.
+    """
+    xp = array_module(arrays[0])
+    n = len(arrays[0])
+    blocks = row_blocks(n, max(a.nbytes for a in arrays) // max(1, n))
+    if xp is not np or len(blocks) < 2:
+        return formula(*arrays)
+
+    def fill(rows: slice) -> None:
+        parts = formula(*(a[rows] for a in arrays))
+        for result, part in zip(results, parts if several else (parts,), strict=True):
+            result[rows] = part
+
+    first = formula(*(a[blocks[0]] for a in arrays))
+    several = isinstance(first, tuple)
+    results = [np.empty((n, *p.shape[1:]), p.dtype) for p in (first if several else (first,))]
+    for result, part in zip(results, first if several else (first,), strict=True):
+        result[blocks[0]] = part
+    list(threads().map(fill, blocks[1:]))
+    return tuple(results) if several else results[0]

@@ -1,0 +1,81 @@
+"""Telling facts: documents of portraits of subjects, lists of one relation, and mixtures.
+
+One round tells every fact three times, once in each kind of document, so that all facts are
+told equally often.  A document has about 30 to 100 words.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from minigpt2.data.almanac.chance import pick, shuffled
+from minigpt2.data.almanac.tables import TABLES, Fact, facts, table
+from minigpt2.data.almanac.wordings import fill, marked, sections
+
+SHORTEST, LONGEST = 30, 90  # words; a document ends with the unit that reaches its drawn length
+
+
+def sentence(rng: np.random.Generator, fact: Fact, mark: str = "") -> str:
+    """The fact in one of its wordings."""
+    wordings = marked(sections("tell_facts")[f"{fact.table}.{fact.relation}"], mark)
+    return fill(pick(rng, wordings), subject=fact.subject, value=fact.value)
+
+
+def portrait(rng: np.random.Generator, name: str, subject: str) -> str:
+    """All facts of one subject in random order, the first by name, the others often by "it"."""
+    cells = shuffled(rng, list(table(name)[subject].items()))
+    told: list[str] = []
+    for relation, value in cells:
+        mark = "it" if told and rng.random() < 0.6 else ""
+        told.append(sentence(rng, Fact(name, subject, relation, value), mark))
+    return " ".join(told)
+
+
+def packed(rng: np.random.Generator, units: Iterable[str]) -> list[list[str]]:
+    """Units of text gathered into documents; a short rest joins the last document."""
+    documents: list[list[str]] = [[]]
+    words, wanted = 0, SHORTEST + rng.random() * (LONGEST - SHORTEST)
+    for unit in units:
+        if words >= wanted:
+            documents.append([])
+            words, wanted = 0, SHORTEST + rng.random() * (LONGEST - SHORTEST)
+        documents[-1].append(unit)
+        words += len(unit.split())
+    if words < SHORTEST and len(documents) > 1:
+        rest = documents.pop()
+        documents[-1] += rest
+    return documents
+
+
+def portraits(rng: np.random.Generator) -> Iterator[list[str]]:
+    """Every subject once, table by table."""
+    for name in TABLES:
+        yield from packed(
+            rng, [portrait(rng, name, subject) for subject in shuffled(rng, list(table(name)))]
+        )
+
+
+def lists(rng: np.random.Generator) -> Iterator[list[str]]:
+    """Every fact once, relation by relation; half the documents say first what they list."""
+    by_relation: dict[str, list[Fact]] = {}
+    for fact in facts():
+        by_relation.setdefault(f"{fact.table}.{fact.relation}", []).append(fact)
+    for relation, members in by_relation.items():
+        leads = marked(sections("tell_facts")[relation], "list")
+        for document in packed(rng, [sentence(rng, fact) for fact in shuffled(rng, members)]):
+            if leads and rng.random() < 0.5:
+                document.insert(0, pick(rng, leads))
+            yield document
+
+
+def mixtures(rng: np.random.Generator) -> Iterator[list[str]]:
+    """Every fact once, all tables mixed."""
+    yield from packed(rng, [sentence(rng, fact) for fact in shuffled(rng, facts())])
+
+
+def fact_documents(rng: np.random.Generator) -> Iterator[str]:
+    """Documents without end, round after round."""
+    while True:
+        documents = [*portraits(rng), *lists(rng), *mixtures(rng)]
+        for document in shuffled(rng, documents):
+            yield " ".join(document)

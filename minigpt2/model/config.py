@@ -1,0 +1,100 @@
+"""Configuration: the five numbers that fix a GPT-2, and how many parameters they make.
+
+Definition
+    A GPT-2 is V token rows and T position rows of C features, L blocks, and a
+    last layer normalisation; the output projection is the token table again.
+
+Derivation of the number of parameters
+    A layer normalisation has γ and β:                2·C
+    Attention: C → 3C with bias, then C → C with bias
+    A = (3·C² + 3·C) + (C² + C) = 4·C² + 4·C                 (11.1)
+    MLP: C → 4C with bias, then 4C → C with bias
+    B = (4·C² + 4·C) + (4·C² + C) = 8·C² + 5·C               (11.2)
+    A block has two layer normalisations beside (11.1) and (11.2); with both tables
+    and the last layer normalisation,
+    P = V·C + T·C + L·(12·C² + 13·C) + 2·C                   (11.3)
+    (Radford et al. 2019, table 2, gives the sizes; its parameter counts are
+    rounded and partly wrong, the official checkpoints hold those of (11.3).)
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from minigpt2.errors import UserError
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """The shape of a GPT-2, with the names of the official config.json."""
+
+    vocab_size: int = 50257  # V
+    n_positions: int = 1024  # T, the longest context
+    n_embd: int = 768  # C
+    n_layer: int = 12  # L
+    n_head: int = 12  # H
+    layer_norm_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a positive whole number, not {value!r}")
+        if self.n_embd % self.n_head:
+            raise UserError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of parameters, by the formula of this chapter."""
+        c = self.n_embd
+        block = 12 * c * c + 13 * c  # (11.1) (11.2)
+        return (self.vocab_size + self.n_positions) * c + self.n_layer * block + 2 * c  # (11.3)
+
+    def save(self, path: Path) -> None:
+        """Write the official config.json."""
+        official = {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "activation_function": "gelu_new",
+            "n_ctx": self.n_positions,
+            "bos_token_id": self.vocab_size - 1,
+            "eos_token_id": self.vocab_size - 1,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+            "resid_pdrop": 0.0,
+        }
+        path.write_text(json.dumps({**official, **asdict(self)}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "GPT2Config":
+        """Read an official config.json; raises UserError if it is none, or not of a GPT-2."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read as a config.json: {error}") from None
+        if not isinstance(values, dict) or values.get("model_type", "gpt2") != "gpt2":
+            raise UserError(f"{path} does not describe a GPT-2 (model_type 'gpt2')")
+        activation = values.get("activation_function", "gelu_new")
+        inner = values.get("n_inner") or 4 * values.get("n_embd", 0)
+        if activation != "gelu_new" or inner != 4 * values.get("n_embd", 0):
+            raise UserError(
+                f"{path} asks for activation {activation!r} and {inner} hidden features; "
+                "GPT-2 has 'gelu_new' (GELU in its tanh form) and 4 x n_embd"
+            )
+        missing = [name for name in SHAPE_NAMES if name not in values]
+        if missing:
+            raise UserError(f"{path} has no {', '.join(missing)}")
+        known = {k: values[k] for k in (*SHAPE_NAMES, "layer_norm_epsilon") if k in values}
+        return cls(**known)
+
+
+SHAPE_NAMES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+
+OFFICIAL = {
+    "gpt2": GPT2Config(),
+    "gpt2-medium": GPT2Config(n_embd=1024, n_layer=24, n_head=16),
+    "gpt2-large": GPT2Config(n_embd=1280, n_layer=36, n_head=20),
+    "gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25),
+}
+
+TINY = GPT2Config(vocab_size=4096, n_positions=256, n_embd=192, n_layer=6, n_head=6)

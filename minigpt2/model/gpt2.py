@@ -1,0 +1,136 @@
+"""GPT-2: tokens in, hidden rows out, a loss at the end, and the gradient of all parameters.
+
+Why
+    Everything before this chapter is a part; here the parts stand in a row.
+
+Definition
+    x₀ = drop( wte[ids] + wpe[positions] )                         (14.1)
+    xₗ = blockₗ( xₗ₋₁ ),  l = 1 … L                                (14.2)
+    h  = ln_f( x_L )                                               (14.3)
+    L  = Σₙ wₙ nllₙ, the nll being those of  h wteᵀ                 (14.4)
+
+Derivation, writing dz for ∂L/∂z
+    (14.1) to (14.4) are a chain, so the backward pass goes through it once from
+    the end.  One tensor stands in two links: wte is read in (14.1) and
+    multiplied in (14.4), and its gradients add,
+    dwte = dwte of (14.1) + dwte of (14.4)                         (14.5)
+
+    With recomputation only the xₗ are kept.  Before a block's backward pass its
+    forward pass runs again on the xₗ₋₁ of (14.2): the same numbers, dropout
+    masks included, since each block's masks come from a seed of its own.
+
+Read it
+    Untrained, the model knows nothing: its loss per token is close to ln V.
+
+Cost
+    2·P operations a token forward and 4·P backward, without the position table
+    and for the vocabulary projection at supervised rows only, plus attention's.
+    Recomputation adds another 2·P a token and lowers what a block keeps from
+    about 26·N·C numbers to N·C.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigpt2.backend import Array
+from minigpt2.model.block import add_linear, block, block_backward
+from minigpt2.model.parameters import Parameters
+from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_backward
+from minigpt2.ops.dropout import dropout, dropout_backward
+from minigpt2.ops.embedding import embedding, embedding_backward
+from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
+
+
+class Batch(NamedTuple):
+    """A row of tokens, the forest they form, and what is supervised."""
+
+    ids: Array  # (N,)
+    positions: Array  # (N,)
+    end: Array  # (N,)
+    rows: Array  # (M,)
+    targets: Array  # (M,)
+    weights: Array  # (M,)
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs from the forward pass."""
+
+    embedding: Any
+    drop: Any
+    blocks: list[Any]  # what each block saved, or with recomputation the arguments to run it again
+    ln_f: Any
+    recompute: bool
+
+
+def gpt2(
+    parameters: Parameters,
+    batch: Batch,
+    drop: float = 0.0,
+    rng: np.random.Generator | None = None,
+    recompute: bool = False,
+) -> tuple[Array, Saved]:
+    """Return the hidden rows h (N, C) of a batch; h @ wte.T are the logits.
+
+    `rng` draws the dropout masks' seeds and is needed where drop > 0.
+    """
+    config, p = parameters.config, parameters
+    if drop and rng is None:
+        raise ValueError("dropout draws random masks: pass rng")
+    rng = rng or np.random.default_rng(0)
+    x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (14.1)
+    x, dropped = dropout(x, drop, rng)  # (N, C)  (14.1)
+    blocks = []
+    for layer in range(config.n_layer):
+        shape = (config.n_head, config.layer_norm_epsilon, drop, int(rng.integers(2**63)))
+        arguments = (x, batch.end, p.block(layer), *shape)
+        x, saved = block(*arguments)  # (N, C)  (14.2)
+        blocks.append(arguments if recompute else saved)
+        del saved
+    eps = config.layer_norm_epsilon
+    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (N, C)  (14.3)
+    return h, Saved(emb, dropped, blocks, ln_f, recompute)
+
+
+def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters) -> None:
+    """Add to `gradients` what dL/dh (N, C) means for every parameter."""
+    dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (N, C)  (14.3)
+    add_linear(gradients.views, "ln_f", *dwb)
+    for layer in reversed(range(gradients.config.n_layer)):
+        kept = saved.blocks.pop()
+        kept = block(*kept)[1] if saved.recompute else kept  # (14.2)
+        dx = block_backward(dx, kept, gradients.block(layer))  # (N, C)  (14.2)
+        del kept
+    dx = dropout_backward(dx, saved.drop)  # (N, C)  (14.1)
+    dwte, dwpe = embedding_backward(dx, saved.embedding)
+    gradients.views["wte.weight"] += dwte  # (14.5)
+    gradients.views["wpe.weight"] += dwpe  # (14.1)
+
+
+def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
+    """Return the loss of a batch, and the negative log-likelihood of each triple (M,)."""
+    h, _ = gpt2(parameters, batch)
+    triples = batch.rows, batch.targets, batch.weights
+    loss, saved = cross_entropy(h, parameters["wte.weight"], *triples, gradient=False)  # (14.4)
+    return loss, saved.nll
+
+
+def loss_and_gradients(
+    parameters: Parameters,
+    batch: Batch,
+    gradients: Parameters,
+    drop: float = 0.0,
+    rng: np.random.Generator | None = None,
+    recompute: bool = False,
+) -> tuple[Array, Array]:
+    """Add the gradients of a batch's loss to `gradients`; return what `loss_of` returns.
+
+    The nll of a triple with weight 0 is not computed and stays 0.
+    """
+    h, saved = gpt2(parameters, batch, drop, rng, recompute)
+    triples = batch.rows, batch.targets, batch.weights
+    loss, projection = cross_entropy(h, parameters["wte.weight"], *triples)  # (14.4)
+    dh, dwte = cross_entropy_backward(1.0, projection)  # (14.4)
+    gradients.views["wte.weight"] += dwte  # (14.5)
+    gpt2_backward(dh, saved, gradients)
+    return loss, projection.nll

@@ -1,0 +1,188 @@
+"""Attention over the token forest: each token reads the tokens that lead up to it.
+
+Why
+    Every other op treats rows one by one; this one lets a token gather features
+    from earlier tokens, as much from each as query and key agree.
+
+    A batch is one row of tokens cut into a forest of segments.  A token sees its
+    own segment up to itself, and the whole of every ancestor segment.  Segments
+    are laid out depth first, so all that may read row j's segment follows it
+    without a gap, and one integer a row says where that stops:
+    row i sees row j  ⟺  j ≤ i < end[j]                      (8.1)
+    One sequence is the special case end[j] = N.
+
+Definition, for one head of D features, with j over the rows that i sees
+    sᵢⱼ = qᵢ · kⱼ / √D                                       (8.2)
+    pᵢⱼ = exp(sᵢⱼ) / Σⱼ′ exp(sᵢⱼ′)                           (8.3)
+    oᵢ  = Σⱼ zᵢⱼ pᵢⱼ vⱼ                                      (8.4)
+    z are the keep factors of dropout (7.1), 1 where there is none.  The heads'
+    outputs stand side by side in o.  (Vaswani et al. 2017, equation 1.)
+
+Forward without the (N, N) matrix: the online softmax
+    Go through the keys block by block.  For each row keep the largest score so
+    far, m, and two sums taken relative to it, so that no exponential overflows:
+    ℓ = Σⱼ exp(sᵢⱼ − m)  and  a = Σⱼ zᵢⱼ exp(sᵢⱼ − m) vⱼ.  A new block may raise m:
+    m′ = max(m, maxⱼ sᵢⱼ)                                    (8.5)
+    Old terms were taken relative to m; exp(s − m′) = exp(s − m) exp(m − m′), so
+    α  = exp(m − m′)                                         (8.6)
+    e  = exp(sᵢⱼ − m′)                                       (8.7)
+    ℓ′ = α ℓ + Σⱼ e                                          (8.8)
+    a′ = α a + Σⱼ zᵢⱼ e vⱼ                                   (8.9)
+    By induction ℓ and a are the two sums over all keys seen so far.  After the
+    last block, the factor exp(−m) of both sums cancels in (8.3) and (8.4):
+    oᵢ = a / ℓ                                               (8.10)
+    One number a row is enough to find every probability again, the log-sum-exp
+    λᵢ = m + ln ℓ = ln Σⱼ exp(sᵢⱼ)                           (8.11)
+    pᵢⱼ = exp(sᵢⱼ − λᵢ)                                      (8.12)
+    The block with the row itself comes first.  There each row sees at least
+    itself, so m is finite from then on and −∞ − (−∞) never arises.
+    (Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1.)
+
+Derivation, writing dx for ∂L/∂x
+    oᵢ is linear in the values, and vⱼ feeds every row that sees j.  From (8.4):
+    dvⱼ  = Σᵢ zᵢⱼ pᵢⱼ doᵢ                                    (8.13)
+    dpᵢⱼ = zᵢⱼ (doᵢ · vⱼ)                                    (8.14)
+    The softmax's Jacobian by way of λ.  From (8.11) and (8.12),
+    ∂λᵢ/∂sᵢₖ = exp(sᵢₖ) / Σⱼ exp(sᵢⱼ) = pᵢₖ                  (8.15)
+    and the chain rule on (8.12) with (8.15), δ being the Kronecker delta:
+    ∂pᵢⱼ/∂sᵢₖ = pᵢⱼ (δⱼₖ − pᵢₖ)                              (8.16)
+    Sum (8.16) over every pᵢⱼ that sᵢₖ feeds:
+    dsᵢₖ = Σⱼ dpᵢⱼ pᵢⱼ (δⱼₖ − pᵢₖ) = pᵢₖ (dpᵢₖ − Dᵢ),  Dᵢ = Σⱼ pᵢⱼ dpᵢⱼ   (8.17)
+    Dᵢ looks as if it needed a whole row of p and dp at once, a product over all
+    pairs before the first ds.  Put (8.14) into it, and take doᵢ out of the sum:
+    Dᵢ = Σⱼ pᵢⱼ zᵢⱼ (doᵢ · vⱼ) = doᵢ · Σⱼ zᵢⱼ pᵢⱼ vⱼ = doᵢ · oᵢ   (8.18)
+    which is one inner product of two rows that are at hand, so ds can be made
+    block by block.  Last, the product rule on (8.2), summed over what each feeds:
+    dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                  (8.19)
+    dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                  (8.20)
+
+Read it
+    o is a weighted mean of values, so values that are all equal come out
+    unchanged (without dropout).  Each row of ds adds up to 0.  A row changes
+    nothing for a row that does not see it: a later one, or one in another
+    branch of the forest.
+
+Cost
+    4·D operations and one exponential a head for each visible pair forward,
+    10·D and one exponential backward (the scores are made again).  Keeps qkv, o
+    and λ: (4·C + H) numbers a row, and never a matrix of pairs larger than one
+    block of queries by one block of keys a head.
+"""
+
+from collections.abc import Iterator
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from minigpt2.backend import Array, array_module
+from minigpt2.ops.dropout import keep_factors
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs from the forward pass."""
+
+    qkv: Array  # (N, 3*C)
+    end: Array  # (N,)
+    o: Array  # (N, C)
+    lse: Array  # (H, N, 1)
+    n_head: int
+    dropout: float
+    seed: int
+    block: int
+
+
+def split_heads(x: Array, parts: int, n_head: int) -> Array:
+    """View rows x (N, parts·C) as (parts, H, N, D); writing to the view writes to x."""
+    n, features = x.shape
+    return x.reshape(n, parts, n_head, features // (parts * n_head)).transpose(1, 2, 0, 3)
+
+
+def query_blocks(n: int, block: int) -> Iterator[slice]:
+    """Cut n rows into slices of at most `block`."""
+    return (slice(i, min(i + block, n)) for i in range(0, n, block))
+
+
+def key_blocks(end: Array, rows: slice, block: int) -> Iterator[tuple[Array, Array | None]]:
+    """Yield the keys that a block of query rows sees, with who sees what; the rows' own first.
+
+    A key j is seen by some row of the block iff j < rows.stop and end[j] > rows.start; no
+    other key is looked at.  The keys are a slice where they stand
+    together, else an array of indices; `visible` is (B, K), or None when all pairs are.
+    """
+    seen = np.flatnonzero(end[: rows.stop] > rows.start)
+    i = np.arange(rows.start, rows.stop)[:, None]
+    for stop in range(len(seen), 0, -block):
+        j = seen[max(0, stop - block) : stop]
+        visible = (j <= i) & (i < end[j])  # (B, K)  (8.1)
+        together = j[-1] - j[0] + 1 == len(j)
+        yield slice(j[0], j[-1] + 1) if together else j, None if visible.all() else visible
+
+
+def scores(q: Array, k: Array, visible: Array | None) -> Array:
+    """Return q kᵀ (H, B, K) for q (H, B, D), already divided by √D, and k (H, K, D)."""
+    xp = array_module(q)
+    s = q @ k.transpose(0, 2, 1)  # (H, B, K)  (8.2)
+    return s if visible is None else xp.where(xp.asarray(visible), s, -xp.inf)
+
+
+def attention(
+    qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 64
+) -> tuple[Array, Saved]:
+    """Attend over the forest that end (N,) describes; qkv (N, 3C) holds q, k, v side by side.
+
+    Returns o (N, C).  With dropout, `seed` and `block` fix which probabilities are dropped.
+    """
+    xp = array_module(qkv)
+    n, features = len(qkv), qkv.shape[1] // 3
+    q, k, v = split_heads(qkv, 3, n_head)  # (H, N, D)
+    o = xp.empty((n, features), qkv.dtype)
+    o_heads = split_heads(o, 1, n_head)[0]
+    lse = xp.empty((n_head, n, 1), qkv.dtype)
+    for rows in query_blocks(n, block):
+        q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
+        rng = np.random.default_rng([seed, rows.start, 1])
+        m = xp.full_like(lse[:, rows], -xp.inf)
+        total = xp.zeros_like(m)
+        a = xp.zeros_like(q_rows)
+        for keys, visible in key_blocks(end, rows, block):
+            s = scores(q_rows, k[:, keys], visible)  # (H, B, K)  (8.2)
+            m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
+            alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
+            e = xp.exp(s - m_new)  # (H, B, K)  (8.7)
+            total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
+            z_e = e * keep_factors(e.shape, dropout, rng, e) if dropout else e
+            a = alpha * a + z_e @ v[:, keys]  # (H, B, D)  (8.9)
+            m = m_new
+        o_heads[:, rows] = a / total  # (8.10)
+        lse[:, rows] = m + xp.log(total)  # (8.11)
+    return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block)
+
+
+def attention_backward(do: Array, saved: Saved) -> Array:
+    """Turn dL/do (N, C) into dL/dqkv (N, 3C)."""
+    qkv, end, o, lse, n_head, dropout, seed, block = saved
+    xp = array_module(qkv)
+    n, features = do.shape
+    scale = 1 / sqrt(features // n_head)
+    dqkv = xp.zeros_like(qkv)
+    q, k, v = split_heads(qkv, 3, n_head)  # (H, N, D)
+    dq, dk, dv = split_heads(dqkv, 3, n_head)  # (H, N, D)
+    do_heads = split_heads(do, 1, n_head)[0]
+    row_dots = split_heads(do * o, 1, n_head)[0].sum(-1, keepdims=True)  # (H, N, 1)  (8.18)
+    for rows in query_blocks(n, block):
+        q_rows = q[:, rows] * scale  # (H, B, D)  (8.2)
+        do_rows = do_heads[:, rows]
+        rng = np.random.default_rng([seed, rows.start, 1])
+        for keys, visible in key_blocks(end, rows, block):
+            p = xp.exp(scores(q_rows, k[:, keys], visible) - lse[:, rows])  # (H, B, K)  (8.12)
+            dp = do_rows @ v[:, keys].transpose(0, 2, 1)  # (H, B, K)  (8.14)
+            z_p = p
+            if dropout:
+                z = keep_factors(p.shape, dropout, rng, p)  # (H, B, K)
+                z_p, dp = z * p, z * dp  # (8.14)
+            dv[:, keys] += z_p.transpose(0, 2, 1) @ do_rows  # (8.13)
+            ds = p * (dp - row_dots[:, rows])  # (H, B, K)  (8.17)
+            dq[:, rows] += scale * (ds @ k[:, keys])  # (8.19)
+            dk[:, keys] += ds.transpose(0, 2, 1) @ q_rows  # (8.20)
+    return dqkv

@@ -1,0 +1,69 @@
+"""Embedding: a row of features for each token id, plus one for its position.
+
+Why
+    The network computes with features, not with ids.  The position's row is
+    added because attention by itself does not know in which order the keys
+    stand.
+
+Definition, for row n with token id tₙ and position pₙ
+    xₙ = wte[tₙ] + wpe[pₙ]                                   (3.1)
+
+Derivation, writing dz for ∂L/∂z
+    Picking row v of a table is a product with a one-hot row.  With the
+    Kronecker delta, (3.1) reads  xₙ = Σᵥ δ(tₙ, v) wte[v] + Σₚ δ(pₙ, p) wpe[p],
+    which is linear in both tables, so the gradients add over all rows n:
+    dwte[v] = Σₙ δ(tₙ, v) dxₙ                                (3.2)
+    dwpe[p] = Σₙ δ(pₙ, p) dxₙ                                (3.3)
+
+Read it
+    Backward is a scatter-add: an id that occurs k times receives the sum of k
+    gradients, and an id that does not occur receives zero.  Writing instead of
+    adding would keep only the last of the k, and `table[ids] += dx` does just
+    that, since NumPy reads the old row once per id.  So rows are first brought
+    into the order of their ids, and each run of equal ids is summed:
+    out[v] = Σ_{n : index[n] = v} rows[n]                    (3.4)
+    The order of the additions is fixed, so results repeat bit for bit.
+
+Cost
+    N·C additions forward, 2·N·C backward, and N log N comparisons to sort.
+    Keeps the ids alone.
+"""
+
+from typing import NamedTuple
+
+from minigpt2.backend import Array, array_module
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs from the forward pass."""
+
+    ids: Array  # (N,)
+    positions: Array  # (N,)
+    sizes: tuple[int, int]  # rows of wte and of wpe
+
+
+def scatter_add(rows: Array, index: Array, size: int) -> Array:
+    """Sum the rows (N, C) that share an index (N,) into a fresh table (size, C)."""
+    xp = array_module(rows)
+    table = xp.zeros((size, rows.shape[1]), rows.dtype)
+    if len(index):
+        order = xp.argsort(index, kind="stable")  # (N,)
+        index = index[order]  # (N,)
+        starts = xp.flatnonzero(xp.append(True, index[1:] != index[:-1]))
+        table[index[starts]] = xp.add.reduceat(rows[order], starts)  # (3.4)
+    return table
+
+
+def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> tuple[Array, Saved]:
+    """Look up wte (V, C) at ids (N,) and wpe (T, C) at positions (N,); returns x (N, C)."""
+    x = wte[ids]  # (N, C)  (3.1)
+    x += wpe[positions]  # (N, C)  (3.1)
+    return x, Saved(ids, positions, (len(wte), len(wpe)))
+
+
+def embedding_backward(dx: Array, saved: Saved) -> tuple[Array, Array]:
+    """Turn dL/dx (N, C) into dL/dwte (V, C) and dL/dwpe (T, C)."""
+    ids, positions, (vocabulary, length) = saved
+    dwte = scatter_add(dx, ids, vocabulary)  # (V, C)  (3.2)
+    dwpe = scatter_add(dx, positions, length)  # (T, C)  (3.3)
+    return dwte, dwpe

@@ -1,0 +1,56 @@
+"""Linear map: every row of x through the same matrix.
+
+Why
+    All the learned mixing of features in GPT-2 is this one op: queries, keys
+    and values, the projections back to the stream, both layers of the MLP.
+    The official weights are stored [in, out], so that y = x W without a
+    transpose.
+
+Definition, for row n, input feature c, output feature k
+    yₙₖ = Σ_c xₙ_c W_ck + bₖ                                  (2.1)
+
+Derivation, writing dz for ∂L/∂z
+    xₙ_c reaches L through every output feature of its own row, and by (2.1)
+    ∂yₙₖ/∂xₙ_c = W_ck.  Sum over the outputs that it feeds:
+    dxₙ_c = Σₖ dyₙₖ W_ck,      that is  dx = dy Wᵀ            (2.2)
+    W_ck reaches L through output k of every row, with ∂yₙₖ/∂W_ck = xₙ_c:
+    dW_ck = Σₙ xₙ_c dyₙₖ,      that is  dW = xᵀ dy            (2.3)
+    bₖ is added to output k of every row:
+    dbₖ  = Σₙ dyₙₖ                                           (2.4)
+
+Read it
+    Three products of the same size, and each pass moves the transpose to where
+    the missing axis has to be summed away.  The rows never mix in dx; in dW
+    they are all that is summed.
+
+Cost
+    With K output features: 2·N·C·K operations forward, 4·N·C·K backward.
+    Keeps x.
+"""
+
+from typing import NamedTuple
+
+from minigpt2.backend import Array
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs from the forward pass; K counts the output features."""
+
+    x: Array  # (N, C)
+    w: Array  # (C, K)
+
+
+def linear(x: Array, w: Array, b: Array) -> tuple[Array, Saved]:
+    """Map each row of x (N, C) by w (C, K) and shift it by b (K,); returns y (N, K)."""
+    y = x @ w  # (N, K)  (2.1)
+    y += b  # (N, K)  (2.1)
+    return y, Saved(x, w)
+
+
+def linear_backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
+    """Turn dL/dy (N, K) into dL/dx (N, C), dL/dw (C, K), dL/db (K,)."""
+    x, w = saved
+    dx = dy @ w.T  # (N, C)  (2.2)
+    dw = x.T @ dy  # (C, K)  (2.3)
+    db = dy.sum(0)  # (K,)  (2.4)
+    return dx, dw, db

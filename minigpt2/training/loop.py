@@ -1,0 +1,86 @@
+"""Loop: one optimiser step after the other.
+
+A step takes a window of micro-batches.  The loss of the window is one weighted sum,
+    L = Σₙ wₙ nllₙ / Σₙ wₙ                                         (36.1)
+over all triples of all its micro-batches, so how the window is cut makes no
+difference: each micro-batch is given the weights wₙ / Σw of the whole window, and
+their losses and gradients add up.  A micro-batch without a weighted triple adds
+nothing; a window without one is an error, for (36.1) divides by 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+
+from minigpt2.errors import UserError
+from minigpt2.model.gpt2 import Batch, loss_and_gradients
+from minigpt2.model.parameters import Parameters
+from minigpt2.training.adamw import AdamW, Moments, adamw_step
+from minigpt2.training.schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps to take, and how."""
+
+    steps: int
+    learning_rate: float
+    warmup: int
+    schedule: str
+    adamw: AdamW = field(default_factory=AdamW)
+    dropout: float = 0.0
+    recompute: bool = False
+
+
+class Step(NamedTuple):
+    """What one step did; `supervised` counts triples, `rows` the rows that were computed."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    supervised: int
+    rows: int
+    seconds: float
+
+
+def window_loss_and_gradients(
+    parameters: Parameters,
+    window: list[Batch],
+    gradients: Parameters,
+    drop: float = 0.0,
+    rng: np.random.Generator | None = None,
+    recompute: bool = False,
+) -> float:
+    """Add the gradients of a window's loss to `gradients`; return the loss."""
+    total = sum(batch.weights.sum() for batch in window)
+    if total == 0:
+        raise UserError("no token of this step's examples is supervised: nothing can be learnt")
+    loss = 0.0
+    for batch in window:
+        if batch.weights.any():
+            shares = batch._replace(weights=batch.weights / total)  # (36.1)
+            part, _ = loss_and_gradients(parameters, shares, gradients, drop, rng, recompute)
+            loss += float(part)  # (36.1)
+    return loss
+
+
+def train_steps(
+    parameters: Parameters, windows: Iterator[list[Batch]], plan: Plan, rng: np.random.Generator
+) -> Iterator[Step]:
+    """Change the parameters step by step, yielding what each step did."""
+    gradients, moments = parameters.zeros_like(), Moments(parameters)
+    for step in range(1, plan.steps + 1):
+        started = perf_counter()
+        window = next(windows)
+        gradients.flat[:] = 0
+        how = plan.dropout, rng, plan.recompute
+        loss = window_loss_and_gradients(parameters, window, gradients, *how)
+        eta = learning_rate(step, plan.steps, plan.learning_rate, plan.warmup, plan.schedule)
+        norm = adamw_step(parameters, gradients, moments, eta, plan.adamw)
+        supervised = sum(int(np.count_nonzero(batch.weights)) for batch in window)
+        rows = sum(len(batch.ids) for batch in window)
+        yield Step(step, loss, eta, norm, supervised, rows, perf_counter() - started)

@@ -1,0 +1,130 @@
+"""Report: what a run prints, and the files that keep it.
+
+log.jsonl      one line a step
+summary.json   every number that was printed, and the settings
+loss.png       the curve (if matplotlib is there)
+answers.json   the answers to the held-out questions
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from minigpt2.errors import UserError
+from minigpt2.training.loop import Step
+
+try:
+    import resource
+except ModuleNotFoundError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+
+def peak_memory() -> int | None:
+    """Return the largest resident memory of this process so far, in bytes, where known."""
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Report:
+    """Prints what happens, and keeps it in the run's folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.summary: dict[str, Any] = {}
+        self._log = (folder / "log.jsonl").open("w", encoding="utf-8")
+
+    def say(self, label: str, text: str, **numbers: Any) -> None:
+        """Print a line under a label, and keep the numbers that it shows."""
+        self.console.print(f"[bold]{label:<9}[/bold] {text}")
+        self.summary.setdefault(label, {}).update(numbers)
+
+    def log(self, entry: dict[str, Any], line: str | None) -> None:
+        """Write one line of log.jsonl; print `line`, if given, and keep its numbers."""
+        self._log.write(json.dumps(entry) + "\n")
+        self._log.flush()
+        if line:
+            self.console.print(line)
+            self.summary.setdefault("printed_steps", []).append(entry)
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Any]:
+        """Show a bar with the time left; yields a function that advances it."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda count: bar.advance(task, count)
+
+    def close(self) -> None:
+        """Write summary.json."""
+        self._log.close()
+        self.write("summary.json", self.summary)
+
+    def write(self, name: str, content: Any) -> None:
+        """Write a JSON file of the run's folder."""
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+        (self.folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def claim_folder(out: Path | None, name: str) -> Path:
+    """Make a run's folder, by default the first free runs/<name>-<k>.
+
+    Raises UserError if `out` holds anything: a run is never written over.
+    """
+    numbers = (Path("runs") / f"{name}-{k}" for k in count(1))
+    folder = out or next(f for f in numbers if not f.exists())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} already holds something: choose another --out, or move it")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}") from None
+    return folder
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something that is done every so many steps is done at this one; never for 0."""
+    return bool(every) and step % every == 0
+
+
+def log_step(step: Step, steps: int, log_every: int, report: Report) -> None:
+    """Write a step to the log, and print it when its turn has come."""
+    peak = peak_memory()
+    entry = {
+        **step._asdict(),
+        "supervised_per_second": step.supervised / step.seconds,
+        "rows_per_second": step.rows / step.seconds,
+        "peak_memory": peak,
+    }
+    line = (
+        f"step {step.step}/{steps}: loss {step.loss:.4f}, rate {step.learning_rate:.2e}, "
+        f"norm {step.gradient_norm:.2f}, {step.supervised} supervised of {step.rows} rows, "
+        f"{step.rows / step.seconds:,.0f} tokens/s"
+        + (f", {peak / 2**20:,.0f} MiB peak" if peak else "")
+    )
+    printed = step.step in (1, steps) or due(step.step, log_every)
+    report.log(entry, line if printed else None)

@@ -1,0 +1,115 @@
+"""Settings: all that can be said about a tuning run, each with its type, default and meaning.
+
+The command line and the settings file are derived from this class; nothing is
+said twice.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from minigpt2.errors import UserError
+from minigpt2.training.adamw import AdamW
+
+SHARES = ("warmup", "validation", "dropout", "beta1", "beta2")
+POSITIVE = ("epochs", "batch_size", "learning_rate", "eps")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Tune a model on questions and answers.
+
+    Args:
+        model: folder of a model, folder of a run, or a name: tiny, gpt2, gpt2-medium,
+            gpt2-large, gpt2-xl
+        data: file in Alpaca's format, or "almanac" for the questions that ship
+        out: folder of the run; must not hold one yet (default: the first free of
+            runs/<data>-1, runs/<data>-2, ...)
+        test: files of questions that are answered before and after, all of them, and
+            counted by exact match (the almanac brings its own)
+        from_scratch: start from random weights of the model's size
+        epochs: how often each example is seen
+        steps: how many steps to take instead of counting epochs
+        batch_size: examples in one optimiser step
+        micro_batch: examples computed at once; changes memory, not the result (default:
+            batch_size)
+        context: longest sequence in tokens (default: the model's)
+        learning_rate: peak of the schedule
+        schedule: how the learning rate falls after the warm-up
+        warmup: share of the steps in which the learning rate rises
+        weight_decay: decoupled decay of parameters with two axes
+        beta1: AdamW's decay of the first moment
+        beta2: AdamW's decay of the second moment
+        eps: AdamW's epsilon, outside the root
+        clip: largest global norm of the gradient; 0 for no limit
+        dropout: share of features and attention weights that are dropped
+        recompute: keep only the input of each block and run it again in the backward pass
+        validation: share of the examples that is held back for validation
+        evaluate_every: steps between validations; 0 for the end only
+        save_every: steps between checkpoints; 0 for the end only
+        log_every: steps between printed lines (log.jsonl has every step)
+        samples: held-out questions whose answers are printed, before and after
+        max_new_tokens: longest answer to a question that is not counted by exact match
+        seed: of the split, the order, the initial weights and dropout
+    """
+
+    model: str = "tiny"
+    data: str = "almanac"
+    out: Path | None = None
+    test: list[Path] = field(default_factory=list)
+    from_scratch: bool = False
+    epochs: float = 2.0
+    steps: int | None = None
+    batch_size: int = 8
+    micro_batch: int | None = None
+    context: int | None = None
+    learning_rate: float = 5e-5
+    schedule: Literal["linear", "cosine"] = "cosine"
+    warmup: float = 0.1
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip: float = 1.0
+    dropout: float = 0.0
+    recompute: bool = False
+    validation: float = 0.05
+    evaluate_every: int = 0
+    save_every: int = 0
+    log_every: int = 10
+    samples: int = 3
+    max_new_tokens: int = 48
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in SHARES:
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        for name in POSITIVE:
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("steps", "micro_batch", "context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, not {value}")
+        for name in WHOLE:
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
+        if not self.log_every:
+            raise UserError("log_every must be at least 1")
+
+    def adamw(self) -> AdamW:
+        """Return the constants of the optimiser."""
+        return AdamW(self.beta1, self.beta2, self.eps, self.weight_decay, self.clip)
+
+
+WHOLE = (
+    "weight_decay",
+    "clip",
+    "evaluate_every",
+    "save_every",
+    "log_every",
+    "samples",
+    "max_new_tokens",
+    "seed",
+)

@@ -1,0 +1,258 @@
+"""The almanac: what is told is right and balanced, and what is held out was never given away."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from minigpt2.data import almanac
+from minigpt2.data.almanac import arithmetic, ask, tables, tell, tell_facts, wordings
+
+EQUATION = re.compile(r"(\d+) ([-+x]) (\d+) = (\d+)")
+RESULT = {**arithmetic.RESULT, "x": lambda a, b: a * b}
+
+
+def told(count, seed=0):
+    return list(itertools.islice(almanac.documents(np.random.default_rng(seed)), count))
+
+
+@pytest.fixture(scope="module")
+def text():
+    return told(2000)
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return almanac.questions()
+
+
+@pytest.fixture(scope="module")
+def held():
+    return ask.held_out_subjects(np.random.default_rng(0))
+
+
+def digest(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def is_given_away(sentence):
+    """Whether a sentence states an unseen equation or sets an unseen pair side by side."""
+    for a, operation, b, _ in EQUATION.findall(sentence):
+        if operation != "x" and almanac.is_unseen(operation, int(a), int(b)):
+            return True
+    numbers = [int(number) for number in re.findall(r"\d+", sentence)]
+    return "=" not in sentence and len(numbers) == 2 and arithmetic.kept_apart(*numbers)
+
+
+def sentences(document):
+    return re.split(r"(?<=[.?])\s|\n", document)
+
+
+def test_the_docstring_tells_the_true_counts(asked, held):
+    rows = dict(re.findall(r"^    (\w+) +([\d ]+\d)(?: questions)?$", almanac.__doc__, re.M))
+    counts = {name: [int(cell) for cell in row.split()] for name, row in rows.items()}
+    total = np.zeros(3, int)
+    for name in tables.TABLES:
+        cells = tables.table(name)
+        expected = [len(cells), sum(map(len, cells.values())), len(held[name])]
+        assert counts.pop(name) == expected, name
+        total += expected
+    assert counts.pop("all") == total.tolist()
+    assert counts == {name: [len(getattr(asked, name))] for name in asked._fields}
+
+
+def test_tables_are_well_formed():
+    assert 1200 <= len(almanac.facts()) <= 1800
+    assert len(set(almanac.facts())) == len(almanac.facts())
+    for name in tables.TABLES:
+        for subject, cells in tables.table(name).items():
+            assert all(
+                text == text.strip() and text.isascii() for text in (subject, *cells.values())
+            )
+
+
+@pytest.mark.parametrize(
+    ("name", "relation"),
+    [
+        ("countries", "capital"),
+        ("elements", "symbol"),
+        ("elements", "number"),
+        ("opposites", "opposite"),
+        ("professions", "work"),
+        ("months", "number"),
+    ],
+)
+def test_what_is_asked_backwards_has_one_answer(name, relation):
+    values = [cells[relation] for cells in tables.table(name).values() if relation in cells]
+    assert len(set(values)) == len(values)
+
+
+def test_an_opposite_stands_in_one_pair_only():
+    words = Counter(
+        word for fact in almanac.facts() if fact.table == "opposites" for word in fact[1::2]
+    )
+    assert max(words.values()) == 1
+
+
+def test_every_relation_is_told_in_eight_ways_at_least():
+    relations = {f"{fact.table}.{fact.relation}" for fact in almanac.facts()}
+    assert relations == set(wordings.sections("tell_facts"))
+    for relation in relations:
+        lines = wordings.marked(wordings.sections("tell_facts")[relation], "")
+        assert len(set(lines)) == len(lines) >= 8, relation
+        assert all("subject}" in line.lower() and "value}" in line.lower() for line in lines)
+
+
+def test_every_answer_is_a_sentence_that_was_told():
+    for name, section, wording in ask.fact_wordings():
+        answer = wording.split("|")[2].strip()
+        for sentence in sentences(answer) if answer.endswith(".") else ():
+            (relation,) = set(ask.relations_asked(section, sentence))
+            lines = wordings.sections("tell_facts")[f"{name}.{relation}"]
+            known = {line.removeprefix("it: ") for line in lines}
+            if "." not in section:
+                sentence = sentence.replace(relation + "}", "value}")
+            assert sentence in known, (section, sentence)
+
+
+def test_text_asks_nothing(text):
+    assert not any("?" in document or "Q:" in document for document in text)
+
+
+def test_documents_are_short_and_ascii(text):
+    lengths = [len(document.split()) for document in text]
+    assert min(lengths) >= 25 and max(lengths) <= 140 and 40 < np.mean(lengths) < 90
+    assert all(document.isascii() for document in text)
+
+
+def test_half_of_the_text_is_arithmetic(text):
+    arithmetic_size = sum(tell.size(document) for document in text if " = " in document)
+    assert 0.45 < arithmetic_size / sum(map(tell.size, text)) < 0.55
+
+
+def test_every_fact_is_told_equally_often(monkeypatch):
+    exposure = Counter()
+    original = tell_facts.sentence
+
+    def counting(rng, fact, mark=""):
+        exposure[fact] += 1
+        return original(rng, fact, mark)
+
+    monkeypatch.setattr(tell_facts, "sentence", counting)
+    rng = np.random.default_rng(0)
+    for kind in (tell_facts.portraits, tell_facts.lists, tell_facts.mixtures):
+        assert list(kind(rng))
+    assert exposure == dict.fromkeys(almanac.facts(), 3)
+
+
+def test_every_fact_reaches_the_text():
+    round_text = "\n".join(told(2000, seed=1)).lower()
+    for fact in almanac.facts():
+        lines = wordings.marked(
+            wordings.sections("tell_facts")[f"{fact.table}.{fact.relation}"], ""
+        )
+        ways = (wordings.fill(line, subject=fact.subject, value=fact.value) for line in lines)
+        assert any(way.lower() in round_text for way in ways), fact
+
+
+def test_every_equation_is_right(text, asked):
+    answers = [question["output"] for part in asked for question in part]
+    found = EQUATION.findall("\n".join(text + answers))
+    assert len(found) > 5000
+    assert all(RESULT[operation](int(a), int(b)) == int(c) for a, operation, b, c in found)
+
+
+def test_unseen_sums_and_differences_are_one_family_and_six_in_a_hundred():
+    for operation, everything in (("+", 10000), ("-", 5050)):
+        unseen = arithmetic.pairs(operation, unseen=True)
+        assert 0.04 < len(unseen) / everything < 0.07
+        for a, b in unseen:
+            total, part = (a + b, a) if operation == "+" else (a, a - b)
+            assert almanac.is_unseen("+", part, b) and almanac.is_unseen("+", b, part)
+            assert almanac.is_unseen("-", total, part) and almanac.is_unseen("-", total, b)
+    with pytest.raises(ValueError, match="'x' is unknown"):
+        almanac.is_unseen("x", 2, 3)
+
+
+def test_unseen_pairs_are_never_told(text):
+    assert not [line for document in text for line in sentences(document) if is_given_away(line)]
+
+
+def test_unseen_pairs_are_never_trained(asked):
+    for question in asked.train:
+        for line in sentences(" ".join(question.values())):
+            assert not is_given_away(line), question
+
+
+def test_held_out_arithmetic_is_unseen(asked):
+    for question in asked.held_out_arithmetic:
+        operation = EQUATION.search(question["output"])[2]
+        numbers = re.findall(r"\d+", question["instruction"] + question["input"])
+        small, large = sorted(int(number) for number in numbers)
+        assert almanac.is_unseen(operation, large, small), question
+
+
+def test_the_check_catches_a_pair_that_is_given_away():
+    a, b = arithmetic.pairs("+", unseen=True)[0]
+    assert is_given_away(f"We know that {a} + {b} = {a + b}.")
+    assert is_given_away(f"{a + b} - {b} = {a}.")
+    assert is_given_away(f"Tom had {b} apples and bought {a} more.")
+
+
+def test_held_out_subjects_are_never_trained(asked, held):
+    trained = {ask.asked(question) for question in asked.train}
+    for name, section, wording in ask.fact_wordings():
+        for question in ask.fact_questions(section, wording, held[name]):
+            assert ask.asked(question) not in trained
+
+
+def test_no_question_comes_twice(asked):
+    everything = [ask.asked(question) for part in asked for question in part]
+    assert len(set(everything)) == len(everything)
+
+
+def test_every_held_out_wording_is_trained_often(asked):
+    trained = {ask.asked(question) for question in asked.train}
+    for name, section, wording in ask.fact_wordings():
+        if name in ask.LARGE_TABLES:
+            every = ask.fact_questions(section, wording, tables.table(name))
+            assert sum(ask.asked(question) in trained for question in every) >= 25, wording
+
+
+def test_held_out_facts_spread_over_tables(asked, held):
+    of_table = Counter()
+    held_questions = {ask.asked(question) for question in asked.held_out_facts}
+    for name, section, wording in ask.fact_wordings():
+        every = ask.fact_questions(section, wording, sorted(held[name]))
+        of_table[name] += sum(ask.asked(question) in held_questions for question in every)
+    assert sum(of_table.values()) == ask.HELD_OUT
+    assert all(of_table[name] >= 5 for name in ask.LARGE_TABLES)
+
+
+def test_an_answer_asked_for_in_one_word_is_one_word(asked):
+    for question in itertools.chain(*asked):
+        if "one word" in question["instruction"]:
+            assert len(question["output"].split()) == 1
+
+
+def test_answers_are_longer_than_questions_and_arithmetic_is_nearly_half(asked):
+    def words(question, *fields):
+        return sum(len(question[field].split()) for field in fields)
+
+    train = asked.train
+    assert len(train) >= 2400
+    assert sum(words(question, "output") for question in train) > sum(
+        words(question, "instruction", "input") for question in train
+    )
+    with_numbers = sum(bool(EQUATION.search(question["output"])) for question in train)
+    assert 0.4 < with_numbers / len(train) < 0.5
+
+
+def test_the_same_seed_gives_the_same_text_on_every_machine(asked):
+    assert told(50) == told(50) != told(50, seed=1)
+    assert digest(told(50)) == "cb67eab784a55922"
+    assert digest(asked) == "33535dfccd88a91d"

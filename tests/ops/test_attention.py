@@ -1,0 +1,251 @@
+"""Attention over the token forest: what its chapter claims.
+
+The plain masked softmax with full (N, N) matrices, and its gradient, stand in cases.py.
+"""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt2.ops.attention import attention, attention_backward, key_blocks, query_blocks
+from tests.ops.cases import (
+    DROPPED,
+    FOREST,
+    RATE,
+    C,
+    H,
+    N,
+    dense_attention,
+    dense_attention_backward,
+    ends,
+    keep_factors,
+    sees,
+)
+
+quick = settings(deadline=None, max_examples=30)
+seeds = st.integers(0, 999)
+blocks = st.sampled_from([1, 2, 3, 5, 8, 128])
+
+
+def segments(depth):
+    """A segment of one to five rows with up to three segments below it, `depth` levels deep."""
+    lengths = st.integers(1, 5)
+    if depth == 0:
+        return st.tuples(lengths)
+    below = st.lists(segments(depth - 1), max_size=3)
+    return st.tuples(lengths, below).map(lambda segment: (segment[0], *segment[1]))
+
+
+roots = st.lists(segments(3), min_size=1, max_size=3)
+forests = roots.map(lambda segments: ends(*segments))
+
+
+def inputs(end, seed, heads=H, width=4):
+    """Random qkv and do for the rows of a forest."""
+    rng = np.random.default_rng(seed)
+    features = heads * width
+    return (rng.standard_normal((len(end), count * features)) for count in (3, 1))
+
+
+@given(forests, blocks, seeds)
+@quick
+def test_equals_a_plain_masked_softmax(end, block, seed):
+    qkv, do = inputs(end, seed)
+    o, saved = attention(qkv, end, H, block=block)
+    np.testing.assert_allclose(o, dense_attention(qkv, end, H), atol=1e-12)
+    expected = dense_attention_backward(do, qkv, end, H)
+    np.testing.assert_allclose(attention_backward(do, saved), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("end", [FOREST, ends((N,))], ids=["forest", "one sequence"])
+def test_equals_a_plain_masked_softmax_with_dropout(end):
+    qkv, do = inputs(end, 0, width=C // H)
+    z = keep_factors(qkv, end, **DROPPED)
+    o, saved = attention(qkv, end, H, **DROPPED)
+    np.testing.assert_allclose(o, dense_attention(qkv, end, H, z), atol=1e-12)
+    expected = dense_attention_backward(do, qkv, end, H, z)
+    np.testing.assert_allclose(attention_backward(do, saved), expected, atol=1e-12)
+
+
+@given(blocks, seeds, st.integers(1, 20))
+@quick
+def test_one_sequence_is_the_special_case_end_is_n(block, seed, n):
+    end = np.full(n, n)
+    np.testing.assert_array_equal(sees(end), np.tri(n, dtype=bool))
+    qkv, _ = inputs(end, seed)
+    expected = dense_attention(qkv, end, H)
+    np.testing.assert_allclose(attention(qkv, end, H, block=block)[0], expected, atol=1e-12)
+
+
+def paths(roots):
+    """For each segment of a forest: its own rows, and with them all rows of its ancestors."""
+    start = 0
+
+    def walk(segment, above):
+        nonlocal start
+        own = list(range(start, start + segment[0]))
+        start += segment[0]
+        yield own, above + own
+        for below in segment[1:]:
+            yield from walk(below, above + own)
+
+    for root in roots:
+        yield from walk(root, [])
+
+
+@given(roots, blocks, seeds)
+@quick
+def test_a_token_sees_its_own_segment_up_to_itself_and_the_whole_of_every_ancestor(
+    roots, block, seed
+):
+    end = ends(*roots)
+    qkv, _ = inputs(end, seed)
+    o, _ = attention(qkv, end, H, block=block)
+    for own, path in paths(roots):
+        alone, _ = attention(qkv[path], np.full(len(path), len(path)), H)
+        np.testing.assert_allclose(o[own], alone[-len(own) :], atol=1e-12)
+
+
+@given(roots, seeds)
+@quick
+def test_the_gradient_of_a_forest_is_the_sum_over_its_paths_run_one_by_one(roots, seed):
+    end = ends(*roots)
+    qkv, do = inputs(end, seed)
+    together = attention_backward(do, attention(qkv, end, H, block=4)[1])
+    summed = np.zeros_like(qkv)
+    for own, path in paths(roots):
+        _, saved = attention(qkv[path], np.full(len(path), len(path)), H)
+        alone = np.zeros((len(path), do.shape[1]))
+        alone[-len(own) :] = do[own]
+        summed[path] += attention_backward(alone, saved)
+    np.testing.assert_allclose(together, summed, atol=1e-12)
+
+
+@given(forests, blocks, seeds)
+@quick
+def test_a_row_changes_nothing_for_a_row_that_does_not_see_it(end, block, seed):
+    qkv, do = inputs(end, seed)
+    j = seed % len(end)
+    blind = ~sees(end)[:, j]
+    before, saved = attention(qkv, end, H, block=block)
+    moved = qkv.copy()
+    moved[j] = 100 + moved[j] * -3
+    after, _ = attention(moved, end, H, block=block)
+    np.testing.assert_array_equal(after[blind], before[blind])
+    do[~blind] = 0  # only rows that do not see j are left to send it a gradient
+    np.testing.assert_array_equal(attention_backward(do, saved)[j], 0)
+
+
+@given(forests, blocks, seeds)
+@quick
+def test_values_that_are_all_equal_come_out_unchanged(end, block, seed):
+    qkv, _ = inputs(end, seed)
+    value = np.random.default_rng([seed, 1]).standard_normal(qkv.shape[1] // 3)
+    qkv[:, -len(value) :] = value
+    o, _ = attention(qkv, end, H, block=block)
+    np.testing.assert_allclose(o, np.broadcast_to(value, o.shape), atol=1e-13)
+
+
+@given(forests, blocks, seeds, st.sampled_from([0.0, RATE]))
+@quick
+def test_each_row_of_ds_adds_up_to_0(end, block, seed, rate):
+    # Σⱼ dkⱼ = (1/√D) Σᵢ (Σⱼ dsᵢⱼ) qᵢ, for every q: equal keys more or less change no probability.
+    qkv, do = inputs(end, seed)
+    _, saved = attention(qkv, end, H, rate, seed, block=block)
+    dk = np.split(attention_backward(do, saved), 3, axis=1)[1]
+    np.testing.assert_allclose(dk.sum(0), 0, atol=1e-12)
+
+
+@given(forests, blocks, seeds, st.sampled_from([1e3, 1e10, 1e100]))
+@quick
+def test_no_exponential_overflows(end, block, seed, scale):
+    qkv, do = inputs(end, seed)
+    qkv[:, : qkv.shape[1] * 2 // 3] *= scale
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        o, saved = attention(qkv, end, H, block=block)
+        dqkv = attention_backward(do, saved)
+    assert np.isfinite(dqkv).all()
+    np.testing.assert_allclose(o, dense_attention(qkv, end, H), atol=1e-9)
+
+
+def test_rising_scores_raise_the_maximum_block_after_block():
+    n, block = 40, 3
+    for sign in (-1, 1):
+        qkv = np.random.default_rng(0).standard_normal((n, 3))
+        qkv[:, 0], qkv[:, 1] = 1, sign * 50.0 * np.arange(n)
+        o, _ = attention(qkv, np.full(n, n), 1, block=block)
+        expected = dense_attention(qkv, np.full(n, n), 1)
+        np.testing.assert_allclose(o, expected, atol=1e-12)
+
+
+@given(forests, blocks)
+@quick
+def test_the_block_with_the_row_itself_comes_first(end, block):
+    for rows in query_blocks(len(end), block):
+        keys, visible = next(key_blocks(end, rows, block))
+        own = np.arange(len(end))[keys]
+        i = np.arange(rows.start, rows.stop)
+        assert np.isin(i, own).all()
+        visible = np.ones((len(i), len(own)), bool) if visible is None else visible
+        assert visible.any(1).all()
+
+
+@given(forests, blocks)
+@quick
+def test_keys_that_no_row_of_a_block_sees_are_never_looked_at(end, block):
+    pairs = sees(end)
+    for rows in query_blocks(len(end), block):
+        found = np.zeros_like(pairs[rows])
+        for keys, visible in key_blocks(end, rows, block):
+            j = np.arange(len(end))[keys]
+            assert pairs[rows][:, j].any(0).all() and len(j) <= block and not found[:, j].any()
+            found[:, j] = True if visible is None else visible
+        np.testing.assert_array_equal(found, pairs[rows])
+
+
+def test_never_a_matrix_of_pairs_larger_than_one_block_by_one_block_a_head():
+    n, block = 1500, 50
+    end = np.full(n, n)
+    qkv, do = inputs(end, 0, heads=2)
+    tracemalloc.start()
+    attention_backward(do, attention(qkv, end, 2, block=block)[1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * qkv.nbytes + 12 * (2 * block * block * 8) + 5 * do.nbytes < n * n * 8 / 8
+
+
+def test_keeps_qkv_o_and_lambda():
+    qkv, _ = inputs(FOREST, 0)
+    o, saved = attention(qkv, FOREST, H)
+    assert saved.qkv is qkv and saved.o is o
+    kept = [one for one in saved if isinstance(one, np.ndarray) and one is not saved.end]
+    assert sum(one.size for one in kept) == N * (4 * o.shape[1] + H)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_keep_factors_are_0_or_one_over_the_chance_to_be_kept(rate):
+    qkv, _ = inputs(FOREST, 0, width=C // H)
+    kept, pairs = 0, 0
+    for seed in range(40):
+        z = keep_factors(qkv, FOREST, dropout=rate, seed=seed, block=4)[:, sees(FOREST)]
+        assert np.logical_or(z == 0, abs(z - 1 / (1 - rate)) < 1e-9).all()
+        kept, pairs = kept + (z > 0).sum(), pairs + z.size
+    assert abs(kept / pairs - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / pairs)
+
+
+def test_the_seed_fixes_which_probabilities_are_dropped():
+    qkv, _ = inputs(FOREST, 0)
+    one, same, other = (attention(qkv, FOREST, H, RATE, seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert abs(one - other).max() > 0.01
+
+
+def test_dropout_differs_between_heads_and_between_blocks():
+    end = ends((N,))
+    qkv, _ = inputs(end, 0, width=C // H)
+    z = keep_factors(qkv, end, dropout=0.5, seed=0, block=4)
+    assert (z[0] != z[1]).any() and (z[1] != z[2]).any()
+    assert (z[:, 4:8, :4] != z[:, 8:12, :4]).any() and (z[:, 8:12, :4] != z[:, 8:12, 4:8]).any()

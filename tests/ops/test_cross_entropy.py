@@ -1,0 +1,192 @@
+"""Cross-entropy with the projection inside: what its chapter claims."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_backward
+
+N, C, V = 7, 5, 11
+quick = settings(deadline=None, max_examples=60)
+triples = st.lists(
+    st.tuples(
+        st.integers(0, N - 1),
+        st.integers(0, V - 1),
+        st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0]),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+def inputs(triples, scale=1.0):
+    """Random x and wte, and rows, targets, weights as arrays."""
+    rng = np.random.default_rng(len(triples))
+    rows, targets, weights = zip(*triples, strict=True)
+    x, wte = scale * rng.standard_normal((N, C)), rng.standard_normal((V, C))
+    return x, wte, np.array(rows), np.array(targets), np.array(weights)
+
+
+def naive(x, wte, rows, targets, weights):
+    """Loss, dx and dwte from the full matrix of logits."""
+    logits = x @ wte.T
+    top = logits.max(-1, keepdims=True)
+    p = np.exp(logits - top) / np.exp(logits - top).sum(-1, keepdims=True)
+    loss, dlogits = 0.0, np.zeros_like(logits)
+    for row, target, weight in zip(rows, targets, weights, strict=True):
+        loss -= weight * np.log(p[row, target])
+        dlogits[row] += weight * (p[row] - np.eye(V)[target])
+    return loss, dlogits @ wte, dlogits.T @ x
+
+
+def both(*arguments, dloss=1.0, **options):
+    """Loss, dx and dwte of the op."""
+    loss, saved = cross_entropy(*arguments, **options)
+    return loss, *cross_entropy_backward(dloss, saved)
+
+
+@given(triples, st.floats(-3, 3))
+@quick
+def test_equals_the_formula_with_all_logits(triples, dloss):
+    arguments = inputs(triples)
+    loss, dx, dwte = naive(*arguments)
+    found = both(*arguments, dloss=dloss)
+    np.testing.assert_allclose(found[0], loss, atol=1e-12)
+    np.testing.assert_allclose(found[1], dloss * dx, atol=1e-12)
+    np.testing.assert_allclose(found[2], dloss * dwte, atol=1e-12)
+
+
+@given(triples, st.integers(1, 30))
+@quick
+def test_the_size_of_a_chunk_does_not_matter(triples, chunk):
+    arguments = inputs(triples)
+    for one, other in zip(both(*arguments), both(*arguments, chunk=chunk), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+@given(triples)
+@quick
+def test_a_row_that_stands_in_no_triple_or_only_with_weight_0_gets_exactly_zero(triples):
+    x, wte, rows, targets, weights = inputs(triples)
+    _, dx, _ = both(x, wte, rows, targets, weights)
+    weighted = np.isin(np.arange(N), rows[weights != 0])
+    np.testing.assert_array_equal(dx[~weighted], 0)
+    assert (abs(dx[weighted]).max(-1, initial=0) > 0).all()
+
+
+@given(triples)
+@quick
+def test_logits_are_made_only_for_rows_that_are_supervised(triples):
+    x, wte, rows, targets, weights = inputs(triples)
+    expected = both(x, wte, rows, targets, weights)
+    x[~np.isin(np.arange(N), rows[weights != 0])] = np.nan  # would spoil whatever reads it
+    for one, other in zip(both(x, wte, rows, targets, weights), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_logits_are_never_made_for_all_rows_at_once(gradient):
+    n, vocabulary, chunk = 600, 3000, 20
+    rng = np.random.default_rng(0)
+    x, wte = rng.standard_normal((n, C)), rng.standard_normal((vocabulary, C))
+    rows, targets = np.arange(n), rng.integers(0, vocabulary, n)
+    tracemalloc.start()
+    cross_entropy(x, wte, rows, targets, np.ones(n), gradient=gradient, chunk=chunk)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert chunk * vocabulary * 8 < peak < n * vocabulary * 8 / 8
+
+
+@given(triples)
+@quick
+def test_the_gradient_of_a_triples_logits_adds_up_to_0(triples):
+    _, _, dwte = both(*inputs(triples))  # Σᵥ dwte[v] = Σₙ (Σᵥ dℓₙᵥ) x[rowₙ]
+    np.testing.assert_allclose(dwte.sum(0), 0, atol=1e-12)
+
+
+def test_the_gradient_vanishes_when_p_is_1_at_the_target():
+    x, wte = np.eye(3, C) * 1e3, np.eye(V, C)
+    loss, dx, dwte = both(x, wte, np.arange(3), np.arange(3), np.ones(3))
+    assert loss == 0 and not dx.any() and not dwte.any()
+
+
+@given(triples)
+@quick
+def test_a_row_may_stand_in_several_triples(triples):
+    x, wte, *columns = inputs(triples)
+    together = both(x, wte, *columns)
+    alone = [both(x, wte, *(column[[n]] for column in columns)) for n in range(len(triples))]
+    for i, whole in enumerate(together):
+        np.testing.assert_allclose(whole, sum(one[i] for one in alone), atol=1e-12)
+
+
+@given(triples)
+@quick
+def test_nll_is_minus_ln_p_of_the_target(triples):
+    x, wte, rows, targets, weights = inputs(triples)
+    _, saved = cross_entropy(x, wte, rows, targets, weights, gradient=False)
+    expected = [naive(x, wte, [r], [t], [1.0])[0] for r, t in zip(rows, targets, strict=True)]
+    np.testing.assert_allclose(saved.nll, expected, atol=1e-12)
+
+
+@given(triples)
+@quick
+def test_without_the_gradient_the_loss_is_the_same_and_there_is_no_way_back(triples):
+    arguments = inputs(triples)
+    loss, saved = cross_entropy(*arguments, gradient=False)
+    np.testing.assert_allclose(loss, cross_entropy(*arguments)[0], atol=1e-12)
+    with pytest.raises(ValueError, match="gradient=False"):
+        cross_entropy_backward(1.0, saved)
+
+
+@given(triples)
+@quick
+def test_for_a_mean_the_weights_carry_one_over_their_sum(triples):
+    x, wte, rows, targets, weights = inputs(triples)
+    weights = weights + 1
+    mean = cross_entropy(x, wte, rows, targets, weights / weights.sum())[0]
+    nll = cross_entropy(x, wte, rows, targets, weights)[1].nll
+    np.testing.assert_allclose(mean, np.average(nll, weights=weights), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_exponential_overflows(dtype):
+    rng = np.random.default_rng(0)
+    x, wte = (1e4 * rng.standard_normal((n, C)).astype(dtype) for n in (N, V))
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        loss, dx, dwte = both(x, wte, np.arange(N), np.arange(N), np.ones(N))
+    assert np.isfinite(loss) and np.isfinite(dx).all() and np.isfinite(dwte).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, None], ids=["weight 0", "no triples"])
+def test_a_batch_with_no_weighted_token_contributes_zero(weight):
+    x, wte, *_ = inputs([(0, 0, 1.0)])
+    columns = ([2], [3], [weight]) if weight is not None else ([], [], [])
+    rows, targets, weights = (np.array(one, kind) for one, kind in zip(columns, "iid", strict=True))
+    loss, dx, dwte = both(x, wte, rows, targets, weights)
+    assert loss == 0 and not dx.any() and not dwte.any()
+
+
+def test_weights_in_double_precision_do_not_make_the_loss_double():
+    x, wte, *columns = inputs([(0, 1, 0.5), (0, 2, 1.0)])
+    loss, saved = cross_entropy(x.astype(np.float32), wte.astype(np.float32), *columns)
+    assert loss.dtype == saved.nll.dtype == saved.dx.dtype == saved.dwte.dtype == np.float32
+
+
+def test_by_default_a_chunk_is_as_many_triples_as_fit(monkeypatch):
+    rng = np.random.default_rng(0)
+    n, vocabulary = 400, 2000
+    x, wte = rng.standard_normal((n, C)), rng.standard_normal((vocabulary, C))
+    arguments = x, wte, np.arange(n), rng.integers(0, vocabulary, n), np.ones(n)
+    expected = both(*arguments)
+    monkeypatch.setattr("minigpt2.ops.cross_entropy.CHUNK_BYTES", 10 * vocabulary * 8)
+    tracemalloc.start()
+    found = both(*arguments)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 * vocabulary * 8
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-11)

@@ -1,0 +1,86 @@
+"""Embedding: what its chapter claims."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt2.ops.embedding import embedding, embedding_backward, scatter_add
+
+V, T, C = 11, 7, 3
+rows = st.lists(st.tuples(st.integers(0, V - 1), st.integers(0, T - 1)), min_size=1, max_size=30)
+quick = settings(deadline=None, max_examples=60)
+
+
+def inputs(pairs):
+    """Random tables and dx for rows of (id, position)."""
+    ids, positions = np.array(pairs).T
+    rng = np.random.default_rng(len(pairs))
+    tables = rng.standard_normal((V, C)), rng.standard_normal((T, C))
+    return *tables, ids, positions, rng.standard_normal((len(ids), C))
+
+
+@given(rows)
+@quick
+def test_a_row_of_features_for_each_token_id_plus_one_for_its_position(pairs):
+    wte, wpe, ids, positions, _ = inputs(pairs)
+    x, _ = embedding(wte, wpe, ids, positions)
+    for n, (token, position) in enumerate(pairs):
+        np.testing.assert_array_equal(x[n], wte[token] + wpe[position])
+
+
+@given(rows)
+@quick
+def test_an_id_that_occurs_k_times_receives_the_sum_of_k_gradients(pairs):
+    wte, wpe, ids, positions, dx = inputs(pairs)
+    dwte, dwpe = embedding_backward(dx, embedding(wte, wpe, ids, positions)[1])
+    for v in range(V):
+        np.testing.assert_allclose(dwte[v], dx[ids == v].sum(0), atol=1e-13)
+    for p in range(T):
+        np.testing.assert_allclose(dwpe[p], dx[positions == p].sum(0), atol=1e-13)
+
+
+@given(rows)
+@quick
+def test_an_id_that_does_not_occur_receives_zero(pairs):
+    wte, wpe, ids, positions, dx = inputs(pairs)
+    dwte, _ = embedding_backward(dx, embedding(wte, wpe, ids, positions)[1])
+    absent = np.setdiff1d(np.arange(V), ids)
+    np.testing.assert_array_equal(dwte[absent], 0)
+
+
+def test_adding_at_repeated_ids_reads_the_old_row_once_and_keeps_the_last():
+    table, ids, dx = np.zeros(3), np.array([1, 1, 1]), np.array([1.0, 2.0, 4.0])
+    table[ids] += dx
+    np.testing.assert_array_equal(table, [0, 4, 0])
+    np.testing.assert_array_equal(scatter_add(dx[:, None], ids, 3)[:, 0], [0, 7, 0])
+
+
+@given(rows, st.integers(0, 99))
+@quick
+def test_the_order_of_the_additions_is_fixed(pairs, seed):
+    _, _, ids, _, dx = inputs(pairs)
+    dx = dx.astype(np.float32) * 10.0 ** np.random.default_rng(seed).integers(-4, 5, (len(dx), 1))
+    np.testing.assert_array_equal(scatter_add(dx, ids, V), scatter_add(dx, ids, V))
+    order = np.argsort(ids, kind="stable")
+    np.testing.assert_array_equal(scatter_add(dx, ids, V), scatter_add(dx[order], ids[order], V))
+
+
+def test_no_rows_at_all_give_an_empty_sum():
+    np.testing.assert_array_equal(
+        scatter_add(np.empty((0, C)), np.empty(0, int), V), np.zeros((V, C))
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_ids_may_be_of_any_width(dtype):
+    ids = np.array([0, 10, 0, 3])
+    dx = np.random.default_rng(0).standard_normal((4, C))
+    np.testing.assert_array_equal(scatter_add(dx, ids.astype(dtype), V), scatter_add(dx, ids, V))
+
+
+def test_keeps_the_ids_alone():
+    wte, wpe, ids, positions, _ = inputs([(1, 2), (1, 3), (4, 0)])
+    _, saved = embedding(wte, wpe, ids, positions)
+    assert saved.ids is ids and saved.positions is positions
+    assert saved.sizes == (V, T) and len(saved) == 3

@@ -1,0 +1,105 @@
+"""Layer normalisation: what its chapter claims."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt2.backend import BLOCK_BYTES, row_blocks
+from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
+
+sizes = st.tuples(st.integers(1, 7), st.integers(2, 11), st.integers(0, 99))
+quick = settings(deadline=None, max_examples=40)
+
+
+def inputs(size):
+    """Random x, gamma, beta and dy; never zeros or ones, which hide mistakes."""
+    n, c, seed = size
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape) for shape in ((n, c), (c,), (c,), (n, c))]
+
+
+@given(sizes)
+@quick
+def test_every_tokens_features_get_mean_0_and_variance_1(size):
+    x, _, _, _ = inputs(size)
+    y, _ = layer_norm(x, np.ones(x.shape[1]), np.zeros(x.shape[1]), eps=0)
+    np.testing.assert_allclose(y.mean(-1), 0, atol=1e-12)
+    np.testing.assert_allclose(y.var(-1), 1, atol=1e-12)
+
+
+@given(sizes)
+@quick
+def test_no_token_depends_on_its_neighbours(size):
+    x, gamma, beta, dy = inputs(size)
+    y, saved = layer_norm(x, gamma, beta)
+    dx, _, _ = layer_norm_backward(dy, saved)
+    for n in range(len(x)):
+        alone, kept = layer_norm(x[[n]], gamma, beta)
+        np.testing.assert_allclose(y[[n]], alone, atol=1e-13)
+        np.testing.assert_allclose(dx[[n]], layer_norm_backward(dy[[n]], kept)[0], rtol=1e-9)
+
+
+@given(sizes, st.floats(-10, 10))
+@quick
+def test_a_step_that_adds_a_constant_leaves_the_output_alone(size, shift):
+    x, gamma, beta, _ = inputs(size)
+    moved, _ = layer_norm(x + shift, gamma, beta, eps=1e-3)
+    np.testing.assert_allclose(moved, layer_norm(x, gamma, beta, eps=1e-3)[0], atol=1e-9)
+
+
+@given(sizes, st.floats(0.1, 10))
+@quick
+def test_a_step_that_scales_x_leaves_the_output_alone_up_to_epsilon(size, scale):
+    x, gamma, beta, _ = inputs(size)
+    y, _ = layer_norm(x, gamma, beta, eps=1e-3)
+    np.testing.assert_allclose(
+        layer_norm(scale * x, gamma, beta, eps=1e-3 * scale**2)[0], y, atol=1e-9
+    )
+
+
+@given(sizes)
+@quick
+def test_dx_is_g_without_its_mean_and_without_its_component_along_x_hat_times_r(size):
+    x, gamma, beta, dy = inputs(size)
+    _, saved = layer_norm(x, gamma, beta, eps=0)
+    dx, _, _ = layer_norm_backward(dy, saved)
+    scale = saved.r[:, 0] * np.linalg.norm(gamma * dy, axis=-1)
+    np.testing.assert_allclose(dx.sum(-1) / scale, 0, atol=1e-11)
+    np.testing.assert_allclose((dx * saved.x_hat).sum(-1) / scale, 0, atol=1e-11)
+    rest = gamma * dy - dx / saved.r
+    for n, row in enumerate(rest):
+        plane = np.stack([np.ones_like(row), saved.x_hat[n]], 1)
+        left = row - plane @ np.linalg.lstsq(plane, row)[0]
+        np.testing.assert_allclose(left / scale[n], 0, atol=1e-10)
+
+
+def test_epsilon_is_inside_the_root():
+    x = np.array([[1.0, -1.0]])
+    y, saved = layer_norm(x, np.ones(2), np.zeros(2), eps=3.0)
+    np.testing.assert_allclose(saved.r, [[1 / np.sqrt(1 + 3.0)]])
+    np.testing.assert_allclose(y, [[0.5, -0.5]])
+
+
+def test_a_token_with_equal_features_is_finite():
+    y, saved = layer_norm(np.full((2, 5), 3.0), np.ones(5), np.full(5, 0.5))
+    np.testing.assert_array_equal(y, 0.5)
+    assert np.isfinite(layer_norm_backward(np.ones((2, 5)), saved)[0]).all()
+
+
+def test_blocks_of_rows_give_what_all_rows_at_once_give():
+    c = 64
+    x, gamma, beta, dy = inputs((BLOCK_BYTES // (8 * c) * 2 + 5, c, 0))
+    assert len(row_blocks(len(x), 8 * c)) == 3
+    y, saved = layer_norm(x, gamma, beta)
+    dx, _, _ = layer_norm_backward(dy, saved)
+    r = 1 / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    x_hat, g = (x - x.mean(-1, keepdims=True)) * r, gamma * dy
+    along = x_hat * (g * x_hat).mean(-1, keepdims=True)
+    np.testing.assert_allclose(y, gamma * x_hat + beta, atol=1e-12)
+    np.testing.assert_allclose(dx, r * (g - g.mean(-1, keepdims=True) - along), atol=1e-12)
+
+
+def test_keeps_x_hat_and_r():
+    x, gamma, beta, _ = inputs((3, 5, 0))
+    saved = layer_norm(x, gamma, beta)[1]
+    assert saved._fields == ("x_hat", "r", "gamma")

@@ -1,0 +1,54 @@
+"""Linear map: what its chapter claims."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt2.ops.linear import linear, linear_backward
+
+sizes = st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
+quick = settings(deadline=None, max_examples=40)
+
+
+def inputs(size):
+    """Random x, w, b and dy for N rows, C features in and K out."""
+    n, c, k, seed = size
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape) for shape in ((n, c), (c, k), (k,), (n, k))]
+
+
+@given(sizes)
+@quick
+def test_weights_are_stored_in_out_so_that_y_is_x_w_without_a_transpose(size):
+    x, w, b, _ = inputs(size)
+    expected = [
+        [sum(row[c] * w[c, k] for c in range(len(w))) + b[k] for k in range(len(b))] for row in x
+    ]
+    np.testing.assert_allclose(linear(x, w, b)[0], expected, atol=1e-13)
+
+
+@given(sizes)
+@quick
+def test_the_rows_never_mix_in_dx(size):
+    x, w, b, dy = inputs(size)
+    dx, _, _ = linear_backward(dy, linear(x, w, b)[1])
+    for n in range(len(x)):
+        alone = linear_backward(dy[n : n + 1], linear(x[n : n + 1], w, b)[1])[0]
+        np.testing.assert_allclose(dx[n : n + 1], alone, atol=1e-13)
+
+
+@given(sizes)
+@quick
+def test_rows_are_all_that_is_summed_in_dw(size):
+    x, w, b, dy = inputs(size)
+    _, dw, db = linear_backward(dy, linear(x, w, b)[1])
+    of_rows = [linear_backward(dy[[n]], linear(x[[n]], w, b)[1]) for n in range(len(x))]
+    np.testing.assert_allclose(dw, sum(np.outer(x[n], dy[n]) for n in range(len(x))), atol=1e-13)
+    np.testing.assert_allclose(dw, sum(one[1] for one in of_rows), atol=1e-13)
+    np.testing.assert_allclose(db, sum(one[2] for one in of_rows), atol=1e-13)
+
+
+def test_keeps_x():
+    x, w, b, _ = inputs((3, 5, 2, 0))
+    saved = linear(x, w, b)[1]
+    assert saved.x is x and saved.w is w and len(saved) == 2
