@@ -56,11 +56,12 @@ def make_parser(table: dict[str, Command]) -> Parser:
     parser = Parser(
         prog=PROGRAM,
         description="GPT-2 and its instruction tuning, every gradient written by hand.",
-        version=f"{PROGRAM} {__version__}",
+        version=__version__,
     )
     subcommands = parser.add_subcommands(required=True)
     for name, command in table.items():
-        sub = Parser(description=f"{PROGRAM} {name}: {command.help}.")
+        usage = f"{PROGRAM} {name} [--config FILE] [--SETTING VALUE ...]"
+        sub = Parser(usage=usage, description=f"{PROGRAM} {name}: {command.help}.")
         sub.add_argument("--config", action="config", help="settings file, YAML or JSON")
         sub.add_class_arguments(command.settings)
         subcommands.add_subcommand(name, sub, help=command.help)

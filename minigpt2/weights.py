@@ -42,16 +42,22 @@ def shipped(name: str) -> Path:
 
 def find_model(model: str) -> Path:
     """Return the folder of a model: a path, a run's folder, or a name under weights/."""
-    candidates = [Path(model), Path(model) / "checkpoint", shipped(f"weights/{model}")]
+    named = [Path("weights") / model, shipped(f"weights/{model}")]
+    candidates = [Path(model), Path(model) / "checkpoint", *named]
     for folder in candidates:
         if (folder / "config.json").is_file():
             return folder
     if Path(model).exists():
         raise UserError(f"{model} holds no model: it has no config.json")
+    if model in OFFICIAL:
+        raise UserError(
+            f"the weights of {model} are not in weights/{model}: put the official files there "
+            f"(config.json, {TENSORS}, vocab.json, merges.txt), or use --from_scratch true"
+        )
     names = ", ".join(["tiny", *OFFICIAL])
     raise UserError(
         f"there is no model {model!r}: give a folder with config.json and {TENSORS}, a run's "
-        f"folder, or one of {names} with its files in weights/<name>"
+        f"folder, or one of {names}"
     )
 
 

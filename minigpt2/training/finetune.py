@@ -92,7 +92,7 @@ def prepare(settings: TrainSettings) -> Material:
         }
     else:
         records, tests = load_records(Path(settings.data)), {}
-    tests |= {path.stem: load_records(path) for path in settings.test}
+    tests |= {Path(path).stem: load_records(Path(path)) for path in settings.test}
     parameters, tokenizer = open_model(settings, rng)
     context = settings.context or parameters.config.n_positions
     if context > parameters.config.n_positions:

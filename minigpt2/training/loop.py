@@ -71,7 +71,11 @@ def window_loss_and_gradients(
 def train_steps(
     parameters: Parameters, windows: Iterator[list[Batch]], plan: Plan, rng: np.random.Generator
 ) -> Iterator[Step]:
-    """Change the parameters step by step, yielding what each step did."""
+    """Change the parameters step by step, yielding what each step did.
+
+    Raises UserError when a gradient is not finite; the parameters are then those of the step
+    before.
+    """
     gradients, moments = parameters.zeros_like(), Moments(parameters)
     for step in range(1, plan.steps + 1):
         started = perf_counter()
@@ -80,7 +84,10 @@ def train_steps(
         how = plan.dropout, rng, plan.recompute
         loss = window_loss_and_gradients(parameters, window, gradients, *how)
         eta = learning_rate(step, plan.steps, plan.learning_rate, plan.warmup, plan.schedule)
-        norm = adamw_step(parameters, gradients, moments, eta, plan.adamw)
+        try:
+            norm = adamw_step(parameters, gradients, moments, eta, plan.adamw)
+        except FloatingPointError as error:
+            raise UserError(f"step {step}: {error}") from None
         supervised = sum(int(np.count_nonzero(batch.weights)) for batch in window)
         rows = sum(len(batch.ids) for batch in window)
         yield Step(step, loss, eta, norm, supervised, rows, perf_counter() - started)

@@ -65,7 +65,14 @@ class Report:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Any]:
-        """Show a bar with the time left; yields a function that advances it."""
+        """Show a bar with the time left; yields a function that advances it.
+
+        Where the output is no terminal, a line says what has begun.
+        """
+        if not self.console.is_terminal:
+            self.console.print(f"{what}: {total} to go")
+            yield lambda count: None
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -112,7 +119,7 @@ def due(step: int, every: int) -> bool:
 
 
 def log_step(step: Step, steps: int, log_every: int, report: Report) -> None:
-    """Write a step to the log, and print it when its turn has come."""
+    """Write a step to the log; print it if it is the first, the last or every log_every-th."""
     peak = peak_memory()
     entry = {
         **step._asdict(),

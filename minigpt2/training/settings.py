@@ -56,7 +56,7 @@ class TrainSettings:
     model: str = "tiny"
     data: str = "almanac"
     out: Path | None = None
-    test: list[Path] = field(default_factory=list)
+    test: list[str] = field(default_factory=list)
     from_scratch: bool = False
     epochs: float = 2.0
     steps: int | None = None

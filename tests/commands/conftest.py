@@ -1,0 +1,54 @@
+"""How a command is run: in this process for speed, or in one of its own as a user does."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from minigpt2.cli import main
+
+
+class Outcome(NamedTuple):
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder, within this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            code = main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+def in_a_process(*arguments, cwd, interpreter=sys.executable):
+    """Run `python -m minigpt2 ...` as a process of its own."""
+    command = [interpreter, "-m", "minigpt2", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set of twelve questions."""
+    path = tmp_path / "data.json"
+    entries = [
+        {"instruction": f"Count to {i}.", "input": "" if i % 3 else "slowly", "output": f"1 to {i}"}
+        for i in range(12)
+    ]
+    path.write_text(json.dumps(entries))
+    return path

@@ -1,0 +1,176 @@
+"""Bad input gets one clear line and exit code 2, and nothing that existed is lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.commands.conftest import in_a_process
+
+GOOD = {"instruction": "Say yes.", "input": "", "output": "yes"}
+LITTLE = ("--steps", "1", "--samples", "0")
+
+FILES = {
+    "missing file": (None, "there is no file data.json"),
+    "not JSON": ("[{]", "data.json is not JSON"),
+    "not UTF-8": (b"\xff\xfe[]", "data.json is not UTF-8"),
+    "not a list": ('{"a": 1}', "not a list of entries"),
+    "an empty data set": ("[]", "data.json is an empty list"),
+    "an entry that is no object": ([GOOD, 3], "entry 1 of data.json is int"),
+    "an entry without a field": (
+        [GOOD, {"instruction": "a", "input": ""}],
+        "entry 1 of data.json has no field 'output'",
+    ),
+    "a field that is no text": ([{**GOOD, "input": 3}], "entry 0 of data.json: field 'input'"),
+    "an answer that is empty": (
+        [GOOD, GOOD, {**GOOD, "output": " \n"}],
+        "entry 2 of data.json: field 'output' is empty",
+    ),
+}
+
+
+def assert_refused(outcome, words):
+    """One line, on the error stream alone, with these words; exit code 2."""
+    assert outcome.code == 2
+    assert outcome.err.startswith("minigpt2: ")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert words in outcome.err
+    assert outcome.out == ""
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_data_set(run, little_model, case):
+    content, words = FILES[case]
+    if content is not None:
+        raw = content if isinstance(content, str | bytes) else json.dumps(content)
+        Path("data.json").write_bytes(raw if isinstance(raw, bytes) else raw.encode())
+    outcome = run("train", "--model", little_model, "--data", "data.json", "--out", "run", *LITTLE)
+    assert_refused(outcome, words)
+    assert not Path("run").exists()
+
+
+OPTIONS = {
+    "an unknown model": (("--model", "gpt7"), "there is no model 'gpt7'"),
+    "weights that are not there": (("--model", "gpt2-xl"), "weights of gpt2-xl are not in"),
+    "a word for a number": (("--epochs", "many"), "epochs"),
+    "a negative number": (("--learning_rate", "-1"), "learning_rate must be above 0"),
+    "a share above 1": (("--dropout", "1.5"), "dropout must be at least 0 and below 1"),
+    "no steps": (("--steps", "0"), "steps must be at least 1"),
+    "an unknown schedule": (("--schedule", "square"), "schedule"),
+    "an unknown option": (("--speed", "9"), "--speed"),
+    "too long a context": (("--context", "4000"), "context 4000 is longer than"),
+    "a settings file that is not there": (("--config", "no.yaml"), "no.yaml"),
+    "a test file that is not there": (("--test", "[no.json]"), "there is no file no.json"),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_an_option(run, little_model, data, case):
+    options, words = OPTIONS[case]
+    start = () if "--model" in options else ("--model", little_model)
+    outcome = run("train", *start, "--data", data, "--out", "run", *options)
+    assert_refused(outcome, words)
+    assert not Path("run").exists()
+
+
+def test_an_unknown_key_of_a_settings_file(run):
+    Path("settings.yaml").write_text("stepps: 3\n")
+    assert_refused(run("train", "--config", "settings.yaml"), "stepps")
+
+
+def test_an_unknown_command_and_none(run):
+    assert_refused(run("tune"), "tune")
+    assert_refused(run(), "subcommand")
+
+
+def test_an_output_folder_that_already_holds_a_run_is_left_alone(run, little_model, data):
+    Path("run").mkdir()
+    Path("run/summary.json").write_text("precious")
+    outcome = run("train", "--model", little_model, "--data", data, "--out", "run", *LITTLE)
+    assert_refused(outcome, "run already holds something")
+    assert [p.name for p in Path("run").iterdir()] == ["summary.json"]
+    assert Path("run/summary.json").read_text() == "precious"
+
+
+def test_an_output_folder_that_is_a_file(run, little_model, data):
+    Path("run").write_text("precious")
+    outcome = run("train", "--model", little_model, "--data", data, "--out", "run", *LITTLE)
+    assert_refused(outcome, "run cannot be made")
+    assert Path("run").read_text() == "precious"
+
+
+def test_the_default_output_folder_is_a_fresh_one(run, little_model, data):
+    for _ in range(2):
+        assert run("train", "--model", little_model, "--data", data, *LITTLE).code == 0
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["data-1", "data-2"]
+
+
+def break_tensors(folder, change):
+    """Write a model's tensors again, changed."""
+    tensors = dict(load_file(folder / "model.safetensors"))
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def poison(tensors):
+    """Put a number that is none into a tensor."""
+    tensors["h.1.mlp.c_fc.bias"][3] = np.nan
+
+
+MODELS = {
+    "a truncated file": (
+        lambda f: (f / "model.safetensors").write_bytes(
+            (f / "model.safetensors").read_bytes()[:5000]
+        ),
+        "cannot be read as safetensors",
+    ),
+    "no tensors": (lambda f: (f / "model.safetensors").unlink(), "there is no file"),
+    "a missing tensor": (
+        lambda f: break_tensors(f, lambda t: t.pop("h.0.ln_1.bias")),
+        "no tensor h.0.ln_1.bias",
+    ),
+    "a wrong shape": (
+        lambda f: break_tensors(f, lambda t: t.update({"ln_f.bias": np.zeros(7, np.float32)})),
+        "ln_f.bias has shape (7,)",
+    ),
+    "numbers that are none": (lambda f: break_tensors(f, poison), "h.1.mlp.c_fc.bias"),
+    "no vocabulary": (lambda f: (f / "vocab.json").unlink(), "vocab.json"),
+    "a damaged vocabulary": (lambda f: (f / "vocab.json").write_text("{}"), "vocab.json"),
+    "a config that is none": (lambda f: (f / "config.json").write_text("[]"), "config.json"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_a_damaged_model(run, little_model, data, tmp_path, case):
+    damage, words = MODELS[case]
+    folder = tmp_path / "model"
+    shutil.copytree(little_model, folder)
+    damage(folder)
+    outcome = run("train", "--model", folder, "--data", data, "--out", "run", *LITTLE)
+    assert_refused(outcome, words)
+    assert not Path("run").exists()
+
+
+def test_a_learning_rate_that_blows_up_is_said_in_one_line(run, little_model, data):
+    options = ("--learning_rate", "1e30", "--clip", "0", "--steps", "9", "--samples", "0")
+    with np.errstate(all="ignore"):
+        outcome = run("train", "--model", little_model, "--data", data, "--out", "run", *options)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1 and "the gradient is not finite" in outcome.err
+
+
+def test_an_empty_question(run, little_model):
+    assert_refused(run("answer", "--question", " ", "--model", little_model), "question is empty")
+
+
+def test_too_long_a_question(run, little_model):
+    outcome = run("answer", "--question", "why " * 200, "--model", little_model)
+    assert_refused(outcome, "the model reads at most 96")
+
+
+def test_no_traceback_reaches_a_user(tmp_path):
+    outcome = in_a_process("train", "--data", "no.json", cwd=tmp_path)
+    assert_refused(outcome, "there is no file no.json")

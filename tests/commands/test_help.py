@@ -1,0 +1,31 @@
+"""The help texts: complete, and derived from the settings."""
+
+import re
+from dataclasses import fields
+
+import pytest
+
+from minigpt2.cli import commands
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_setting_is_typed_and_documented_in_help(run, name):
+    outcome = run(name, "--help")
+    assert outcome.code == 0
+    text = " ".join(outcome.out.split())
+    for field in fields(commands()[name].settings):
+        about = re.split(rf" --{field.name}\+? ", text)[-1].split(" --")[0]
+        assert "(type:" in about or "(required, type:" in about, field.name
+        words = about.split("(type:")[0].split("(required")[0].split()
+        assert len(words) >= 3, f"{field.name} has no explanation"
+
+
+def test_the_help_lists_every_command(run):
+    outcome = run("--help")
+    assert all(command.help in outcome.out for command in commands().values())
+
+
+def test_hyphens_in_options_are_as_good_as_underscores(run):
+    with_hyphens = run("train", "--batch-size", "4", "--print_config")
+    assert with_hyphens.code == 0
+    assert "batch_size: 4" in with_hyphens.out

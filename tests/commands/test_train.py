@@ -1,0 +1,153 @@
+"""`minigpt2 train`, as a user runs it."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.commands.conftest import in_a_process
+
+QUICK = ("--steps", "3", "--samples", "2", "--max_new_tokens", "4")
+
+
+def numbers_of(value):
+    """All numbers in a JSON value."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return [n for item in items for n in numbers_of(item)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+@pytest.fixture
+def trained(run, little_model, data, tmp_path):
+    """A finished run's folder, and what it printed."""
+    outcome = run("train", "--model", little_model, "--data", data, "--out", "first", *QUICK)
+    assert outcome.code == 0, outcome.err
+    return tmp_path / "first", outcome.out
+
+
+def test_a_run_leaves_checkpoint_log_curve_answers_settings_and_summary(trained):
+    folder, _ = trained
+    assert {p.name for p in folder.iterdir()} == {
+        "checkpoint",
+        "log.jsonl",
+        "loss.png",
+        "answers.json",
+        "settings.json",
+        "summary.json",
+    }
+    files = {p.name for p in (folder / "checkpoint").iterdir()}
+    assert files == {"config.json", "model.safetensors", "vocab.json", "merges.txt"}
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_log_has_every_step_with_loss_rate_norm_tokens_and_memory(trained):
+    folder, _ = trained
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    wanted = {"loss", "learning_rate", "gradient_norm", "supervised", "rows_per_second"}
+    assert all(wanted | {"peak_memory"} <= line.keys() for line in steps)
+
+
+def test_the_summary_holds_every_number_that_was_printed(trained):
+    folder, printed = trained
+    summary = json.loads((folder / "summary.json").read_text())
+    held = numbers_of(summary)
+    said = printed.split("\n\n")[0]  # up to the answers, whose texts are the model's
+    lines = [s for s in said.splitlines() if re.match(r"step \d|data|context|model", s)]
+    assert len(lines) >= 6
+    for line in lines:
+        for text in re.findall(r"(?<![\w/.-])\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?(?![\w.])", line):
+            number = float(text.replace(",", ""))
+            close = [n for n in held for unit in (1, 2**20) if abs(n / unit - number) <= 0.5]
+            assert close, f"{text} of {line!r} is not in summary.json"
+
+
+def test_the_same_seed_gives_the_same_numbers(run, trained, little_model, data, tmp_path):
+    assert (
+        run("train", "--model", little_model, "--data", data, "--out", "second", *QUICK).code == 0
+    )
+    first, second = (load_file(tmp_path / n / "checkpoint/model.safetensors") for n in NAMES)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    answers = [(tmp_path / name / "answers.json").read_text() for name in NAMES]
+    assert answers[0] == answers[1]
+
+
+NAMES = ("first", "second")
+
+
+def test_another_seed_gives_other_numbers(run, trained, little_model, data, tmp_path):
+    options = ("--out", "second", "--seed", "1", *QUICK)
+    assert run("train", "--model", little_model, "--data", data, *options).code == 0
+    first, second = (load_file(tmp_path / n / "checkpoint/model.safetensors") for n in NAMES)
+    assert not np.array_equal(first["wte.weight"], second["wte.weight"])
+
+
+def test_micro_batches_change_nothing_but_rounding(run, trained, little_model, data, tmp_path):
+    options = ("--out", "second", "--micro_batch", "3", *QUICK)
+    assert run("train", "--model", little_model, "--data", data, *options).code == 0
+    first, second = (load_file(tmp_path / n / "checkpoint/model.safetensors") for n in NAMES)
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], atol=2e-5, err_msg=name)
+
+
+def test_a_tuned_checkpoint_opens_again_and_gives_the_same_answers(trained, tmp_path):
+    folder, _ = trained
+    for row in json.loads((folder / "answers.json").read_text()):
+        asked = ("--question", row["instruction"], "--input", row["input"])
+        options = ("--model", folder, "--max_new_tokens", 4)
+        outcome = in_a_process("answer", *asked, *options, cwd=tmp_path)
+        assert outcome.out == row["after"] + "\n", outcome.err
+
+
+def test_a_later_train_starts_from_a_checkpoint(run, trained, data):
+    outcome = run("train", "--model", "first", "--data", data, "--out", "second", *QUICK)
+    assert outcome.code == 0, outcome.err
+
+
+def test_settings_come_from_a_file_and_the_command_line_goes_before(run, little_model, data):
+    settings = f"model: {little_model}\ndata: {data}\nsteps: 5\nsamples: 0\nlog_every: 1\n"
+    Path("settings.yaml").write_text(settings)
+    outcome = run("train", "--config", "settings.yaml", "--steps", "2", "--out", "run")
+    assert outcome.code == 0, outcome.err
+    settings = json.loads(Path("run/settings.json").read_text())
+    assert (settings["steps"], settings["log_every"], settings["model"]) == (
+        2,
+        1,
+        str(little_model),
+    )
+    assert "step 2/2" in outcome.out
+
+
+def test_a_test_file_is_answered_before_and_after(run, little_model, data, tmp_path):
+    questions = tmp_path / "questions.json"
+    questions.write_text(data.read_text())
+    options = ("--test", f"[{questions}]", "--out", "run", *QUICK)
+    outcome = run("train", "--model", little_model, "--data", data, *options)
+    assert "before    questions: 0 of 12 exactly right" in outcome.out
+    assert "after     questions:" in outcome.out
+    assert len(json.loads((tmp_path / "run/answers.json").read_text())) == 12
+
+
+def test_over_the_context_is_counted_and_reported(run, little_model, tmp_path):
+    entries = [
+        {"instruction": "Say " + "much " * 200, "output": "yes"},
+        {"instruction": "Say", "output": "much " * 200},
+    ]
+    (tmp_path / "long.json").write_text(json.dumps(entries))
+    options = ("--data", "long.json", "--out", "run", "--validation", "0", *QUICK)
+    outcome = run("train", "--model", little_model, *options)
+    assert "over the limit: 2 prompts cut, 1 answers cut" in outcome.out
+
+
+def test_from_python_in_a_few_lines(little_model, data, tmp_path):
+    from minigpt2.training.finetune import train
+    from minigpt2.training.settings import TrainSettings
+
+    settings = TrainSettings(str(little_model), str(data), tmp_path / "run", steps=2, samples=0)
+    summary = train(settings)
+    assert summary["printed_steps"][-1]["step"] == 2

@@ -1,0 +1,25 @@
+"""What several tests start from."""
+
+import numpy as np
+import pytest
+
+from minigpt2.data.tokenizer import open_tokenizer
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.parameters import initialise
+from minigpt2.training.checkpoint import save_checkpoint
+from minigpt2.weights import shipped
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The small vocabulary that ships."""
+    return open_tokenizer(shipped("weights/tiny"))
+
+
+@pytest.fixture(scope="session")
+def little_model(tmp_path_factory, tokenizer):
+    """The folder of a model that is quick to run: random weights, the vocabulary that ships."""
+    folder = tmp_path_factory.mktemp("models") / "little"
+    config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=16, n_layer=2, n_head=2)
+    save_checkpoint(folder, initialise(config, np.random.default_rng(0)), tokenizer)
+    return folder
