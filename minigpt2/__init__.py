@@ -51,9 +51,11 @@ Chapters, in reading order; a chapter uses only those above it
     39  training/curve              Curve
     40  training/settings           Settings
     41  training/report             Report
-    42  training/finetune           Fine-tuning
-    43  training/pretrain           Pretraining
-    44  cli                         Command line
+    42  training/material           Material
+    43  training/exam               Exam
+    44  training/finetune           Fine-tuning
+    45  training/pretrain           Pretraining
+    46  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -40,6 +40,14 @@ class Cuts:
     prompts: int = 0
     answers: int = 0
 
+    def __add__(self, other: "Cuts") -> "Cuts":
+        """Return the cuts of both."""
+        return Cuts(
+            self.examples + other.examples,
+            self.prompts + other.prompts,
+            self.answers + other.answers,
+        )
+
 
 def encode(record: Record, tokenizer: Tokenizer, context: int) -> Example:
     """Encode a record for a context of `context` rows, cutting the prompt before the answer."""

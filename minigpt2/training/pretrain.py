@@ -27,7 +27,7 @@ from minigpt2.training.adamw import AdamW
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.curve import draw_curve
 from minigpt2.training.loop import Plan, train_steps
-from minigpt2.training.report import Report, claim_folder, log_step
+from minigpt2.training.report import Report, claim_folder, due, log_step
 
 SAMPLE = 20_000  # documents that the vocabulary is learnt from
 
@@ -94,33 +94,37 @@ def document_windows(
 
 
 def pretrain(settings: PretrainSettings) -> dict[str, Any]:
-    """Make the base; return what its summary.json holds.  The checkpoint is stored in half
-    precision."""
-    report = Report(claim_folder(settings.out, "pretrain"))
-    report.write("settings.json", asdict(settings))
-    tokenizer = almanac_tokenizer(TINY.vocab_size)
-    config = replace(TINY, vocab_size=tokenizer.n_vocab)
-    rng = np.random.default_rng([settings.seed, 0])
-    parameters = initialise(config, rng)
-    report.say(
-        "model",
-        f"{config.n_parameters:,} parameters, random; vocabulary {config.vocab_size:,}",
-        parameters=config.n_parameters,
-        vocabulary=config.vocab_size,
-    )
-    texts = documents(np.random.default_rng([settings.seed, 1]))
-    batches = document_windows(texts, tokenizer, config.n_positions, settings.rows)
-    losses: list[float] = []
-    rows, seconds = 0, 0.0
-    with report.progress("reading", settings.steps) as advance:
-        for step in train_steps(parameters, batches, settings.plan(), rng):
-            losses.append(step.loss)
-            rows, seconds = rows + step.rows, seconds + step.seconds
-            log_step(step, settings.steps, settings.log_every, report)
-            if step.step == settings.steps or step.step % settings.save_every == 0:
-                save_checkpoint(report.folder / "checkpoint", parameters, tokenizer, np.float16)
-            advance(1)
-    draw_curve(report.folder / "loss.png", losses, [], "The base reads the almanac")
-    report.say("done", f"{rows:,} tokens in {seconds / 60:.0f} min", tokens=rows, seconds=seconds)
-    report.close()
+    """Make the base; return what its summary.json holds.
+
+    The checkpoint is stored in half precision, in the folder `checkpoint` of the run.
+    """
+    with Report(claim_folder(settings.out, "pretrain")) as report:
+        report.write("settings.json", asdict(settings))
+        tokenizer = almanac_tokenizer(TINY.vocab_size)
+        config = replace(TINY, vocab_size=tokenizer.n_vocab)
+        rng = np.random.default_rng([settings.seed, 0])
+        parameters = initialise(config, rng)
+        report.say(
+            "model",
+            f"{config.n_parameters:,} parameters, random; vocabulary {config.vocab_size:,}",
+            parameters=config.n_parameters,
+            vocabulary=config.vocab_size,
+        )
+        texts = documents(np.random.default_rng([settings.seed, 1]))
+        batches = document_windows(texts, tokenizer, config.n_positions, settings.rows)
+        steps = train_steps(parameters, batches, settings.plan(), rng)
+        losses: list[float] = []
+        rows, seconds = 0, 0.0
+        with report.progress("reading", settings.steps) as advance:
+            for step in steps:
+                losses.append(step.loss)
+                rows, seconds = rows + step.rows, seconds + step.seconds
+                log_step(step, settings.steps, settings.log_every, report)
+                if step.step == settings.steps or due(step.step, settings.save_every):
+                    checkpoint = report.folder / "checkpoint"
+                    save_checkpoint(checkpoint, parameters, tokenizer, np.float16)
+                advance(1)
+        draw_curve(report.folder / "loss.png", losses, [], "The base reads the almanac")
+        text = f"{rows:,} tokens in {seconds / 60:.0f} min; see {report.folder}"
+        report.say("done", text, tokens=rows, seconds=seconds)
     return report.summary

@@ -86,8 +86,11 @@ class Report:
             task = bar.add_task(what, total=total)
             yield lambda count: bar.advance(task, count)
 
-    def close(self) -> None:
-        """Write summary.json."""
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Write summary.json, whatever happened."""
         self._log.close()
         self.write("summary.json", self.summary)
 

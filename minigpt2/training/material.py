@@ -1,0 +1,84 @@
+"""Material: what a tuning run works on, opened and checked before anything is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minigpt2.data.almanac import questions
+from minigpt2.data.batches import Cuts, Example, encode_all, split
+from minigpt2.data.records import Record, load_records
+from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
+from minigpt2.errors import UserError
+from minigpt2.model.config import OFFICIAL
+from minigpt2.model.parameters import Parameters, initialise
+from minigpt2.training.settings import TrainSettings
+from minigpt2.weights import find_model, load_parameters
+
+ALMANAC = "almanac"
+
+
+@dataclass
+class Material:
+    """A model with its tokenizer, examples, and questions to ask before and after."""
+
+    parameters: Parameters
+    tokenizer: Tokenizer
+    training: list[Example]
+    validation: list[Example]
+    tests: dict[str, list[Record]]  # every question is asked, and counted by exact match
+    samples: list[Record]  # these questions' answers are printed
+    cuts: Cuts
+
+
+def open_material(settings: TrainSettings) -> Material:
+    """Open the model and the data; raises UserError for what cannot be used."""
+    rng = np.random.default_rng([settings.seed, 0])
+    records, tests = open_records(settings)
+    parameters, tokenizer = open_model(settings, rng)
+    longest = parameters.config.n_positions
+    context = settings.context or longest
+    if context > longest:
+        raise UserError(f"context {context} is longer than the model's {longest}")
+    kept, held = split(records, settings.validation, rng)
+    training, cuts = encode_all(kept, tokenizer, context)
+    validation, held_cuts = encode_all(held, tokenizer, context)
+    samples = choose_samples(list(tests.values()) or [held], settings.samples, rng)
+    return Material(parameters, tokenizer, training, validation, tests, samples, cuts + held_cuts)
+
+
+def open_records(settings: TrainSettings) -> tuple[list[Record], dict[str, list[Record]]]:
+    """Return the records to learn from, and the test questions by name."""
+    if settings.data == ALMANAC:
+        asked = questions(0)
+        records = [Record(**r) for r in asked.train]
+        tests = {
+            "held-out facts": [Record(**r) for r in asked.held_out_facts],
+            "held-out arithmetic": [Record(**r) for r in asked.held_out_arithmetic],
+        }
+    else:
+        records, tests = load_records(Path(settings.data)), {}
+    return records, tests | {Path(p).stem: load_records(Path(p)) for p in settings.test}
+
+
+def open_model(settings: TrainSettings, rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:
+    """Return the parameters and the tokenizer that the settings ask for."""
+    if settings.from_scratch and settings.model in OFFICIAL:
+        return initialise(OFFICIAL[settings.model], rng), gpt2_tokenizer()
+    folder = find_model(settings.model)
+    parameters, tokenizer = load_parameters(folder), open_tokenizer(folder)
+    has, needs = tokenizer.n_vocab, parameters.config.vocab_size
+    if has != needs:
+        raise UserError(f"{folder}: the tokenizer has {has} ids, the model {needs}")
+    if settings.from_scratch:
+        parameters = initialise(parameters.config, rng)
+    return parameters, tokenizer
+
+
+def choose_samples(
+    sources: list[list[Record]], count: int, rng: np.random.Generator
+) -> list[Record]:
+    """Draw `count` records, from each source in turn."""
+    shuffled = [[source[i] for i in rng.permutation(len(source))] for source in sources]
+    rounds = zip(*(s[:count] for s in shuffled), strict=False)
+    return [record for together in rounds for record in together][:count]
