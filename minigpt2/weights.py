@@ -80,7 +80,7 @@ def load_parameters(folder: Path, dtype: type = np.float32) -> Parameters:
                         f"config.json asks for {view.shape}"
                     )
                 view[...] = tensor
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {error}") from None
     if not np.isfinite(parameters.flat).all():
         bad = next(name for name, view in parameters.views.items() if not np.isfinite(view).all())
@@ -118,7 +118,12 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         old = folder.with_name(f"{beside.name}.old")
         if folder.exists():
             os.rename(folder, old)
-        os.rename(beside, folder)
+        try:
+            os.rename(beside, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

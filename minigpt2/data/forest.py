@@ -87,20 +87,25 @@ def common_prefix(sequences: Sequence[list[int]]) -> int:
     return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
 
 
-def grow(examples: Sequence[tuple[list[int], Segment]], least: int = 8) -> list[Segment]:
+def grow(
+    examples: Sequence[tuple[list[int], Segment]], least: int = 8, known: int = 0
+) -> list[Segment]:
     """Return the trees of examples, each a prompt and the segment that continues it.
 
-    Prompts that begin alike share a segment wherever that saves `least` rows or more.
+    Prompts that begin alike share a segment wherever that saves `least` rows or more; those of
+    `examples` are known to have their first `known` tokens in common.
     """
     groups: dict[int | None, list[tuple[list[int], Segment]]] = {}
     for prompt, rest in examples:
-        groups.setdefault(prompt[0] if prompt else None, []).append((prompt, rest))
+        groups.setdefault(prompt[known] if len(prompt) > known else None, []).append((prompt, rest))
     trees: list[Segment] = []
     for token, group in groups.items():
         shared = 0 if token is None else common_prefix([prompt for prompt, _ in group])
         if shared * (len(group) - 1) >= max(1, least):
             below = grow([(prompt[shared:], rest) for prompt, rest in group], least)
             trees.append(Segment(group[0][0][:shared], [0.0] * shared, below))
+        elif len(group) > 1 and shared:
+            trees.extend(grow(group, least, shared))
         else:
             trees.extend(join(prompt, rest) for prompt, rest in group)
     return trees

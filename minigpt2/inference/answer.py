@@ -6,9 +6,10 @@ import numpy as np
 
 from minigpt2.data.records import Record
 from minigpt2.data.template import prompt_of
-from minigpt2.data.tokenizer import open_tokenizer
+from minigpt2.data.tokenizer import Tokenizer, open_tokenizer
 from minigpt2.errors import UserError
 from minigpt2.inference.generate import generate
+from minigpt2.model.parameters import Parameters
 from minigpt2.weights import find_model, load_parameters
 
 
@@ -41,10 +42,19 @@ class AnswerSettings:
             raise UserError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
 
 
+def open_model(model: str) -> tuple[Parameters, Tokenizer]:
+    """Return a model's parameters and tokenizer; raises UserError if they do not go together."""
+    folder = find_model(model)
+    parameters, tokenizer = load_parameters(folder), open_tokenizer(folder)
+    has, needs = tokenizer.n_vocab, parameters.config.vocab_size
+    if has != needs:
+        raise UserError(f"{folder}: the tokenizer has {has} ids, the model {needs}")
+    return parameters, tokenizer
+
+
 def answer(settings: AnswerSettings) -> str:
     """Print the answer, and return it."""
-    folder = find_model(settings.model)
-    parameters, tokenizer = load_parameters(folder), open_tokenizer(folder)
+    parameters, tokenizer = open_model(settings.model)
     prompt = tokenizer.encode(prompt_of(Record(settings.question, settings.input, "")))
     if len(prompt) > parameters.config.n_positions:
         raise UserError(

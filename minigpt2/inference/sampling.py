@@ -7,6 +7,8 @@ Definition
     p = softmax( ℓ / τ )                                           (31.2)
     by inverting the cumulative sum: with one uniform number u in [0, 1),
     t = min { v : p₁ + … + pᵥ > u }                                (31.3)
+    The largest ℓ of a row is taken off before the division, which changes no p: a
+    small τ would make the scores infinite.
 
 Read it
     τ → 0 becomes greedy, τ = 1 is the model's own distribution, and a large τ
@@ -26,7 +28,8 @@ def sample(logits: Array, temperature: float, rng: np.random.Generator | None) -
         return logits.argmax(-1)  # (N,)  (31.1)
     if rng is None:
         raise ValueError("a temperature draws random numbers: pass rng")
-    p, _ = softmax(logits / temperature)  # (N, V)  (31.2)
+    relative = logits - logits.max(-1, keepdims=True)  # (N, V)
+    p, _ = softmax(relative / temperature)  # (N, V)  (31.2)
     u = xp.asarray(rng.random((len(p), 1)))  # (N, 1)
     below = p.cumsum(-1, dtype=np.float64)  # (N, V)
     below /= below[:, -1:]

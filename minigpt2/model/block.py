@@ -24,7 +24,7 @@ Read it
 
 Cost
     24·N·C² operations forward in the four products, twice that backward, and
-    attention's.  Keeps about 26·N·C numbers in all; a model that recomputes
+    attention's.  Keeps about 20·N·C numbers in all; a model that recomputes
     keeps x, N·C, and runs the forward pass again.
 """
 

@@ -38,8 +38,11 @@ class GPT2Config:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise UserError(f"{name} must be a positive whole number, not {value!r}")
+        eps = self.layer_norm_epsilon
+        if type(eps) not in (int, float) or not 0 < eps < 1:
+            raise UserError(f"layer_norm_epsilon must be a number between 0 and 1, not {eps!r}")
         if self.n_embd % self.n_head:
             raise UserError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
 
@@ -74,18 +77,22 @@ class GPT2Config:
             raise UserError(f"{path} cannot be read as a config.json: {error}") from None
         if not isinstance(values, dict) or values.get("model_type", "gpt2") != "gpt2":
             raise UserError(f"{path} does not describe a GPT-2 (model_type 'gpt2')")
-        activation = values.get("activation_function", "gelu_new")
-        inner = values.get("n_inner") or 4 * values.get("n_embd", 0)
-        if activation != "gelu_new" or inner != 4 * values.get("n_embd", 0):
-            raise UserError(
-                f"{path} asks for activation {activation!r} and {inner} hidden features; "
-                "GPT-2 has 'gelu_new' (GELU in its tanh form) and 4 x n_embd"
-            )
         missing = [name for name in SHAPE_NAMES if name not in values]
         if missing:
             raise UserError(f"{path} has no {', '.join(missing)}")
         known = {k: values[k] for k in (*SHAPE_NAMES, "layer_norm_epsilon") if k in values}
-        return cls(**known)
+        try:
+            config = cls(**known)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        activation = values.get("activation_function", "gelu_new")
+        inner = values.get("n_inner") or 4 * config.n_embd
+        if activation != "gelu_new" or inner != 4 * config.n_embd:
+            raise UserError(
+                f"{path} asks for activation {activation!r} and {inner} hidden features; "
+                "GPT-2 has 'gelu_new' (GELU in its tanh form) and 4 x n_embd"
+            )
+        return config
 
 
 SHAPE_NAMES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
@@ -97,4 +104,4 @@ OFFICIAL = {
     "gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25),
 }
 
-TINY = GPT2Config(vocab_size=4096, n_positions=256, n_embd=192, n_layer=6, n_head=6)
+TINY = GPT2Config(vocab_size=4096, n_positions=256, n_embd=224, n_layer=4, n_head=7)

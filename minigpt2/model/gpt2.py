@@ -26,7 +26,7 @@ Cost
     2·P operations a token forward and 4·P backward, without the position table
     and for the vocabulary projection at supervised rows only, plus attention's.
     Recomputation adds another 2·P a token and lowers what a block keeps from
-    about 26·N·C numbers to N·C.
+    about 20·N·C numbers to N·C.
 """
 
 from typing import Any, NamedTuple
@@ -82,8 +82,9 @@ def gpt2(
     x, dropped = dropout(x, drop, rng)  # (N, C)  (14.1)
     blocks = []
     for layer in range(config.n_layer):
-        shape = (config.n_head, config.layer_norm_epsilon, drop, int(rng.integers(2**63)))
-        arguments = (x, batch.end, p.block(layer), *shape)
+        seed = int(rng.integers(2**63)) if drop else 0
+        how = (config.n_head, config.layer_norm_epsilon, drop, seed)
+        arguments = (x, batch.end, p.block(layer), *how)
         x, saved = block(*arguments)  # (N, C)  (14.2)
         blocks.append(arguments if recompute else saved)
         del saved

@@ -16,8 +16,9 @@ Initial values, as in GPT-2
     0 and γ is 1.  A block adds two branches to the residual stream, so the
     stream sums 2·L independent ones, and their variances add.  To make that sum
     as large as one branch, the projections that end a branch start smaller:
-    σ = 0.02 / √(2·L)                                        (12.1)
-    (Radford et al. 2019, section 2.3.)
+    σ′ = σ / √(2·L),  σ = 0.02                               (12.1)
+    (Radford et al. 2019, section 2.3; 0.02 for all tensors as in the Hugging Face
+    release, whose files these are.)
 """
 
 from math import prod, sqrt
@@ -92,15 +93,15 @@ class Parameters:
 
 
 def initialise(
-    config: GPT2Config, rng: np.random.Generator, dtype: type = np.float32
+    config: GPT2Config, rng: np.random.Generator, dtype: type = np.float32, std: float = STD
 ) -> Parameters:
-    """Draw the initial values of a GPT-2."""
+    """Draw the initial values of a GPT-2; std is the σ of what does not end a branch."""
     parameters = Parameters(config, np.zeros(config.n_parameters, dtype))
     for name, view in parameters.views.items():
         if view.ndim == 2:
             ends_branch = name.endswith("c_proj.weight")
-            std = STD / sqrt(2 * config.n_layer) if ends_branch else STD  # (12.1)
-            view[...] = std * rng.standard_normal(view.shape, np.float32)
+            sigma = std / sqrt(2 * config.n_layer) if ends_branch else std  # (12.1)
+            view[...] = sigma * rng.standard_normal(view.shape, np.float32)
         elif name.endswith("weight"):
             view[...] = 1
     return parameters

@@ -23,9 +23,9 @@ Derivation of the bias correction
     Divided by (34.7), m is their weighted mean, and v likewise.
 
 Read it
-    The first step moves every parameter by η, whatever its gradient, in the
-    direction of the sign (up to ε).  Scaling the loss changes nothing (up to ε
-    and the clip).  The decay is not in g, so it is not divided by √v̂.
+    The first step moves every parameter by η against the sign of its gradient,
+    however large or small that is (up to ε), unless it is 0.  Scaling the loss
+    changes nothing (up to ε and the clip).  The decay is not in g, so it is not divided by √v̂.
 
 Cost
     One pass over the flat arrays: θ, g, m, v are read, θ, m, v are written, 28·P

@@ -54,17 +54,17 @@ def answer_all(
 ) -> list[Answer]:
     """Answer every record's question by greedy decoding, with at most max_new tokens each.
 
-    Of a prompt that leaves no room in the context, the end is kept.
+    Of a prompt that is longer than the context, the end is kept.
     """
     context = parameters.config.n_positions
-    prompts = [tokenizer.encode(prompt_of(record))[-(context - 1) :] for record in records]
+    prompts = [tokenizer.encode(prompt_of(record))[-context:] for record in records]
     ids = generate(parameters, prompts, tokenizer.end_of_text, max_new, progress=progress)
     return [Answer(r, tokenizer.decode(i)) for r, i in zip(records, ids, strict=True)]
 
 
 def longest_reference(tokenizer: Tokenizer, records: Sequence[Record]) -> int:
-    """Return how many tokens the longest reference has: a longer answer cannot match."""
-    return max(len(tokenizer.encode(record.output)) for record in records)
+    """Return how many tokens the longest reference has with end-of-text: none needs more."""
+    return 1 + max(len(tokenizer.encode(record.output)) for record in records)
 
 
 def exact_match(answers: Sequence[Answer]) -> float:

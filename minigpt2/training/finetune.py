@@ -63,10 +63,10 @@ def tune(settings: TrainSettings, material: Material, report: Report) -> None:
 
 def steps_of(settings: TrainSettings, material: Material, plan: Plan) -> Iterator[Step]:
     """Take the steps of a plan, one after the other."""
-    rng = np.random.default_rng([settings.seed, 1])
+    order, masks = (np.random.default_rng([settings.seed, stream]) for stream in (1, 2))
     micro_batch = settings.micro_batch or settings.batch_size
-    batches = windows(material.training, settings.batch_size, micro_batch, rng)
-    return train_steps(material.parameters, batches, plan, rng)
+    batches = windows(material.training, settings.batch_size, micro_batch, order)
+    return train_steps(material.parameters, batches, plan, masks)
 
 
 def make_plan(settings: TrainSettings, examples: int) -> Plan:

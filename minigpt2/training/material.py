@@ -8,12 +8,12 @@ import numpy as np
 from minigpt2.data.almanac import questions
 from minigpt2.data.batches import Cuts, Example, encode_all, split
 from minigpt2.data.records import Record, load_records
-from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
+from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer
 from minigpt2.errors import UserError
+from minigpt2.inference.answer import open_model
 from minigpt2.model.config import OFFICIAL
 from minigpt2.model.parameters import Parameters, initialise
 from minigpt2.training.settings import TrainSettings
-from minigpt2.weights import find_model, load_parameters
 
 ALMANAC = "almanac"
 
@@ -35,7 +35,7 @@ def open_material(settings: TrainSettings) -> Material:
     """Open the model and the data; raises UserError for what cannot be used."""
     rng = np.random.default_rng([settings.seed, 0])
     records, tests = open_records(settings)
-    parameters, tokenizer = open_model(settings, rng)
+    parameters, tokenizer = open_start(settings, rng)
     longest = parameters.config.n_positions
     context = settings.context or longest
     if context > longest:
@@ -58,18 +58,18 @@ def open_records(settings: TrainSettings) -> tuple[list[Record], dict[str, list[
         }
     else:
         records, tests = load_records(Path(settings.data)), {}
-    return records, tests | {Path(p).stem: load_records(Path(p)) for p in settings.test}
+    for path in settings.test:
+        if Path(path).stem in tests:
+            raise UserError(f"two tests are called {Path(path).stem!r}: rename the file {path}")
+        tests[Path(path).stem] = load_records(Path(path))
+    return records, tests
 
 
-def open_model(settings: TrainSettings, rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:
-    """Return the parameters and the tokenizer that the settings ask for."""
+def open_start(settings: TrainSettings, rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:
+    """Return the parameters to start from, and the tokenizer."""
     if settings.from_scratch and settings.model in OFFICIAL:
         return initialise(OFFICIAL[settings.model], rng), gpt2_tokenizer()
-    folder = find_model(settings.model)
-    parameters, tokenizer = load_parameters(folder), open_tokenizer(folder)
-    has, needs = tokenizer.n_vocab, parameters.config.vocab_size
-    if has != needs:
-        raise UserError(f"{folder}: the tokenizer has {has} ids, the model {needs}")
+    parameters, tokenizer = open_model(settings.model)
     if settings.from_scratch:
         parameters = initialise(parameters.config, rng)
     return parameters, tokenizer

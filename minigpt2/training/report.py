@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -52,7 +53,7 @@ class Report:
 
     def say(self, label: str, text: str, **numbers: Any) -> None:
         """Print a line under a label, and keep the numbers that it shows."""
-        self.console.print(f"[bold]{label:<9}[/bold] {text}")
+        self.console.print(f"[bold]{label:<9}[/bold] {escape(text)}")
         self.summary.setdefault(label, {}).update(numbers)
 
     def log(self, entry: dict[str, Any], line: str | None) -> None:
@@ -60,7 +61,7 @@ class Report:
         self._log.write(json.dumps(entry) + "\n")
         self._log.flush()
         if line:
-            self.console.print(line)
+            self.console.print(line, markup=False)
             self.summary.setdefault("printed_steps", []).append(entry)
 
     @contextmanager

@@ -93,7 +93,7 @@ class TrainSettings:
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, not {value}")
         for name in WHOLE:
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
         if not self.log_every:
             raise UserError("log_every must be at least 1")

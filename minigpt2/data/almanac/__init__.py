@@ -13,25 +13,25 @@ A fact is one value of one subject, such as (countries, France, capital, Paris).
 the text tells facts, each equally often; the other half tells arithmetic with numbers below 100.
 
     table          subjects   facts   subjects held out
-    countries           142     387                  17
-    elements             75     225                   9
+    countries            83     231                  10
+    elements             50     150                   6
     months               12      59                   0
     weekdays              7      14                   0
-    animals              94     334                  11
-    opposites           118     118                  14
-    plurals              97      97                  12
-    pasts               102     102                  12
-    colours              67      67                   8
+    animals              51     189                   6
+    opposites            73      73                   9
+    plurals              61      61                   7
+    pasts                60      60                   7
+    colours              50      50                   6
     shapes               10      10                   0
-    professions          64     109                   8
+    professions          39      69                   5
     letters              26      51                   0
-    words                45     135                   5
+    words                30      90                   4
     numbers              29      57                   0
-    all                 888    1765                  96
+    all                 581    1164                  60
 
-    train                  3097 questions
-    held_out_facts          150 questions
-    held_out_arithmetic     150 questions
+    train               3098 questions
+    held_out_facts       150 questions
+    held_out_arithmetic  150 questions
 
 Read on in the order in which the text is made: tables (facts), wordings (templates), chance
 (seeded choice), arithmetic (which pairs are unseen), tell_facts, tell_numbers, tell, ask.

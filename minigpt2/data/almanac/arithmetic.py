@@ -1,6 +1,7 @@
 """Arithmetic: which pairs of numbers exist, and which of them nobody ever tells.
 
-Addition takes a and b from 0 to 99; subtraction takes a from 0 to 99 and b from 0 to a.
+No number reaches 100: addition takes a and b from 0 with a sum of at most 99; subtraction takes
+a from 0 to 99 and b from 0 to a.
 About six of a hundred additions, chosen by a fixed hash and not by chance, are unseen: neither
 told nor trained.  a + b = c, b + a = c, c - a = b and c - b = a stand or fall together, so an
 unseen difference cannot be read off a told sum.
@@ -17,7 +18,7 @@ import numpy as np
 
 from minigpt2.data.almanac.chance import pick
 
-LIMIT = 100  # operands of a sum and the first operand of a difference lie below this
+LIMIT = 100  # sums and the first operands of differences lie below this
 MIX = 2654435761  # about 2^32 / golden ratio: the multiplier of Fibonacci hashing
 ONE_IN = 11  # of the pairs that may be unseen, one in so many is
 
@@ -48,7 +49,7 @@ def kept_apart(a: int, b: int) -> bool:
 @cache
 def pairs(operation: str, unseen: bool) -> tuple[tuple[int, int], ...]:
     """All operand pairs that are unseen, or all that may be told (those not kept apart)."""
-    every = ((a, b) for a in range(LIMIT) for b in range(LIMIT if operation == "+" else a + 1))
+    every = ((a, b) for a in range(LIMIT) for b in range(LIMIT - a if operation == "+" else a + 1))
     if unseen:
         return tuple(pair for pair in every if is_unseen(operation, *pair))
     return tuple(pair for pair in every if not kept_apart(*pair))

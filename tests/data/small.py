@@ -1,0 +1,30 @@
+"""A tokenizer and questions that are small enough to be seen through."""
+
+import json
+
+from minigpt2.data.records import Record
+from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer, byte_of_character
+
+MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("Ġ", "w")]
+
+
+def files_of(merges):
+    """The contents of vocab.json and merges.txt for a list of merges."""
+    tokens = [*byte_of_character(), *(left + right for left, right in merges), END_OF_TEXT]
+    vocab = json.dumps({token: i for i, token in enumerate(tokens)}).encode()
+    return vocab, "\n".join(["#version: 0.2", *map(" ".join, merges), ""]).encode()
+
+
+def small_tokenizer(merges=()):
+    """A tokenizer with these merges: without any, an id a byte, in GPT-2's order of bytes."""
+    return Tokenizer(*files_of(merges), "small")
+
+
+RECORDS = [
+    Record("Add.", "1 + 2", "3"),
+    Record("Name a cat.", "", "Tom, or Kitty."),
+    Record("Say {nothing}.", "", "{}"),
+    Record("Add.", "2 + 2", "4"),
+    Record("Count to five.", "by ones", "1 2 3 4 5"),
+    Record("Name a dog.", "", "Rex"),
+]

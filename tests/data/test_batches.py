@@ -1,0 +1,190 @@
+"""Batches: masking by place, truncation, shuffling."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt2.data.batches import Cuts, Example, batch_of, encode, encode_all, split, windows
+from minigpt2.data.records import Record
+from minigpt2.data.template import prompt_of
+from minigpt2.data.tokenizer import END_OF_TEXT, gpt2_tokenizer
+from tests.data.small import RECORDS, small_tokenizer
+
+BYTES = small_tokenizer()
+LONG = 10_000
+quick = settings(deadline=None, max_examples=100)
+
+
+def ids_of(text):
+    """The ids of a text, a byte each."""
+    return BYTES.encode(text)
+
+
+def test_an_example_is_the_prompts_ids_and_the_answers_with_end_of_text():
+    for record in RECORDS:
+        example = encode(record, BYTES, LONG)
+        assert example.prompt == ids_of(prompt_of(record))
+        assert example.answer == [*ids_of(record.output), BYTES.end_of_text]
+        assert example.prompt_cut == example.answer_cut == 0
+
+
+def test_prompt_and_answer_are_encoded_apart():
+    tokenizer = gpt2_tokenizer()
+    record = Record("Go.", "", "\n")  # two line breaks are one token
+    example = encode(record, tokenizer, LONG)
+    assert example.prompt == tokenizer.encode(prompt_of(record))
+    assert example.answer == [198, tokenizer.end_of_text] and example.prompt[-1] == 198
+    assert tokenizer.encode(prompt_of(record) + record.output)[-1] == 628
+
+
+def test_position_t_predicts_t_plus_1_and_the_first_l_minus_1_targets_are_masked():
+    prompt, answer = [1, 2, 3, 4], [5, 6, 7]
+    batch = batch_of([Example(prompt, answer)])
+    joined = prompt + answer
+    assert batch.ids.tolist() == joined[:-1]
+    assert batch.targets.tolist() == answer
+    assert batch.rows.tolist() == [3, 4, 5]  # all 6 targets but the first L − 1 = 3
+    for row, target in zip(batch.rows, batch.targets, strict=True):
+        assert target == joined[row + 1]
+    assert batch.weights.tolist() == [1, 1, 1]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
+@quick
+def test_with_a_prompt_of_l_tokens_exactly_the_first_l_minus_1_targets_are_masked(prompt, answer):
+    batch = batch_of([Example(prompt, answer)])
+    assert batch.rows.tolist() == list(range(len(prompt) - 1, len(prompt) + len(answer) - 1))
+    assert batch.targets.tolist() == answer and len(batch.ids) == len(prompt + answer) - 1
+
+
+def test_end_of_text_is_a_target_by_its_place_never_by_its_value():
+    stop = BYTES.end_of_text
+    prompt, answer = [stop, 1, stop], [2, stop, 3, stop]
+    batch = batch_of([Example(prompt, answer)])
+    assert batch.rows.tolist() == [2, 3, 4, 5] and batch.targets.tolist() == answer
+    record = Record(f"Say {END_OF_TEXT}", END_OF_TEXT, END_OF_TEXT)
+    example = encode(record, BYTES, LONG)
+    assert stop not in example.prompt and stop not in example.answer[:-1]
+    assert example.answer[-1] == stop
+    assert BYTES.decode(example.answer[:-1]) == END_OF_TEXT
+
+
+def test_every_answers_tokens_are_supervised_once():
+    examples = [encode(record, BYTES, LONG) for record in RECORDS]
+    batch = batch_of(examples)
+    targets = sorted(token for example in examples for token in example.answer)
+    assert sorted(batch.targets.tolist()) == targets
+    assert (batch.weights == 1).all()
+    assert (batch.targets == BYTES.end_of_text).sum() == len(RECORDS)
+    assert len(batch.ids) < sum(len(e.prompt) + len(e.answer) - 1 for e in examples) / 2
+
+
+RECORD = Record("Go.", "", "Gone, and far away.")
+PROMPT, ANSWER = ids_of(prompt_of(RECORD)), [*ids_of(RECORD.output), BYTES.end_of_text]
+WHOLE = len(PROMPT) + len(ANSWER)
+
+
+@pytest.mark.parametrize("context", range(1, WHOLE + 3))
+def test_an_example_fills_the_context_and_its_prompt_is_cut_before_its_answer(context):
+    example = encode(RECORD, BYTES, context)
+    prompt, answer, prompt_cut, answer_cut = example
+    assert len(prompt) + len(answer) == min(WHOLE, context + 1)  # the last one has no row
+    assert len(batch_of([example]).ids) == min(WHOLE - 1, context)
+    assert prompt == PROMPT[prompt_cut:] and answer == ANSWER[: len(ANSWER) - answer_cut]
+    assert len(prompt) >= 1 and len(answer) >= 1
+    if answer_cut:
+        assert len(prompt) == 1
+    assert (answer[-1] == BYTES.end_of_text) == (answer_cut == 0)
+
+
+@pytest.mark.parametrize(
+    ("context", "cuts"),
+    [
+        (WHOLE - 1, (0, 0)),
+        (WHOLE - 2, (1, 0)),
+        (len(ANSWER), (len(PROMPT) - 1, 0)),
+        (len(ANSWER) - 1, (len(PROMPT) - 1, 1)),
+        (1, (len(PROMPT) - 1, len(ANSWER) - 1)),
+    ],
+)
+def test_cuts_spelt_out(context, cuts):
+    assert encode(RECORD, BYTES, context)[2:] == cuts
+
+
+def test_both_cuts_are_counted():
+    records = [RECORD, Record("Go.", "", "No."), Record("Go.", "", "x" * 50)]
+    assert encode_all(records, BYTES, LONG)[1] == Cuts(3, 0, 0)
+    assert encode_all(records, BYTES, len(PROMPT) + 5)[1] == Cuts(3, 2, 0)
+    examples, cuts = encode_all(records, BYTES, 30)
+    assert cuts == Cuts(3, 3, 1)
+    assert examples == [encode(record, BYTES, 30) for record in records]
+
+
+def test_an_example_that_is_cut_still_runs_within_the_context():
+    examples, _ = encode_all(RECORDS, BYTES, 12)
+    batch = batch_of(examples)
+    assert batch.positions.max() == 11
+
+
+@given(st.integers(1, 60), st.floats(0, 1), st.integers(0, 99))
+@quick
+def test_a_split_holds_back_a_share_and_loses_nothing(n, share, seed):
+    kept, held = split(range(n), share, np.random.default_rng(seed))
+    assert sorted(kept + held) == list(range(n))
+    assert kept == sorted(kept) and held == sorted(held) and kept
+    if n > 1:
+        assert len(held) == (0 if share == 0 else min(n - 1, max(1, round(share * n))))
+
+
+def test_a_split_is_random_and_fixed_by_its_seed():
+    one, same, other = (split(range(100), 0.2, np.random.default_rng(s))[1] for s in (0, 0, 1))
+    assert one == same != other and len(one) == 20
+    assert one != list(range(20)) and one != list(range(80, 100))
+
+
+EXAMPLES = [Example([0], [k]) for k in range(1, 11)]
+
+
+def epoch(batches, steps):
+    """For each of the next steps, its micro-batches' targets."""
+    return [[b.targets.tolist() for b in window] for window in islice(batches, steps)]
+
+
+def flat(nested):
+    """All targets in order."""
+    return [target for window in nested for part in window for target in part]
+
+
+def test_each_epoch_sees_each_example_once_in_an_order_of_its_own():
+    batches = windows(EXAMPLES, 4, 4, np.random.default_rng(0))
+    epochs = [flat(epoch(batches, 3)) for _ in range(3)]
+    assert all(sorted(one) == list(range(1, 11)) for one in epochs)
+    assert len({tuple(one) for one in epochs}) == 3 and list(range(1, 11)) not in epochs
+
+
+def test_the_last_window_of_an_epoch_holds_what_is_left():
+    batches = windows(EXAMPLES, 4, 4, np.random.default_rng(0))
+    assert [len(flat([window])) for window in epoch(batches, 6)] == [4, 4, 2, 4, 4, 2]
+    whole = windows(EXAMPLES, 5, 5, np.random.default_rng(0))
+    assert [len(flat([window])) for window in epoch(whole, 3)] == [5, 5, 5]
+
+
+def test_a_window_is_cut_into_micro_batches():
+    batches = windows(EXAMPLES, 7, 3, np.random.default_rng(0))
+    sizes = [[len(part) for part in window] for window in epoch(batches, 2)]
+    assert sizes == [[3, 3, 1], [3]]
+
+
+def test_micro_batches_change_nothing_in_what_a_window_holds():
+    cut, whole = (windows(EXAMPLES, 7, m, np.random.default_rng(3)) for m in (2, 7))
+    assert [flat([w]) for w in epoch(cut, 4)] == [flat([w]) for w in epoch(whole, 4)]
+
+
+def test_the_order_is_fixed_by_the_seed():
+    one, same, other = (
+        flat(epoch(windows(EXAMPLES, 4, 4, np.random.default_rng(s)), 3)) for s in (0, 0, 1)
+    )
+    assert one == same != other

@@ -1,0 +1,161 @@
+"""Token forest: what is laid out, what is supervised, what is shared."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt2.data.forest import Segment, common_prefix, grow, join, lay_out
+
+quick = settings(deadline=None, max_examples=60)
+
+
+def test_a_tree_of_depth_three_spelt_out():
+    leaf = Segment([40, 41, 42], [1, 0, 2])
+    single = Segment([50], [1])
+    deep = Segment([20, 21], [1, 1], [leaf, single])
+    root = Segment([10, 11, 12], [0, 0, 1], [deep, Segment([30, 31], [0, 1])])
+    batch = lay_out([root, Segment([60, 61], [0, 1])])
+    #                              10 11 12 20 21 40 41 30 60
+    assert batch.ids.tolist() == [10, 11, 12, 20, 21, 40, 41, 30, 60]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 3, 0]
+    assert batch.end.tolist() == [8, 8, 8, 7, 7, 7, 7, 8, 9]
+    assert batch.rows.tolist() == [1, 2, 3, 4, 6, 4, 7, 8]
+    assert batch.targets.tolist() == [12, 20, 21, 40, 42, 50, 31, 61]
+    assert batch.weights.tolist() == [1, 1, 1, 1, 2, 1, 1, 1]
+
+
+def test_indices_are_whole_numbers_and_weights_are_not():
+    for batch in (lay_out([Segment([1, 2], [0, 1])]), lay_out([Segment([1], [0])]), lay_out([])):
+        assert {a.dtype for a in batch[:5]} == {np.dtype(np.int64)}
+        assert batch.weights.dtype == np.float64
+
+
+def test_a_leafs_last_token_has_no_row():
+    assert lay_out([Segment([1, 2, 3], [0, 1, 1])]).ids.tolist() == [1, 2]
+    with_child = lay_out([Segment([1, 2, 3], [0, 1, 1], [Segment([4], [1])])])
+    assert with_child.ids.tolist() == [1, 2, 3]
+
+
+def test_the_last_row_of_a_prompt_predicts_the_first_token_of_every_answer_below():
+    answers = [Segment([token, 0], [1, 1]) for token in (7, 8, 9)]
+    batch = lay_out([Segment([1, 2], [0, 0], answers)])
+    first = {(int(r), int(t)) for r, t in zip(batch.rows, batch.targets, strict=True) if t}
+    assert first == {(1, 7), (1, 8), (1, 9)}
+
+
+def test_a_segment_without_rows_hands_down_its_parents_last():
+    empty = Segment([], [], [Segment([5, 6], [1, 1])])
+    batch = lay_out([Segment([1, 2], [0, 0], [empty, Segment([7], [1])])])
+    assert batch.ids.tolist() == [1, 2, 5] and batch.positions.tolist() == [0, 1, 2]
+    assert batch.end.tolist() == [3, 3, 3]
+    assert batch.rows.tolist() == [1, 2, 1] and batch.targets.tolist() == [5, 6, 7]
+
+
+def test_the_first_token_of_a_root_cannot_be_a_target():
+    for roots in ([Segment([1, 2], [1, 1])], [Segment([], [], [Segment([1], [1])])]):
+        with pytest.raises(ValueError, match="root"):
+            lay_out(roots)
+
+
+def test_tokens_and_weights_must_be_as_many():
+    with pytest.raises(ValueError):
+        lay_out([Segment([1, 2, 3], [0, 1])])
+
+
+def test_common_prefix():
+    assert common_prefix([[1, 2, 3], [1, 2, 4], [1, 2]]) == 2
+    assert common_prefix([[1, 2], [1, 2]]) == 2
+    assert common_prefix([[1, 2], [2, 1]]) == common_prefix([[1], []]) == 0
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=6))
+@quick
+def test_common_prefix_is_the_longest(sequences):
+    k = common_prefix(sequences)
+    assert len({tuple(s[:k]) for s in sequences}) == 1
+    assert len({tuple(s[: k + 1]) for s in sequences}) > 1 or k == min(map(len, sequences))
+
+
+def supervised(batch):
+    """How often each (tokens that the row sees, target, weight) stands in a batch."""
+    found = Counter()
+    for row, target, weight in zip(batch.rows, batch.targets, batch.weights, strict=True):
+        seen = [j for j in range(row + 1) if row < batch.end[j]]
+        assert batch.positions[seen].tolist() == list(range(len(seen)))
+        found[(*batch.ids[seen].tolist(), "->", int(target), float(weight))] += 1
+    return found
+
+
+def one_by_one(examples):
+    """The batches of examples that share nothing."""
+    return [lay_out([join(prompt, rest)]) for prompt, rest in examples]
+
+
+prompts = st.lists(st.integers(0, 2), min_size=1, max_size=8)
+answers = st.lists(st.tuples(st.integers(0, 9), st.sampled_from([0.0, 0.5, 1.0])), min_size=1)
+rests = answers.map(lambda pairs: Segment(*map(list, zip(*pairs, strict=True))))
+examples = st.lists(st.tuples(prompts, rests), min_size=1, max_size=8)
+
+
+@given(examples, st.integers(0, 12))
+@quick
+def test_sharing_changes_nothing_that_is_supervised(examples, least):
+    expected = sum((supervised(batch) for batch in one_by_one(examples)), Counter())
+    assert supervised(lay_out(grow(examples, least))) == expected
+
+
+@given(examples, st.integers(0, 12))
+@quick
+def test_sharing_never_costs_a_row(examples, least):
+    alone = sum(len(batch.ids) for batch in one_by_one(examples))
+    assert len(lay_out(grow(examples, least)).ids) <= alone
+
+
+def rows_of(prompts, least):
+    """How many rows prompts take, each with an answer of one token, which has none."""
+    return len(lay_out(grow([(p, Segment([9], [1])) for p in prompts], least)).ids)
+
+
+def test_a_shared_preamble_stands_there_once():
+    preamble = list(range(20))
+    alike = [preamble + [100 + k] * 3 for k in range(5)]
+    assert rows_of(alike, 8) == 20 + 5 * 3 and rows_of(alike, 81) == 5 * 23
+
+
+def test_equal_prompts_stand_there_once():
+    assert rows_of([[1, 2, 3, 4, 5, 6, 7, 8]] * 4, 8) == 8
+
+
+def test_what_prompts_share_may_branch_again():
+    trunk, left, right = [1] * 10, [2] * 10, [3] * 10
+    four = [trunk + side + [k] for side in (left, right) for k in (4, 5)]
+    assert rows_of(four, 8) == 10 + 10 + 2 + 10 + 2
+
+
+def test_prompts_share_where_that_saves_least_rows_or_more():
+    two = [[1] * 4 + [2] + [k] * 2 for k in (3, 4)]  # 5 in common
+    assert [rows_of(two, least) for least in (4, 5, 6)] == [9, 9, 14]
+    three = [[1] * 4 + [k] * 2 + [5] for k in (2, 3, 4)]  # 4 in common, saved twice
+    assert [rows_of(three, least) for least in (7, 8, 9)] == [13, 13, 21]
+
+
+def test_prompts_share_wherever_that_saves_enough_also_if_another_prompt_begins_like_them():
+    alike = [1, *[2] * 20]
+    assert rows_of([alike, alike], 8) == 21
+    assert rows_of([alike, alike, [1, 3]], 8) == 21 + 2
+
+
+def test_join_gives_a_prompt_no_weight():
+    child = Segment([9], [1])
+    joined = join([1, 2], Segment([3, 4], [0.5, 1.0], [child]))
+    assert joined == Segment([1, 2, 3, 4], [0, 0, 0.5, 1], [child])
+
+
+def test_examples_are_not_modified():
+    rest = Segment([5], [1])
+    examples = [([1, 2, 3], rest), ([1, 2, 4], rest)]
+    grow(examples, 1)
+    assert examples == [([1, 2, 3], Segment([5], [1])), ([1, 2, 4], Segment([5], [1]))]

@@ -1,0 +1,47 @@
+"""Template: the exact prompts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigpt2.data.records import Record
+from minigpt2.data.template import prompt_of
+
+WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\nAdd.\n\n### Input:\n1 + 2\n\n### Response:\n"
+)
+WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately "
+    "completes the request.\n\n### Instruction:\nAdd.\n\n### Response:\n"
+)
+
+
+def test_a_prompt_with_input():
+    assert prompt_of(Record("Add.", "1 + 2", "3")) == WITH_INPUT
+
+
+def test_a_prompt_without_input():
+    assert prompt_of(Record("Add.", "", "3")) == WITHOUT_INPUT
+
+
+@given(st.text(min_size=1), st.text(), st.text())
+def test_user_text_stands_in_the_prompt_as_it_is(instruction, text, output):
+    expected = WITH_INPUT if text else WITHOUT_INPUT
+    before, after = expected.split("Add.")
+    after = after.replace("1 + 2", text)
+    assert prompt_of(Record(instruction, text, output)) == before + instruction + after
+
+
+@pytest.mark.parametrize("text", ["{", "}", "{}", "{instruction}", "{input}", "{0!r:>{1}}", "%s"])
+def test_braces_in_user_text_are_left_alone(text):
+    for record in (Record(text, "", "x"), Record(text, text, "x")):
+        assert prompt_of(record).count(text) == (2 if record.input else 1)
+    assert prompt_of(Record("Add.", text, "x")) == WITH_INPUT.replace("1 + 2", text)
+
+
+def test_a_prompt_does_not_depend_on_the_answer_and_ends_with_a_line_break():
+    for text in ("", "1 + 2"):
+        one, other = (prompt_of(Record("Add.", text, answer)) for answer in ("3", "4"))
+        assert one == other and one.endswith("### Response:\n")

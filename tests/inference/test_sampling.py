@@ -1,0 +1,101 @@
+"""Sampling: what its chapter claims."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigpt2.inference.sampling import sample
+
+LOGITS = np.array([0.3, -1.0, 2.0, 1.1, 0.0, 1.9, -0.4])
+P = np.exp(LOGITS) / np.exp(LOGITS).sum()
+DRAWS = 20_000
+BOUND = 22.46  # a chi-square variable with 6 degrees of freedom is below it 999 times in 1000
+
+
+def chi_square(drawn, p):
+    """Pearson's statistic of the tokens drawn."""
+    expected = p * len(drawn)
+    return ((np.bincount(drawn, minlength=len(p)) - expected) ** 2 / expected).sum()
+
+
+def draws(temperature, seed=0, logits=LOGITS, count=DRAWS):
+    """Tokens drawn from many equal rows."""
+    return sample(np.tile(logits, (count, 1)), temperature, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_temperature_1_is_the_models_own_distribution(dtype):
+    drawn = draws(1.0, logits=LOGITS.astype(dtype))
+    assert chi_square(drawn, P) < BOUND
+    assert chi_square(drawn, P[::-1]) > 10 * BOUND  # what another distribution would look like
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_logits_are_divided_by_the_temperature(temperature):
+    p = np.exp(LOGITS / temperature)
+    assert chi_square(draws(temperature), p / p.sum()) < BOUND
+    assert chi_square(draws(temperature), P) > 10 * BOUND
+
+
+def test_a_large_temperature_comes_close_to_uniform():
+    assert chi_square(draws(1e6), np.full(7, 1 / 7)) < BOUND
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30])
+def test_a_temperature_close_to_0_is_greedy(temperature, dtype):
+    assert (draws(temperature, logits=LOGITS.astype(dtype), count=500) == 2).all()
+
+
+def test_temperature_0_takes_the_likeliest_and_draws_nothing():
+    logits = np.random.default_rng(0).standard_normal((50, 9))
+    np.testing.assert_array_equal(sample(logits, 0, None), logits.argmax(1))
+    assert sample(np.array([[1.0, 3.0, 3.0]]), 0.0, None).tolist() == [1]
+
+
+def test_rows_are_drawn_apart():
+    logits = np.eye(9) * 100
+    np.testing.assert_array_equal(sample(logits, 1.0, np.random.default_rng(0)), np.arange(9))
+    drawn = draws(1.0).reshape(2, -1)
+    together = (drawn[0] == drawn[1]).mean()  # of independent rows, Σ p²
+    assert abs(together - (P**2).sum()) < 5 * 0.5 / np.sqrt(drawn.shape[1])
+
+
+def test_the_seed_fixes_the_draws():
+    one, same, other = (draws(1.0, seed, count=50).tolist() for seed in (0, 0, 1))
+    assert one == same != other
+
+
+class Fixed:
+    """Stands for a generator whose uniform numbers are known."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def random(self, shape):
+        return np.full(shape, self.u)
+
+
+@pytest.mark.parametrize(
+    ("u", "token"), [(0.0, 1), (0.1999, 1), (0.2001, 3), (0.6999, 3), (0.7001, 4), (1 - 2**-53, 4)]
+)
+def test_the_cumulative_sum_is_inverted(u, token):
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.array([[0.0, 0.2, 0.0, 0.5, 0.3]]))
+    assert sample(logits, 1.0, Fixed(u)).tolist() == [token]
+
+
+@given(st.integers(0, 999), st.floats(0.01, 100))
+def test_a_token_is_always_one_of_the_vocabulary(seed, temperature):
+    rng = np.random.default_rng(seed)
+    logits = rng.standard_normal((20, 50)).astype(np.float32) * 30
+    drawn = sample(logits, temperature, rng)
+    assert drawn.shape == (20,) and (drawn >= 0).all() and (drawn < 50).all()
+    for u in (0.0, 1 - 2**-53):
+        assert (sample(logits, temperature, Fixed(u)) < 50).all()
+
+
+def test_drawing_without_random_numbers_is_refused():
+    with pytest.raises(ValueError, match="rng"):
+        sample(LOGITS[None], 1.0, None)

@@ -1,0 +1,134 @@
+"""Parameters: layout, official names and initial values."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+
+from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model.parameters import Parameters, initialise, tensor_shapes
+
+ONE_LAYER = GPT2Config(vocab_size=29, n_positions=11, n_embd=6, n_layer=1, n_head=3)
+LARGER = GPT2Config(vocab_size=400, n_positions=100, n_embd=48, n_layer=3, n_head=3)
+
+
+def test_tensors_carry_the_official_names_and_shapes():
+    assert list(tensor_shapes(ONE_LAYER).items()) == [
+        ("wte.weight", (29, 6)),
+        ("wpe.weight", (11, 6)),
+        ("h.0.attn.c_attn.weight", (6, 18)),
+        ("h.0.attn.c_proj.weight", (6, 6)),
+        ("h.0.mlp.c_fc.weight", (6, 24)),
+        ("h.0.mlp.c_proj.weight", (24, 6)),
+        ("h.0.ln_1.weight", (6,)),
+        ("h.0.ln_1.bias", (6,)),
+        ("h.0.attn.c_attn.bias", (18,)),
+        ("h.0.attn.c_proj.bias", (6,)),
+        ("h.0.ln_2.weight", (6,)),
+        ("h.0.ln_2.bias", (6,)),
+        ("h.0.mlp.c_fc.bias", (24,)),
+        ("h.0.mlp.c_proj.bias", (6,)),
+        ("ln_f.weight", (6,)),
+        ("ln_f.bias", (6,)),
+    ]
+
+
+def test_every_layer_has_the_tensors_of_the_first():
+    names = [name.split(".", 2) for name in tensor_shapes(LARGER) if name.startswith("h.")]
+    for layer in "012":
+        own = [rest for _, number, rest in names if number == layer]
+        assert own == [rest for _, number, rest in names if number == "0"] and len(own) == 12
+
+
+@pytest.mark.parametrize("config", [ONE_LAYER, LARGER])
+def test_views_lie_one_after_the_other_in_the_flat_array(config):
+    flat = np.arange(config.n_parameters, dtype=np.float64)
+    parameters = Parameters(config, flat)
+    joined = np.concatenate([view.ravel() for view in parameters.views.values()])
+    np.testing.assert_array_equal(joined, flat)
+
+
+@pytest.mark.parametrize("config", [ONE_LAYER, LARGER])
+def test_tensors_with_two_axes_come_first_and_end_at_n_decayed(config):
+    parameters = Parameters(config, np.arange(config.n_parameters, dtype=np.float64))
+    for name, view in parameters.views.items():
+        decayed = view.ravel() < parameters.n_decayed
+        assert decayed.all() if view.ndim == 2 else not decayed.any(), name
+
+
+def test_views_and_flat_array_share_memory():
+    parameters = initialise(ONE_LAYER, np.random.default_rng(0))
+    for name, view in parameters.views.items():
+        assert np.shares_memory(view, parameters.flat)
+        view[...] = 7
+        assert (parameters[name] == 7).all()
+    assert (parameters.flat == 7).all()
+    parameters.flat[:] = 8
+    assert all((view == 8).all() for view in parameters.views.values())
+
+
+def test_a_block_has_its_views_under_their_names_within_the_block():
+    parameters = initialise(LARGER, np.random.default_rng(0))
+    for layer in range(3):
+        block = parameters.block(layer)
+        assert len(block) == 12
+        for name, view in block.items():
+            assert view is parameters[f"h.{layer}.{name}"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_and_moments_have_the_same_layout(dtype):
+    parameters = initialise(ONE_LAYER, np.random.default_rng(0), dtype)
+    zeros = parameters.zeros_like()
+    assert zeros.flat.dtype == dtype and not zeros.flat.any()
+    assert not np.shares_memory(zeros.flat, parameters.flat)
+    assert zeros.n_decayed == parameters.n_decayed
+    assert {n: v.shape for n, v in zeros.views.items()} == tensor_shapes(ONE_LAYER)
+
+
+def test_an_array_of_another_length_is_refused():
+    for length in (-1, 1):
+        with pytest.raises(ValueError):
+            Parameters(ONE_LAYER, np.zeros(ONE_LAYER.n_parameters + length))
+
+
+def test_matrices_and_embeddings_are_normal_and_the_ends_of_branches_smaller():
+    parameters = initialise(LARGER, np.random.default_rng(0), np.float64)
+    seen = set()
+    for name, view in parameters.views.items():
+        if view.ndim == 2:
+            sigma = 0.02 / sqrt(2 * 3) if name.endswith("c_proj.weight") else 0.02
+            seen.add(sigma)
+            error = sqrt(view.size)
+            assert abs(view.mean()) < 4 * sigma / error, name
+            assert abs(view.std() / sigma - 1) < 4 / (sqrt(2) * error), name
+            within = (abs(view) < sigma).mean()  # of a normal variable, 68.3 %
+            assert abs(within - 0.6827) < 4 * 0.4654 / error, name
+    assert len(seen) == 2
+
+
+def test_biases_are_0_and_gamma_is_1():
+    parameters = initialise(LARGER, np.random.default_rng(0))
+    for name, view in parameters.views.items():
+        if name.endswith("bias"):
+            assert (view == 0).all(), name
+        elif view.ndim == 1:
+            assert (view == 1).all() and "ln_" in name, name
+
+
+def test_the_seed_fixes_the_initial_values_and_no_two_tensors_are_alike():
+    one, same, other = (initialise(LARGER, np.random.default_rng(s)) for s in (0, 0, 1))
+    np.testing.assert_array_equal(one.flat, same.flat)
+    matrices = {name: view for name, view in one.views.items() if view.ndim == 2}
+    assert len({view.ravel()[:20].tobytes() for view in matrices.values()}) == len(matrices)
+    assert all((view != other[name]).any() for name, view in matrices.items())
+
+
+def test_initial_values_are_single_precision_unless_told_otherwise():
+    assert initialise(ONE_LAYER, np.random.default_rng(0)).flat.dtype == np.float32
+
+
+def test_the_largest_official_size_needs_no_array_to_be_told_its_layout():
+    shapes = tensor_shapes(OFFICIAL["gpt2-xl"])
+    assert len(shapes) == 2 + 48 * 12 + 2
+    assert shapes["h.47.mlp.c_proj.weight"] == (6400, 1600)

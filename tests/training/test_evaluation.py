@@ -1,0 +1,106 @@
+"""Evaluation: one sum over all tokens, and answers that are equal as text."""
+
+import numpy as np
+import pytest
+
+from minigpt2.data.batches import Cuts, encode, encode_all
+from minigpt2.data.records import Record
+from minigpt2.data.template import prompt_of
+from minigpt2.inference.generate import generate
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.gpt2 import loss_of
+from minigpt2.model.parameters import Parameters
+from minigpt2.training import evaluation
+from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_loss
+from minigpt2.training.exam import sit
+from minigpt2.training.material import Material
+from minigpt2.training.report import Report
+from tests.data.small import RECORDS, small_tokenizer
+
+BYTES = small_tokenizer()
+
+
+def model(context=280, scale=0.2, seed=0):
+    """A small model with random weights."""
+    config = GPT2Config(BYTES.n_vocab, context, n_embd=8, n_layer=1, n_head=2)
+    rng = np.random.default_rng(seed)
+    return Parameters(config, scale * rng.standard_normal(config.n_parameters))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4, 5, 100])
+def test_validation_loss_is_the_sum_of_nll_over_the_sum_of_tokens(micro_batch):
+    parameters = model()
+    examples, _ = encode_all(RECORDS, BYTES, 280)
+    nlls = [loss_of(parameters, evaluation.batch_of([example]))[1] for example in examples]
+    loss, tokens = validation_loss(parameters, examples, micro_batch)
+    assert tokens == sum(map(len, nlls)) == sum(len(e.answer) for e in examples)
+    assert loss == pytest.approx(np.concatenate(nlls).mean(), rel=1e-12)
+    assert abs(loss - np.mean([one.mean() for one in nlls])) > 1e-3  # a mean of means differs
+
+
+def test_an_answer_is_exact_if_it_is_equal_as_text():
+    record = Record("Add.", "1 + 2", "3")
+    assert Answer(record, "3").exact
+    assert not any(Answer(record, text).exact for text in ("", "4", "3 ", "33", " 3"))
+
+
+def test_exact_match_is_the_share_of_answers_that_are_exact():
+    answers = [Answer(Record("?", "", "a"), text) for text in ("a", "b", "a", "c")]
+    assert exact_match(answers) == 0.5
+    assert exact_match(answers[:1]) == 1 and exact_match(answers[1:2]) == 0
+
+
+def test_answers_are_what_greedy_decoding_gives_and_stand_with_their_records():
+    parameters, counts = model(scale=0.7), []
+    answers = answer_all(parameters, BYTES, RECORDS, 5, counts.append)
+    assert [a.record for a in answers] == RECORDS and sum(counts) == len(RECORDS)
+    for record, found in zip(RECORDS, answers, strict=True):
+        prompt = encode(record, BYTES, 280).prompt
+        (alone,) = generate(parameters, [prompt], BYTES.end_of_text, 5)
+        assert found.answer == BYTES.decode(alone)
+
+
+def test_of_a_prompt_that_is_longer_than_the_context_the_end_is_kept(monkeypatch):
+    seen = []
+
+    def spy(parameters, prompts, *rest, **named):
+        seen.extend(prompts)
+        return generate(parameters, prompts, *rest, **named)
+
+    monkeypatch.setattr(evaluation, "generate", spy)
+    answers = answer_all(model(context=20), BYTES, RECORDS, 5)
+    for record, prompt, found in zip(RECORDS, seen, answers, strict=True):
+        assert len(prompt) <= 20 and found.record is record
+        assert BYTES.encode(prompt_of(record))[-len(prompt) :] == prompt
+
+
+def never_stops(text):
+    """Stands for a model whose answer begins with the text and has no end."""
+
+    def generated(parameters, prompts, stop, max_new, *rest, **named):
+        return [(BYTES.encode(text) * 50)[:max_new] for _ in prompts]
+
+    return generated
+
+
+def stops(text):
+    """Stands for a model that answers the text."""
+
+    def generated(parameters, prompts, stop, max_new, *rest, **named):
+        return [BYTES.encode(text)[:max_new] for _ in prompts]
+
+    return generated
+
+
+@pytest.mark.parametrize(
+    ("model_that", "share"),
+    [(stops("17"), 1.0), (stops("18"), 0.0), (stops("171"), 0.0), (never_stops("17"), 0.0)],
+    ids=["the reference", "another answer", "a longer answer", "an answer without end"],
+)
+def test_a_longer_answer_cannot_match(model_that, share, monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation, "generate", model_that)
+    asked = [Record("Add.", "8 + 9", "17")]
+    material = Material(model(), BYTES, [], [], {"sums": asked}, [], Cuts())
+    with Report(tmp_path) as report:
+        answers = sit(material, 48, report, "after")
+    assert exact_match(answers["sums"]) == share
