@@ -95,7 +95,7 @@ def show(row):
         f"{row.exact.error:.0e}",
         *(f"{one.error:.0e}" for one in row.central),
         order if row.in_order else f"not {order}",
-        f"{row.caught} of {row.planted}" if row.planted else "-",
+        f"{row.caught}/{row.planted}" if row.planted else "-",
         "yes" if row.passed else "NO",
     )
     return cells if row.passed else tuple(f"[bold red]{cell}[/]" for cell in cells)

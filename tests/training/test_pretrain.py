@@ -1,0 +1,87 @@
+"""Pretraining: how the text becomes steps, and that the shipped base is what it says."""
+
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from minigpt2.data.almanac import documents
+from minigpt2.model.config import TINY, GPT2Config
+from minigpt2.training import pretrain as chapter
+from minigpt2.training.pretrain import PretrainSettings, as_root, pieces, sinusoids, text_windows
+from minigpt2.weights import shipped
+
+STORY = "Tom had 27 apples. He gave 15 away. 27 - 15 = 12; 8 + 9 = 17; 5 + 5 = 10.\nThe end."
+
+
+@pytest.mark.parametrize("longest", [1, 8, 16, 1000])
+def test_pieces_are_whole_sentences_and_nothing_is_lost(tokenizer, longest):
+    runs = [tokenizer.decode(ids) for ids in pieces(STORY, tokenizer, longest)]
+    assert " ".join(runs) == STORY.replace("\n", " ")
+    assert all(run[0].isalnum() and run[-1] in ".;" for run in runs)
+
+
+def test_a_piece_has_at_most_the_longest_number_of_ids_if_a_sentence_fits(tokenizer):
+    for text in islice(documents(np.random.default_rng(0)), 50):
+        for ids in pieces(text, tokenizer, 60):
+            assert len(ids) <= 60
+
+
+def test_a_root_begins_and_ends_with_end_of_text_and_all_but_the_first_is_a_target():
+    root = as_root([5, 6, 7], stop=99, context=10)
+    assert root.ids == [99, 5, 6, 7, 99]
+    assert root.weights == [0.0, 1.0, 1.0, 1.0, 1.0]
+    assert as_root([5, 6, 7], stop=99, context=2).ids == [99, 5, 6]
+
+
+def test_a_step_holds_whole_pieces_and_at_most_so_many_rows(tokenizer):
+    settings = PretrainSettings(rows=200)
+    texts = documents(np.random.default_rng(0))
+    for (batch,) in islice(text_windows(texts, tokenizer, 256, settings), 20):
+        assert 100 < len(batch.ids) <= 200
+        assert len(batch.targets) == len(batch.ids)
+        assert batch.ids[0] == tokenizer.end_of_text
+        assert batch.targets[-1] == tokenizer.end_of_text
+
+
+def test_pieces_are_short_in_the_first_half_and_whole_documents_in_the_last_quarter():
+    settings = PretrainSettings(steps=1000)
+    lengths = [settings.longest(step, 256) for step in range(1, 1001)]
+    assert lengths == sorted(lengths)
+    assert set(lengths[:500]) == {chapter.SHORT}
+    assert set(lengths[750:]) == {256}
+
+
+def test_positions_start_as_waves_that_a_rotation_shifts():
+    table = sinusoids(64, 12)
+    assert np.mean(table**2) == pytest.approx(1)
+    sines, cosines = table[:, :6], table[:, 6:]
+    rates = 1e4 ** (-np.arange(6) / 6)
+    turn_cos, turn_sin = np.cos(5 * rates), np.sin(5 * rates)
+    np.testing.assert_allclose(sines[5:], (sines * turn_cos + cosines * turn_sin)[:-5], atol=1e-12)
+    np.testing.assert_allclose(
+        cosines[5:], (cosines * turn_cos - sines * turn_sin)[:-5], atol=1e-12
+    )
+
+
+def test_a_short_pretraining_leaves_a_model_that_opens(tmp_path, tokenizer, monkeypatch):
+    little = GPT2Config(tokenizer.n_vocab, n_positions=64, n_embd=16, n_layer=2, n_head=2)
+    monkeypatch.setattr(chapter, "TINY", little)
+    monkeypatch.setattr(chapter, "almanac_tokenizer", lambda n_vocab: tokenizer)
+    settings = PretrainSettings(out=tmp_path / "run", steps=30, rows=300, warmup=5)
+    summary = chapter.pretrain(settings)
+    log = (tmp_path / "run/log.jsonl").read_text()
+    losses = [json.loads(line)["loss"] for line in log.splitlines()]
+    assert losses[-1] < losses[0] - 0.3
+    assert summary["done"]["tokens"] > 30 * 200
+    assert (tmp_path / "run/checkpoint/model.safetensors").is_file()
+
+
+def test_the_shipped_base_has_the_shape_and_the_size_that_are_told():
+    folder = shipped("weights/tiny")
+    config = GPT2Config.load(folder / "config.json")
+    assert config == TINY
+    assert 3_000_000 <= config.n_parameters <= 5_000_000
+    assert f"{config.n_parameters:,}" in (folder / "README.md").read_text()
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 10 * 2**20
