@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-MODEL ?= tiny
-DATA ?= almanac
 # ruff reads no setup.cfg, so its settings are here.
 STYLE := --line-length 100 --target-version py310
 RULES := --select E,F,W,I,B,UP,SIM,C4,RUF --ignore SIM118,RUF001,RUF002,RUF003
@@ -11,7 +9,7 @@ RULES := --select E,F,W,I,B,UP,SIM,C4,RUF --ignore SIM118,RUF001,RUF002,RUF003
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 $(VENV)/run: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -27,7 +25,12 @@ $(VENV)/dev: $(VENV)/run
 	@touch $@
 
 train: $(VENV)/run ## tune the small base on its questions, and show what it learnt
-	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml --model $(MODEL) --data $(DATA)
+	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml $(if $(OUT),--out $(OUT))
+
+prove-train: $(VENV)/dev ## make train, and fail unless the bounds that the README tells hold
+	@rm -rf runs/proof
+	@$(MAKE) --no-print-directory train OUT=runs/proof
+	@$(BIN)/python -m tests.bounds runs/proof
 
 test: check ## check, and run all tests
 	@$(BIN)/python -m pytest -n 2
@@ -49,4 +52,4 @@ pretrain: $(VENV)/dev ## make the small base again from its seed (about an hour 
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train test check gradcheck bench pretrain clean
+.PHONY: help train prove-train test check gradcheck bench pretrain clean
