@@ -4,10 +4,12 @@ Symbols, the same in every chapter
     N  rows (tokens) in a batch        C  features of a row (n_embd)
     H  attention heads (n_head)        D  features of a head, D = C / H
     F  hidden features, F = 4 C        V  entries of the vocabulary
-    T  length of one sequence          L  blocks (n_layer)
+    T  positions, the longest sequence L  blocks (n_layer)
     M  supervised triples of a batch   P  parameters
+    B  rows of one block or chunk      K  output features, or keys of one block
 
-    dx stands for ∂L/∂x, where L is the one number that training lowers.
+    dx, and dL/dx in the code's words, stand for ∂ℒ/∂x, where ℒ is the loss, the one
+    number that training lowers.
 
 Chapters, in reading order; a chapter uses only those above it
      1  backend                     Backend

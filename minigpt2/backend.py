@@ -10,7 +10,8 @@ Why
     by block, in threads (NumPy lets go of the interpreter's lock while it
     computes).  On a GPU the formula sees all rows at once.
 
-Only this file imports cupy, and only once an array of cupy's has been made.
+Whoever made an array of cupy's has imported it, so `array_module` finds the library
+among the loaded modules, and no file imports it on a machine without a GPU.
 """
 
 import os

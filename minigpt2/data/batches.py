@@ -79,9 +79,9 @@ def batch_of(examples: Sequence[Example]) -> Batch:
 def split(
     items: Sequence[Item], share: float, rng: np.random.Generator
 ) -> tuple[list[Item], list[Item]]:
-    """Split items at random: a `share` of them is held back, at least one if share > 0.
+    """Split items at random into those kept and those held back, a `share` of all.
 
-    One item at least is kept for training, even if there is only one.
+    At least one is kept; at least one is held back if share > 0 and there are two or more.
     """
     order = rng.permutation(len(items))
     held = min(len(items) - 1, max(1, round(share * len(items)))) if share > 0 else 0

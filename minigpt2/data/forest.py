@@ -1,4 +1,4 @@
-"""Token forest: examples become one row of tokens in which nothing is computed twice.
+"""Token forest: examples become one row of tokens; what prompts begin with is computed once.
 
 Why
     A rectangle of examples, padded to the longest, spends most of its work on
@@ -90,7 +90,7 @@ def common_prefix(sequences: Sequence[list[int]]) -> int:
 def grow(
     examples: Sequence[tuple[list[int], Segment]], least: int = 8, known: int = 0
 ) -> list[Segment]:
-    """Return the trees of examples, each a prompt and the segment that continues it.
+    """Return examples, each a prompt and the segment that continues it, as prefix trees (tries).
 
     Prompts that begin alike share a segment wherever that saves `least` rows or more; those of
     `examples` are known to have their first `known` tokens in common.

@@ -6,7 +6,9 @@ Definition
     and with a temperature τ > 0 the token is drawn from
     p = softmax( ℓ / τ )                                           (31.2)
     by inverting the cumulative sum: with one uniform number u in [0, 1),
-    t = min { v : p₁ + … + pᵥ > u }                                (31.3)
+    t = min { v : p₀ + … + pᵥ > u }                                (31.3)
+    Token v is chosen when u falls into an interval of length pᵥ, so with
+    probability pᵥ.
     The largest ℓ of a row is taken off before the division, which changes no p: a
     small τ would make the scores infinite.
 
@@ -31,6 +33,6 @@ def sample(logits: Array, temperature: float, rng: np.random.Generator | None) -
     relative = logits - logits.max(-1, keepdims=True)  # (N, V)
     p, _ = softmax(relative / temperature)  # (N, V)  (31.2)
     u = xp.asarray(rng.random((len(p), 1)))  # (N, 1)
-    below = p.cumsum(-1, dtype=np.float64)  # (N, V)
-    below /= below[:, -1:]
-    return (below <= u).sum(-1)  # (N,)  (31.3)
+    cumulative = p.cumsum(-1, dtype=np.float64)  # (N, V)
+    cumulative /= cumulative[:, -1:]
+    return (cumulative <= u).sum(-1)  # (N,)  (31.3)

@@ -1,17 +1,20 @@
 """Block: a branch that looks at other tokens, a branch that thinks, both added to the stream.
 
 Why
-    The stream x carries a token's features through the network.  A block never
+    The residual stream x carries a token's features through the network.  A block never
     replaces them: it reads the stream, normalised, and adds what it found.  So
     the gradient, too, has a way back on which nothing multiplies it.
 
-Definition
-    r = x + drop( attention( ln₁(x) W_attn + b ) W_proj + b )      (13.1)
-    y = r + drop( gelu( ln₂(r) W_fc + b ) W_proj′ + b′ )           (13.2)
+Definition, with ln (4.4), drop (7.1), attention (8.4) and gelu (5.3)
+    r = x + drop( attention( ln₁(x) W₁ + b₁ ) W₂ + b₂ )            (13.1)
+    y = r + drop( gelu( ln₂(r) W₃ + b₃ ) W₄ + b₄ )                 (13.2)
+    W₁ to W₄ are the weights of attn.c_attn, attn.c_proj, mlp.c_fc and mlp.c_proj.
+    In the code h is what ln gives, o what attention gives, u and g stand before
+    and after gelu, and a and m are what the two branches add.
     (Radford et al. 2019, section 2.3: the normalisation at the input of each
     branch.)
 
-Derivation, writing dz for ∂L/∂z
+Derivation, writing dz for ∂ℒ/∂z
     In (13.2) r stands twice, in the sum and under ln₂, so its gradients add:
     dr = dy + [the MLP's branch of (13.2), backward]( dy )         (13.3)
     and in (13.1) so does x:
@@ -86,7 +89,7 @@ def block(
     return y, saved
 
 
-def add_linear(d: dict[str, Array], name: str, dw: Array, db: Array) -> None:
+def add_gradients(d: dict[str, Array], name: str, dw: Array, db: Array) -> None:
     """Add a layer's gradients to its views: the caller adds, ops return."""
     d[f"{name}.weight"] += dw
     d[f"{name}.bias"] += db
@@ -96,21 +99,21 @@ def block_backward(dy: Array, saved: Saved, d: dict[str, Array]) -> Array:
     """Turn dL/dy (N, C) into dL/dx (N, C), adding the parameters' gradients to the views d."""
     dm = dropout_backward(dy, saved.mlp_drop)  # (N, C)  (13.3)
     dg, *dwb = linear_backward(dm, saved.mlp_proj)  # (N, 4*C)  (13.3)
-    add_linear(d, "mlp.c_proj", *dwb)
+    add_gradients(d, "mlp.c_proj", *dwb)
     du = gelu_backward(dg, saved.act)  # (N, 4*C)  (13.3)
     dh, *dwb = linear_backward(du, saved.c_fc)  # (N, C)  (13.3)
-    add_linear(d, "mlp.c_fc", *dwb)
+    add_gradients(d, "mlp.c_fc", *dwb)
     dr, *dwb = layer_norm_backward(dh, saved.ln_2)  # (N, C)  (13.3)
-    add_linear(d, "ln_2", *dwb)
+    add_gradients(d, "ln_2", *dwb)
     dr += dy  # (N, C)  (13.3)
 
     da = dropout_backward(dr, saved.attn_drop)  # (N, C)  (13.4)
     do, *dwb = linear_backward(da, saved.attn_proj)  # (N, C)  (13.4)
-    add_linear(d, "attn.c_proj", *dwb)
+    add_gradients(d, "attn.c_proj", *dwb)
     dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (13.4)
     dh, *dwb = linear_backward(dqkv, saved.c_attn)  # (N, C)  (13.4)
-    add_linear(d, "attn.c_attn", *dwb)
+    add_gradients(d, "attn.c_attn", *dwb)
     dx, *dwb = layer_norm_backward(dh, saved.ln_1)  # (N, C)  (13.4)
-    add_linear(d, "ln_1", *dwb)
+    add_gradients(d, "ln_1", *dwb)
     dx += dr  # (N, C)  (13.4)
     return dx

@@ -7,14 +7,14 @@ Definition
 Derivation of the number of parameters
     A layer normalisation has γ and β:                2·C
     Attention: C → 3C with bias, then C → C with bias
-    A = (3·C² + 3·C) + (C² + C) = 4·C² + 4·C                 (11.1)
+    (3·C² + 3·C) + (C² + C) = 4·C² + 4·C                     (11.1)
     MLP: C → 4C with bias, then 4C → C with bias
-    B = (4·C² + 4·C) + (4·C² + C) = 8·C² + 5·C               (11.2)
+    (4·C² + 4·C) + (4·C² + C) = 8·C² + 5·C                   (11.2)
     A block has two layer normalisations beside (11.1) and (11.2); with both tables
     and the last layer normalisation,
     P = V·C + T·C + L·(12·C² + 13·C) + 2·C                   (11.3)
     (Radford et al. 2019, table 2, gives the sizes; its parameter counts are
-    rounded and partly wrong, the official checkpoints hold those of (11.3).)
+    too low, the official checkpoints hold those of (11.3).)
 """
 
 import json

@@ -7,26 +7,28 @@ Definition
     x₀ = drop( wte[ids] + wpe[positions] )                         (14.1)
     xₗ = blockₗ( xₗ₋₁ ),  l = 1 … L                                (14.2)
     h  = ln_f( x_L )                                               (14.3)
-    L  = Σₙ wₙ nllₙ, the nll being those of  h wteᵀ                 (14.4)
+    ℒ  = Σₙ wₙ nllₙ, the nll being those of  h wteᵀ                 (14.4)
 
-Derivation, writing dz for ∂L/∂z
+Derivation, writing dz for ∂ℒ/∂z
     (14.1) to (14.4) are a chain, so the backward pass goes through it once from
     the end.  One tensor stands in two links: wte is read in (14.1) and
     multiplied in (14.4), and its gradients add,
     dwte = dwte of (14.1) + dwte of (14.4)                         (14.5)
 
-    With recomputation only the xₗ are kept.  Before a block's backward pass its
-    forward pass runs again on the xₗ₋₁ of (14.2): the same numbers, dropout
-    masks included, since each block's masks come from a seed of its own.
+    With recomputation (activation checkpointing) only the xₗ are kept.  Before a
+    block's backward pass its forward pass runs again on the xₗ₋₁ of (14.2): the
+    same numbers, dropout masks included, since each block's masks come from a seed
+    of its own.
 
 Read it
     Untrained, the model knows nothing: its loss per token is close to ln V.
 
 Cost
-    2·P operations a token forward and 4·P backward, without the position table
-    and for the vocabulary projection at supervised rows only, plus attention's.
-    Recomputation adds another 2·P a token and lowers what a block keeps from
-    about 20·N·C numbers to N·C.
+    The blocks' 12·L·C² weights meet every row, the V·C of wte the M supervised
+    triples, with 2 operations each forward and 4 backward:
+    2·(12·L·C²·N + V·C·M) forward and twice that backward, plus attention's.
+    Recomputation runs the blocks' forward pass once more, 24·L·C²·N and
+    attention's, and keeps only the x of each block (chapter 13).
 """
 
 from typing import Any, NamedTuple
@@ -34,7 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array
-from minigpt2.model.block import add_linear, block, block_backward
+from minigpt2.model.block import add_gradients, block, block_backward
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_backward
 from minigpt2.ops.dropout import dropout, dropout_backward
@@ -94,9 +96,12 @@ def gpt2(
 
 
 def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters) -> None:
-    """Add to `gradients` what dL/dh (N, C) means for every parameter."""
+    """Add to `gradients` what dL/dh (N, C) means for every parameter.
+
+    Uses `saved` up: what a block kept is freed as soon as it has been gone through.
+    """
     dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (N, C)  (14.3)
-    add_linear(gradients.views, "ln_f", *dwb)
+    add_gradients(gradients.views, "ln_f", *dwb)
     for layer in reversed(range(gradients.config.n_layer)):
         kept = saved.blocks.pop()
         kept = block(*kept)[1] if saved.recompute else kept  # (14.2)

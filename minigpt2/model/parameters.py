@@ -17,8 +17,8 @@ Initial values, as in GPT-2
     stream sums 2·L independent ones, and their variances add.  To make that sum
     as large as one branch, the projections that end a branch start smaller:
     σ′ = σ / √(2·L),  σ = 0.02                               (12.1)
-    (Radford et al. 2019, section 2.3; 0.02 for all tensors as in the Hugging Face
-    release, whose files these are.)
+    (Radford et al. 2019, section 2.3, for (12.1); 0.02 for both tables as in the
+    Hugging Face release, whose files these are.)
 """
 
 from math import prod, sqrt

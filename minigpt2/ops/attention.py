@@ -11,23 +11,33 @@ Why
     row i sees row j  ⟺  j ≤ i < end[j]                      (8.1)
     One sequence is the special case end[j] = N.
 
+    Each row brings to each head three vectors of D numbers, cut from one linear
+    map of its features (13.1): a query q, what it looks for; a key k, what it is
+    found by; a value v, what it hands over.  The H heads work side by side, each
+    on its own D of the C features, so a token can read in H ways at once.
+    q · k is a sum of D products.  If their factors are independent, with mean 0
+    and variance 1, its variance is D; the division by √D in (8.2) brings it back
+    to 1, where the softmax does not yet put everything on one key.
+
 Definition, for one head of D features, with j over the rows that i sees
     sᵢⱼ = qᵢ · kⱼ / √D                                       (8.2)
     pᵢⱼ = exp(sᵢⱼ) / Σⱼ′ exp(sᵢⱼ′)                           (8.3)
     oᵢ  = Σⱼ zᵢⱼ pᵢⱼ vⱼ                                      (8.4)
     z are the keep factors of dropout (7.1), 1 where there is none.  The heads'
-    outputs stand side by side in o.  (Vaswani et al. 2017, equation 1.)
+    outputs stand side by side in o.  (Vaswani et al. 2017, equation 1 and section
+    3.2.)
 
 Forward without the (N, N) matrix: the online softmax
     Go through the keys block by block.  For each row keep the largest score so
     far, m, and two sums taken relative to it, so that no exponential overflows:
-    ℓ = Σⱼ exp(sᵢⱼ − m)  and  a = Σⱼ zᵢⱼ exp(sᵢⱼ − m) vⱼ.  A new block may raise m:
+    ℓ = Σⱼ exp(sᵢⱼ − m)  and  a = Σⱼ zᵢⱼ exp(sᵢⱼ − m) vⱼ.  A new block may raise m.
+    From here to (8.9) maxⱼ and Σⱼ are over the keys of the new block alone:
     m′ = max(m, maxⱼ sᵢⱼ)                                    (8.5)
     Old terms were taken relative to m; exp(s − m′) = exp(s − m) exp(m − m′), so
     α  = exp(m − m′)                                         (8.6)
-    e  = exp(sᵢⱼ − m′)                                       (8.7)
-    ℓ′ = α ℓ + Σⱼ e                                          (8.8)
-    a′ = α a + Σⱼ zᵢⱼ e vⱼ                                   (8.9)
+    eᵢⱼ = exp(sᵢⱼ − m′)                                      (8.7)
+    ℓ′ = α ℓ + Σⱼ eᵢⱼ                                        (8.8)
+    a′ = α a + Σⱼ zᵢⱼ eᵢⱼ vⱼ                                 (8.9)
     By induction ℓ and a are the two sums over all keys seen so far.  After the
     last block, the factor exp(−m) of both sums cancels in (8.3) and (8.4):
     oᵢ = a / ℓ                                               (8.10)
@@ -38,7 +48,7 @@ Forward without the (N, N) matrix: the online softmax
     itself, so m is finite from then on and −∞ − (−∞) never arises.
     (Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1.)
 
-Derivation, writing dx for ∂L/∂x
+Derivation, writing dx for ∂ℒ/∂x
     oᵢ is linear in the values, and vⱼ feeds every row that sees j.  From (8.4):
     dvⱼ  = Σᵢ zᵢⱼ pᵢⱼ doᵢ                                    (8.13)
     dpᵢⱼ = zᵢⱼ (doᵢ · vⱼ)                                    (8.14)
@@ -63,10 +73,13 @@ Read it
     branch of the forest.
 
 Cost
-    4·D operations and one exponential a head for each visible pair forward,
-    10·D and one exponential backward (the scores are made again).  Keeps qkv, o
-    and λ: (4·C + H) numbers a row, and never a matrix of pairs larger than one
-    block of queries by one block of keys a head.
+    4·D operations and one exponential a head forward for each pair that is
+    computed, 10·D and one exponential backward (the scores are made again).  A
+    block of queries meets every key that one of its rows sees, so the pairs
+    computed are about the visible ones where segments are long beside a block, and
+    several times as many where they are short.  Keeps qkv, o and λ: (4·C + H)
+    numbers a row, and never a matrix of pairs larger than one block of queries by
+    one block of keys a head.
 """
 
 from collections.abc import Iterator
@@ -119,6 +132,14 @@ def key_blocks(end: Array, rows: slice, block: int) -> Iterator[tuple[Array, Arr
         yield slice(j[0], j[-1] + 1) if together else j, None if visible.all() else visible
 
 
+def mask_stream(seed: int, rows: slice) -> np.random.Generator:
+    """Return the random numbers that drop probabilities of a block of query rows.
+
+    The 1 keeps row 0's stream apart from that of the seed alone, which chapter 13 uses.
+    """
+    return np.random.default_rng([seed, rows.start, 1])
+
+
 def scores(q: Array, k: Array, visible: Array | None) -> Array:
     """Return q kᵀ (H, B, K) for q (H, B, D), already divided by √D, and k (H, K, D)."""
     xp = array_module(q)
@@ -141,7 +162,7 @@ def attention(
     lse = xp.empty((n_head, n, 1), qkv.dtype)
     for rows in query_blocks(n, block):
         q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
-        rng = np.random.default_rng([seed, rows.start, 1])
+        rng = mask_stream(seed, rows)
         m = xp.full_like(lse[:, rows], -xp.inf)
         total = xp.zeros_like(m)
         a = xp.zeros_like(q_rows)
@@ -173,7 +194,7 @@ def attention_backward(do: Array, saved: Saved) -> Array:
     for rows in query_blocks(n, block):
         q_rows = q[:, rows] * scale  # (H, B, D)  (8.2)
         do_rows = do_heads[:, rows]
-        rng = np.random.default_rng([seed, rows.start, 1])
+        rng = mask_stream(seed, rows)
         for keys, visible in key_blocks(end, rows, block):
             p = xp.exp(scores(q_rows, k[:, keys], visible) - lse[:, rows])  # (H, B, K)  (8.12)
             dp = do_rows @ v[:, keys].transpose(0, 2, 1)  # (H, B, K)  (8.14)

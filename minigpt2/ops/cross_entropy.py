@@ -10,15 +10,16 @@ Why
     stand in several (the last token of a prompt that has several answers), and
     most rows, those of prompts, stand in none.
 
-Definition, for triple n with row x = x[rowₙ], target tₙ and weight wₙ
-    ℓₙᵥ  = x · wte[v]                                        (9.1)
+Definition, for triple n with hidden row xₙ = x[rowₙ], target t = tₙ and weight wₙ
+    ℓₙᵥ  = xₙ · wte[v]                                       (9.1)
     λₙ   = ln Σᵥ exp(ℓₙᵥ)                                    (9.2)
     nllₙ = λₙ − ℓₙₜ                                          (9.3)
-    L    = Σₙ wₙ nllₙ                                        (9.4)
-    nllₙ is −ln p of the target.  For a mean, the weights carry the 1/Σw: the
+    ℒ    = Σₙ wₙ nllₙ                                        (9.4)
+    By (9.2) and (9.3) nllₙ = −ln( exp(ℓₙₜ) / Σᵥ exp(ℓₙᵥ) ), −ln p of the target, the
+    negative log-likelihood.  For a mean, the weights carry the 1/Σw: the
     caller knows the sum over the whole optimiser step, this op does not.
 
-Derivation, writing dz for ∂L/∂z
+Derivation, writing dz for ∂ℒ/∂z
     ∂λₙ/∂ℓₙᵥ = exp(ℓₙᵥ) / Σᵥ′ exp(ℓₙᵥ′) = pₙᵥ by the chain rule on (9.2), and only
     ℓₙₜ appears by itself in (9.3).  So (9.4) gives, δ being the Kronecker delta,
     dℓₙᵥ = wₙ (pₙᵥ − δᵥₜ),  pₙᵥ = exp(ℓₙᵥ − λₙ)              (9.5)
@@ -28,10 +29,9 @@ Derivation, writing dz for ∂L/∂z
     dx[i]   = Σ_{n : rowₙ = i} Σᵥ dℓₙᵥ wte[v]                (9.7)
 
     The output is one number, so what reaches the backward pass is one number
-    too, dL/dL or whatever L is multiplied by later.  The gradient for dL = 1 can
-    therefore be made while a chunk's logits are at hand, and the backward pass
-    multiplies:
-    (dx, dwte) ← dL · (dx, dwte)                             (9.8)
+    too: dℒ, what ℒ is multiplied by later.  The gradient for dℒ = 1 can therefore
+    be made while a chunk's logits are at hand, and the backward pass multiplies:
+    (dx, dwte) ← dℒ · (dx, dwte)                             (9.8)
 
 Read it
     The gradient of a triple's logits adds up to 0: what the target gains, the
@@ -39,9 +39,10 @@ Read it
     triple, or only with weight 0, gets exactly zero.
 
 Cost
-    6·M·V·C operations and M·V exponentials for loss and gradient together, a
-    third of that for the loss alone.  Keeps dx and dwte; the logits of one chunk
-    are the workspace.
+    6·M·V·C operations for loss and gradient together, 2·M·V·C for the loss
+    alone, and M·V exponentials either way; with the gradient, M counts only the
+    triples whose weight is not 0.  Keeps dx and dwte.  Workspace: the logits of
+    one chunk, and the (V, C) array that the chunk adds to dwte.
 """
 
 from typing import NamedTuple
@@ -53,7 +54,7 @@ CHUNK_BYTES = 1 << 27  # of the logits of one chunk
 
 
 class Saved(NamedTuple):
-    """The negative log-likelihoods, and the gradient for dL = 1 (None if not asked for).
+    """The negative log-likelihoods, and the gradient for dℒ = 1 (None if not asked for).
 
     With the gradient, a triple of weight 0 is left out and its nll stays 0.
     """
@@ -72,7 +73,7 @@ def cross_entropy(
     gradient: bool = True,
     chunk: int | None = None,
 ) -> tuple[Array, Saved]:
-    """Return L of x (N, C) and wte (V, C) for the triples rows, targets, weights (M,).
+    """Return ℒ of x (N, C) and wte (V, C) for the triples rows, targets, weights (M,).
 
     Logits are made `chunk` triples at a time; by default as many as fit in CHUNK_BYTES.
     With gradient=False only the loss is computed, and no backward pass is possible.

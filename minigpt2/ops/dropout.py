@@ -5,21 +5,22 @@ Why
     survivors are scaled up so that the expectation of the output is the input,
     and nothing needs to change when the trained model is used.
 
-Definition, with independent zₙ_c = 1 with probability 1 − ρ and 0 otherwise
-    yₙ_c = kₙ_c xₙ_c,   k = z / (1 − ρ)                       (7.1)
-    (Srivastava et al. 2014, section 4, in its "inverted" form: the scale is in
-    the training pass.)
+Definition, with every zₙ_c drawn by itself: 1 / (1 − ρ) with probability 1 − ρ, else 0
+    yₙ_c = zₙ_c xₙ_c                                          (7.1)
+    (Srivastava et al. 2014, section 4, in the "inverted" form, scaled in training.
+    Their p is the chance to be kept, 1 − ρ.)
 
-Derivation, writing dz for ∂L/∂z
-    k does not depend on x, so by (7.1)
-    dxₙ_c = kₙ_c dyₙ_c                                        (7.2)
+Derivation, writing dz for ∂ℒ/∂z
+    z does not depend on x, so by (7.1)
+    dxₙ_c = zₙ_c dyₙ_c                                        (7.2)
 
 Read it
-    E[y] = x, since E[k] = 1.  A feature that was dropped receives no gradient.
+    E[y] = x, since E[z] = (1 − ρ) / (1 − ρ) = 1.  A feature that was dropped receives no gradient.
     With ρ = 0 the op is the identity and draws no random number.
 
 Cost
-    N·C random numbers and N·C products forward, N·C products backward; keeps k.
+    N·C random numbers, comparisons, quotients and products forward, N·C products
+    backward; keeps z.
 """
 
 from typing import NamedTuple
@@ -30,31 +31,36 @@ from minigpt2.backend import Array, array_module
 
 
 class Saved(NamedTuple):
-    """What the backward pass needs from the forward pass; None stands for k = 1."""
+    """What the backward pass needs from the forward pass; None stands for z = 1."""
 
-    k: Array | None  # (N, C)
+    z: Array | None  # (N, C)
 
 
-def keep_factors(shape: tuple[int, ...], p: float, rng: np.random.Generator, like: Array) -> Array:
-    """Draw k of (7.1) for probability p, in the library of `like` and its real precision."""
+def keep_factors(
+    shape: tuple[int, ...], rate: float, rng: np.random.Generator, like: Array
+) -> Array:
+    """Draw z of (7.1) for the rate ρ, in the library of `like` and its real precision."""
     xp = array_module(like)
-    keep = xp.asarray(rng.random(shape, np.float32) >= p)
-    return keep.astype(like.real.dtype) / (1 - p)
+    keep = xp.asarray(rng.random(shape, np.float32) >= rate)
+    return keep.astype(like.real.dtype) / (1 - rate)  # (7.1)
 
 
-def dropout(x: Array, p: float, rng: np.random.Generator) -> tuple[Array, Saved]:
-    """Drop each element of x (N, C) with probability p, 0 <= p < 1; returns y (N, C)."""
-    if p == 0:
+def dropout(x: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Saved]:
+    """Drop each element of x (N, C) with probability rate, 0 <= rate < 1; returns y (N, C).
+
+    At rate 0 this is x itself, not a copy.
+    """
+    if rate == 0:
         return x, Saved(None)
-    k = keep_factors(x.shape, p, rng, x)  # (N, C)
-    y = k * x  # (N, C)  (7.1)
-    return y, Saved(k)
+    z = keep_factors(x.shape, rate, rng, x)  # (N, C)
+    y = z * x  # (N, C)  (7.1)
+    return y, Saved(z)
 
 
 def dropout_backward(dy: Array, saved: Saved) -> Array:
-    """Turn dL/dy (N, C) into dL/dx (N, C)."""
-    (k,) = saved
-    if k is None:
+    """Turn dL/dy (N, C) into dL/dx (N, C); at rate 0 they are one array."""
+    (z,) = saved
+    if z is None:
         return dy
-    dx = k * dy  # (N, C)  (7.2)
+    dx = z * dy  # (N, C)  (7.2)
     return dx

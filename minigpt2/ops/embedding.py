@@ -8,7 +8,7 @@ Why
 Definition, for row n with token id tₙ and position pₙ
     xₙ = wte[tₙ] + wpe[pₙ]                                   (3.1)
 
-Derivation, writing dz for ∂L/∂z
+Derivation, writing dz for ∂ℒ/∂z
     Picking row v of a table is a product with a one-hot row.  With the
     Kronecker delta, (3.1) reads  xₙ = Σᵥ δ(tₙ, v) wte[v] + Σₚ δ(pₙ, p) wpe[p],
     which is linear in both tables, so the gradients add over all rows n:
@@ -19,14 +19,15 @@ Read it
     Backward is a scatter-add: an id that occurs k times receives the sum of k
     gradients, and an id that does not occur receives zero.  Writing instead of
     adding would keep only the last of the k, and `table[ids] += dx` does just
-    that, since NumPy reads the old row once per id.  So rows are first brought
-    into the order of their ids, and each run of equal ids is summed:
+    that, since NumPy reads all old rows before it writes the first new one.  So
+    rows are first brought into the order of their ids, and each run of equal ids is
+    summed:
     out[v] = Σ_{n : index[n] = v} rows[n]                    (3.4)
     The order of the additions is fixed, so results repeat bit for bit.
 
 Cost
-    N·C additions forward, 2·N·C backward, and N log N comparisons to sort.
-    Keeps the ids alone.
+    N·C additions forward.  Backward at most 2·N·C additions, two sorts of N
+    indices, and fresh tables of (V + T)·C numbers.  Keeps the ids and positions.
 """
 
 from typing import NamedTuple

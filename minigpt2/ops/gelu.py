@@ -1,9 +1,9 @@
 """GELU: a smooth gate, x times (nearly) the chance that a normal variable is below x.
 
 Why
-    Between the MLP's two linear maps something must bend, or both would be one
-    map.  GELU lets large x through, stops very negative x, and has no corner in
-    between.
+    Between the two linear maps of a block's second branch, the MLP (multi-layer
+    perceptron), something must bend, or both would be one linear map.  GELU lets
+    large x through, stops very negative x, and has no corner in between.
 
 Definition, the tanh form that GPT-2 was trained with
     u = √(2/π) (x + a x³),  a = 0.044715                     (5.1)
@@ -11,7 +11,7 @@ Definition, the tanh form that GPT-2 was trained with
     y = ½ x (1 + t)                                          (5.3)
     (Hendrycks and Gimpel 2016, section 2.)
 
-Derivation, writing dz for ∂L/∂z
+Derivation, writing dz for ∂ℒ/∂z
     The derivative of (5.1), term by term:
     ∂u/∂x = √(2/π) (1 + 3 a x²)                              (5.4)
     Since tanh′ u = 1 − tanh² u, the chain rule on (5.2) with (5.4) is

@@ -1,8 +1,8 @@
 """Layer normalisation: every token's features get mean 0 and variance 1.
 
 Why
-    The residual stream grows as blocks add to it.  Before each block reads the
-    stream it is brought back to one scale, token by token, so no token depends
+    The residual stream grows as blocks add to it.  Before a branch of a block reads
+    the stream it is brought back to one scale, token by token, so no token depends
     on its neighbours and no batch statistics are kept.
 
 Definition, for one token x with C features and learned γ, β
@@ -12,7 +12,7 @@ Definition, for one token x with C features and learned γ, β
     yᵢ  = γᵢ x̂ᵢ + βᵢ                                         (4.4)
     (Ba, Kiros and Hinton 2016, equations 3 and 4; ε is inside the root.)
 
-Derivation, writing dz for ∂L/∂z
+Derivation, writing dz for ∂ℒ/∂z
     γ and β are shared by all N tokens, so their gradients add over tokens:
     dγᵢ = Σₙ dyₙᵢ x̂ₙᵢ                                        (4.5)
     dβᵢ = Σₙ dyₙᵢ                                            (4.6)
@@ -22,7 +22,8 @@ Derivation, writing dz for ∂L/∂z
     An input xᵢ reaches x̂ⱼ by three paths: directly (when i = j), through μ, and
     through r.  Since ∂μ/∂xᵢ = 1/C and Σⱼ (xⱼ − μ) = 0, the chain rule on (4.2) is
     ∂r/∂xᵢ = −½ r³ · (2/C)(xᵢ − μ) = −(1/C) r² x̂ᵢ            (4.8)
-    and the product rule on (4.3), with δ for the Kronecker delta and (4.8),
+    and the product rule on (4.3), with δ for the Kronecker delta, (4.8), and
+    (xⱼ − μ) r = x̂ⱼ,
     ∂x̂ⱼ/∂xᵢ = r (δᵢⱼ − 1/C) + (xⱼ − μ) ∂r/∂xᵢ
             = r (δᵢⱼ − 1/C − x̂ᵢ x̂ⱼ / C)                      (4.9)
     Sum (4.9) over every x̂ⱼ that xᵢ feeds:
@@ -30,9 +31,10 @@ Derivation, writing dz for ∂L/∂z
     where ⟨·⟩ is the mean over the C features.
 
 Read it
-    dx is g without its mean and without its component along x̂, times r.  So a
-    step that adds a constant to x, or that scales x, leaves the output alone
-    (up to ε).  Both sentences are tests.
+    dx is r times g without its mean and (up to ε) without its component along x̂.
+    So dx is at right angles to the constant row and, up to ε, to x itself, which
+    is μ + x̂ / r: adding a constant to x leaves the output alone, and so, up to
+    ε, does scaling x.  Both are tests.
 
 Cost
     7·N·C additions and multiplications forward, 11·N·C backward; keeps x̂ and r.

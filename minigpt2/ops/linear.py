@@ -9,7 +9,7 @@ Why
 Definition, for row n, input feature c, output feature k
     yₙₖ = Σ_c xₙ_c W_ck + bₖ                                  (2.1)
 
-Derivation, writing dz for ∂L/∂z
+Derivation, writing dz for ∂ℒ/∂z
     xₙ_c reaches L through every output feature of its own row, and by (2.1)
     ∂yₙₖ/∂xₙ_c = W_ck.  Sum over the outputs that it feeds:
     dxₙ_c = Σₖ dyₙₖ W_ck,      that is  dx = dy Wᵀ            (2.2)
@@ -19,9 +19,8 @@ Derivation, writing dz for ∂L/∂z
     dbₖ  = Σₙ dyₙₖ                                           (2.4)
 
 Read it
-    Three products of the same size, and each pass moves the transpose to where
-    the missing axis has to be summed away.  The rows never mix in dx; in dW
-    they are all that is summed.
+    Three products of the same size.  dx sums over the outputs, so W is transposed;
+    dW sums over the rows, so x is.  In y and dx the rows never mix.
 
 Cost
     With K output features: 2·N·C·K operations forward, 4·N·C·K backward.

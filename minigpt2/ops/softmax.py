@@ -12,7 +12,7 @@ Definition, for one row of scores s
     In exact arithmetic m cancels: numerator and denominator both carry the
     factor exp(−m).  It is there so that no exponential overflows.
 
-Derivation, writing dz for ∂L/∂z
+Derivation, writing dz for ∂ℒ/∂z
     m cancels, so it may be held fixed, and ∂eᵢ/∂sₖ = δᵢₖ eᵢ with the Kronecker
     delta.  The quotient rule on (6.3):
     ∂pᵢ/∂sₖ = δᵢₖ eᵢ / Σⱼeⱼ − eᵢ eₖ / (Σⱼeⱼ)² = pᵢ (δᵢₖ − pₖ)   (6.4)

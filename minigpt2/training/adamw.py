@@ -1,9 +1,10 @@
-"""AdamW: a step against the gradient, measured in units of each parameter's own noise.
+"""AdamW: a step against the gradient, each parameter's divided by the usual size of its own.
 
 Why
     Gradients of different parameters differ by orders of magnitude.  Dividing
     each by the running root mean square of its past values makes one learning
-    rate serve them all.
+    rate serve them all.  A running mean in the gradient's place averages out what
+    differs from batch to batch.
 
 Definition, for parameter θ with gradient g in step s = 1, 2, …
     ‖g‖ = √( Σ g² ) over all parameters                            (34.1)
@@ -12,24 +13,29 @@ Definition, for parameter θ with gradient g in step s = 1, 2, …
     v ← β₂ v + (1 − β₂) g²                                         (34.4)
     m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                          (34.5)
     θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                               (34.6)
-    λ is 0 for parameters with one axis.  (Pascanu et al. 2013, algorithm 1, for
-    (34.2); Loshchilov and Hutter 2019, algorithm 2, with the schedule in η; ε
-    outside the root.)
+    m and v are running means of g and of g²; β₁ and β₂ say how much of the past
+    stays in them.  η is the learning rate, λ the weight decay (0 for parameters
+    with one axis), ε keeps the division finite, clip is the largest norm that
+    passes unscaled (0 for no limit).  (Adam: Kingma and Ba 2015, algorithm 1.
+    Decay apart from g: Loshchilov and Hutter 2019, algorithm 2; η multiplies the
+    decay too, as in PyTorch, where theirs is multiplied by the schedule alone.
+    (34.2): Pascanu et al. 2013, algorithm 1.)
 
 Derivation of the bias correction
     m and v start at 0.  Unrolled, (34.3) is  m = (1 − β₁) Σⱼ β₁^(s−j) gⱼ, a weighted sum
-    of the s gradients so far whose weights add up to
+    of the s gradients so far.  The weights are a geometric series and add up to
     (1 − β₁) Σⱼ β₁^(s−j) = 1 − β₁ˢ                                 (34.7)
     Divided by (34.7), m is their weighted mean, and v likewise.
 
 Read it
     The first step moves every parameter by η against the sign of its gradient,
-    however large or small that is (up to ε), unless it is 0.  Scaling the loss
+    however large or small that is (up to ε, and decay aside), unless it is 0.  Scaling the loss
     changes nothing (up to ε and the clip).  The decay is not in g, so it is not divided by √v̂.
 
 Cost
     One pass over the flat arrays: θ, g, m, v are read, θ, m, v are written, 28·P
-    bytes in float32, in pieces that stay in cache, in threads.
+    bytes in float32, in pieces that stay in cache, in threads.  Before it, the norm
+    reads g once more, 4·P bytes.
 """
 
 from dataclasses import dataclass
@@ -96,9 +102,9 @@ def adamw_step(
         (0, parameters.n_decayed, settings.weight_decay),
         (parameters.n_decayed, len(parameters.flat), 0.0),
     ):
-        pieces = row_blocks(stop - start, parameters.flat.itemsize)
-        moved = [slice(start + p.start, start + p.stop) for p in pieces]
-        list(threads().map(update, moved, [decay] * len(moved)))
+        blocks = row_blocks(stop - start, parameters.flat.itemsize)
+        pieces = [slice(start + b.start, start + b.stop) for b in blocks]
+        list(threads().map(update, pieces, [decay] * len(pieces)))
     return norm
 
 
@@ -123,9 +129,9 @@ def adamw_update(
     v *= beta2
     v += (1 - beta2) * g  # (34.4)
     root = xp.sqrt(v / (1 - beta2**step))  # (34.5)
-    root += settings.eps
+    root += settings.eps  # (34.6)
     change = m / (1 - beta1**step)  # (34.5)
-    change /= root
+    change /= root  # (34.6)
     theta *= 1 - eta * decay  # (34.6)
-    change *= eta
+    change *= eta  # (34.6)
     theta -= change  # (34.6)

@@ -39,8 +39,8 @@ def validation_loss(
     nll, tokens = 0.0, 0
     for start in range(0, len(examples), micro_batch):
         batch = batch_of(examples[start : start + micro_batch])
-        total, _ = loss_of(parameters, batch)
-        nll += float(total)
+        _, each = loss_of(parameters, batch)
+        nll += float(each.sum())  # (37.1)
         tokens += len(batch.targets)
     return nll / tokens, tokens  # (37.1)
 

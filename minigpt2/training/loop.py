@@ -1,11 +1,13 @@
 """Loop: one optimiser step after the other.
 
-A step takes a window of micro-batches.  The loss of the window is one weighted sum,
-    L = Σₙ wₙ nllₙ / Σₙ wₙ                                         (36.1)
-over all triples of all its micro-batches, so how the window is cut makes no
-difference: each micro-batch is given the weights wₙ / Σw of the whole window, and
-their losses and gradients add up.  A micro-batch without a weighted triple adds
-nothing; a window without one is an error, for (36.1) divides by 0.
+A step takes a window of micro-batches (gradient accumulation).  The loss of the
+window is one weighted sum,
+    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (36.1)
+over all triples of all its micro-batches, so how the window is cut changes nothing
+but rounding and dropout's masks: each micro-batch is given the weights wₙ / Σw of
+the whole window, and their losses and gradients add up.  A micro-batch without a
+weighted triple adds nothing; a window without one is an error, for (36.1) divides
+by 0.
 """
 
 from collections.abc import Iterator

@@ -16,8 +16,6 @@ Definition, in step s = 1 … S with W warm-up steps and peak η
 
 from math import cos, pi
 
-SHAPES = ("linear", "cosine")
-
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int, shape: str) -> float:
     """Return the learning rate of step 1 ≤ step ≤ steps."""
@@ -26,4 +24,6 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int, shape: str) -
     f = (step - warmup) / (steps - warmup + 1)  # (35.2)
     if shape == "linear":
         return peak * (1 - f)  # (35.3)
-    return peak * 0.5 * (1 + cos(pi * f))  # (35.4)
+    if shape == "cosine":
+        return peak * 0.5 * (1 + cos(pi * f))  # (35.4)
+    raise ValueError(f"the schedule is 'linear' or 'cosine', not {shape!r}")

@@ -344,7 +344,7 @@ DROPOUT = Case(
         "new masks when run again": dropout_bug(reseeded),
         "no masks when run again": dropout_bug(partial(reseeded, drop=0.0)),
         "mask of the embedding forgotten": dropout_bug(
-            lambda saved: saved._replace(drop=saved.drop._replace(k=None))
+            lambda saved: saved._replace(drop=saved.drop._replace(z=None))
         ),
     },
 )

@@ -84,8 +84,8 @@ def masks_of(monkeypatch, seed, rate=0.5):
     monkeypatch.undo()
     attention, branches = found.values()
     assert len(attention) > 2 and len(branches) == 2
-    np.testing.assert_array_equal(branches[0], saved.attn_drop.k.ravel() > 0)
-    np.testing.assert_array_equal(branches[1], saved.mlp_drop.k.ravel() > 0)
+    np.testing.assert_array_equal(branches[0], saved.attn_drop.z.ravel() > 0)
+    np.testing.assert_array_equal(branches[1], saved.mlp_drop.z.ravel() > 0)
     return attention + branches
 
 

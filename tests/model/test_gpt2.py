@@ -51,7 +51,7 @@ def test_dropout_changes_the_loss_and_its_seed_fixes_it():
 def test_each_block_has_masks_of_its_own():
     rng = np.random.default_rng(0)
     _, saved = gpt2(random_parameters(), FIRST, 0.5, rng)
-    masks = [saved.drop.k, *(k for s in saved.blocks for k in (s.attn_drop.k, s.mlp_drop.k))]
+    masks = [saved.drop.z, *(z for s in saved.blocks for z in (s.attn_drop.z, s.mlp_drop.z))]
     assert len(masks) == 1 + 2 * L
     for i, one in enumerate(masks):
         for other in masks[:i]:

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigpt2.training.schedule import SHAPES, learning_rate
+from minigpt2.training.schedule import learning_rate
+
+SHAPES = ("linear", "cosine")
 
 each_shape = pytest.mark.parametrize("shape", SHAPES)
 
@@ -63,3 +65,8 @@ def test_a_run_of_one_step_takes_it(shape):
 @each_shape
 def test_the_step_after_the_last_would_be_0(shape):
     assert learning_rate(11, 10, 1.0, 2, shape) == pytest.approx(0, abs=1e-12)
+
+
+def test_an_unknown_shape_is_refused():
+    with pytest.raises(ValueError, match="'linear' or 'cosine'"):
+        learning_rate(9, 10, 1.0, 2, "square")
