@@ -5,9 +5,15 @@ or JSON, `--config`); what the command line says goes before what the file says.
 What a user can mend is said in one line on the error stream, with exit code 2.
 """
 
+import os
+import re
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from io import TextIOWrapper
+from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -15,6 +21,7 @@ from minigpt2 import __version__
 from minigpt2.errors import UserError
 
 PROGRAM = "minigpt2"
+OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
 
 class Parser(ArgumentParser):
@@ -23,7 +30,8 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message on one line, and where help is; exit with 2."""
         text = " ".join(str(message).split())
-        print(f"{PROGRAM}: {text} (see {PROGRAM} --help)", file=sys.stderr)
+        command = self.prog.replace("[options] ", "")
+        print(f"{PROGRAM}: {text} (see {command} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -70,26 +78,61 @@ def make_parser(table: dict[str, Command]) -> Parser:
 
 def with_underscores(argument: str) -> str:
     """Spell an option as the settings do: --batch-size is --batch_size."""
-    if not argument.startswith("--"):
-        return argument
     option, equals, value = argument.partition("=")
+    if not OPTION.fullmatch(option):
+        return argument
     return "--" + option[2:].replace("-", "_") + equals + value
+
+
+def settings_of(command: Command, values: dict[str, Any]) -> Any:
+    """Return the settings that the values make; raises UserError for a setting without value."""
+    hints = get_type_hints(command.settings)
+    for name, value in values.items():
+        if value is None and type(None) not in get_args(hints[name]):
+            raise UserError(f"{name} has no value: give one, or leave it out")
+    return command.settings(**values)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the command line and do what it says."""
+    table = commands()
+    parsed = make_parser(table).parse_args([with_underscores(a) for a in arguments])
+    command, values = table[parsed.subcommand], parsed[parsed.subcommand].as_dict()
+    del values["config"]
+    command.action(settings_of(command, values))
+
+
+def be_stopped(signal_number: int, frame: object) -> NoReturn:
+    """End a run that is told to terminate as Ctrl-C does: its records are written."""
+    raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    table = commands()
-    parsed = make_parser(table).parse_args([with_underscores(a) for a in given])
-    name = parsed.subcommand
-    values = parsed[name].as_dict()
-    del values["config"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, be_stopped)
+    warnings.filterwarnings("ignore", category=RuntimeWarning)  # overflows end as a UserError
     try:
-        table[name].action(table[name].settings(**values))
+        run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
     except UserError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 2
+        return complain(str(error), 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return complain(f"{error.filename or 'a file'}: {error.strerror}", 2)
+    except MemoryError as error:
+        return complain(f"not enough memory: {error}", 2)
     except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: stopped", file=sys.stderr)
-        return 130
+        return complain("stopped", 130)
     return 0
+
+
+def complain(text: str, code: int) -> int:
+    """Say one line on the error stream; return the exit code."""
+    print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)
+    return code

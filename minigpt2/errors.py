@@ -5,6 +5,32 @@ is raised as `UserError`; the command line prints its text and exits with 2.
 Any other exception is a bug of this project.
 """
 
+from math import isfinite
+
 
 class UserError(ValueError):
     """Something the user gave cannot be used; the text says what, where, and what to do."""
+
+
+def require_at_least(least: float, settings: object, *names: str) -> None:
+    """Raise UserError unless each named setting, where it is not None, is finite and >= least."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not (isfinite(value) and value >= least):
+            raise UserError(f"{name} must be at least {least}, not {value}")
+
+
+def require_above_zero(settings: object, *names: str) -> None:
+    """Raise UserError unless each named setting is finite and > 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if not (isfinite(value) and value > 0):
+            raise UserError(f"{name} must be above 0, not {value}")
+
+
+def require_share(settings: object, *names: str) -> None:
+    """Raise UserError unless each named setting is at least 0 and below 1."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value < 1:
+            raise UserError(f"{name} must be at least 0 and below 1, not {value}")

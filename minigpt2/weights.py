@@ -48,7 +48,7 @@ def find_model(model: str) -> Path:
         if (folder / "config.json").is_file():
             return folder
     if Path(model).exists():
-        raise UserError(f"{model} holds no model: it has no config.json")
+        raise UserError(f"{model!r} holds no model: it has no config.json")
     if model in OFFICIAL:
         raise UserError(
             f"the weights of {model} are not in weights/{model}: put the official files there "
@@ -79,6 +79,8 @@ def load_parameters(folder: Path, dtype: type = np.float32) -> Parameters:
                         f"{path}: {name} has shape {tensor.shape}, "
                         f"config.json asks for {view.shape}"
                     )
+                if tensor.dtype.kind != "f":
+                    raise UserError(f"{path}: {name} holds {tensor.dtype}, not floating point")
                 view[...] = tensor
     except (SafetensorError, OSError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {error}") from None
@@ -105,7 +107,10 @@ def save_parameters(parameters: Parameters, folder: Path, dtype: type = np.float
     """Write config.json and model.safetensors into a folder that exists."""
     parameters.config.save(folder / "config.json")
     tensors = {name: view.astype(dtype) for name, view in parameters.views.items()}
-    save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
+    try:
+        save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise UserError(f"{folder / TENSORS} cannot be written: {error}") from None
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -116,12 +121,12 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     try:
         fill(beside)
         old = folder.with_name(f"{beside.name}.old")
-        if folder.exists():
-            os.rename(folder, old)
         try:
+            if folder.exists():
+                os.rename(folder, old)
             os.rename(beside, folder)
-        except OSError:
-            if old.exists():
+        except BaseException:
+            if old.exists() and not folder.exists():
                 os.rename(old, folder)
             raise
         shutil.rmtree(old, ignore_errors=True)

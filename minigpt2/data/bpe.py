@@ -1,8 +1,8 @@
 """BPE: a vocabulary of one's own, learnt from text.
 
 Digits are never merged with each other, so every number is spelt digit by digit:
-a model can then add numbers that it never saw.  (A space joins the digit after it,
-as it joins a word.)  The learning itself is that of the
+a model can then add numbers that it never saw.  A digit is the same token wherever
+it stands: no space is merged with it either.  The learning itself is that of the
 `tokenizers` library; the result is written in GPT-2's files (chapter 18), with
 GPT-2's order of ids: bytes, merges, end-of-text.
 """
@@ -17,14 +17,14 @@ from minigpt2.errors import UserError
 def learn_tokenizer(texts: Iterable[str], n_vocab: int) -> Tokenizer:
     """Learn n_vocab - 257 merges (fewer if the text has no more pairs) from texts."""
     try:
-        from tokenizers import Regex, models, pre_tokenizers, trainers
         from tokenizers import Tokenizer as Learner
+        from tokenizers import models, pre_tokenizers, trainers
     except ModuleNotFoundError:
         raise UserError(
             "learning a vocabulary needs the package `tokenizers`: pip install 'minigpt2[pretrain]'"
         ) from None
     learner = Learner(models.BPE())
-    digits = pre_tokenizers.Split(Regex(r" ?\p{N}"), "isolated")
+    digits = pre_tokenizers.Digits(individual_digits=True)
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     characters = list(byte_of_character())

@@ -26,7 +26,7 @@ class Record(NamedTuple):
 def load_records(path: Path) -> list[Record]:
     """Read a data set; raises UserError when it, or one of its entries, cannot be used."""
     try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        entries = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except OSError as error:
@@ -35,6 +35,8 @@ def load_records(path: Path) -> list[Record]:
         raise UserError(f"{path} is not UTF-8 text: {error.reason}, byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON: {error.msg}, line {error.lineno}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(entries, list):
         raise UserError(f"{path} holds {type(entries).__name__}, not a list of entries; {EXPECTED}")
     if not entries:
@@ -52,6 +54,8 @@ def as_record(entry: Any, where: str) -> Record:
             raise UserError(f"{where} has no field '{field}'; {EXPECTED}")
         if not isinstance(entry[field], str):
             raise UserError(f"{where}: field '{field}' is not text; {EXPECTED}")
+        if any("\ud800" <= character <= "\udfff" for character in entry[field]):
+            raise UserError(f"{where}: field '{field}' is no text: half a surrogate pair")
     for field in ("instruction", "output"):
         if not entry[field].strip():
             raise UserError(f"{where}: field '{field}' is empty")

@@ -64,7 +64,7 @@ class Tokenizer:
             vocabulary = json.loads(vocab_json)
             self.end_of_text = vocabulary.pop(END_OF_TEXT)
             agree = {bytes_of(token): i for token, i in vocabulary.items()} == ranks
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise UserError(f"{name}: vocab.json or merges.txt is damaged ({error!r})") from None
         if not agree or self.end_of_text != len(ranks):
             raise UserError(f"{name}: vocab.json does not have the ids that merges.txt gives")

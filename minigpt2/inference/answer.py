@@ -7,7 +7,7 @@ import numpy as np
 from minigpt2.data.records import Record
 from minigpt2.data.template import prompt_of
 from minigpt2.data.tokenizer import Tokenizer, open_tokenizer
-from minigpt2.errors import UserError
+from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.generate import generate
 from minigpt2.model.parameters import Parameters
 from minigpt2.weights import find_model, load_parameters
@@ -36,10 +36,8 @@ class AnswerSettings:
     def __post_init__(self) -> None:
         if not self.question.strip():
             raise UserError("the question is empty")
-        if self.temperature < 0:
-            raise UserError(f"temperature must not be negative, not {self.temperature}")
-        if self.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        require_at_least(0, self, "temperature", "seed")
+        require_at_least(1, self, "max_new_tokens")
 
 
 def open_model(model: str) -> tuple[Parameters, Tokenizer]:

@@ -73,7 +73,7 @@ class GPT2Config:
         """Read an official config.json; raises UserError if it is none, or not of a GPT-2."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} cannot be read as a config.json: {error}") from None
         if not isinstance(values, dict) or values.get("model_type", "gpt2") != "gpt2":
             raise UserError(f"{path} does not describe a GPT-2 (model_type 'gpt2')")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def draw_curve(
-    path: Path, losses: Sequence[float], validation: Sequence[tuple[int, float]], title: str
+    path: Path, losses: Sequence[float], validation: Sequence[tuple[int, float]]
 ) -> bool:
     """Write a PNG of the losses; return whether there is a library to draw it."""
     try:
         from matplotlib.figure import Figure
-    except ModuleNotFoundError:
+    except ImportError:
         return False
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -21,7 +21,7 @@ def draw_curve(
     if validation:
         steps, values = zip(*validation, strict=True)
         axes.plot(steps, values, "o-", label="validation")
-    axes.set(title=title, xlabel="step", ylabel="loss per supervised token", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="loss per supervised token", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

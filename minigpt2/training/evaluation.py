@@ -33,7 +33,10 @@ class Answer(NamedTuple):
 
 
 def validation_loss(
-    parameters: Parameters, examples: Sequence[Example], micro_batch: int
+    parameters: Parameters,
+    examples: Sequence[Example],
+    micro_batch: int,
+    progress: Callable[[int], None] = lambda finished: None,
 ) -> tuple[float, int]:
     """Return the loss per supervised token, and how many tokens there are."""
     nll, tokens = 0.0, 0
@@ -42,6 +45,7 @@ def validation_loss(
         _, each = loss_of(parameters, batch)
         nll += float(each.sum())  # (37.1)
         tokens += len(batch.targets)
+        progress(min(micro_batch, len(examples) - start))
     return nll / tokens, tokens  # (37.1)
 
 

@@ -14,7 +14,8 @@ def sit(material: Material, max_new_tokens: int, report: Report, when: str) -> A
     """Answer every test question and print the exact match; without tests, only the samples."""
     parameters, tokenizer = material.parameters, material.tokenizer
     answers = {}
-    for name, records in (material.tests or {"samples": material.samples}).items():
+    samples = {"samples": material.samples} if material.samples else {}
+    for name, records in (material.tests or samples).items():
         counted = name in material.tests
         longest = longest_reference(tokenizer, records) if counted else max_new_tokens
         with report.progress(f"answering {name}", len(records)) as advance:
@@ -30,13 +31,12 @@ def sit(material: Material, max_new_tokens: int, report: Report, when: str) -> A
 def compare(samples: list[Record], before: Answers, after: Answers, report: Report) -> None:
     """Write all answers, before and after; print those to the samples."""
     rows = [
-        {"test": name, **new.record._asdict(), "before": old.answer, "after": new.answer}
+        ({"test": name, **new.record._asdict(), "before": old.answer, "after": new.answer}, new)
         for name in after
         for old, new in zip(before[name], after[name], strict=True)
     ]
-    report.write("answers.json", rows)
-    by_question = {(row["instruction"], row["input"]): row for row in rows}
-    chosen = [by_question[record.instruction, record.input] for record in samples]
+    report.write("answers.json", [row for row, _ in rows])
+    chosen = [row for record in samples for row, new in rows if new.record is record]
     report.summary["samples"] = chosen
     for row in chosen:
         print_answers(row, report)

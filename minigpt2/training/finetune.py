@@ -6,19 +6,21 @@ the same questions again, and leaves a folder that holds everything.
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from minigpt2.data.batches import windows
+from minigpt2.errors import UserError
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.curve import draw_curve
 from minigpt2.training.evaluation import validation_loss
 from minigpt2.training.exam import compare, sit
-from minigpt2.training.loop import Plan, Step, train_steps
+from minigpt2.training.loop import Plan, Step, require_finite, train_steps
 from minigpt2.training.material import Material, open_material
 from minigpt2.training.report import Report, claim_folder, due, log_step
 from minigpt2.training.settings import TrainSettings
@@ -27,7 +29,8 @@ from minigpt2.training.settings import TrainSettings
 def train(settings: TrainSettings) -> dict[str, Any]:
     """Do a whole run; return what its summary.json holds.  Raises UserError for bad input."""
     started = perf_counter()
-    material = open_material(settings)
+    with Console().status(f"opening {settings.model} and {settings.data}"):
+        material = open_material(settings)
     with Report(claim_folder(settings.out, Path(settings.data).stem)) as report:
         report.write("settings.json", asdict(settings))
         introduce(settings, material, report)
@@ -50,14 +53,15 @@ def tune(settings: TrainSettings, material: Material, report: Report) -> None:
             last = step.step == plan.steps
             losses.append(step.loss)
             log_step(step, plan.steps, settings.log_every, report)
+            if last or due(step.step, settings.save_every):
+                require_finite(material.parameters, step)
             if material.validation and (last or due(step.step, settings.evaluate_every)):
                 validations.append((step.step, validate(settings, material, step, report)))
             if last or due(step.step, settings.save_every):
                 checkpoint = report.folder / "checkpoint"
                 save_checkpoint(checkpoint, material.parameters, material.tokenizer)
             advance(1)
-    title = f"{settings.model} on {Path(settings.data).stem}"
-    if not draw_curve(report.folder / "loss.png", losses, validations, title):
+    if not draw_curve(report.folder / "loss.png", losses, validations):
         report.say("curve", "not drawn: matplotlib is not installed (pip install 'minigpt2[plot]')")
 
 
@@ -86,9 +90,18 @@ def make_plan(settings: TrainSettings, examples: int) -> Plan:
 
 
 def validate(settings: TrainSettings, material: Material, step: Step, report: Report) -> float:
-    """Return the loss on the examples that were held back; log and print it."""
+    """Return the loss on the examples that were held back; log and print it.
+
+    Raises UserError if it is not finite.
+    """
     micro_batch = settings.micro_batch or settings.batch_size
-    loss, tokens = validation_loss(material.parameters, material.validation, micro_batch)
+    with report.progress("validating", len(material.validation), quiet=True) as advance:
+        held = material.validation
+        loss, tokens = validation_loss(material.parameters, held, micro_batch, advance)
+    if not isfinite(loss):
+        raise UserError(
+            f"step {step.step}: the validation loss is not finite: lower the learning rate"
+        )
     entry = {"step": step.step, "validation_loss": loss, "validation_tokens": tokens}
     report.log(entry, f"step {step.step}: validation loss {loss:.4f} over {tokens} answer tokens")
     return loss

@@ -70,6 +70,12 @@ def window_loss_and_gradients(
     return loss
 
 
+def require_finite(parameters: Parameters, step: Step) -> None:
+    """Raise UserError if the parameters are no longer numbers after a step."""
+    if not np.isfinite(parameters.flat).all():
+        raise UserError(f"step {step.step}: the weights are not finite: lower the learning rate")
+
+
 def train_steps(
     parameters: Parameters, windows: Iterator[list[Batch]], plan: Plan, rng: np.random.Generator
 ) -> Iterator[Step]:

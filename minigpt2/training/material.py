@@ -8,12 +8,13 @@ import numpy as np
 from minigpt2.data.almanac import questions
 from minigpt2.data.batches import Cuts, Example, encode_all, split
 from minigpt2.data.records import Record, load_records
-from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer
+from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
 from minigpt2.errors import UserError
 from minigpt2.inference.answer import open_model
-from minigpt2.model.config import OFFICIAL
+from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, initialise
 from minigpt2.training.settings import TrainSettings
+from minigpt2.weights import find_model
 
 ALMANAC = "almanac"
 
@@ -58,10 +59,11 @@ def open_records(settings: TrainSettings) -> tuple[list[Record], dict[str, list[
         }
     else:
         records, tests = load_records(Path(settings.data)), {}
-    for path in settings.test:
-        if Path(path).stem in tests:
-            raise UserError(f"two tests are called {Path(path).stem!r}: rename the file {path}")
-        tests[Path(path).stem] = load_records(Path(path))
+    files = [settings.test] if isinstance(settings.test, str) else settings.test or []
+    for path in map(Path, files):
+        if path.stem in tests:
+            raise UserError(f"two tests are called {path.stem!r}: rename the file {path}")
+        tests[path.stem] = load_records(path)
     return records, tests
 
 
@@ -69,10 +71,11 @@ def open_start(settings: TrainSettings, rng: np.random.Generator) -> tuple[Param
     """Return the parameters to start from, and the tokenizer."""
     if settings.from_scratch and settings.model in OFFICIAL:
         return initialise(OFFICIAL[settings.model], rng), gpt2_tokenizer()
-    parameters, tokenizer = open_model(settings.model)
     if settings.from_scratch:
-        parameters = initialise(parameters.config, rng)
-    return parameters, tokenizer
+        folder = find_model(settings.model)
+        config = GPT2Config.load(folder / "config.json")
+        return initialise(config, rng), open_tokenizer(folder)
+    return open_model(settings.model)
 
 
 def choose_samples(

@@ -28,13 +28,15 @@ from minigpt2.data.forest import Segment, lay_out
 from minigpt2.data.records import Record
 from minigpt2.data.template import prompt_of
 from minigpt2.data.tokenizer import Tokenizer
-from minigpt2.model.config import TINY, GPT2Config
+from minigpt2.errors import require_above_zero, require_at_least
+from minigpt2.inference.answer import open_model
+from minigpt2.model.config import TINY
 from minigpt2.model.gpt2 import Batch
 from minigpt2.model.parameters import Parameters, initialise
 from minigpt2.training.adamw import AdamW
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.curve import draw_curve
-from minigpt2.training.loop import Plan, train_steps
+from minigpt2.training.loop import Plan, require_finite, train_steps
 from minigpt2.training.report import Report, claim_folder, due, log_step
 
 SAMPLE = 20_000  # documents that the vocabulary is learnt from
@@ -50,6 +52,7 @@ class PretrainSettings:
     Args:
         out: folder of the run; must not hold one yet (default: the first free of
             runs/pretrain-1, runs/pretrain-2, ...)
+        start: folder of a model, or of a run, to go on from instead of random weights
         steps: how many steps to take
         rows: tokens in a step, about
         learning_rate: peak of the schedule
@@ -60,13 +63,19 @@ class PretrainSettings:
     """
 
     out: Path | None = None
-    steps: int = 4500
+    start: str | None = None
+    steps: int = 3600
     rows: int = 1024
     learning_rate: float = 2e-3
     warmup: int = 100
     save_every: int = 500
     log_every: int = 50
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_above_zero(self, "learning_rate")
+        require_at_least(1, self, "steps", "rows", "log_every")
+        require_at_least(0, self, "warmup", "save_every", "seed")
 
     def plan(self) -> Plan:
         """Return how many steps to take, and how."""
@@ -94,12 +103,14 @@ def sinusoids(positions: int, features: int) -> np.ndarray:
     return sqrt(2) * np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
-def start(config: GPT2Config, rng: np.random.Generator) -> Parameters:
-    """Return the initial values of the base: GPT-2's, but for σ = 1/√C and waves for positions."""
+def initial(rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:
+    """Return the base before it has read: GPT-2's values, but σ = 1/√C and waves for positions."""
+    tokenizer = almanac_tokenizer(TINY.vocab_size)
+    config = replace(TINY, vocab_size=tokenizer.n_vocab)
     std = 1 / sqrt(config.n_embd)
     parameters = initialise(config, rng, std=std)
     parameters["wpe.weight"][...] = std * sinusoids(config.n_positions, config.n_embd)
-    return parameters
+    return parameters, tokenizer
 
 
 def pieces(text: str, tokenizer: Tokenizer, longest: int) -> Iterator[list[int]]:
@@ -143,13 +154,14 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     """
     with Report(claim_folder(settings.out, "pretrain")) as report:
         report.write("settings.json", asdict(settings))
-        tokenizer = almanac_tokenizer(TINY.vocab_size)
-        config = replace(TINY, vocab_size=tokenizer.n_vocab)
         rng = np.random.default_rng([settings.seed, 0])
-        parameters = start(config, rng)
+        report.say("text", "the almanac, told anew in every document; learning its vocabulary")
+        parameters, tokenizer = open_model(settings.start) if settings.start else initial(rng)
+        config = parameters.config
         report.say(
             "model",
-            f"{config.n_parameters:,} parameters, random; vocabulary {config.vocab_size:,}",
+            f"{config.n_parameters:,} parameters, {settings.start or 'random'}; "
+            f"vocabulary {config.vocab_size:,}",
             parameters=config.n_parameters,
             vocabulary=config.vocab_size,
         )
@@ -165,9 +177,10 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
                 log_step(step, settings.steps, settings.log_every, report)
                 if step.step == settings.steps or due(step.step, settings.save_every):
                     checkpoint = report.folder / "checkpoint"
+                    require_finite(parameters, step)
                     save_checkpoint(checkpoint, parameters, tokenizer, np.float16)
                 advance(1)
-        draw_curve(report.folder / "loss.png", losses, [], "The base reads the almanac")
+        draw_curve(report.folder / "loss.png", losses, [])
         text = f"{rows:,} tokens in {seconds / 60:.0f} min; see {report.folder}"
         report.say("done", text, tokens=rows, seconds=seconds)
     return report.summary

@@ -1,12 +1,14 @@
 """Report: what a run prints, and the files that keep it.
 
-log.jsonl      one line a step
-summary.json   every number that was printed, and the settings
+settings.json  the settings
+log.jsonl      one line a step, and one a validation
+summary.json   every number that was printed
 loss.png       the curve (if matplotlib is there)
 answers.json   the answers to the held-out questions
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,36 +44,46 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+class Screen(Console):
+    """A console that falls silent when its reader has gone; the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from here on."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        self.quiet = True
+
+
 class Report:
     """Prints what happens, and keeps it in the run's folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Screen(highlight=False, soft_wrap=True)
         self.summary: dict[str, Any] = {}
         self._log = (folder / "log.jsonl").open("w", encoding="utf-8")
 
     def say(self, label: str, text: str, **numbers: Any) -> None:
         """Print a line under a label, and keep the numbers that it shows."""
-        self.console.print(f"[bold]{label:<9}[/bold] {escape(text)}")
         self.summary.setdefault(label, {}).update(numbers)
+        self.console.print(f"[bold]{label:<9}[/bold] {escape(text)}")
 
     def log(self, entry: dict[str, Any], line: str | None) -> None:
         """Write one line of log.jsonl; print `line`, if given, and keep its numbers."""
         self._log.write(json.dumps(entry) + "\n")
         self._log.flush()
         if line:
-            self.console.print(line, markup=False)
             self.summary.setdefault("printed_steps", []).append(entry)
+            self.console.print(line, markup=False)
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Any]:
+    def progress(self, what: str, total: int, quiet: bool = False) -> Iterator[Any]:
         """Show a bar with the time left; yields a function that advances it.
 
-        Where the output is no terminal, a line says what has begun.
+        Where the output is no terminal, a line says what has begun, unless `quiet`.
         """
         if not self.console.is_terminal:
-            self.console.print(f"{what}: {total} to go")
+            if not quiet:
+                self.console.print(f"{what}: {total} to go", markup=False)
             yield lambda count: None
             return
         columns = (
@@ -98,7 +110,8 @@ class Report:
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the run's folder."""
         text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-        (self.folder / name).write_text(text + "\n", encoding="utf-8")
+        path = self.folder / name
+        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def claim_folder(out: Path | None, name: str) -> Path:
@@ -106,15 +119,21 @@ def claim_folder(out: Path | None, name: str) -> Path:
 
     Raises UserError if `out` holds anything: a run is never written over.
     """
-    numbers = (Path("runs") / f"{name}-{k}" for k in count(1))
-    folder = out or next(f for f in numbers if not f.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise UserError(f"{folder} already holds something: choose another --out, or move it")
+        for k in count(1):
+            folder = out or Path("runs") / f"{name}-{k}"
+            try:
+                folder.mkdir(parents=True, exist_ok=out is not None)
+                if any(folder.iterdir()):
+                    text = "already holds something: choose another --out, or move it"
+                    raise UserError(f"{folder} {text}")
+                return folder
+            except FileExistsError:
+                if out is not None:
+                    raise
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror}") from None
-    return folder
+    raise AssertionError("count() has no end")
 
 
 def due(step: int, every: int) -> bool:

@@ -4,15 +4,12 @@ The command line and the settings file are derived from this class; nothing is
 said twice.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from minigpt2.errors import UserError
+from minigpt2.errors import require_above_zero, require_at_least, require_share
 from minigpt2.training.adamw import AdamW
-
-SHARES = ("warmup", "validation", "dropout", "beta1", "beta2")
-POSITIVE = ("epochs", "batch_size", "learning_rate", "eps")
 
 
 @dataclass(frozen=True)
@@ -25,8 +22,8 @@ class TrainSettings:
         data: file in Alpaca's format, or "almanac" for the questions that ship
         out: folder of the run; must not hold one yet (default: the first free of
             runs/<data>-1, runs/<data>-2, ...)
-        test: files of questions that are answered before and after, all of them, and
-            counted by exact match (the almanac brings its own)
+        test: file of questions that are answered before and after, all of them, and
+            counted by exact match, or several: [a.json,b.json] (the almanac brings its own)
         from_scratch: start from random weights of the model's size
         epochs: how often each example is seen
         steps: how many steps to take instead of counting epochs
@@ -56,7 +53,7 @@ class TrainSettings:
     model: str = "tiny"
     data: str = "almanac"
     out: Path | None = None
-    test: list[str] = field(default_factory=list)
+    test: list[str] | str | None = None
     from_scratch: bool = False
     epochs: float = 2.0
     steps: int | None = None
@@ -82,34 +79,12 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
-        for name in POSITIVE:
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("steps", "micro_batch", "context"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
-        for name in WHOLE:
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
-        if not self.log_every:
-            raise UserError("log_every must be at least 1")
+        require_share(self, "warmup", "validation", "dropout", "beta1", "beta2")
+        require_above_zero(self, "epochs", "learning_rate", "eps")
+        require_at_least(1, self, "steps", "batch_size", "micro_batch", "context", "log_every")
+        require_at_least(0, self, "weight_decay", "clip", "evaluate_every", "save_every", "samples")
+        require_at_least(0, self, "max_new_tokens", "seed")
 
     def adamw(self) -> AdamW:
         """Return the constants of the optimiser."""
         return AdamW(self.beta1, self.beta2, self.eps, self.weight_decay, self.clip)
-
-
-WHOLE = (
-    "weight_decay",
-    "clip",
-    "evaluate_every",
-    "save_every",
-    "log_every",
-    "samples",
-    "max_new_tokens",
-    "seed",
-)

@@ -174,3 +174,61 @@ def test_too_long_a_question(run, little_model):
 def test_no_traceback_reaches_a_user(tmp_path):
     outcome = in_a_process("train", "--data", "no.json", cwd=tmp_path)
     assert_refused(outcome, "there is no file no.json")
+
+
+def test_a_learning_rate_that_ruins_the_last_step_saves_no_checkpoint(run, little_model, data):
+    options = ("--learning_rate", "1e38", "--out", "run", *LITTLE)
+    outcome = run("train", "--model", little_model, "--data", data, *options)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "step 1: " in outcome.err and "not finite: lower the learning rate" in outcome.err
+    assert not Path("run/checkpoint").exists()
+
+
+@pytest.mark.parametrize("name", ["batch_size", "model", "learning_rate", "seed"])
+def test_a_setting_without_value_in_a_settings_file(run, name):
+    Path("settings.json").write_text(json.dumps({name: None}))
+    assert_refused(run("train", "--config", "settings.json"), f"{name} has no value")
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan"])
+def test_a_number_that_is_not_finite_in_a_settings_file(run, value):
+    Path("settings.yaml").write_text(f"epochs: {value}\n")
+    assert_refused(run("train", "--config", "settings.yaml"), "epochs must be above 0")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("pretrain", "--steps", "0"),
+        ("pretrain", "--seed", "-1"),
+        ("pretrain", "--rows", "0"),
+        ("answer", "--question", "Why?", "--seed", "-1"),
+        ("answer", "--question", "Why?", "--temperature", "-1"),
+    ],
+)
+def test_settings_of_other_commands_are_checked_too(run, options):
+    assert_refused(run(*options), "must be at least")
+    assert list(Path().iterdir()) == []
+
+
+def test_half_a_surrogate_pair_is_no_text(run):
+    Path("data.json").write_text('[{"instruction": "a\\ud800", "output": "b"}]')
+    assert_refused(run("train", "--data", "data.json"), "entry 0 of data.json: field 'instruction'")
+
+
+def test_nesting_without_end(run):
+    Path("data.json").write_text("[" * 100_000)
+    assert_refused(run("train", "--data", "data.json"), "cannot be read as JSON")
+
+
+def test_the_questions_are_written_all_or_not_at_all(run):
+    Path("out").mkdir()
+    Path("out/held_out_facts.json").write_text("precious")
+    assert_refused(run("almanac", "--out", "out"), "held_out_facts.json exists already")
+    assert [p.name for p in Path("out").iterdir()] == ["held_out_facts.json"]
+
+
+def test_a_folder_that_cannot_be_made(run):
+    Path("file").write_text("precious")
+    assert_refused(run("almanac", "--out", "file/below"), "file/below")

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +153,37 @@ def test_from_python_in_a_few_lines(little_model, data, tmp_path):
     settings = TrainSettings(str(little_model), str(data), tmp_path / "run", steps=2, samples=0)
     summary = train(settings)
     assert summary["printed_steps"][-1]["step"] == 2
+
+
+def test_samples_of_equal_questions_keep_their_own_references(run, little_model, data, tmp_path):
+    entries = [{"instruction": "Q", "output": word} for word in ("first", "second", "third")]
+    (tmp_path / "same.json").write_text(json.dumps(entries))
+    options = ("--test", "same.json", "--out", "run", "--steps", "1", "--samples", "3")
+    assert run("train", "--model", little_model, "--data", data, *options).code == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert {row["output"] for row in summary["samples"]} == {"first", "second", "third"}
+
+
+def test_text_that_looks_like_an_option_is_left_alone(run, little_model, monkeypatch):
+    from minigpt2.inference import answer
+
+    asked = []
+    monkeypatch.setattr(answer, "prompt_of", lambda record: asked.append(record) or "Q")
+    options = ("--question=--well-known- word", "--max-new-tokens", "1")
+    assert run("answer", "--model", little_model, *options).code == 0
+    assert asked[0].instruction == "--well-known- word"
+
+
+def test_a_run_that_is_told_to_terminate_keeps_its_records(little_model, data, tmp_path):
+    command = [sys.executable, "-m", "minigpt2", "train", "--model", str(little_model)]
+    options = ["--data", str(data), "--out", "run", "--steps", "100000", "--samples", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, *options], cwd=tmp_path, **pipes) as process:
+        while not process.stdout.readline().startswith("step 10/"):
+            pass
+        process.terminate()
+        _, said = process.communicate()
+    assert process.returncode == 130
+    assert said == "minigpt2: stopped\n"
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["printed_steps"][-1]["step"] >= 10

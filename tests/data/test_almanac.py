@@ -254,5 +254,26 @@ def test_answers_are_longer_than_questions_and_arithmetic_is_nearly_half(asked):
 
 def test_the_same_seed_gives_the_same_text_on_every_machine(asked):
     assert told(50) == told(50) != told(50, seed=1)
-    assert digest(told(50)) == "2776f8b72b8a37f7"
+    assert digest(told(50)) == "915f21e1b3e45f0a"
     assert digest(asked) == "3f69a1b881f5719f"
+
+
+@pytest.mark.parametrize("operation", ["+", "-"])
+def test_grades_go_from_easy_to_all_that_may_be_told(operation):
+    grades = arithmetic.graded_pairs(operation)
+    told = set(arithmetic.pairs(operation, unseen=False))
+    assert set(grades[-1]) == told and all(set(grade) <= told for grade in grades)
+    sizes = [len(grade) for grade in grades]
+    assert sizes == sorted(sizes)
+    for easy, kind in zip(grades[::2], grades[1::2], strict=True):
+        for a, b in easy:
+            ones = a % 10 + b % 10 if operation == "+" else a % 10 - b % 10
+            assert 0 <= ones <= 9 and (a, b) in kind
+
+
+def test_each_grade_is_told_about_equally_often():
+    rng = np.random.default_rng(0)
+    drawn = [arithmetic.draw_graded(rng, "+") for _ in range(6000)]
+    one_digit_each = np.mean([max(pair) < 10 for pair in drawn])
+    second_of_one_digit = np.mean([pair[1] < 10 for pair in drawn])
+    assert 0.33 < one_digit_each < 0.42 and 0.66 < second_of_one_digit < 0.78

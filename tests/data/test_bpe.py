@@ -12,7 +12,7 @@ from minigpt2.data.tokenizer import END_OF_TEXT, byte_of_character, bytes_of, op
 from minigpt2.errors import UserError
 
 TEXTS = [f"The sum of {n} and {n} is {2 * n}, says the cat's café." for n in range(100, 150)]
-SIZE = 282
+SIZE = 276
 LEARNT = learn_tokenizer(TEXTS, SIZE)
 VOCAB = json.loads(LEARNT.files["vocab.json"])
 MERGES = [line.split(" ") for line in LEARNT.files["merges.txt"].decode().splitlines()[1:]]
@@ -26,13 +26,12 @@ def test_ids_are_bytes_then_merges_then_end_of_text():
     assert len(MERGES) == SIZE - 257
 
 
-def test_digits_are_never_merged_with_each_other_or_with_letters():
+def test_digits_are_never_merged():
     for token in list(VOCAB)[256:-1]:
-        text = bytes_of(token).decode("latin-1")
-        assert len(text.strip()) == 1 or not any(character in "0123456789" for character in text)
+        assert not any(chr(byte).isdigit() for byte in bytes_of(token)), token
     for number in ("7", "42", "100", "149", "1234567890"):
         for text in (number, f"The sum of {number}", f"x{number}y", f" {number}."):
-            pieces = [LEARNT.decode([i]).strip() for i in LEARNT.encode(text)]
+            pieces = [LEARNT.decode([i]) for i in LEARNT.encode(text)]
             assert [p for p in pieces if any(map(str.isdigit, p))] == list(number)
 
 

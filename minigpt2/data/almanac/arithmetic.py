@@ -68,6 +68,36 @@ def draw(rng: np.random.Generator, operation: str) -> tuple[int, int]:
     return pick(rng, pairs(operation, unseen=False))
 
 
+@cache
+def graded_pairs(operation: str) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """The pairs that may be told, from easy to hard.
+
+    Both operands, or the second one, or none need have one digit; of each of the three kinds
+    first those whose ones need no carrying and no borrowing, then all.
+    """
+    told = pairs(operation, unseen=False)
+    kinds = (
+        tuple(pair for pair in told if max(pair) < 10),
+        tuple(pair for pair in told if pair[1] < 10),
+        told,
+    )
+    plain: Callable[[int, int], bool] = (
+        (lambda a, b: a % 10 + b % 10 < 10) if operation == "+" else (lambda a, b: a % 10 >= b % 10)
+    )
+    return tuple(
+        pool for kind in kinds for pool in (tuple(pair for pair in kind if plain(*pair)), kind)
+    )
+
+
+def draw_graded(rng: np.random.Generator, operation: str) -> tuple[int, int]:
+    """A pair that may be told, from each grade equally often: whoever learns, learns these first.
+
+    Were all pairs equally frequent, a digit of a sum would say nothing about either digit that
+    it comes from by itself, and a model finds no beginning.
+    """
+    return pick(rng, pick(rng, graded_pairs(operation)))
+
+
 def equation_fields(operation: str, a: int, b: int) -> dict[str, int]:
     """What a template may name: a, b, result c, and the way there by tens, m, then ones."""
     result = RESULT[operation]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from minigpt2.data.almanac.arithmetic import draw, equation_fields, fits, kept_apart
+from minigpt2.data.almanac.arithmetic import draw, draw_graded, equation_fields, fits, kept_apart
 from minigpt2.data.almanac.chance import dealt, pick
 from minigpt2.data.almanac.wordings import fill, sections
 
@@ -33,9 +33,9 @@ def people(rng: np.random.Generator) -> dict[str, str]:
 def equation(rng: np.random.Generator, kind: str) -> str:
     """A sum or a difference told in one wording of a kind such as "+", "- story", "+ steps"."""
     template = pick(rng, sections("tell_numbers")[kind])
-    fields = equation_fields(kind[0], *draw(rng, kind[0]))
+    fields = equation_fields(kind[0], *draw_graded(rng, kind[0]))
     while not fits(template, fields):
-        fields = equation_fields(kind[0], *draw(rng, kind[0]))
+        fields = equation_fields(kind[0], *draw_graded(rng, kind[0]))
     return fill(template, **fields, **people(rng))
 
 
@@ -62,7 +62,7 @@ def drill(rng: np.random.Generator) -> str:
     equations = []
     for _ in range(8 + int(rng.random() * 8)):
         operation = pick(rng, mix)
-        fields = equation_fields(operation, *draw(rng, operation))
+        fields = equation_fields(operation, *draw_graded(rng, operation))
         equations.append(fill(f"{{a}} {operation} {{b}} = {{c}}", **fields))
     return end.join(equations) + ("" if end == "\n" else ".")
 

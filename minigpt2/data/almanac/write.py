@@ -21,10 +21,12 @@ class AlmanacSettings:
 
 def write_questions(settings: AlmanacSettings) -> None:
     """Write the three files and say how many questions each holds."""
-    settings.out.mkdir(parents=True, exist_ok=True)
-    for name, records in questions()._asdict().items():
-        path = settings.out / f"{name}.json"
+    files = {settings.out / f"{n}.json": r for n, r in questions()._asdict().items()}
+    for path in files:
         if path.exists():
             raise UserError(f"{path} exists already: choose another --out, or move it")
-        path.write_text(json.dumps(records, indent=2) + "\n")
+    settings.out.mkdir(parents=True, exist_ok=True)
+    for path, records in files.items():
+        path.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    for path, records in files.items():
         print(f"{path}: {len(records)} questions")
