@@ -1,5 +1,7 @@
 """Loop: one weighted sum a step, however the step is cut."""
 
+import gc
+import tracemalloc
 from itertools import count, pairwise, repeat
 
 import numpy as np
@@ -207,3 +209,18 @@ def test_windows_are_taken_one_a_step():
     batches = ([FIRST] for _ in taken)
     list(train_steps(random_parameters(), batches, Plan(3, 1e-3, 1, "linear"), RNG))
     assert next(taken) == 3
+
+
+def test_memory_does_not_grow_after_the_third_step():
+    plan, peaks, kept = Plan(12, 1e-3, 0, "linear"), [], []
+    parameters = random_parameters()
+    tracemalloc.start()
+    for _ in train_steps(parameters, repeat([FIRST, SECOND]), plan, RNG):
+        gc.collect()
+        now, peak = tracemalloc.get_traced_memory()
+        kept.append(now)
+        peaks.append(peak)
+        tracemalloc.reset_peak()
+    tracemalloc.stop()
+    assert max(kept[3:]) <= kept[2] + 4096  # the lists above, and Python's own bookkeeping
+    assert max(peaks[3:]) <= peaks[2] + 4096
