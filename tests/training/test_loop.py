@@ -212,7 +212,7 @@ def test_windows_are_taken_one_a_step():
 
 
 def test_memory_does_not_grow_after_the_third_step():
-    plan, peaks, kept = Plan(12, 1e-3, 0, "linear"), [], []
+    plan, peaks, kept = Plan(60, 1e-3, 0, "linear"), [], []
     parameters = random_parameters()
     tracemalloc.start()
     for _ in train_steps(parameters, repeat([FIRST, SECOND]), plan, RNG):
@@ -222,5 +222,6 @@ def test_memory_does_not_grow_after_the_third_step():
         peaks.append(peak)
         tracemalloc.reset_peak()
     tracemalloc.stop()
-    assert max(kept[3:]) <= kept[2] + 4096  # the lists above, and Python's own bookkeeping
-    assert max(peaks[3:]) <= peaks[2] + 4096
+    slack = 16_384  # bookkeeping; one array of a row a token kept each step would be 80,000
+    assert max(kept[3:]) <= kept[2] + slack
+    assert max(peaks[3:]) <= peaks[2] + slack
