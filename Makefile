@@ -27,7 +27,7 @@ $(VENV)/dev: $(VENV)/run
 train: $(VENV)/run ## tune the small base on its questions, and show what it learnt
 	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml $(if $(OUT),--out $(OUT))
 
-prove-train: $(VENV)/dev ## make train, and fail unless the bounds that the README tells hold
+prove-train: $(VENV)/dev ## make train, and fail unless its aims are reached
 	@rm -rf runs/proof
 	@$(MAKE) --no-print-directory train OUT=runs/proof
 	@$(BIN)/python -m tests.bounds runs/proof
@@ -46,7 +46,7 @@ gradcheck: $(VENV)/dev ## show every gradient against two numerical derivatives,
 bench: $(VENV)/dev ## time the parts of a step, with the roof of the machine beside them
 	@$(BIN)/python -m tests.benchmarks.step
 
-pretrain: $(VENV)/dev ## make the small base again from its seed (about an hour on one core)
+pretrain: $(VENV)/dev ## make the small base again from its seed (about half an hour on two cores)
 	@$(BIN)/minigpt2 pretrain
 
 clean: ## remove the environment and caches; runs and weights stay
