@@ -68,8 +68,7 @@ def tune(settings: TrainSettings, material: Material, report: Report) -> None:
 def steps_of(settings: TrainSettings, material: Material, plan: Plan) -> Iterator[Step]:
     """Take the steps of a plan, one after the other."""
     order, masks = (np.random.default_rng([settings.seed, stream]) for stream in (1, 2))
-    micro_batch = settings.micro_batch or settings.batch_size
-    batches = windows(material.training, settings.batch_size, micro_batch, order)
+    batches = windows(material.training, settings.batch_size, settings.at_once, order)
     return train_steps(material.parameters, batches, plan, masks)
 
 
@@ -94,10 +93,9 @@ def validate(settings: TrainSettings, material: Material, step: Step, report: Re
 
     Raises UserError if it is not finite.
     """
-    micro_batch = settings.micro_batch or settings.batch_size
     with report.progress("validating", len(material.validation), quiet=True) as advance:
         held = material.validation
-        loss, tokens = validation_loss(material.parameters, held, micro_batch, advance)
+        loss, tokens = validation_loss(material.parameters, held, settings.at_once, advance)
     if not isfinite(loss):
         raise UserError(
             f"step {step.step}: the validation loss is not finite: lower the learning rate"

@@ -85,6 +85,11 @@ class TrainSettings:
         require_at_least(0, self, "weight_decay", "clip", "evaluate_every", "save_every", "samples")
         require_at_least(0, self, "max_new_tokens", "seed")
 
+    @property
+    def at_once(self) -> int:
+        """The number of examples that are computed at once."""
+        return self.micro_batch or self.batch_size
+
     def adamw(self) -> AdamW:
         """Return the constants of the optimiser."""
         return AdamW(self.beta1, self.beta2, self.eps, self.weight_decay, self.clip)

@@ -78,7 +78,7 @@ def graded_pairs(operation: str) -> tuple[tuple[tuple[int, int], ...], ...]:
     told = pairs(operation, unseen=False)
     kinds = (
         tuple(pair for pair in told if max(pair) < 10),
-        tuple(pair for pair in told if pair[1] < 10),
+        small_pairs(operation),
         told,
     )
     plain: Callable[[int, int], bool] = (
