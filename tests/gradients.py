@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 STEPS = (1e-2, 1e-3, 1e-4)
 EXACT = 1e-11  # largest error of a complex step
@@ -158,3 +159,25 @@ def bugs_of(case, argument):
 def is_caught(case, argument, bug):
     """Whether the complex step tells this broken backward pass from a right one."""
     return complex_step_error(case, argument, backward=bug).error > CAUGHT
+
+
+def each_gradient(cases):
+    """A mark that runs a test for every argument of every case."""
+    rows = [
+        pytest.param(case, argument, id=f"{case.name}: {argument}")
+        for case in cases
+        for argument in case.arguments
+    ]
+    return pytest.mark.parametrize(("case", "argument"), rows)
+
+
+def assert_exact(case, argument, bound=EXACT):
+    """Fail unless the backward pass agrees with the complex step."""
+    found = complex_step_error(case, argument)
+    assert found.error <= bound, str(found)
+
+
+def assert_in_order(case, argument):
+    """Fail unless it agrees with central differences to their order."""
+    found = central_difference_errors(case, argument)
+    assert follows_its_order(case, argument, found), "\n".join(map(str, found))

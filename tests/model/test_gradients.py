@@ -5,11 +5,12 @@ import pytest
 
 from tests.gradients import (
     CAUGHT,
+    assert_exact,
+    assert_in_order,
     bugs_of,
-    central_difference_errors,
     complex_step_error,
     draw,
-    follows_its_order,
+    each_gradient,
     zeros,
 )
 from tests.model.cases import (
@@ -28,27 +29,20 @@ from tests.model.cases import (
 )
 
 EXACT = 1e-10  # for a chain of some thirty ops; one alone agrees to 1e-11
-GRADIENTS = [
-    pytest.param(case, argument, id=f"{case.name}: {argument}")
-    for case in CASES
-    for argument in case.arguments
-]
-each_gradient = pytest.mark.parametrize(("case", "argument"), GRADIENTS)
+every_gradient = each_gradient(CASES)
 
 
-@each_gradient
+@every_gradient
 def test_backward_agrees_with_the_complex_step(case, argument):
-    found = complex_step_error(case, argument)
-    assert found.error <= EXACT, str(found)
+    assert_exact(case, argument, EXACT)
 
 
-@each_gradient
+@every_gradient
 def test_backward_agrees_with_central_differences_to_second_order(case, argument):
-    found = central_difference_errors(case, argument)
-    assert follows_its_order(case, argument, found), "\n".join(map(str, found))
+    assert_in_order(case, argument)
 
 
-@each_gradient
+@every_gradient
 def test_every_planted_bug_and_a_gradient_of_zeros_are_caught(case, argument):
     for name, bug in {**bugs_of(case, argument), "zeros": zeros}.items():
         found = complex_step_error(case, argument, backward=bug, directions=2)

@@ -8,41 +8,37 @@ from tests.gradients import (
     CAUGHT,
     EXACT,
     Case,
+    assert_exact,
+    assert_in_order,
     bugs_of,
     central_difference_errors,
     complex_step_error,
+    each_gradient,
     follows_its_order,
     zeros,
 )
 from tests.ops.cases import CASES, normal
 
-GRADIENTS = [
-    pytest.param(case, argument, id=f"{case.name}: {argument}")
-    for case in CASES
-    for argument in case.arguments
-]
 BUGS = [
     pytest.param(case, argument, bug, id=f"{case.name}: {argument}: {name}")
     for case in CASES
     for argument in case.arguments
     for name, bug in bugs_of(case, argument).items()
 ]
-each_gradient = pytest.mark.parametrize(("case", "argument"), GRADIENTS)
+every_gradient = each_gradient(CASES)
 
 
-@each_gradient
+@every_gradient
 def test_backward_agrees_with_the_complex_step(case, argument):
-    found = complex_step_error(case, argument)
-    assert found.error <= EXACT, str(found)
+    assert_exact(case, argument)
 
 
-@each_gradient
+@every_gradient
 def test_backward_agrees_with_central_differences_to_second_order(case, argument):
-    found = central_difference_errors(case, argument)
-    assert follows_its_order(case, argument, found), "\n".join(map(str, found))
+    assert_in_order(case, argument)
 
 
-@each_gradient
+@every_gradient
 def test_a_gradient_of_zeros_is_caught(case, argument):
     found = complex_step_error(case, argument, backward=zeros)
     assert found.error > CAUGHT, str(found)
