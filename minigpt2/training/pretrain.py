@@ -40,9 +40,9 @@ from minigpt2.training.loop import Plan, require_finite, train_steps
 from minigpt2.training.report import Report, claim_folder, due, log_step
 
 SAMPLE = 20_000  # documents that the vocabulary is learnt from
-SENTENCES = re.compile(r"(?<=\.) (?=[A-Z0-9])|(?<=[,;]) (?=[0-9])|\n")
+BREAKS = re.compile(r"(?<=\.)\n")  # between units of text
 SHORT = 32  # ids of a piece in the first part of the run
-GROW, GROWN = 0.5, 0.75  # shares of the run between which pieces grow to whole documents
+GROW, GROWN = 0.35, 0.55  # shares of the run between which pieces grow to whole documents
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PretrainSettings:
 
     out: Path | None = None
     start: str | None = None
-    steps: int = 3600
+    steps: int = 9000
     rows: int = 1024
     learning_rate: float = 2e-3
     warmup: int = 100
@@ -114,13 +114,17 @@ def initial(rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:
 
 
 def pieces(text: str, tokenizer: Tokenizer, longest: int) -> Iterator[list[int]]:
-    """Yield a document's ids in runs of whole sentences, at most `longest` ids if one fits."""
+    """Yield a document's ids in runs of whole units, at most `longest` ids if one unit fits.
+
+    A unit is what stands between a full stop at the end of a line and the next: a sentence, a
+    story with its solution, or a heading with what belongs to it.
+    """
     run: list[int] = []
-    for sentence in SENTENCES.split(text):
-        ids = tokenizer.encode(f" {sentence}" if run else sentence)
+    for unit in BREAKS.split(text):
+        ids = tokenizer.encode(f"\n{unit}" if run else unit)
         if run and len(run) + len(ids) > longest:
             yield run
-            run, ids = [], tokenizer.encode(sentence)
+            run, ids = [], tokenizer.encode(unit)
         run = run + ids
     yield run
 

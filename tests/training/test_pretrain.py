@@ -12,20 +12,22 @@ from minigpt2.training import pretrain as chapter
 from minigpt2.training.pretrain import PretrainSettings, as_root, pieces, sinusoids, text_windows
 from minigpt2.weights import shipped
 
-STORY = "Tom had 27 apples. He gave 15 away. 27 - 15 = 12; 8 + 9 = 17; 5 + 5 = 10.\nThe end."
+STORY = "Zinc\nZinc is a metal. Its symbol is Zn.\nTom had 9 eggs. He ate 5.\n8 + 9 = 17.\nThe end."
 
 
 @pytest.mark.parametrize("longest", [1, 8, 16, 1000])
-def test_pieces_are_whole_sentences_and_nothing_is_lost(tokenizer, longest):
+def test_pieces_are_whole_units_and_nothing_is_lost(tokenizer, longest):
     runs = [tokenizer.decode(ids) for ids in pieces(STORY, tokenizer, longest)]
-    assert " ".join(runs) == STORY.replace("\n", " ")
-    assert all(run[0].isalnum() and run[-1] in ".;" for run in runs)
+    assert "\n".join(runs) == STORY
+    assert all(run[0].isalnum() and run[-1] == "." for run in runs)
+    assert runs[0].startswith("Zinc\nZinc is a metal. Its symbol is Zn.")
+    assert len(runs) == (4 if longest == 1 else len(runs)) and (longest < 1000 or len(runs) == 1)
 
 
-def test_a_piece_has_at_most_the_longest_number_of_ids_if_a_sentence_fits(tokenizer):
+def test_a_piece_has_at_most_the_longest_number_of_ids_if_a_unit_fits(tokenizer):
     for text in islice(documents(np.random.default_rng(0)), 50):
-        for ids in pieces(text, tokenizer, 60):
-            assert len(ids) <= 60
+        for ids in pieces(text, tokenizer, 100):
+            assert len(ids) <= 100
 
 
 def test_a_root_begins_and_ends_with_end_of_text_and_all_but_the_first_is_a_target():
@@ -45,12 +47,12 @@ def test_a_step_holds_whole_pieces_and_at_most_so_many_rows(tokenizer):
         assert batch.targets[-1] == tokenizer.end_of_text
 
 
-def test_pieces_are_short_in_the_first_half_and_whole_documents_in_the_last_quarter():
+def test_pieces_are_short_at_first_and_whole_documents_at_last():
     settings = PretrainSettings(steps=1000)
     lengths = [settings.longest(step, 256) for step in range(1, 1001)]
     assert lengths == sorted(lengths)
-    assert set(lengths[:500]) == {chapter.SHORT}
-    assert set(lengths[750:]) == {256}
+    assert set(lengths[:350]) == {chapter.SHORT}
+    assert set(lengths[550:]) == {256}
 
 
 def test_positions_start_as_waves_that_a_rotation_shifts():

@@ -29,7 +29,7 @@ the text tells facts, each equally often; the other half tells arithmetic with n
     numbers              29      57                   0
     all                 581    1164                  60
 
-    train               3098 questions
+    train               3103 questions
     held_out_facts       150 questions
     held_out_arithmetic  150 questions
 

@@ -11,8 +11,9 @@ then + ones may always be told; nor equal numbers and 11 with 12, whose doubles 
 told as tables.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -70,42 +71,50 @@ def draw(rng: np.random.Generator, operation: str) -> tuple[int, int]:
 
 @cache
 def graded_pairs(operation: str) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """The pairs that may be told, from easy to hard.
+    """Pairs that may be told whose second operand is one digit or one multiple of ten.
 
-    Both operands, or the second one, or none need have one digit; of each of the three kinds
-    first those whose ones need no carrying and no borrowing, then all.
+    These are the steps of which longer work is made (`equation_fields`), from easy to hard: both
+    operands have one digit, then the second one, each first without carrying or borrowing; last
+    the multiples of ten.
     """
-    told = pairs(operation, unseen=False)
-    kinds = (
-        tuple(pair for pair in told if max(pair) < 10),
-        small_pairs(operation),
-        told,
-    )
     plain: Callable[[int, int], bool] = (
         (lambda a, b: a % 10 + b % 10 < 10) if operation == "+" else (lambda a, b: a % 10 >= b % 10)
     )
-    return tuple(
-        pool for kind in kinds for pool in (tuple(pair for pair in kind if plain(*pair)), kind)
-    )
+    one_digit_each = tuple(pair for pair in small_pairs(operation) if max(pair) < 10)
+    kinds = (one_digit_each, small_pairs(operation))
+    tens = tuple(p for p in pairs(operation, unseen=False) if p[1] >= 10 and p[1] % 10 == 0)
+    graded = (pool for kind in kinds for pool in (tuple(p for p in kind if plain(*p)), kind))
+    return (*graded, tens)
 
 
 def draw_graded(rng: np.random.Generator, operation: str) -> tuple[int, int]:
-    """A pair that may be told, from each grade equally often: whoever learns, learns these first.
+    """A pair that may be told: any of them half the time, else one of a grade drawn first.
 
     Were all pairs equally frequent, a digit of a sum would say nothing about either digit that
     it comes from by itself, and a model finds no beginning.
     """
+    if rng.random() < 0.5:
+        return pick(rng, pairs(operation, unseen=False))
     return pick(rng, pick(rng, graded_pairs(operation)))
 
 
-def equation_fields(operation: str, a: int, b: int) -> dict[str, int]:
-    """What a template may name: a, b, result c, and the way there by tens, m, then ones."""
+def equation_fields(operation: str, a: int, b: int) -> dict[str, int | str]:
+    """What a template may name: a, b, result c, and how it is worked out.
+
+    b's tens come first, which makes m, then its ones: two steps of which each is one of the
+    equations with a one-digit number or a multiple of ten, and those are never held out.  `work`
+    is these two steps where b has tens and ones, and the equation itself where it has not.
+    """
     result = RESULT[operation]
     tens, ones = b - b % 10, b % 10
-    return {"a": a, "b": b, "c": result(a, b), "tens": tens, "ones": ones, "m": result(a, tens)}
+    c, m = result(a, b), result(a, tens)
+    work = f"{a} {operation} {b} = {c}"
+    if tens and ones:
+        work = f"{a} {operation} {tens} = {m} and {m} {operation} {ones} = {c}"
+    return {"a": a, "b": b, "c": c, "tens": tens, "ones": ones, "m": m, "work": work}
 
 
-def fits(template: str, fields: dict[str, int]) -> bool:
+def fits(template: str, fields: Mapping[str, Any]) -> bool:
     """Whether the numbers suit the wording: steps need tens and ones, things need a plural."""
     if "{m}" in template and (fields["tens"] == 0 or fields["ones"] == 0):
         return False

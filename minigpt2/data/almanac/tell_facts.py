@@ -1,7 +1,10 @@
-"""Telling facts: documents of portraits of subjects, lists of one relation, and mixtures.
+"""Telling facts: documents of portraits of subjects, lists of one relation, and entries.
 
-One round tells every fact three times, once in each kind of document, so that all facts are
+One round goes through all facts three times, once in each kind of document, so that all are
 told equally often.  A document has about 30 to 100 words.
+
+Portraits and entries stand under headings that what follows takes up: from them a model learns
+to carry a word along, which it needs when it is asked about one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +13,7 @@ import numpy as np
 
 from minigpt2.data.almanac.chance import pick, shuffled
 from minigpt2.data.almanac.tables import TABLES, Fact, facts, table
-from minigpt2.data.almanac.wordings import fill, marked, sections
+from minigpt2.data.almanac.wordings import capital, fill, marked, sections
 
 SHORTEST, LONGEST = 30, 90  # words; a document ends with the unit that reaches its drawn length
 
@@ -22,13 +25,27 @@ def sentence(rng: np.random.Generator, fact: Fact, mark: str = "") -> str:
 
 
 def portrait(rng: np.random.Generator, name: str, subject: str) -> str:
-    """All facts of one subject in random order, the first by name, the others often by "it"."""
+    """All facts of one subject in random order, the first by name, some of the others by "it".
+
+    Half the portraits have the subject as their heading.
+    """
     cells = shuffled(rng, list(table(name)[subject].items()))
     told: list[str] = []
     for relation, value in cells:
-        mark = "it" if told and rng.random() < 0.6 else ""
+        mark = "it" if told and rng.random() < 0.25 else ""
         told.append(sentence(rng, Fact(name, subject, relation, value), mark))
-    return " ".join(told)
+    heading = f"{capital(subject)}\n" if rng.random() < 0.5 else ""
+    return heading + " ".join(told)
+
+
+def entry(rng: np.random.Generator, fact: Fact) -> str:
+    """The fact under a heading, told once or in two wordings, one after the other."""
+    heading = sentence(rng, fact, "head")
+    told = [sentence(rng, fact)]
+    again = sentence(rng, fact)
+    if again != told[0] and rng.random() < 0.4:
+        told.append(again)
+    return f"{heading}\n{' '.join(told)}"
 
 
 def packed(rng: np.random.Generator, units: Iterable[str]) -> list[list[str]]:
@@ -47,15 +64,14 @@ def packed(rng: np.random.Generator, units: Iterable[str]) -> list[list[str]]:
     return documents
 
 
-def portraits(rng: np.random.Generator) -> Iterator[list[str]]:
+def portraits(rng: np.random.Generator) -> Iterator[str]:
     """Every subject once, table by table."""
     for name in TABLES:
-        yield from packed(
-            rng, [portrait(rng, name, subject) for subject in shuffled(rng, list(table(name)))]
-        )
+        units = [portrait(rng, name, subject) for subject in shuffled(rng, list(table(name)))]
+        yield from map("\n".join, packed(rng, units))
 
 
-def lists(rng: np.random.Generator) -> Iterator[list[str]]:
+def lists(rng: np.random.Generator) -> Iterator[str]:
     """Every fact once, relation by relation; half the documents say first what they list."""
     by_relation: dict[str, list[Fact]] = {}
     for fact in facts():
@@ -65,17 +81,16 @@ def lists(rng: np.random.Generator) -> Iterator[list[str]]:
         for document in packed(rng, [sentence(rng, fact) for fact in shuffled(rng, members)]):
             if leads and rng.random() < 0.5:
                 document.insert(0, pick(rng, leads))
-            yield document
+            yield "\n".join(document)
 
 
-def mixtures(rng: np.random.Generator) -> Iterator[list[str]]:
-    """Every fact once, all tables mixed."""
-    yield from packed(rng, [sentence(rng, fact) for fact in shuffled(rng, facts())])
+def entries(rng: np.random.Generator) -> Iterator[str]:
+    """Every fact once or twice, all tables mixed, each under a heading of its own."""
+    units = [entry(rng, fact) for fact in shuffled(rng, facts())]
+    yield from map("\n".join, packed(rng, units))
 
 
 def fact_documents(rng: np.random.Generator) -> Iterator[str]:
     """Documents without end, round after round."""
     while True:
-        documents = [*portraits(rng), *lists(rng), *mixtures(rng)]
-        for document in shuffled(rng, documents):
-            yield " ".join(document)
+        yield from shuffled(rng, [*portraits(rng), *lists(rng), *entries(rng)])

@@ -1,4 +1,7 @@
-"""Telling numbers: equations in the form "27 + 15 = 42" in changing surroundings.
+"""Telling numbers: equations such as "27 + 5 = 32" in changing surroundings.
+
+Where the second number has tens and ones, the text works in two steps, "27 + 10 = 37 and
+37 + 5 = 42": a small model learns each step from few examples, but hardly ever both in one.
 
 Pairs that are held out never occur, in no kind of sentence (see arithmetic.py).
 """
@@ -56,20 +59,19 @@ def comparison_fields(rng: np.random.Generator) -> dict[str, int]:
 
 
 def drill(rng: np.random.Generator) -> str:
-    """Bare equations, sums and differences, in one of several layouts."""
+    """Nothing but work: sums, differences, or both."""
     mix = pick(rng, ("+", "-", "+-"))
-    end = pick(rng, (". ", ", ", "\n", "; "))
     equations = []
-    for _ in range(8 + int(rng.random() * 8)):
+    for _ in range(6 + int(rng.random() * 6)):
         operation = pick(rng, mix)
         fields = equation_fields(operation, *draw_graded(rng, operation))
-        equations.append(fill(f"{{a}} {operation} {{b}} = {{c}}", **fields))
-    return end.join(equations) + ("" if end == "\n" else ".")
+        equations.append(f"{fields['work']}.")
+    return "\n".join(equations)
 
 
 def lines(rng: np.random.Generator, kind: str, count: int) -> str:
     """Several sums and differences told in the same kind of wording."""
-    return " ".join(equation(rng, pick(rng, "+-") + kind) for _ in range(count))
+    return "\n".join(equation(rng, pick(rng, "+-") + kind) for _ in range(count))
 
 
 def number_lore(rng: np.random.Generator) -> Iterator[str]:
@@ -94,7 +96,7 @@ def number_lore(rng: np.random.Generator) -> Iterator[str]:
                 b = next(neighbours)
                 fields = {"a": b - 1, "b": b, "c": b + 1}
             told.append(fill(pick(rng, wordings[kind]), **fields, **people(rng)))
-        yield " ".join(told)
+        yield "\n".join(told)
 
 
 def number_documents(rng: np.random.Generator) -> Iterator[str]:
@@ -105,12 +107,12 @@ def number_documents(rng: np.random.Generator) -> Iterator[str]:
         if chance < 0.35:
             yield drill(rng)
         elif chance < 0.5:
-            yield lines(rng, "", 6)
+            yield lines(rng, "", 5)
         elif chance < 0.75:
-            yield lines(rng, " story", 4)
+            yield lines(rng, " story", 3)
         elif chance < 0.85:
-            yield lines(rng, " steps", 4)
+            yield lines(rng, " steps", 3)
         elif chance < 0.9:
-            yield " ".join(family(rng) for _ in range(5))
+            yield "\n".join(family(rng) for _ in range(5))
         else:
             yield next(lore)

@@ -8,6 +8,8 @@ not count.  A template's fields stand in braces.  A field `word` brings three mo
 from functools import cache
 from importlib.resources import files
 
+MARKS = ("head: ", "list: ", "it: ")  # what lines with a special use begin with
+
 
 @cache
 def sections(name: str) -> dict[str, tuple[str, ...]]:
@@ -30,7 +32,7 @@ def marked(lines: tuple[str, ...], mark: str) -> list[str]:
     """The lines that begin with "mark: ", without it; for mark "" those without a mark."""
     if mark:
         return [line.removeprefix(f"{mark}: ") for line in lines if line.startswith(f"{mark}: ")]
-    return [line for line in lines if not line.startswith(("it: ", "list: "))]
+    return [line for line in lines if not line.startswith(MARKS)]
 
 
 def capital(text: str) -> str:
