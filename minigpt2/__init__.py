@@ -39,25 +39,28 @@ Chapters, in reading order; a chapter uses only those above it
     25  data/almanac/arithmetic     Arithmetic
     26  data/almanac/tell_facts     Telling facts
     27  data/almanac/tell_numbers   Telling numbers
-    28  data/almanac/tell           Telling
-    29  data/almanac/ask            Asking
-    30  data/almanac/write          Writing
-    31  inference/sampling          Sampling
-    32  inference/generate          Generation
-    33  inference/answer            Answering
-    34  training/adamw              AdamW
-    35  training/schedule           Schedule
-    36  training/loop               Loop
-    37  training/evaluation         Evaluation
-    38  training/checkpoint         Checkpoint
-    39  training/curve              Curve
-    40  training/settings           Settings
-    41  training/report             Report
-    42  training/material           Material
-    43  training/exam               Exam
-    44  training/finetune           Fine-tuning
-    45  training/pretrain           Pretraining
-    46  cli                         Command line
+    28  data/almanac/tell_words     Telling words
+    29  data/almanac/tell           Telling
+    30  data/almanac/ask            Asking
+    31  data/almanac/write          Writing
+    32  inference/sampling          Sampling
+    33  inference/cache             Key/value cache
+    34  inference/generate          Generation
+    35  inference/answer            Answering
+    36  training/adamw              AdamW
+    37  training/schedule           Schedule
+    38  training/loop               Loop
+    39  training/evaluation         Evaluation
+    40  training/checkpoint         Checkpoint
+    41  training/curve              Curve
+    42  training/settings           Settings
+    43  training/report             Report
+    44  training/material           Material
+    45  training/exam               Exam
+    46  training/finetune           Fine-tuning
+    47  training/copying            Copying
+    48  training/pretrain           Pretraining
+    49  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -9,6 +9,7 @@ from minigpt2.data.template import prompt_of
 from minigpt2.data.tokenizer import Tokenizer, open_tokenizer
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.generate import generate
+from minigpt2.inference.sampling import Sampling
 from minigpt2.model.parameters import Parameters
 from minigpt2.weights import find_model, load_parameters
 
@@ -61,8 +62,8 @@ def answer(settings: AnswerSettings) -> str:
         )
     rng = np.random.default_rng(settings.seed)
     stop = tokenizer.end_of_text
-    sampling = settings.max_new_tokens, settings.temperature, rng
-    (ids,) = generate(parameters, [prompt], stop, *sampling)
+    how = Sampling(settings.temperature)
+    (ids,) = generate(parameters, [prompt], stop, settings.max_new_tokens, how, rng)
     text = tokenizer.decode(ids)
     print(text)
     return text

@@ -1,17 +1,19 @@
 """Generation: tokens one after the other, for many prompts at once.
 
-The prompts form a forest: what all of them begin with stands there once.  A
-sequence leaves when it has produced the stop token, or when it is as long as the
-context.  Every step computes the whole forest again.
+The prompts form a forest: what all of them begin with stands there once.  After
+that each step computes one row a sequence, through the key/value cache (chapter
+33).  A sequence leaves when it has produced the stop token, or when it is as long
+as the context.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from minigpt2.data.forest import Segment, common_prefix, lay_out
-from minigpt2.inference.sampling import sample
-from minigpt2.model.gpt2 import Batch, gpt2
+from minigpt2.inference.cache import Cache
+from minigpt2.inference.sampling import GREEDY, Sampling, sample
+from minigpt2.model.gpt2 import Batch
 from minigpt2.model.parameters import Parameters
 
 AT_ONCE = 64  # sequences in one forest
@@ -25,12 +27,46 @@ def forest_of(sequences: Sequence[list[int]]) -> Batch:
     return lay_out([Segment(list(sequences[0][:shared]), [0.0] * shared, children)])
 
 
+def tokens_of(
+    parameters: Parameters,
+    prompts: Sequence[list[int]],
+    stop: int,
+    max_new: int,
+    how: Sampling = GREEDY,
+    rng: np.random.Generator | None = None,
+) -> Iterator[tuple[dict[int, int], int]]:
+    """Yield the next token of each prompt that has one, by index, and how many prompts go on."""
+    context = parameters.config.n_positions
+    shared = common_prefix(prompts)
+    room = min(context, max(map(len, prompts)) + max_new) - shared
+    cache = Cache(parameters, len(prompts), shared, room)
+    batch = forest_of(prompts)
+    h = cache.begin(prompts, batch)[batch.rows]  # (B, C)
+    live = list(range(len(prompts)))
+    sequences = [list(prompt) for prompt in prompts]
+    for made in range(1, max_new + 1):
+        logits = h @ parameters["wte.weight"].T  # (B, V)
+        tokens = sample(logits, how, rng, [sequences[i] for i in live]).tolist()
+        new = {i: token for i, token in zip(live, tokens, strict=True) if token != stop}
+        going = [b for b, i in enumerate(live) if i in new and len(sequences[i]) < context]
+        going = going if made < max_new else []
+        yield new, len(going)
+        if not going:
+            return
+        for i, token in new.items():
+            sequences[i].append(token)
+        if len(going) < len(live):
+            cache.keep(going)
+            live = [live[b] for b in going]
+        h = cache.extend(np.array([[sequences[i][-1]] for i in live]))[:, -1]  # (B, C)
+
+
 def generate(
     parameters: Parameters,
     prompts: Sequence[list[int]],
     stop: int,
     max_new: int,
-    temperature: float = 0.0,
+    how: Sampling = GREEDY,
     rng: np.random.Generator | None = None,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> list[list[int]]:
@@ -38,26 +74,16 @@ def generate(
 
     `progress` is called with the number of sequences that have just finished.
     """
-    context = parameters.config.n_positions
     results: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: prompts[i])  # alike prompts share more
     for start in range(0, len(order), AT_ONCE):
-        live = order[start : start + AT_ONCE]
-        for _ in range(max_new):
-            sequences = [prompts[i] + results[i] for i in live]
-            batch = forest_of(sequences)
-            h, _ = gpt2(parameters, batch)
-            logits = h[batch.rows] @ parameters["wte.weight"].T  # (B, V)
-            tokens = sample(logits, temperature, rng)
-            going = []
-            for i, token, sequence in zip(live, tokens.tolist(), sequences, strict=True):
-                if token != stop:
-                    results[i].append(token)
-                    if len(sequence) < context:
-                        going.append(i)
-            progress(len(live) - len(going))
-            live = going
-            if not live:
-                break
-        progress(len(live))
+        group = order[start : start + AT_ONCE]
+        going = len(group)
+        steps = tokens_of(parameters, [prompts[i] for i in group], stop, max_new, how, rng)
+        for new, left in steps:
+            for b, token in new.items():
+                results[group[b]].append(token)
+            progress(going - left)
+            going = left
+        progress(going)
     return results

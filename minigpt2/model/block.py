@@ -31,6 +31,7 @@ Cost
     keeps x, N·C, and runs the forward pass again.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,8 @@ from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from minigpt2.ops.linear import linear, linear_backward
+
+Attend = Callable[..., tuple[Array, Any]]  # attention, or what stands in for it
 
 
 class Saved(NamedTuple):
@@ -66,15 +69,18 @@ def block(
     eps: float = 1e-5,
     drop: float = 0.0,
     seed: int = 0,
+    attend: Attend = attention,
 ) -> tuple[Array, Saved]:
     """Run one block on the stream x (N, C) over the forest end (N,); returns y (N, C).
 
     p holds the block's tensors by name; `drop` is the dropout rate and `seed` fixes its masks.
+    Another `attend` than attention itself takes its place and its arguments; going backward
+    needs attention.
     """
     rng = np.random.default_rng(seed)
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (13.1)
     qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (13.1)
-    o, attn = attention(qkv, end, n_head, drop, seed)  # (N, C)  (13.1)
+    o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (13.1)
     a, attn_proj = linear(o, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (N, C)  (13.1)
     a, attn_drop = dropout(a, drop, rng)  # (N, C)  (13.1)
     r = x + a  # (N, C)  (13.1)

@@ -31,13 +31,15 @@ Cost
     attention's, and keeps only the x of each block (chapter 13).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigpt2.backend import Array
-from minigpt2.model.block import add_gradients, block, block_backward
+from minigpt2.model.block import Attend, add_gradients, block, block_backward
 from minigpt2.model.parameters import Parameters
+from minigpt2.ops.attention import attention
 from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_backward
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.embedding import embedding, embedding_backward
@@ -71,10 +73,12 @@ def gpt2(
     drop: float = 0.0,
     rng: np.random.Generator | None = None,
     recompute: bool = False,
+    attend: Callable[[int], Attend] = lambda layer: attention,
 ) -> tuple[Array, Saved]:
     """Return the hidden rows h (N, C) of a batch; h @ wte.T are the logits.
 
-    `rng` draws the dropout masks' seeds and is needed where drop > 0.
+    `rng` draws the dropout masks' seeds and is needed where drop > 0.  `attend` says what
+    a layer takes for attention.
     """
     config, p = parameters.config, parameters
     if drop and rng is None:
@@ -86,7 +90,7 @@ def gpt2(
     for layer in range(config.n_layer):
         seed = int(rng.integers(2**63)) if drop else 0
         how = (config.n_head, config.layer_norm_epsilon, drop, seed)
-        arguments = (x, batch.end, p.block(layer), *how)
+        arguments = (x, batch.end, p.block(layer), *how, attend(layer))
         x, saved = block(*arguments)  # (N, C)  (14.2)
         blocks.append(arguments if recompute else saved)
         del saved

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minigpt2.data import almanac
-from minigpt2.data.almanac import arithmetic, ask, tables, tell, tell_facts, wordings
+from minigpt2.data.almanac import arithmetic, ask, tables, tell, tell_facts, tell_words, wordings
 
 EQUATION = re.compile(r"(\d+) ([-+x]) (\d+) = (\d+)")
 RESULT = {**arithmetic.RESULT, "x": lambda a, b: a * b}
@@ -129,9 +129,37 @@ def test_documents_are_short_and_ascii(text):
     assert all(document.isascii() for document in text)
 
 
-def test_half_of_the_text_is_arithmetic(text):
-    arithmetic_size = sum(tell.size(document) for document in text if " = " in document)
-    assert 0.45 < arithmetic_size / sum(map(tell.size, text)) < 0.55
+def kind_of(document):
+    """Which of the three streams a document comes from."""
+    first = document.split("\n")[0]
+    lists = wordings.sections("tell_words")["twice"]
+    patterns = [re.escape(w).replace(r"\{words\}", "(?P<w>.+)", 1) for w in lists]
+    patterns = [p.replace(r"\{words\}", "(?P=w)") for p in patterns]
+    if any(re.fullmatch(pattern, first) for pattern in patterns):
+        return "words"
+    return "numbers" if " = " in document else "facts"
+
+
+def test_seven_parts_are_facts_seven_numbers_and_two_words(text):
+    sizes = Counter()
+    for document in text:
+        sizes[kind_of(document)] += tell.size(document) / sum(map(tell.size, text))
+    assert sizes["facts"] == pytest.approx(7 / 16, abs=0.02)
+    assert sizes["numbers"] == pytest.approx(7 / 16, abs=0.02)
+    assert sizes["words"] == pytest.approx(2 / 16, abs=0.01)
+
+
+def test_a_list_of_words_is_told_twice_and_holds_no_pair_that_is_kept_apart():
+    rng = np.random.default_rng(0)
+    lengths = set()
+    for _ in range(3000):
+        told = tell_words.word_list(rng)
+        lengths.add(len(told))
+        assert all(word.isdigit() or word in tell_words.words() for word in told)
+        numbers = [int(word) for word in told if word.isdigit()]
+        assert not any(itertools.starmap(arithmetic.kept_apart, itertools.combinations(numbers, 2)))
+    assert lengths == {2, 3, 4, 5, 6, 7}
+    assert all(kind_of(tell_words.twice(rng)) == "words" for _ in range(200))
 
 
 def test_every_fact_is_told_equally_often(monkeypatch):
@@ -266,7 +294,7 @@ def test_answers_are_longer_than_questions_and_arithmetic_is_nearly_half(asked):
 
 def test_the_same_seed_gives_the_same_text_on_every_machine(asked):
     assert told(50) == told(50) != told(50, seed=1)
-    assert digest(told(50)) == "edfed277a6ff72b6"
+    assert digest(told(50)) == "bf7d9ecdfb581420"
     assert digest(asked) == "aaf88e96d951cd12"
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from minigpt2.inference import generate as module
 from minigpt2.inference.generate import forest_of, generate
+from minigpt2.inference.sampling import Sampling
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import Batch, gpt2
 from minigpt2.model.parameters import Parameters
@@ -120,7 +121,9 @@ def test_sequences_that_share_nothing_stand_side_by_side():
 
 
 def test_a_temperature_draws_from_the_model():
-    firsts = generate(PARAMETERS, [[3, 1, 4]] * 2000, -1, 1, 1.0, np.random.default_rng(0))
+    firsts = generate(
+        PARAMETERS, [[3, 1, 4]] * 2000, -1, 1, Sampling(1.0), np.random.default_rng(0)
+    )
     drawn = np.bincount([tokens[0] for tokens in firsts], minlength=23)
     logits = logits_after([3, 1, 4])
     p = np.exp(logits - logits.max())
@@ -131,6 +134,7 @@ def test_a_temperature_draws_from_the_model():
 
 def test_the_seed_fixes_what_is_drawn():
     one, same, other = (
-        generate(PARAMETERS, PROMPTS, -1, 5, 1.5, np.random.default_rng(s)) for s in (0, 0, 1)
+        generate(PARAMETERS, PROMPTS, -1, 5, Sampling(1.5), np.random.default_rng(s))
+        for s in (0, 0, 1)
     )
     assert one == same != other

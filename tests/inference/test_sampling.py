@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigpt2.inference.sampling import sample
+from minigpt2.errors import UserError
+from minigpt2.inference.sampling import Sampling, sample
 
 LOGITS = np.array([0.3, -1.0, 2.0, 1.1, 0.0, 1.9, -0.4])
 P = np.exp(LOGITS) / np.exp(LOGITS).sum()
@@ -21,7 +22,7 @@ def chi_square(drawn, p):
 
 def draws(temperature, seed=0, logits=LOGITS, count=DRAWS):
     """Tokens drawn from many equal rows."""
-    return sample(np.tile(logits, (count, 1)), temperature, np.random.default_rng(seed))
+    return sample(np.tile(logits, (count, 1)), Sampling(temperature), np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -50,13 +51,15 @@ def test_a_temperature_close_to_0_is_greedy(temperature, dtype):
 
 def test_temperature_0_takes_the_likeliest_and_draws_nothing():
     logits = np.random.default_rng(0).standard_normal((50, 9))
-    np.testing.assert_array_equal(sample(logits, 0, None), logits.argmax(1))
-    assert sample(np.array([[1.0, 3.0, 3.0]]), 0.0, None).tolist() == [1]
+    np.testing.assert_array_equal(sample(logits), logits.argmax(1))
+    assert sample(np.array([[1.0, 3.0, 3.0]])).tolist() == [1]
 
 
 def test_rows_are_drawn_apart():
     logits = np.eye(9) * 100
-    np.testing.assert_array_equal(sample(logits, 1.0, np.random.default_rng(0)), np.arange(9))
+    np.testing.assert_array_equal(
+        sample(logits, Sampling(1.0), np.random.default_rng(0)), np.arange(9)
+    )
     drawn = draws(1.0).reshape(2, -1)
     together = (drawn[0] == drawn[1]).mean()  # of independent rows, Σ p²
     assert abs(together - (P**2).sum()) < 5 * 0.5 / np.sqrt(drawn.shape[1])
@@ -83,19 +86,90 @@ class Fixed:
 def test_the_cumulative_sum_is_inverted(u, token):
     with np.errstate(divide="ignore"):
         logits = np.log(np.array([[0.0, 0.2, 0.0, 0.5, 0.3]]))
-    assert sample(logits, 1.0, Fixed(u)).tolist() == [token]
+    assert sample(logits, Sampling(1.0), Fixed(u)).tolist() == [token]
 
 
 @given(st.integers(0, 999), st.floats(0.01, 100))
 def test_a_token_is_always_one_of_the_vocabulary(seed, temperature):
     rng = np.random.default_rng(seed)
     logits = rng.standard_normal((20, 50)).astype(np.float32) * 30
-    drawn = sample(logits, temperature, rng)
+    drawn = sample(logits, Sampling(temperature), rng)
     assert drawn.shape == (20,) and (drawn >= 0).all() and (drawn < 50).all()
     for u in (0.0, 1 - 2**-53):
-        assert (sample(logits, temperature, Fixed(u)) < 50).all()
+        assert (sample(logits, Sampling(temperature), Fixed(u)) < 50).all()
 
 
 def test_drawing_without_random_numbers_is_refused():
     with pytest.raises(ValueError, match="rng"):
-        sample(LOGITS[None], 1.0, None)
+        sample(LOGITS[None], Sampling(1.0))
+
+
+def allowed(how, logits=LOGITS, seen=()):
+    """Which tokens are ever drawn."""
+    rng = np.random.default_rng(0)
+    rows = np.tile(logits, (3000, 1))
+    return set(sample(rows, how, rng, [seen] * 3000).tolist())
+
+
+def test_top_k_keeps_the_k_likeliest():
+    assert allowed(Sampling(1.0, top_k=3)) == {2, 5, 3}
+    assert allowed(Sampling(50.0, top_k=1)) == {2}
+    everything = set(range(7))
+    assert allowed(Sampling(50.0)) == allowed(Sampling(50.0, top_k=7)) == everything
+    assert allowed(Sampling(50.0, top_k=99)) == everything
+
+
+@pytest.mark.parametrize("least", [0.05, 0.35, 0.5, 0.69, 0.9, 0.97, 1.0])
+def test_top_p_keeps_the_fewest_likeliest_that_have_so_much_together(least):
+    order = np.argsort(-P)
+    fewest = next(k for k in range(1, 8) if least == 1.0 or P[order[:k]].sum() >= least)
+    fewest = 7 if least == 1.0 else fewest
+    how = Sampling(1.0, top_p=least)
+    assert allowed(how) == set(order[:fewest].tolist())
+    kept = np.where(np.isin(np.arange(7), order[:fewest]), P, 0)
+    drawn = sample(np.tile(LOGITS, (DRAWS, 1)), how, np.random.default_rng(1))
+    found = np.bincount(drawn, minlength=7) / DRAWS
+    np.testing.assert_allclose(found, kept / kept.sum(), atol=5 * 0.5 / np.sqrt(DRAWS))
+
+
+def test_top_p_is_measured_after_the_temperature():
+    cold = np.exp(LOGITS / 0.2)
+    assert (cold / cold.sum())[[2, 5]].sum() > 0.98
+    assert allowed(Sampling(0.2, top_p=0.95)) == {2, 5}
+
+
+def test_a_repetition_penalty_makes_seen_tokens_less_likely_whatever_their_sign():
+    row = np.array([[2.0, 1.5, -1.0, -1.1]])
+    assert sample(row, Sampling(repetition_penalty=1.5), None, [[0, 0]]).tolist() == [1]
+    negative = row[:, 2:]
+    assert sample(negative, Sampling(repetition_penalty=1.5), None, [[0]]).tolist() == [1]
+    assert row.tolist() == [[2.0, 1.5, -1.0, -1.1]]
+    assert sample(row, Sampling(repetition_penalty=1.5), None, [[]]).tolist() == [0]
+
+
+def test_a_penalty_divides_what_is_positive_and_multiplies_what_is_not():
+    rng = np.random.default_rng(0)
+    drawn = sample(
+        np.tile(LOGITS, (DRAWS, 1)), Sampling(1.0, repetition_penalty=2.0), rng, [[1, 2]] * DRAWS
+    )
+    changed = LOGITS.copy()
+    changed[1], changed[2] = LOGITS[1] * 2, LOGITS[2] / 2
+    p = np.exp(changed) / np.exp(changed).sum()
+    assert chi_square(drawn, p) < BOUND
+    assert chi_square(drawn, P) > 10 * BOUND
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": -1.0}, "temperature must be at least 0"),
+        ({"temperature": float("nan")}, "temperature must be at least 0"),
+        ({"top_k": -1}, "top_k must be at least 0"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"top_p": 1.5}, "top_p must be at most 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        Sampling(**values)

@@ -9,7 +9,7 @@ import pytest
 from minigpt2.data.almanac import documents
 from minigpt2.model.config import TINY, GPT2Config
 from minigpt2.training import pretrain as chapter
-from minigpt2.training.pretrain import PretrainSettings, as_root, pieces, sinusoids, text_windows
+from minigpt2.training.pretrain import PretrainSettings, as_root, pieces, text_windows
 from minigpt2.weights import shipped
 
 STORY = "Zinc\nZinc is a metal. Its symbol is Zn.\nTom had 9 eggs. He ate 5.\n8 + 9 = 17.\nThe end."
@@ -53,18 +53,6 @@ def test_pieces_are_short_at_first_and_whole_documents_at_last():
     assert lengths == sorted(lengths)
     assert set(lengths[:350]) == {chapter.SHORT}
     assert set(lengths[550:]) == {256}
-
-
-def test_positions_start_as_waves_that_a_rotation_shifts():
-    table = sinusoids(64, 12)
-    assert np.mean(table**2) == pytest.approx(1)
-    sines, cosines = table[:, :6], table[:, 6:]
-    rates = 1e4 ** (-np.arange(6) / 6)
-    turn_cos, turn_sin = np.cos(5 * rates), np.sin(5 * rates)
-    np.testing.assert_allclose(sines[5:], (sines * turn_cos + cosines * turn_sin)[:-5], atol=1e-12)
-    np.testing.assert_allclose(
-        cosines[5:], (cosines * turn_cos - sines * turn_sin)[:-5], atol=1e-12
-    )
 
 
 def test_a_short_pretraining_leaves_a_model_that_opens(tmp_path, tokenizer, monkeypatch):

@@ -9,8 +9,9 @@ there it has not learnt from an answer.
     held_out_arithmetic   sums and differences that were never told and never trained
                           (`is_unseen(operation, a, b)`)
 
-A fact is one value of one subject, such as (countries, France, capital, Paris).  About half of
-the text tells facts, each equally often; the other half tells arithmetic with numbers below 100.
+A fact is one value of one subject, such as (countries, France, capital, Paris).  Of sixteen
+parts of the text seven tell facts, each equally often; seven tell arithmetic with numbers below
+100; two are lists of words told twice.
 
     table          subjects   facts   subjects held out
     countries            83     231                  10
@@ -34,7 +35,8 @@ the text tells facts, each equally often; the other half tells arithmetic with n
     held_out_arithmetic  150 questions
 
 Read on in the order in which the text is made: tables (facts), wordings (templates), chance
-(seeded choice), arithmetic (which pairs are unseen), tell_facts, tell_numbers, tell, ask.
+(seeded choice), arithmetic (which pairs are unseen), tell_facts, tell_numbers, tell_words, tell,
+ask.
 """
 
 from minigpt2.data.almanac.arithmetic import is_unseen

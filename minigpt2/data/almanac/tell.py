@@ -1,6 +1,6 @@
-"""Telling: documents about facts and documents about numbers, in equal parts.
+"""Telling: documents about facts, about numbers, and about words that are told twice.
 
-Equal parts by size, where a word, a digit and a mark count one each: about what a small
+Parts are by size, where a word, a digit and a mark count one each: about what a small
 byte-pair vocabulary makes of them.
 """
 
@@ -11,8 +11,10 @@ import numpy as np
 
 from minigpt2.data.almanac.tell_facts import fact_documents
 from minigpt2.data.almanac.tell_numbers import number_documents
+from minigpt2.data.almanac.tell_words import word_documents
 
 PIECE = re.compile(r"[A-Za-z]+|[0-9]|[^A-Za-z0-9\s]")
+SHARES = (7, 7, 2)  # of facts, numbers and words in 16 parts of text
 
 
 def size(text: str) -> int:
@@ -22,10 +24,10 @@ def size(text: str) -> int:
 
 def documents(rng: np.random.Generator) -> Iterator[str]:
     """Documents without end; the same generator state gives the same text."""
-    streams = (fact_documents(rng), number_documents(rng))
-    told = [0, 0]
+    streams = (fact_documents(rng), number_documents(rng), word_documents(rng))
+    told = [0.0] * len(streams)
     while True:
-        behind = int(told[1] < told[0])
+        behind = told.index(min(told))
         document = next(streams[behind])
-        told[behind] += size(document)
+        told[behind] += size(document) / SHARES[behind]
         yield document

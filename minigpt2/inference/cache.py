@@ -1,0 +1,145 @@
+"""Key/value cache: what earlier tokens said is kept, so a new token costs one row.
+
+Why
+    No row sees a later one (8.1), so the keys and values of a row are final once
+    they are computed.  Whoever keeps them need not compute old rows again when a
+    sequence grows: instead of all rows for every token, one row for every token.
+
+Definition
+    B sequences that begin alike share a trunk of P rows, the root of their
+    forest; behind it each has a branch of its own.  The keys and values of both
+    stand in arrays made once, with room for all rows that may come: the trunk's
+    once, the branches' side by side.
+    Row i of branch b sees the trunk and its own branch up to itself:
+    visible in branch b  ⟺  j ≤ i                                  (33.1)
+
+One softmax over two places
+    (8.3) and (8.4) over the trunk's keys and the branch's together: with the
+    scores s of (8.2) and m the largest of both,
+    m  = max( maxⱼ sᵢⱼ of the trunk, maxⱼ sᵢⱼ of the branch )      (33.2)
+    eᵢⱼ = exp(sᵢⱼ − m)                                             (33.3)
+    oᵢ = (Σ eᵢⱼ vⱼ over the trunk + Σ eᵢⱼ vⱼ over the branch) / (both Σ eᵢⱼ)   (33.4)
+    exp(−m) cancels, as in (8.10): the result is that of (8.4) for any m, and with
+    this m no exponential overflows.
+
+Read it
+    A sequence that grows through the cache gives the same numbers, to rounding,
+    as the whole of it computed again.
+
+Cost
+    2·(12·L·C² + V·C) operations for a new row, where V·C is the projection to
+    logits, and 4·L·C for each row that it sees.  One sequence reads every weight once
+    for each token, 4·P bytes for P parameters in float32: memory sets the speed, not arithmetic.
+    Keeps 2·L·C numbers a row.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from minigpt2.backend import Array, array_module
+from minigpt2.model.gpt2 import Batch, gpt2
+from minigpt2.model.parameters import Parameters
+from minigpt2.ops.attention import attention, split_heads
+
+
+class Cache:
+    """Keys and values of sequences that share a trunk: arrays made once, filled row by row."""
+
+    def __init__(self, parameters: Parameters, sequences: int, trunk: int, room: int):
+        config = parameters.config
+        xp = array_module(parameters.flat)
+        head, dtype = config.n_embd // config.n_head, parameters.flat.dtype
+        layers = config.n_layer
+        self.parameters = parameters
+        self.trunk = xp.empty((layers, 2, config.n_head, trunk, head), dtype)  # (L, 2, H, P, D)
+        shape = (layers, 2, sequences, config.n_head, room, head)
+        self.branches = xp.zeros(shape, dtype)  # (L, 2, B, H, T, D), finite where unseen
+        self.lengths = np.zeros(sequences, np.int64)  # (B,) rows of each branch
+
+    @property
+    def room(self) -> int:
+        """How many rows the longest branch can still take."""
+        return self.branches.shape[4] - int(self.lengths.max(initial=0))
+
+    def keep(self, chosen: Sequence[int]) -> None:
+        """Drop all branches but the chosen ones."""
+        self.branches = self.branches[:, :, chosen]
+        self.lengths = self.lengths[chosen]
+
+    def begin(self, prompts: Sequence[Sequence[int]], batch: Batch) -> Array:
+        """Fill the empty cache from a forest of prompts below one root; return h (N, C).
+
+        The root has the trunk's rows; the rest of each prompt is one segment, in order.
+        """
+        p = self.trunk.shape[3]
+        self.lengths[:] = [len(prompt) - p for prompt in prompts]
+        stops = p + np.cumsum(self.lengths)
+
+        def through(layer: int) -> Any:
+            def attend(qkv: Array, end: Array, n_head: int, *how: Any) -> tuple[Array, Any]:
+                kv = split_heads(qkv, 3, n_head)[1:]  # (2, H, N, D)
+                self.trunk[layer] = kv[:, :, :p]
+                for b, (stop, n) in enumerate(zip(stops, self.lengths, strict=True)):
+                    self.branches[layer, :, b, :, :n] = kv[:, :, stop - n : stop]
+                return attention(qkv, end, n_head, *how)
+
+            return attend
+
+        return self.run(batch, through)
+
+    def extend(self, ids: Array) -> Array:
+        """Let every branch grow by the tokens ids (B, n); return their rows h (B, n, C)."""
+        b, n = ids.shape
+        if n > self.room:
+            raise ValueError(f"{n} more rows do not fit: there is room for {self.room}")
+        positions = (self.trunk.shape[3] + self.lengths[:, None] + np.arange(n)).ravel()
+        nothing = np.empty(0, np.int64)
+        batch = Batch(ids.ravel(), positions, nothing, nothing, nothing, nothing)
+        h = self.run(batch, self.grown)
+        self.lengths += n
+        return h.reshape(b, n, -1)
+
+    def run(self, batch: Batch, through: Any) -> Array:
+        """Run the model on a batch with another attention in each layer; return h (N, C)."""
+        return gpt2(self.parameters, batch, recompute=True, attend=through)[0]
+
+    def grown(self, layer: int) -> Any:
+        """Return the attention of new rows, n a branch, over all that the cache holds."""
+        trunk, branches, lengths = self.trunk[layer], self.branches[layer], self.lengths
+
+        def attend(qkv: Array, end: Array, n_head: int, *how: Any) -> tuple[Array, None]:
+            xp = array_module(qkv)
+            b = len(lengths)
+            n, features = len(qkv) // b, qkv.shape[1] // 3
+            heads = qkv.reshape(b, n, 3, n_head, features // n_head).transpose(2, 0, 3, 1, 4)
+            q = heads[0] / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
+            new = lengths[:, None] + np.arange(n)  # (B, n) the new rows' places in their branches
+            branches[:, np.arange(b)[:, None], :, new] = heads[1:].transpose(1, 3, 0, 2, 4)
+            k, v = branches[..., : new.max() + 1, :]  # (B, H, S, D)
+            s_branch = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
+            if b > 1 or n > 1:
+                visible = np.arange(k.shape[2]) <= new[:, None, :, None]  # (B, 1, n, S)  (33.1)
+                s_branch = xp.where(xp.asarray(visible), s_branch, -xp.inf)
+            q_all = q.transpose(1, 0, 2, 3).reshape(n_head, b * n, -1)  # (H, B*n, D)
+            s_trunk = q_all @ trunk[0].transpose(0, 2, 1)  # (H, B*n, P)  (8.2)
+            return merge(s_trunk, trunk[1], s_branch, v), None
+
+        return attend
+
+
+def merge(s_trunk: Array, v_trunk: Array, s_branch: Array, v_branch: Array) -> Array:
+    """Return o (B·n, C): one softmax over scores of the trunk and of the branches."""
+    xp = array_module(s_trunk)
+    b, n_head, n, _ = s_branch.shape
+    m = s_branch.max(-1, keepdims=True).transpose(1, 0, 2, 3).reshape(n_head, b * n, 1)
+    if s_trunk.shape[-1]:
+        m = xp.maximum(m, s_trunk.max(-1, keepdims=True))  # (H, B*n, 1)  (33.2)
+    e = xp.exp(s_trunk - m)  # (H, B*n, P)  (33.3)
+    a, total = e @ v_trunk, e.sum(-1, keepdims=True)  # (H, B*n, D), (H, B*n, 1)
+    e = xp.exp(s_branch - m.reshape(n_head, b, n, 1).transpose(1, 0, 2, 3))  # (33.3)
+    own = (e @ v_branch).transpose(1, 0, 2, 3).reshape(a.shape)
+    total += e.sum(-1).transpose(1, 0, 2).reshape(total.shape)
+    return ((a + own) / total).transpose(1, 0, 2).reshape(b * n, -1)  # (33.4)
