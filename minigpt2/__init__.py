@@ -26,41 +26,42 @@ Chapters, in reading order; a chapter uses only those above it
     12  model/parameters            Parameters
     13  model/block                 Block
     14  model/gpt2                  GPT-2
-    15  weights                     Weights
-    16  data/records                Records
-    17  data/template               Template
-    18  data/tokenizer              Tokenizer
-    19  data/forest                 Token forest
-    20  data/batches                Batches
-    21  data/bpe                    BPE
-    22  data/almanac/tables         Tables
-    23  data/almanac/wordings       Wordings
-    24  data/almanac/chance         Chance
-    25  data/almanac/arithmetic     Arithmetic
-    26  data/almanac/tell_facts     Telling facts
-    27  data/almanac/tell_numbers   Telling numbers
-    28  data/almanac/tell_words     Telling words
-    29  data/almanac/tell           Telling
-    30  data/almanac/ask            Asking
-    31  data/almanac/write          Writing
-    32  inference/sampling          Sampling
-    33  inference/cache             Key/value cache
-    34  inference/generate          Generation
-    35  inference/answer            Answering
-    36  training/adamw              AdamW
-    37  training/schedule           Schedule
-    38  training/loop               Loop
-    39  training/evaluation         Evaluation
-    40  training/checkpoint         Checkpoint
-    41  training/curve              Curve
-    42  training/settings           Settings
-    43  training/report             Report
-    44  training/material           Material
-    45  training/exam               Exam
-    46  training/finetune           Fine-tuning
-    47  training/copying            Copying
-    48  training/pretrain           Pretraining
-    49  cli                         Command line
+    15  tensors                     Stored tensors
+    16  weights                     Weights
+    17  data/records                Records
+    18  data/template               Template
+    19  data/tokenizer              Tokenizer
+    20  data/forest                 Token forest
+    21  data/batches                Batches
+    22  data/bpe                    BPE
+    23  data/almanac/tables         Tables
+    24  data/almanac/wordings       Wordings
+    25  data/almanac/chance         Chance
+    26  data/almanac/arithmetic     Arithmetic
+    27  data/almanac/tell_facts     Telling facts
+    28  data/almanac/tell_numbers   Telling numbers
+    29  data/almanac/tell_words     Telling words
+    30  data/almanac/tell           Telling
+    31  data/almanac/ask            Asking
+    32  data/almanac/write          Writing
+    33  inference/sampling          Sampling
+    34  inference/cache             Key/value cache
+    35  inference/generate          Generation
+    36  inference/answer            Answering
+    37  training/adamw              AdamW
+    38  training/schedule           Schedule
+    39  training/loop               Loop
+    40  training/evaluation         Evaluation
+    41  training/checkpoint         Checkpoint
+    42  training/curve              Curve
+    43  training/settings           Settings
+    44  training/report             Report
+    45  training/material           Material
+    46  training/exam               Exam
+    47  training/finetune           Fine-tuning
+    48  training/copying            Copying
+    49  training/pretrain           Pretraining
+    50  cli                         Command line
 """
 
 __version__ = "0.1.0"

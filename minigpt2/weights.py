@@ -2,13 +2,14 @@
 
 Files
     config.json          the shape (chapter 11)
-    model.safetensors    each tensor under its official name (chapter 12)
-    vocab.json, merges.txt   the tokenizer (chapter 18)
+    model.safetensors    each tensor under its official name (chapters 12 and 15)
+    vocab.json, merges.txt   the tokenizer (chapter 19)
 
 The official tensors are [in, out], as chapter 2 wants them.  Their names may
 carry a `transformer.` prefix.  Besides the parameters a file may hold
-`h.*.attn.bias` and `h.*.attn.masked_bias`, which are masks, and `lm_head.weight`,
-which is wte again; these are passed over.
+`h.*.attn.bias` and `h.*.attn.masked_bias`, which are masks and passed over, and
+`lm_head.weight`, which must be wte again.  A single .safetensors file is a model, too: its
+tensors tell its shape, but for the number of heads.
 
 A folder is written beside its place and renamed into it, so a reader sees all of
 it or nothing.
@@ -22,15 +23,23 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, tensor_shapes
+from minigpt2.tensors import (
+    TENSORS,
+    Stored,
+    is_same,
+    open_folder,
+    open_tensors,
+    read_into,
+    write_tensors,
+)
 
-TENSORS = "model.safetensors"
+HEAD = "lm_head.weight"
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
+OFFICIAL_HEAD = 64  # features of a head in all official sizes
 HERE = Path(__file__).parent
 
 
@@ -41,9 +50,11 @@ def shipped(name: str) -> Path:
 
 
 def find_model(model: str) -> Path:
-    """Return the folder of a model: a path, a run's folder, or a name under weights/."""
+    """Return where a model is: a folder, a run's folder, a file, or a name under weights/."""
     named = [Path("weights") / model, shipped(f"weights/{model}")]
     candidates = [Path(model), Path(model) / "checkpoint", *named]
+    if model.endswith(".safetensors") and Path(model).is_file():
+        return Path(model)
     for folder in candidates:
         if (folder / "config.json").is_file():
             return folder
@@ -61,56 +72,69 @@ def find_model(model: str) -> Path:
     )
 
 
-def load_parameters(folder: Path, dtype: type = np.float32) -> Parameters:
-    """Load the parameters of a folder into one flat array; raises UserError for bad files."""
-    config = GPT2Config.load(folder / "config.json")
+def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
+    """Load a folder, or a single .safetensors file, into one flat array.
+
+    Raises UserError for files that are damaged or do not describe a GPT-2.
+    """
+    stored = open_tensors(path) if path.is_file() else open_folder(path)
+    stored = {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
+    folder = path.parent if path.is_file() else path
+    if path.is_file() and not (folder / "config.json").is_file():
+        config = shape_of(path, stored)
+    else:
+        config = GPT2Config.load(folder / "config.json")
+    check_names(path, stored, config)
     parameters = Parameters(config, np.empty(config.n_parameters, dtype))
-    path = folder / TENSORS
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="numpy") as tensors:
-            stored = {name.removeprefix("transformer."): name for name in tensors.keys()}
-            check_names(path, stored, config)
-            for name, view in parameters.views.items():
-                tensor = tensors.get_tensor(stored[name])
-                if tensor.shape != view.shape:
-                    raise UserError(
-                        f"{path}: {name} has shape {tensor.shape}, "
-                        f"config.json asks for {view.shape}"
-                    )
-                if tensor.dtype.kind != "f":
-                    raise UserError(f"{path}: {name} holds {tensor.dtype}, not floating point")
-                view[...] = tensor
-    except (SafetensorError, OSError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read as safetensors: {error}") from None
-    if not np.isfinite(parameters.flat).all():
-        bad = next(name for name, view in parameters.views.items() if not np.isfinite(view).all())
-        raise UserError(f"{path}: {bad} holds numbers that are not finite")
+    for name, view in parameters.views.items():
+        read_into(name, stored[name], view)
+    if HEAD in stored and not is_same(HEAD, stored[HEAD], parameters["wte.weight"]):
+        raise UserError(
+            f"{stored[HEAD].path}: {HEAD} differs from wte.weight; in a GPT-2 they are one tensor"
+        )
     return parameters
 
 
-def check_names(path: Path, stored: dict[str, str], config: GPT2Config) -> None:
+def shape_of(path: Path, stored: dict[str, Stored]) -> GPT2Config:
+    """Return the configuration that a file's tensors have; heads have 64 features, as all official.
+
+    Raises UserError if the tensors are not those of a GPT-2.
+    """
+    try:
+        (vocabulary, features), (positions, _) = (
+            stored[f"{table}.weight"].shape for table in ("wte", "wpe")
+        )
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{path} does not hold a GPT-2: it has no tables wte.weight and wpe.weight"
+        ) from None
+    if features % OFFICIAL_HEAD:
+        raise UserError(
+            f"{path} has {features} features, not a multiple of {OFFICIAL_HEAD}, so the number of "
+            "heads cannot be told: put the model's config.json beside it"
+        )
+    layers = len({name.split(".")[1] for name in stored if name.startswith("h.")})
+    return GPT2Config(vocabulary, positions, features, layers, features // OFFICIAL_HEAD)
+
+
+def check_names(path: Path, stored: dict[str, Stored], config: GPT2Config) -> None:
     """Raise UserError unless the stored names are those of the parameters."""
     wanted = tensor_shapes(config)
+    file = path if path.is_file() else path / TENSORS
     for name in wanted:
         if name not in stored:
-            raise UserError(f"{path} has no tensor {name}, which a model of this shape needs")
+            raise UserError(f"{file} has no tensor {name}, which a model of this shape needs")
     for name in stored:
         if name not in wanted and not NOT_PARAMETERS.fullmatch(name):
             raise UserError(
-                f"{path} has a tensor {name}, which a model of this shape has no use for"
+                f"{file} has a tensor {name}, which a model of this shape has no use for"
             )
 
 
 def save_parameters(parameters: Parameters, folder: Path, dtype: type = np.float32) -> None:
     """Write config.json and model.safetensors into a folder that exists."""
     parameters.config.save(folder / "config.json")
-    tensors = {name: view.astype(dtype) for name, view in parameters.views.items()}
-    try:
-        save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise UserError(f"{folder / TENSORS} cannot be written: {error}") from None
+    write_tensors(folder / TENSORS, parameters.views, dtype)
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -27,7 +27,9 @@ FOLDERS = (
     "ops",
     "errors",
     "model",
+    "tensors",
     "weights",
+    "download",
     "data",
     "inference",
     "training",
@@ -449,7 +451,16 @@ def watch_case(case, sizes, module, text):
 # (e) The engine is NumPy alone, and nothing unpickles.
 
 FORBIDDEN = {"torch", "transformers", "jax", "pickle"}
-ENGINE = ("backend", "ops/", "errors", "model/", "weights", "training/adamw", "training/schedule")
+ENGINE = (
+    "backend",
+    "ops/",
+    "errors",
+    "model/",
+    "tensors",
+    "weights",
+    "training/adamw",
+    "training/schedule",
+)
 LIBRARIES = {PACKAGE, "numpy", "safetensors", "tiktoken"} | set(sys.stdlib_module_names)
 
 

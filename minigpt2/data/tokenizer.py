@@ -15,7 +15,8 @@ characters is text: it never becomes the token.
 """
 
 import json
-from collections.abc import Iterable
+from codecs import getincrementaldecoder
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,10 +89,22 @@ class Tokenizer:
         """Return the text of ids; bytes that are not UTF-8 become U+FFFD."""
         return self.encoding.decode(list(ids))
 
+    def decoded(self, ids: Iterable[int]) -> Iterator[str]:
+        """Yield text as ids come; bytes of a character that is not complete yet are held back."""
+        decoder = getincrementaldecoder("utf-8")("replace")
+        for i in ids:
+            yield decoder.decode(self.encoding.decode_single_token_bytes(i))
+        yield decoder.decode(b"", final=True)
+
     def save(self, folder: Path) -> None:
         """Write vocab.json and merges.txt."""
         for name, contents in self.files.items():
             (folder / name).write_bytes(contents)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds any part of a tokenizer."""
+    return any((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:

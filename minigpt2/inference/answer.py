@@ -1,15 +1,17 @@
 """Answering: one question to a tuned model, from the command line."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from minigpt2.data.records import Record
 from minigpt2.data.template import prompt_of
-from minigpt2.data.tokenizer import Tokenizer, open_tokenizer
+from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, has_tokenizer, open_tokenizer
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.generate import generate
 from minigpt2.inference.sampling import Sampling
+from minigpt2.model.config import OFFICIAL
 from minigpt2.model.parameters import Parameters
 from minigpt2.weights import find_model, load_parameters
 
@@ -44,11 +46,19 @@ class AnswerSettings:
 def open_model(model: str) -> tuple[Parameters, Tokenizer]:
     """Return a model's parameters and tokenizer; raises UserError if they do not go together."""
     folder = find_model(model)
-    parameters, tokenizer = load_parameters(folder), open_tokenizer(folder)
+    parameters = load_parameters(folder)
+    tokenizer = tokenizer_of(folder, parameters.config.vocab_size)
     has, needs = tokenizer.n_vocab, parameters.config.vocab_size
     if has != needs:
         raise UserError(f"{folder}: the tokenizer has {has} ids, the model {needs}")
     return parameters, tokenizer
+
+
+def tokenizer_of(path: Path, n_vocab: int) -> Tokenizer:
+    """Return the tokenizer beside a model's weights, or GPT-2's own where none is and it fits."""
+    folder = path if path.is_dir() else path.parent
+    official = n_vocab == OFFICIAL["gpt2"].vocab_size
+    return gpt2_tokenizer() if official and not has_tokenizer(folder) else open_tokenizer(folder)
 
 
 def answer(settings: AnswerSettings) -> str:
