@@ -49,7 +49,10 @@ bench: $(VENV)/dev ## time the parts of a step, with the roof of the machine bes
 pretrain: $(VENV)/dev ## make the small base again from its seed (about half an hour on two cores)
 	@$(BIN)/minigpt2 pretrain
 
+weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
+	@$(BIN)/minigpt2 download $(or $(MODEL),gpt2)
+
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check gradcheck bench pretrain clean
+.PHONY: help train prove-train test check gradcheck bench pretrain weights clean

@@ -28,40 +28,43 @@ Chapters, in reading order; a chapter uses only those above it
     14  model/gpt2                  GPT-2
     15  tensors                     Stored tensors
     16  weights                     Weights
-    17  data/records                Records
-    18  data/template               Template
-    19  data/tokenizer              Tokenizer
-    20  data/forest                 Token forest
-    21  data/batches                Batches
-    22  data/bpe                    BPE
-    23  data/almanac/tables         Tables
-    24  data/almanac/wordings       Wordings
-    25  data/almanac/chance         Chance
-    26  data/almanac/arithmetic     Arithmetic
-    27  data/almanac/tell_facts     Telling facts
-    28  data/almanac/tell_numbers   Telling numbers
-    29  data/almanac/tell_words     Telling words
-    30  data/almanac/tell           Telling
-    31  data/almanac/ask            Asking
-    32  data/almanac/write          Writing
-    33  inference/sampling          Sampling
-    34  inference/cache             Key/value cache
-    35  inference/generate          Generation
-    36  inference/answer            Answering
-    37  training/adamw              AdamW
-    38  training/schedule           Schedule
-    39  training/loop               Loop
-    40  training/evaluation         Evaluation
-    41  training/checkpoint         Checkpoint
-    42  training/curve              Curve
-    43  training/settings           Settings
-    44  training/report             Report
-    45  training/material           Material
-    46  training/exam               Exam
-    47  training/finetune           Fine-tuning
-    48  training/copying            Copying
-    49  training/pretrain           Pretraining
-    50  cli                         Command line
+    17  download                    Download
+    18  data/records                Records
+    19  data/template               Template
+    20  data/tokenizer              Tokenizer
+    21  data/forest                 Token forest
+    22  data/batches                Batches
+    23  data/bpe                    BPE
+    24  data/almanac/tables         Tables
+    25  data/almanac/wordings       Wordings
+    26  data/almanac/chance         Chance
+    27  data/almanac/arithmetic     Arithmetic
+    28  data/almanac/tell_facts     Telling facts
+    29  data/almanac/tell_numbers   Telling numbers
+    30  data/almanac/tell_words     Telling words
+    31  data/almanac/tell           Telling
+    32  data/almanac/ask            Asking
+    33  data/almanac/write          Writing
+    34  inference/sampling          Sampling
+    35  inference/cache             Key/value cache
+    36  inference/generate          Generation
+    37  inference/answer            Answering
+    38  inference/carry_on          Carrying on
+    39  inference/chat              Chat
+    40  training/adamw              AdamW
+    41  training/schedule           Schedule
+    42  training/loop               Loop
+    43  training/evaluation         Evaluation
+    44  training/checkpoint         Checkpoint
+    45  training/curve              Curve
+    46  training/settings           Settings
+    47  training/report             Report
+    48  training/material           Material
+    49  training/exam               Exam
+    50  training/finetune           Fine-tuning
+    51  training/copying            Copying
+    52  training/pretrain           Pretraining
+    53  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -41,19 +41,26 @@ class Command(NamedTuple):
     settings: type
     action: Callable[[Any], Any]
     help: str
+    first: str = ""  # the setting that may stand first without its name
 
 
 def commands() -> dict[str, Command]:
     """Return the sub-commands by name."""
     from minigpt2.data.almanac.write import AlmanacSettings, write_questions
+    from minigpt2.download import DownloadSettings, download
     from minigpt2.inference.answer import AnswerSettings, answer
+    from minigpt2.inference.carry_on import GenerateSettings, carry_on
+    from minigpt2.inference.chat import ChatSettings, chat
     from minigpt2.training.finetune import train
     from minigpt2.training.pretrain import PretrainSettings, pretrain
     from minigpt2.training.settings import TrainSettings
 
     return {
         "train": Command(TrainSettings, train, "tune a model on questions and answers"),
-        "answer": Command(AnswerSettings, answer, "let a model answer a question"),
+        "answer": Command(AnswerSettings, answer, "let a model answer a question", "question"),
+        "chat": Command(ChatSettings, chat, "talk with a model", "model"),
+        "generate": Command(GenerateSettings, carry_on, "let a model carry on a text", "prompt"),
+        "download": Command(DownloadSettings, download, "fetch official weights", "model"),
         "almanac": Command(AlmanacSettings, write_questions, "write the questions that ship"),
         "pretrain": Command(PretrainSettings, pretrain, "make the base that ships, from a seed"),
     }
@@ -68,7 +75,8 @@ def make_parser(table: dict[str, Command]) -> Parser:
     )
     subcommands = parser.add_subcommands(required=True)
     for name, command in table.items():
-        usage = f"{PROGRAM} {name} [--config FILE] [--SETTING VALUE ...]"
+        first = f" [{command.first.upper()}]" if command.first else ""
+        usage = f"{PROGRAM} {name}{first} [--config FILE] [--SETTING VALUE ...]"
         sub = Parser(usage=usage, description=f"{PROGRAM} {name}: {command.help}.")
         sub.add_argument("--config", action="config", help="settings file, YAML or JSON")
         sub.add_class_arguments(command.settings)
@@ -84,6 +92,15 @@ def with_underscores(argument: str) -> str:
     return "--" + option[2:].replace("-", "_") + equals + value
 
 
+def named(arguments: Sequence[str], table: dict[str, Command]) -> list[str]:
+    """Give a command's first value its name, where it stands without one."""
+    if len(arguments) > 1 and arguments[0] in table and not arguments[1].startswith("-"):
+        command, value, *rest = arguments
+        if table[command].first:
+            return [command, f"--{table[command].first}={value}", *rest]
+    return list(arguments)
+
+
 def settings_of(command: Command, values: dict[str, Any]) -> Any:
     """Return the settings that the values make; raises UserError for a setting without value."""
     hints = get_type_hints(command.settings)
@@ -96,7 +113,7 @@ def settings_of(command: Command, values: dict[str, Any]) -> Any:
 def run(arguments: Sequence[str]) -> None:
     """Parse the command line and do what it says."""
     table = commands()
-    parsed = make_parser(table).parse_args([with_underscores(a) for a in arguments])
+    parsed = make_parser(table).parse_args(named([with_underscores(a) for a in arguments], table))
     command, values = table[parsed.subcommand], parsed[parsed.subcommand].as_dict()
     del values["config"]
     command.action(settings_of(command, values))

@@ -3,7 +3,7 @@
 Files
     config.json          the shape (chapter 11)
     model.safetensors    each tensor under its official name (chapters 12 and 15)
-    vocab.json, merges.txt   the tokenizer (chapter 19)
+    vocab.json, merges.txt   the tokenizer (chapter 20)
 
 The official tensors are [in, out], as chapter 2 wants them.  Their names may
 carry a `transformer.` prefix.  Besides the parameters a file may hold
@@ -62,8 +62,8 @@ def find_model(model: str) -> Path:
         raise UserError(f"{model!r} holds no model: it has no config.json")
     if model in OFFICIAL:
         raise UserError(
-            f"the weights of {model} are not in weights/{model}: put the official files there "
-            f"(config.json, {TENSORS}, vocab.json, merges.txt), or use --from_scratch true"
+            f"the weights of {model} are not in weights/{model}: `minigpt2 download {model}` "
+            "fetches them (or use --from_scratch true for random ones)"
         )
     names = ", ".join(["tiny", *OFFICIAL])
     raise UserError(

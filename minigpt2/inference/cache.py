@@ -11,14 +11,14 @@ Definition
     stand in arrays made once, with room for all rows that may come: the trunk's
     once, the branches' side by side.
     Row i of branch b sees the trunk and its own branch up to itself:
-    visible in branch b  ⟺  j ≤ i                                  (34.1)
+    visible in branch b  ⟺  j ≤ i                                  (35.1)
 
 One softmax over two places
     (8.3) and (8.4) over the trunk's keys and the branch's together: with the
     scores s of (8.2) and m the largest of both,
-    m  = max( maxⱼ sᵢⱼ of the trunk, maxⱼ sᵢⱼ of the branch )      (34.2)
-    eᵢⱼ = exp(sᵢⱼ − m)                                             (34.3)
-    oᵢ = (Σ eᵢⱼ vⱼ over the trunk + Σ eᵢⱼ vⱼ over the branch) / (both Σ eᵢⱼ)   (34.4)
+    m  = max( maxⱼ sᵢⱼ of the trunk, maxⱼ sᵢⱼ of the branch )      (35.2)
+    eᵢⱼ = exp(sᵢⱼ − m)                                             (35.3)
+    oᵢ = (Σ eᵢⱼ vⱼ over the trunk + Σ eᵢⱼ vⱼ over the branch) / (both Σ eᵢⱼ)   (35.4)
     exp(−m) cancels, as in (8.10): the result is that of (8.4) for any m, and with
     this m no exponential overflows.
 
@@ -121,7 +121,7 @@ class Cache:
             k, v = branches[..., : new.max() + 1, :]  # (B, H, S, D)
             s_branch = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
             if b > 1 or n > 1:
-                visible = np.arange(k.shape[2]) <= new[:, None, :, None]  # (B, 1, n, S)  (34.1)
+                visible = np.arange(k.shape[2]) <= new[:, None, :, None]  # (B, 1, n, S)  (35.1)
                 s_branch = xp.where(xp.asarray(visible), s_branch, -xp.inf)
             q_all = q.transpose(1, 0, 2, 3).reshape(n_head, b * n, -1)  # (H, B*n, D)
             s_trunk = q_all @ trunk[0].transpose(0, 2, 1)  # (H, B*n, P)  (8.2)
@@ -136,10 +136,10 @@ def merge(s_trunk: Array, v_trunk: Array, s_branch: Array, v_branch: Array) -> A
     b, n_head, n, _ = s_branch.shape
     m = s_branch.max(-1, keepdims=True).transpose(1, 0, 2, 3).reshape(n_head, b * n, 1)
     if s_trunk.shape[-1]:
-        m = xp.maximum(m, s_trunk.max(-1, keepdims=True))  # (H, B*n, 1)  (34.2)
-    e = xp.exp(s_trunk - m)  # (H, B*n, P)  (34.3)
+        m = xp.maximum(m, s_trunk.max(-1, keepdims=True))  # (H, B*n, 1)  (35.2)
+    e = xp.exp(s_trunk - m)  # (H, B*n, P)  (35.3)
     a, total = e @ v_trunk, e.sum(-1, keepdims=True)  # (H, B*n, D), (H, B*n, 1)
-    e = xp.exp(s_branch - m.reshape(n_head, b, n, 1).transpose(1, 0, 2, 3))  # (34.3)
+    e = xp.exp(s_branch - m.reshape(n_head, b, n, 1).transpose(1, 0, 2, 3))  # (35.3)
     own = (e @ v_branch).transpose(1, 0, 2, 3).reshape(a.shape)
     total += e.sum(-1).transpose(1, 0, 2).reshape(total.shape)
-    return ((a + own) / total).transpose(1, 0, 2).reshape(b * n, -1)  # (34.4)
+    return ((a + own) / total).transpose(1, 0, 2).reshape(b * n, -1)  # (35.4)

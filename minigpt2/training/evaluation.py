@@ -1,10 +1,10 @@
 """Evaluation: the loss on examples that were not trained on, and exact match.
 
 Definition
-    validation loss = Σ nll / Σ tokens                             (40.1)
+    validation loss = Σ nll / Σ tokens                             (43.1)
     over all supervised tokens of all examples: never a mean of means, which would
     depend on how the examples were batched.
-    exact match = answers equal to their reference / answers       (40.2)
+    exact match = answers equal to their reference / answers       (43.2)
     An answer is what greedy decoding gives before end-of-text, equal as text.
 """
 
@@ -43,10 +43,10 @@ def validation_loss(
     for start in range(0, len(examples), micro_batch):
         batch = batch_of(examples[start : start + micro_batch])
         _, each = loss_of(parameters, batch)
-        nll += float(each.sum())  # (40.1)
+        nll += float(each.sum())  # (43.1)
         tokens += len(batch.targets)
         progress(min(micro_batch, len(examples) - start))
-    return nll / tokens, tokens  # (40.1)
+    return nll / tokens, tokens  # (43.1)
 
 
 def answer_all(
@@ -73,4 +73,4 @@ def longest_reference(tokenizer: Tokenizer, records: Sequence[Record]) -> int:
 
 def exact_match(answers: Sequence[Answer]) -> float:
     """Return the share of answers that equal their reference, from 0 to 1."""
-    return sum(answer.exact for answer in answers) / len(answers)  # (40.2)
+    return sum(answer.exact for answer in answers) / len(answers)  # (43.2)

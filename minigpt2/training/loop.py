@@ -2,11 +2,11 @@
 
 A step takes a window of micro-batches (gradient accumulation).  The loss of the
 window is one weighted sum,
-    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (39.1)
+    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (42.1)
 over all triples of all its micro-batches, so how the window is cut changes nothing
 but rounding and dropout's masks: each micro-batch is given the weights wₙ / Σw of
 the whole window, and their losses and gradients add up.  A micro-batch without a
-weighted triple adds nothing; a window without one is an error, for (39.1) divides
+weighted triple adds nothing; a window without one is an error, for (42.1) divides
 by 0.
 """
 
@@ -64,9 +64,9 @@ def window_loss_and_gradients(
     loss = 0.0
     for batch in window:
         if batch.weights.any():
-            shares = batch._replace(weights=batch.weights / total)  # (39.1)
+            shares = batch._replace(weights=batch.weights / total)  # (42.1)
             part, _ = loss_and_gradients(parameters, shares, gradients, drop, rng, recompute)
-            loss += float(part)  # (39.1)
+            loss += float(part)  # (42.1)
     return loss
 
 

@@ -54,7 +54,10 @@ def test_a_data_set(run, little_model, case):
 
 OPTIONS = {
     "an unknown model": (("--model", "gpt7"), "there is no model 'gpt7'"),
-    "weights that are not there": (("--model", "gpt2-xl"), "weights of gpt2-xl are not in"),
+    "weights that are not there": (
+        ("--model", "gpt2-xl"),
+        "`minigpt2 download gpt2-xl` fetches them",
+    ),
     "a word for a number": (("--epochs", "many"), "epochs"),
     "a negative number": (("--learning_rate", "-1"), "learning_rate must be above 0"),
     "a share above 1": (("--dropout", "1.5"), "dropout must be at least 0 and below 1"),
