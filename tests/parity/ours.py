@@ -1,0 +1,32 @@
+"""This project's side: every quantity that is compared."""
+
+import numpy as np
+
+from minigpt2.model.gpt2 import gpt2, loss_and_gradients
+from minigpt2.training.adamw import AdamW
+from minigpt2.training.loop import Plan, train_steps
+
+ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
+RATE, STEPS = 1e-4, 10
+
+
+def hidden_rows(parameters, batch):
+    """The rows before each block and the last ones, each (N, C), and the logits (N, V)."""
+    h, saved = gpt2(parameters, batch, recompute=True)
+    rows = [arguments[0] for arguments in saved.blocks] + [h]
+    return rows, h @ parameters["wte.weight"].T
+
+
+def loss_and_gradients_of(parameters, batch):
+    """The loss, and the gradient of each parameter by name."""
+    gradients = parameters.zeros_like()
+    weights = batch.weights / batch.weights.sum()
+    loss, _ = loss_and_gradients(parameters, batch._replace(weights=weights), gradients)
+    return float(loss), gradients.views
+
+
+def adamw_losses(parameters, batch):
+    """The losses of ten steps on the same batch; changes the parameters."""
+    plan = Plan(STEPS, RATE, 0, "linear", ADAMW)
+    steps = train_steps(parameters, iter([[batch]] * STEPS), plan, np.random.default_rng(0))
+    return [step.loss for step in steps]

@@ -1,0 +1,86 @@
+"""The reference's side: the same quantities from transformers, on padded batches."""
+
+import numpy as np
+import torch
+from transformers import GPT2LMHeadModel
+from transformers.utils import logging
+
+from minigpt2.training.schedule import learning_rate
+from tests.parity.ours import ADAMW, RATE, STEPS
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+
+def open_reference(folder):
+    """The reference model, from a folder that this project wrote."""
+    return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def padded(case):
+    """Token ids, attention mask and labels (B, T), padded on the right; -100 is no target."""
+    longest = max(map(len, case.sequences))
+    shape = len(case.sequences), longest
+    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, -100)
+    for b, (sequence, prompt) in enumerate(zip(case.sequences, case.prompts, strict=True)):
+        n = len(sequence)
+        ids[b, :n] = torch.tensor(sequence)
+        mask[b, :n] = 1
+        labels[b, prompt:n] = ids[b, prompt:n]
+    return ids, mask, labels
+
+
+@torch.no_grad()
+def hidden_rows(model, case):
+    """For each sequence: the rows before each block and the last ones, and the logits."""
+    ids, mask, _ = padded(case)
+    out = model(ids, attention_mask=mask, output_hidden_states=True)
+    return [
+        (
+            [state[b, : len(s) - 1].numpy() for state in out.hidden_states],
+            out.logits[b, : len(s) - 1].numpy(),
+        )
+        for b, s in enumerate(case.sequences)
+    ]
+
+
+def loss_of(model, case):
+    """The mean loss over all targets, as a tensor that can go backward."""
+    ids, mask, labels = padded(case)
+    return model(ids, attention_mask=mask, labels=labels).loss
+
+
+def official(name):
+    """A parameter's name without the reference's prefix."""
+    return name.removeprefix("transformer.")
+
+
+def loss_and_gradients_of(model, case):
+    """The loss, and the gradient of each parameter by its official name."""
+    model.zero_grad()
+    loss = loss_of(model, case)
+    loss.backward()
+    return loss.item(), {official(n): p.grad.numpy() for n, p in model.named_parameters()}
+
+
+def adamw_losses(model, case):
+    """The losses of ten steps on the same batch; changes the model."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim == 2], "weight_decay": ADAMW.weight_decay},
+        {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
+    ]
+    betas = ADAMW.beta1, ADAMW.beta2
+    optimiser = torch.optim.AdamW(groups, lr=RATE, betas=betas, eps=ADAMW.eps)
+    losses = []
+    for step in range(1, STEPS + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, STEPS, RATE, 0, "linear")
+        optimiser.zero_grad()
+        loss = loss_of(model, case)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, ADAMW.clip)
+        optimiser.step()
+        losses.append(loss.item())
+    return np.array(losses)
