@@ -24,6 +24,11 @@ $(VENV)/dev: $(VENV)/run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+$(VENV)/parity: $(VENV)/dev
+	@echo 'installing the reference, PyTorch and transformers ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]'
+	@touch $@
+
 train: $(VENV)/run ## tune the small base on its questions, and show what it learnt
 	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml $(if $(OUT),--out $(OUT))
 
@@ -43,6 +48,15 @@ check: $(VENV)/dev ## format, lint and types
 gradcheck: $(VENV)/dev ## show every gradient against two numerical derivatives, and planted bugs
 	@$(BIN)/python -m tests.gradcheck
 
+parity: $(VENV)/parity ## compare every number with transformers, the reference
+	@$(BIN)/python -m tests.parity
+
+parity-large: $(VENV)/parity ## the same for logits and loss of a full-size Large, with memory and time
+	@$(BIN)/python -m tests.parity.large
+
+bench-decode: $(VENV)/parity ## time decoding beside the reference, and beside bare products
+	@$(BIN)/python -m tests.benchmarks.decode
+
 bench: $(VENV)/dev ## time the parts of a step, with the roof of the machine beside them
 	@$(BIN)/python -m tests.benchmarks.step
 
@@ -55,4 +69,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check gradcheck bench pretrain weights clean
+.PHONY: help train prove-train test check gradcheck parity parity-large bench-decode bench pretrain weights clean

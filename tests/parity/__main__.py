@@ -85,7 +85,7 @@ def compare(case):
     pairs = [(n, relative(g, their_gradients[n])) for n, g in gradients.items()]
     yield worst_of(case, "gradients (relative)", pairs)
 
-    losses = np.array(ours.adamw_losses(parameters, batch))
+    losses = np.array(ours.adamw_losses(parameters, batch, case.rate))
     their_losses = reference.adamw_losses(model, case)
     steps = [(f"step {s}", d) for s, d in enumerate(abs(losses - their_losses), 1)]
     yield worst_of(case, "ten AdamW steps, loss", steps)

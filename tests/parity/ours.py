@@ -7,7 +7,7 @@ from minigpt2.training.adamw import AdamW
 from minigpt2.training.loop import Plan, train_steps
 
 ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
-RATE, STEPS = 1e-4, 10
+STEPS = 10
 
 
 def hidden_rows(parameters, batch):
@@ -18,15 +18,15 @@ def hidden_rows(parameters, batch):
 
 
 def loss_and_gradients_of(parameters, batch):
-    """The loss, and the gradient of each parameter by name."""
+    """The loss, added up in double precision, and the gradient of each parameter by name."""
     gradients = parameters.zeros_like()
     weights = batch.weights / batch.weights.sum()
-    loss, _ = loss_and_gradients(parameters, batch._replace(weights=weights), gradients)
-    return float(loss), gradients.views
+    _, nll = loss_and_gradients(parameters, batch._replace(weights=weights), gradients)
+    return float(nll.astype(np.float64) @ weights), gradients.views
 
 
-def adamw_losses(parameters, batch):
+def adamw_losses(parameters, batch, rate):
     """The losses of ten steps on the same batch; changes the parameters."""
-    plan = Plan(STEPS, RATE, 0, "linear", ADAMW)
+    plan = Plan(STEPS, rate, 0, "linear", ADAMW)
     steps = train_steps(parameters, iter([[batch]] * STEPS), plan, np.random.default_rng(0))
     return [step.loss for step in steps]

@@ -6,7 +6,7 @@ from transformers import GPT2LMHeadModel
 from transformers.utils import logging
 
 from minigpt2.training.schedule import learning_rate
-from tests.parity.ours import ADAMW, RATE, STEPS
+from tests.parity.ours import ADAMW, STEPS
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -57,10 +57,14 @@ def official(name):
 
 
 def loss_and_gradients_of(model, case):
-    """The loss, and the gradient of each parameter by its official name."""
+    """The loss, added up in double precision, and each parameter's gradient by official name."""
     model.zero_grad()
-    loss = loss_of(model, case)
-    loss.backward()
+    ids, mask, labels = padded(case)
+    with torch.no_grad():
+        logits = model(ids, attention_mask=mask).logits[:, :-1].transpose(1, 2)
+        nll = torch.nn.functional.cross_entropy(logits, labels[:, 1:], reduction="none")
+    loss = nll.double().sum() / (labels[:, 1:] >= 0).sum()
+    loss_of(model, case).backward()
     return loss.item(), {official(n): p.grad.numpy() for n, p in model.named_parameters()}
 
 
@@ -72,11 +76,11 @@ def adamw_losses(model, case):
         {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
     ]
     betas = ADAMW.beta1, ADAMW.beta2
-    optimiser = torch.optim.AdamW(groups, lr=RATE, betas=betas, eps=ADAMW.eps)
+    optimiser = torch.optim.AdamW(groups, lr=case.rate, betas=betas, eps=ADAMW.eps)
     losses = []
     for step in range(1, STEPS + 1):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, STEPS, RATE, 0, "linear")
+            group["lr"] = learning_rate(step, STEPS, case.rate, 0, "linear")
         optimiser.zero_grad()
         loss = loss_of(model, case)
         loss.backward()
