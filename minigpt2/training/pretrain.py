@@ -62,7 +62,7 @@ class PretrainSettings:
 
     out: Path | None = None
     start: str | None = None
-    steps: int = 7500
+    steps: int = 5500
     rows: int = 1024
     learning_rate: float = 2e-3
     warmup: int = 100

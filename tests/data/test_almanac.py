@@ -12,8 +12,24 @@ import pytest
 from minigpt2.data import almanac
 from minigpt2.data.almanac import arithmetic, ask, tables, tell, tell_facts, tell_words, wordings
 
-EQUATION = re.compile(r"(\d+) ([-+x]) (\d+) = (\d+)")
+SIDE = r"\d+(?: [-+x] \d+)*"  # such as 27 + 10 + 5
+CHAIN = re.compile(rf"{SIDE}(?: = {SIDE})+")
 RESULT = {**arithmetic.RESULT, "x": lambda a, b: a * b}
+
+
+def value_of(side):
+    """What one side of an equation comes to, from left to right."""
+    total, *rest = side.split()
+    total = int(total)
+    for operation, number in zip(rest[::2], rest[1::2], strict=True):
+        total = RESULT[operation](total, int(number))
+    return total
+
+
+def pairs_of(text):
+    """(operation, a, b) of every side with two numbers."""
+    sides = [side.split() for chain in CHAIN.findall(text) for side in chain.split(" = ")]
+    return [(side[1], int(side[0]), int(side[2])) for side in sides if len(side) == 3]
 
 
 def told(count, seed=0):
@@ -41,8 +57,8 @@ def digest(value):
 
 def is_given_away(sentence):
     """Whether a sentence states an unseen equation or sets an unseen pair side by side."""
-    for a, operation, b, _ in EQUATION.findall(sentence):
-        if operation != "x" and almanac.is_unseen(operation, int(a), int(b)):
+    for operation, a, b in pairs_of(sentence):
+        if operation != "x" and almanac.is_unseen(operation, a, b):
             return True
     numbers = [int(number) for number in re.findall(r"\d+", sentence)]
     return "=" not in sentence and len(numbers) == 2 and arithmetic.kept_apart(*numbers)
@@ -143,10 +159,9 @@ def kind_of(document):
 def test_seven_parts_are_facts_seven_numbers_and_two_words(text):
     sizes = Counter()
     for document in text:
-        sizes[kind_of(document)] += tell.size(document) / sum(map(tell.size, text))
-    assert sizes["facts"] == pytest.approx(7 / 16, abs=0.02)
-    assert sizes["numbers"] == pytest.approx(7 / 16, abs=0.02)
-    assert sizes["words"] == pytest.approx(2 / 16, abs=0.01)
+        sizes[kind_of(document)] += tell.size(document)
+    shares = {kind: size / sizes.total() for kind, size in sizes.items()}
+    assert shares == pytest.approx({"facts": 7 / 16, "numbers": 7 / 16, "words": 2 / 16}, abs=0.02)
 
 
 def test_a_list_of_words_is_told_twice_and_holds_no_pair_that_is_kept_apart():
@@ -201,9 +216,10 @@ def test_every_fact_reaches_the_text():
 
 def test_every_equation_is_right(text, asked):
     answers = [question["output"] for part in asked for question in part]
-    found = EQUATION.findall("\n".join(text + answers))
+    found = CHAIN.findall("\n".join(text + answers))
     assert len(found) > 5000
-    assert all(RESULT[operation](int(a), int(b)) == int(c) for a, operation, b, c in found)
+    for chain in found:
+        assert len({value_of(side) for side in chain.split(" = ")}) == 1, chain
 
 
 def test_unseen_sums_and_differences_are_one_family_and_six_in_a_hundred():
@@ -230,7 +246,7 @@ def test_unseen_pairs_are_never_trained(asked):
 
 def test_held_out_arithmetic_is_unseen(asked):
     for question in asked.held_out_arithmetic:
-        operation = EQUATION.search(question["output"])[2]
+        operation, *_ = pairs_of(question["output"])[0]
         numbers = re.findall(r"\d+", question["instruction"] + question["input"])
         small, large = sorted(int(number) for number in numbers)
         assert almanac.is_unseen(operation, large, small), question
@@ -288,14 +304,14 @@ def test_answers_are_longer_than_questions_and_arithmetic_is_nearly_half(asked):
     assert sum(words(question, "output") for question in train) > sum(
         words(question, "instruction", "input") for question in train
     )
-    with_numbers = sum(bool(EQUATION.search(question["output"])) for question in train)
+    with_numbers = sum(bool(CHAIN.search(question["output"])) for question in train)
     assert 0.4 < with_numbers / len(train) < 0.5
 
 
 def test_the_same_seed_gives_the_same_text_on_every_machine(asked):
     assert told(50) == told(50) != told(50, seed=1)
-    assert digest(told(50)) == "bf7d9ecdfb581420"
-    assert digest(asked) == "aaf88e96d951cd12"
+    assert digest(told(50)) == "44ee3c79d9da3e49"
+    assert digest(asked) == "35c6a24cc5903d6a"
 
 
 @pytest.mark.parametrize("operation", ["+", "-"])
@@ -325,8 +341,8 @@ def test_half_of_the_pairs_are_any_and_half_are_steps():
 @pytest.mark.parametrize(
     ("operation", "a", "b", "work"),
     [
-        ("+", 27, 15, "27 + 10 = 37 and 37 + 5 = 42"),
-        ("-", 62, 15, "62 - 10 = 52 and 52 - 5 = 47"),
+        ("+", 27, 15, "27 + 15 = 27 + 10 + 5 = 37 + 5 = 42"),
+        ("-", 62, 15, "62 - 15 = 62 - 10 - 5 = 52 - 5 = 47"),
         ("+", 27, 5, "27 + 5 = 32"),
         ("-", 62, 20, "62 - 20 = 42"),
     ],

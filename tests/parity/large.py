@@ -57,12 +57,9 @@ def load_here(folder, _model):
     del parameters
     loads, reads = [], []
     for _ in range(ROUNDS):
-        for times, action in (
-            (reads, lambda: read_whole(folder / TENSORS)),
-            (loads, lambda: load_parameters(folder)),
-        ):
+        for times, action, where in ((reads, read_whole, path), (loads, load_parameters, folder)):
             started = perf_counter()
-            kept = action()
+            kept = action(where)
             times.append(perf_counter() - started)
             del kept
     pairs = sorted(a / b for a, b in zip(loads, reads, strict=True))

@@ -30,7 +30,7 @@ parts of the text seven tell facts, each equally often; seven tell arithmetic wi
     numbers              29      57                   0
     all                 581    1164                  60
 
-    train               3103 questions
+    train               3097 questions
     held_out_facts       150 questions
     held_out_arithmetic  150 questions
 

@@ -102,21 +102,23 @@ def equation_fields(operation: str, a: int, b: int) -> dict[str, int | str]:
     """What a template may name: a, b, result c, and how it is worked out.
 
     b's tens come first, which makes m, then its ones: two steps of which each is one of the
-    equations with a one-digit number or a multiple of ten, and those are never held out.  `work`
-    is these two steps where b has tens and ones, and the equation itself where it has not.
+    equations with a one-digit number or a multiple of ten, and those are never held out.  Where b
+    has tens and ones, `work` goes that way, 27 + 15 = 27 + 10 + 5 = 37 + 5 = 42, and each number
+    in it follows from what stands close before; else it is the equation itself.
     """
     result = RESULT[operation]
     tens, ones = b - b % 10, b % 10
     c, m = result(a, b), result(a, tens)
     work = f"{a} {operation} {b} = {c}"
     if tens and ones:
-        work = f"{a} {operation} {tens} = {m} and {m} {operation} {ones} = {c}"
+        parts = f"{a} {operation} {tens} {operation} {ones} = {m} {operation} {ones}"
+        work = f"{a} {operation} {b} = {parts} = {c}"
     return {"a": a, "b": b, "c": c, "tens": tens, "ones": ones, "m": m, "work": work}
 
 
 def fits(template: str, fields: Mapping[str, Any]) -> bool:
     """Whether the numbers suit the wording: steps need tens and ones, things need a plural."""
-    if "{m}" in template and (fields["tens"] == 0 or fields["ones"] == 0):
+    if "{tens}" in template and (fields["tens"] == 0 or fields["ones"] == 0):
         return False
     counts_things = "{name}" in template or "{things}" in template or "people" in template
     return not counts_things or min(fields["a"], fields["b"], fields["c"]) >= 2

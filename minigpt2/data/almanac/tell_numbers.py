@@ -1,7 +1,7 @@
 """Telling numbers: equations such as "27 + 5 = 32" in changing surroundings.
 
-Where the second number has tens and ones, the text works in two steps, "27 + 10 = 37 and
-37 + 5 = 42": a small model learns each step from few examples, but hardly ever both in one.
+Where the second number has tens and ones, the text works in two steps, 27 + 15 = 27 + 10 + 5 =
+37 + 5 = 42: a small model learns each step from few examples, but hardly ever both in one.
 
 Pairs that are held out never occur, in no kind of sentence (see arithmetic.py).
 """
