@@ -60,7 +60,7 @@ bench-decode: $(VENV)/parity ## time decoding beside the reference, and beside b
 bench: $(VENV)/dev ## time the parts of a step, with the roof of the machine beside them
 	@$(BIN)/python -m tests.benchmarks.step
 
-pretrain: $(VENV)/dev ## make the small base again from its seed (about half an hour on two cores)
+pretrain: $(VENV)/dev ## make the small base again from its seed (most of an hour)
 	@$(BIN)/minigpt2 pretrain
 
 weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -18,7 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from minigpt2.weights import load_parameters, save_parameters
+from minigpt2.data.almanac import documents
+from minigpt2.data.tokenizer import gpt2_tokenizer, open_tokenizer
+from minigpt2.weights import load_parameters, save_parameters, shipped
 from tests.parity import ours, reference
 from tests.parity.cases import CASES, FULL, forest, parameters_of, rows_of
 from tests.parity.golden import GOLDEN, fingerprint
@@ -30,7 +33,16 @@ BOUNDS = {
     "gradients (relative)": 1e-5,
     "ten AdamW steps, loss": 1e-5,
     "loaded = saved": 0.0,
+    "texts with other ids": 0,
 }
+
+
+TEXTS = [
+    *islice(documents(np.random.default_rng(0)), 200),
+    "naïve café, 日本語, Ελλάδα, 🦜🦜 and\u200b\u00a0spaces",
+    "  def f(x):\n\treturn x ** 2  # it's 1234567890\r\n\n",
+    "".join(map(chr, range(32, 1200))),
+]
 
 
 class Row(NamedTuple):
@@ -93,6 +105,19 @@ def compare(case):
         yield fingerprint(case, their_logits, their_loss, their_gradients, their_losses)
 
 
+def compare_tokenizers():
+    """How many texts get other ids, with the tokenizer that ships and with GPT-2's own."""
+    for name, tokenizer in (
+        ("tiny", open_tokenizer(shipped("weights/tiny"))),
+        ("gpt2", gpt2_tokenizer()),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save(Path(folder))
+            theirs = reference.open_reference_tokenizer(folder)
+        wrong = [text for text in TEXTS if tokenizer.encode(text) != theirs(text)]
+        yield Row(name, "texts with other ids", len(wrong), repr(wrong[0]) if wrong else "")
+
+
 def show(rows, console):
     """Print the table."""
     table = Table("model", "quantity", "largest difference", "bound", "where", "")
@@ -117,6 +142,7 @@ def main():
                 rows.append(found)
             else:
                 golden[case.name] = found
+    rows += compare_tokenizers()
     show(rows, console)
     if options.golden:
         GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import GPT2LMHeadModel, GPT2TokenizerFast
 from transformers.utils import logging
 
 from minigpt2.training.schedule import learning_rate
@@ -15,6 +15,12 @@ logging.disable_progress_bar()
 def open_reference(folder):
     """The reference model, from a folder that this project wrote."""
     return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def open_reference_tokenizer(folder):
+    """The reference's tokenizer, from a folder that this project wrote: text -> ids."""
+    tokenizer = GPT2TokenizerFast.from_pretrained(folder)
+    return lambda text: tokenizer(text)["input_ids"]
 
 
 def padded(case):
