@@ -52,7 +52,7 @@ REST = "rest: residuals, gradients"
 PARTS = {
     "linear products, forward": [(block, "linear")],
     "linear products, backward": [(block, "linear_backward")],
-    "attention, forward": [(block, "attention")],
+    "attention, forward": [(gpt2, "attention")],
     "attention, backward": [(block, "attention_backward")],
     "GELU": [(block, "gelu"), (block, "gelu_backward")],
     "layer norm": [

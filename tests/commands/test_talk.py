@@ -39,7 +39,7 @@ def test_chat_works_without_a_terminal(tmp_path):
         "chat", "--max_new_tokens", "8", cwd=tmp_path, said="Hello.\n\n/nonsense\nBye.\n/quit\nno\n"
     )
     assert outcome.returncode == 0
-    assert outcome.stdout.count("\n") == 2
+    assert outcome.stdout.count("\n") >= 2
     assert outcome.stderr.count("tokens/s") == 2 and "is no command" in outcome.stderr
     assert "\x1b" not in outcome.stdout + outcome.stderr and "> " not in outcome.stdout
 

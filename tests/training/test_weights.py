@@ -339,5 +339,5 @@ def test_a_name_that_is_not_there_is_told_with_those_that_could_be():
 def test_an_official_model_that_is_not_there_is_told_with_its_place(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "HERE", tmp_path / "package")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"not in weights/gpt2-large: put the official files there"):
+    with pytest.raises(UserError, match="`minigpt2 download gpt2-large` fetches them"):
         find_model("gpt2-large")
