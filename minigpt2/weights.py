@@ -24,6 +24,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from minigpt2.backend import threads
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, tensor_shapes
@@ -86,8 +87,11 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
         config = GPT2Config.load(folder / "config.json")
     check_names(path, stored, config)
     parameters = Parameters(config, np.empty(config.n_parameters, dtype))
-    for name, view in parameters.views.items():
-        read_into(name, stored[name], view)
+
+    def read(name: str) -> None:
+        read_into(name, stored[name], parameters[name])
+
+    list(threads().map(read, parameters.views))  # reading and looking both let others run
     if HEAD in stored and not is_same(HEAD, stored[HEAD], parameters["wte.weight"]):
         raise UserError(
             f"{stored[HEAD].path}: {HEAD} differs from wte.weight; in a GPT-2 they are one tensor"
