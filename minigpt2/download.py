@@ -19,8 +19,8 @@ from pathlib import Path
 
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.tensors import TENSORS, open_folder
-from minigpt2.weights import check_names
+from minigpt2.tensors import TENSORS
+from minigpt2.weights import check_names, open_stored
 
 OWNER = "openai-community"
 FILES = ("config.json", "vocab.json", "merges.txt", TENSORS)
@@ -58,7 +58,7 @@ def download(settings: DownloadSettings) -> Path:
     for name in FILES:
         fetch(f"{OWNER}/{settings.model}", name, beside)
     config = GPT2Config.load(beside / "config.json")
-    check_names(beside, dict(open_folder(beside)), config)
+    check_names(beside, open_stored(beside), config)
     os.rename(beside, folder)
     print(f"{settings.model}, {config.n_parameters:,} parameters, is in {folder}")
     return folder

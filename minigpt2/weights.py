@@ -78,8 +78,7 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
 
     Raises UserError for files that are damaged or do not describe a GPT-2.
     """
-    stored = open_tensors(path) if path.is_file() else open_folder(path)
-    stored = {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
+    stored = open_stored(path)
     folder = path.parent if path.is_file() else path
     if path.is_file() and not (folder / "config.json").is_file():
         config = shape_of(path, stored)
@@ -97,6 +96,12 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
             f"{stored[HEAD].path}: {HEAD} differs from wte.weight; in a GPT-2 they are one tensor"
         )
     return parameters
+
+
+def open_stored(path: Path) -> dict[str, Stored]:
+    """Return where the tensors of a folder or a file are, by their names without prefix."""
+    stored = open_tensors(path) if path.is_file() else open_folder(path)
+    return {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
 
 
 def shape_of(path: Path, stored: dict[str, Stored]) -> GPT2Config:

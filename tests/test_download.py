@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from minigpt2 import download as chapter
 from minigpt2.data.tokenizer import gpt2_file
@@ -125,6 +126,14 @@ def test_a_model_is_fetched_and_found_by_its_name(hub, tmp_path, capsys):
     np.testing.assert_array_equal(load_parameters(find_model("gpt2")).flat, PARAMETERS.flat)
     assert "is in weights/gpt2" in capsys.readouterr().out
     assert list((tmp_path / "weights").iterdir()) == [tmp_path / "weights/gpt2"]
+
+
+def test_names_with_a_prefix_are_taken(hub, tmp_path):
+    stored = load_file(tmp_path / "source" / TENSORS)
+    save_file({f"transformer.{n}": t for n, t in stored.items()}, tmp_path / "prefixed")
+    hub.files[TENSORS] = (tmp_path / "prefixed").read_bytes()
+    folder = download(DownloadSettings("gpt2"))
+    np.testing.assert_array_equal(load_parameters(folder).flat, PARAMETERS.flat)
 
 
 def test_what_is_there_is_not_fetched_again(hub, capsys):
