@@ -84,17 +84,17 @@ def what_else(path: Path) -> str:
 
 def open_folder(folder: Path) -> dict[str, Stored]:
     """Return where the tensors of a model's folder are, in one file or in several."""
-    index = folder / INDEX
-    if (folder / TENSORS).is_file() or not index.is_file():
-        if not (folder / TENSORS).is_file():
-            raise UserError(f"there is no file {folder / TENSORS}{pickle_hint(folder)}")
-        return open_tensors(folder / TENSORS)
+    single, index = folder / TENSORS, folder / INDEX
+    if single.is_file():
+        return open_tensors(single)
+    if not index.is_file():
+        raise UserError(f"there is no file {single}{pickle_hint(folder)}")
     try:
         file_of = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
         shards = {name: open_tensors(folder / Path(name).name) for name in set(file_of.values())}
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{index} cannot be read as an index of tensors: {error!r}") from None
     for name, shard in file_of.items():
         if name not in shards[shard]:

@@ -24,24 +24,24 @@ context. Write a response that appropriately completes the request.
 ### Response:
 """
 
-WITHOUT_INPUT = """\
-Below is an instruction that describes a task. Write a response that appropriately completes \
-the request.
-
+QUESTION = """\
 ### Instruction:
 {instruction}
 
 ### Response:
 """
 
+WITHOUT_INPUT = f"""\
+Below is an instruction that describes a task. Write a response that appropriately completes \
+the request.
+
+{QUESTION}"""
+
 
 def prompt_of(record: Record) -> str:
     """Return the prompt of a record: all that the model reads before it answers."""
     template = WITH_INPUT if record.input else WITHOUT_INPUT
     return template.format(instruction=record.instruction, input=record.input)
-
-
-QUESTION = "### Instruction:\n{question}\n\n### Response:\n"
 
 
 def first_prompt(question: str, system: str = "") -> str:
@@ -53,4 +53,4 @@ def first_prompt(question: str, system: str = "") -> str:
 
 def next_prompt(question: str) -> str:
     """Return the prompt of a later question, which follows an answer and end-of-text."""
-    return QUESTION.format(question=question)
+    return QUESTION.format(instruction=question)

@@ -57,7 +57,7 @@ def carry_on(settings: GenerateSettings) -> None:
     ids = ids_of(prompt, tokenizer, parameters)
     rng = np.random.default_rng(settings.seed)
     stop, most = tokenizer.end_of_text, settings.max_new_tokens
-    started, count = perf_counter(), 0
+    started = perf_counter()
     if settings.samples == 1:
         steps = tokens_of(parameters, [ids], stop, most, settings, rng)
         count = print_as_it_comes(tokenizer, (token for new, _ in steps for token in new.values()))
@@ -80,16 +80,10 @@ def ids_of(text: str, tokenizer: Tokenizer, parameters: Parameters) -> list[int]
 
 def print_as_it_comes(tokenizer: Tokenizer, ids: Iterable[int]) -> int:
     """Print tokens one by one and a line break; return how many there were."""
-    count = 0
-
-    def counted() -> Iterable[int]:
-        nonlocal count
-        for token in ids:
-            count += 1
-            yield token
-
-    for text in tokenizer.decoded(counted()):
+    count = -1  # the tokens' texts are followed by one more: what was held back
+    for text in tokenizer.decoded(ids):
         print(text, end="", flush=True)
+        count += 1
     print()
     return count
 

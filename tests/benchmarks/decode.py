@@ -68,7 +68,7 @@ def bare_products(parameters, tokens):
 
 
 def main():
-    """Measure, print, and return whether the aims are reached."""
+    """Measure, and print what was found beside the aims."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="gpt2", choices=["tiny", *OFFICIAL])
     parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")

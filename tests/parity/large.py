@@ -104,9 +104,6 @@ def run_reference(folder, model):
     return {"loss": nll.double().mean().item(), "seconds": seconds, "peak": peak()}
 
 
-PARTS = {"load": load_here, "ours": run_here, "reference": run_reference}
-
-
 def in_a_process(part, folder, model):
     """Do one part in a process of its own; return what it found."""
     command = [sys.executable, "-m", "tests.parity.large", "--model", model]
@@ -125,7 +122,7 @@ def write_model(folder, model):
     return {}
 
 
-PARTS["write"] = write_model
+PARTS = {"write": write_model, "load": load_here, "ours": run_here, "reference": run_reference}
 
 
 def main():
