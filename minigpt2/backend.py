@@ -53,11 +53,11 @@ def map_rows(formula: Callable[..., Any], *arrays: Array) -> Any:
     Every array and every result has the rows on axis 0, and a row of a result depends on
     the same row of the arrays alone.  The formula returns one array or a tuple of arrays.
     """
-    xp = array_module(arrays[0])
     n = len(arrays[0])
-    blocks = row_blocks(n, max(a.nbytes for a in arrays) // max(1, n))
-    if xp is not np or len(blocks) < 2:
+    largest = max(a.nbytes for a in arrays)
+    if n < 2 or largest <= BLOCK_BYTES or array_module(arrays[0]) is not np:
         return formula(*arrays)
+    blocks = row_blocks(n, largest // n)
 
     def fill(rows: slice) -> None:
         parts = formula(*(a[rows] for a in arrays))

@@ -9,7 +9,7 @@ Definition
     B sequences that begin alike share a trunk of P rows, the root of their
     forest; behind it each has a branch of its own.  The keys and values of both
     stand in arrays made once, with room for all rows that may come: the trunk's
-    once, the branches' side by side.
+    once, the branches' side by side.  One sequence alone needs no trunk.
     Row i of branch b sees the trunk and its own branch up to itself:
     visible in branch b  ⟺  j ≤ i                                  (35.1)
 
@@ -33,7 +33,8 @@ Cost
     Keeps 2·L·C numbers a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from math import sqrt
 from typing import Any
 
@@ -119,27 +120,37 @@ class Cache:
             new = lengths[:, None] + np.arange(n)  # (B, n) the new rows' places in their branches
             branches[:, np.arange(b)[:, None], :, new] = heads[1:].transpose(1, 3, 0, 2, 4)
             k, v = branches[..., : new.max() + 1, :]  # (B, H, S, D)
-            s_branch = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
+            s = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
             if b > 1 or n > 1:
                 visible = np.arange(k.shape[2]) <= new[:, None, :, None]  # (B, 1, n, S)  (35.1)
-                s_branch = xp.where(xp.asarray(visible), s_branch, -xp.inf)
-            q_all = q.transpose(1, 0, 2, 3).reshape(n_head, b * n, -1)  # (H, B*n, D)
-            s_trunk = q_all @ trunk[0].transpose(0, 2, 1)  # (H, B*n, P)  (8.2)
-            return merge(s_trunk, trunk[1], s_branch, v), None
+                s = xp.where(xp.asarray(visible), s, -xp.inf)
+            places = [(s, lambda e: e @ v)]
+            if trunk.shape[2]:
+                s = for_all(q, lambda q: q @ trunk[0].transpose(0, 2, 1))  # (B, H, n, P)  (8.2)
+                places.append((s, lambda e: for_all(e, lambda e: e @ trunk[1])))
+            o = one_softmax(places)  # (B, H, n, D)
+            return o.transpose(0, 2, 1, 3).reshape(b * n, features), None
 
         return attend
 
 
-def merge(s_trunk: Array, v_trunk: Array, s_branch: Array, v_branch: Array) -> Array:
-    """Return o (B·n, C): one softmax over scores of the trunk and of the branches."""
-    xp = array_module(s_trunk)
-    b, n_head, n, _ = s_branch.shape
-    m = s_branch.max(-1, keepdims=True).transpose(1, 0, 2, 3).reshape(n_head, b * n, 1)
-    if s_trunk.shape[-1]:
-        m = xp.maximum(m, s_trunk.max(-1, keepdims=True))  # (H, B*n, 1)  (35.2)
-    e = xp.exp(s_trunk - m)  # (H, B*n, P)  (35.3)
-    a, total = e @ v_trunk, e.sum(-1, keepdims=True)  # (H, B*n, D), (H, B*n, 1)
-    e = xp.exp(s_branch - m.reshape(n_head, b, n, 1).transpose(1, 0, 2, 3))  # (35.3)
-    own = (e @ v_branch).transpose(1, 0, 2, 3).reshape(a.shape)
-    total += e.sum(-1).transpose(1, 0, 2).reshape(total.shape)
-    return ((a + own) / total).transpose(1, 0, 2).reshape(b * n, -1)  # (35.4)
+def for_all(x: Array, product: Callable[[Array], Array]) -> Array:
+    """Apply to x (B, H, n, X) a product of (H, B·n, X) with what all branches share."""
+    b, n_head, n, _ = x.shape
+    y = product(x.transpose(1, 0, 2, 3).reshape(n_head, b * n, -1))  # (H, B*n, Y)
+    return y.reshape(n_head, b, n, -1).transpose(1, 0, 2, 3)  # (B, H, n, Y)
+
+
+def one_softmax(places: list[tuple[Array, Callable[[Array], Array]]]) -> Array:
+    """Return o (B, H, n, D) for scores in one place or in several.
+
+    A place has its scores s (B, H, n, S) and a function from exponentials to Σ e v (B, H, n, D).
+    """
+    xp = array_module(places[0][0])
+    m = reduce(xp.maximum, (s.max(-1, keepdims=True) for s, _ in places))  # (B, H, n, 1)  (35.2)
+    a = total = 0
+    for s, weigh in places:
+        e = xp.exp(s - m)  # (B, H, n, S)  (35.3)
+        a = a + weigh(e)
+        total = total + e.sum(-1, keepdims=True)
+    return a / total  # (35.4)

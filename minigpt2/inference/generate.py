@@ -37,9 +37,9 @@ def tokens_of(
 ) -> Iterator[tuple[dict[int, int], int]]:
     """Yield the next token of each prompt that has one, by index, and how many prompts go on."""
     context = parameters.config.n_positions
-    shared = common_prefix(prompts)
-    room = min(context, max(map(len, prompts)) + max_new) - shared
-    cache = Cache(parameters, len(prompts), shared, room)
+    trunk = common_prefix(prompts) if len(prompts) > 1 else 0
+    room = min(context, max(map(len, prompts)) + max_new) - trunk
+    cache = Cache(parameters, len(prompts), trunk, room)
     batch = forest_of(prompts)
     h = cache.begin(prompts, batch)[batch.rows]  # (B, C)
     live = list(range(len(prompts)))

@@ -77,7 +77,7 @@ def block(
     Another `attend` than attention itself takes its place and its arguments; going backward
     needs attention.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed) if drop else None
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (13.1)
     qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (13.1)
     o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (13.1)

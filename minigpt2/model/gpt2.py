@@ -77,18 +77,15 @@ def gpt2(
 ) -> tuple[Array, Saved]:
     """Return the hidden rows h (N, C) of a batch; h @ wte.T are the logits.
 
-    `rng` draws the dropout masks' seeds and is needed where drop > 0.  `attend` says what
+    `rng` draws the dropout masks' seeds and is needed where drop > 0 (else ValueError).  `attend` says what
     a layer takes for attention.
     """
     config, p = parameters.config, parameters
-    if drop and rng is None:
-        raise ValueError("dropout draws random masks: pass rng")
-    rng = rng or np.random.default_rng(0)
     x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (14.1)
     x, dropped = dropout(x, drop, rng)  # (N, C)  (14.1)
     blocks = []
     for layer in range(config.n_layer):
-        seed = int(rng.integers(2**63)) if drop else 0
+        seed = int(rng.integers(2**63)) if drop and rng else 0
         how = (config.n_head, config.layer_norm_epsilon, drop, seed)
         arguments = (x, batch.end, p.block(layer), *how, attend(layer))
         x, saved = block(*arguments)  # (N, C)  (14.2)

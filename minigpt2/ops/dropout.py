@@ -45,13 +45,15 @@ def keep_factors(
     return keep.astype(like.real.dtype) / (1 - rate)  # (7.1)
 
 
-def dropout(x: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Saved]:
+def dropout(x: Array, rate: float, rng: np.random.Generator | None) -> tuple[Array, Saved]:
     """Drop each element of x (N, C) with probability rate, 0 <= rate < 1; returns y (N, C).
 
-    At rate 0 this is x itself, not a copy.
+    At rate 0 this is x itself, not a copy, and rng may be None.
     """
     if rate == 0:
         return x, Saved(None)
+    if rng is None:
+        raise ValueError("dropout draws random masks: pass rng")
     z = keep_factors(x.shape, rate, rng, x)  # (N, C)
     y = z * x  # (N, C)  (7.1)
     return y, Saved(z)

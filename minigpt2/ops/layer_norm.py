@@ -42,7 +42,7 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, map_rows
+from minigpt2.backend import Array, array_module, map_rows
 
 
 class Saved(NamedTuple):
@@ -55,10 +55,11 @@ class Saved(NamedTuple):
 
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Saved]:
     """Normalise each row of x (N, C), then scale by gamma (C,) and shift by beta (C,)."""
+    xp, c = array_module(x), x.shape[-1]
 
     def formula(x: Array) -> tuple[Array, Array, Array]:
-        xc = x - x.mean(-1, keepdims=True)  # (N, C)  (4.1)
-        r = ((xc * xc).mean(-1, keepdims=True) + eps) ** -0.5  # (N, 1)  (4.2)
+        xc = x - x.sum(-1, keepdims=True) / c  # (N, C)  (4.1)
+        r = 1 / xp.sqrt((xc * xc).sum(-1, keepdims=True) / c + eps)  # (N, 1)  (4.2)
         x_hat = xc * r  # (N, C)  (4.3)
         return gamma * x_hat + beta, x_hat, r  # (4.4)
 

@@ -72,3 +72,10 @@ def test_with_rho_0_the_op_is_the_identity_and_draws_no_random_number(seed):
 def test_both_precisions_drop_the_same_features(rate, seed):
     single, double = run(rate, seed, dtype=np.float32)[1], run(rate, seed)[1]
     np.testing.assert_array_equal(single == 0, double == 0)
+
+
+def test_dropping_needs_random_numbers_and_keeping_everything_does_not():
+    x = np.ones((2, 3))
+    assert dropout(x, 0.0, None)[0] is x
+    with pytest.raises(ValueError, match="dropout draws random masks: pass rng"):
+        dropout(x, 0.5, None)
