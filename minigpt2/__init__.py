@@ -30,41 +30,47 @@ Chapters, in reading order; a chapter uses only those above it
     16  weights                     Weights
     17  download                    Download
     18  data/records                Records
-    19  data/template               Template
-    20  data/tokenizer              Tokenizer
-    21  data/forest                 Token forest
-    22  data/batches                Batches
-    23  data/bpe                    BPE
-    24  data/almanac/tables         Tables
-    25  data/almanac/wordings       Wordings
-    26  data/almanac/chance         Chance
-    27  data/almanac/arithmetic     Arithmetic
-    28  data/almanac/tell_facts     Telling facts
-    29  data/almanac/tell_numbers   Telling numbers
-    30  data/almanac/tell_words     Telling words
-    31  data/almanac/tell           Telling
-    32  data/almanac/ask            Asking
-    33  data/almanac/write          Writing
-    34  inference/sampling          Sampling
-    35  inference/cache             Key/value cache
-    36  inference/generate          Generation
-    37  inference/answer            Answering
-    38  inference/carry_on          Carrying on
-    39  inference/chat              Chat
-    40  training/adamw              AdamW
-    41  training/schedule           Schedule
-    42  training/loop               Loop
-    43  training/evaluation         Evaluation
-    44  training/checkpoint         Checkpoint
-    45  training/curve              Curve
-    46  training/settings           Settings
-    47  training/report             Report
-    48  training/material           Material
-    49  training/exam               Exam
-    50  training/finetune           Fine-tuning
-    51  training/copying            Copying
-    52  training/pretrain           Pretraining
-    53  cli                         Command line
+    19  data/files                  Files
+    20  data/formats                Formats
+    21  data/template               Template
+    22  data/tokenizer              Tokenizer
+    23  data/examples               Examples
+    24  data/truncation             Truncation
+    25  data/weighing               Weighing
+    26  data/forest                 Token forest
+    27  data/batches                Batches
+    28  data/bpe                    BPE
+    29  data/almanac/tables         Tables
+    30  data/almanac/wordings       Wordings
+    31  data/almanac/chance         Chance
+    32  data/almanac/arithmetic     Arithmetic
+    33  data/almanac/tell_facts     Telling facts
+    34  data/almanac/tell_numbers   Telling numbers
+    35  data/almanac/tell_words     Telling words
+    36  data/almanac/tell           Telling
+    37  data/almanac/ask            Asking
+    38  data/almanac/write          Writing
+    39  inference/sampling          Sampling
+    40  inference/cache             Key/value cache
+    41  inference/generate          Generation
+    42  inference/answer            Answering
+    43  inference/carry_on          Carrying on
+    44  inference/chat              Chat
+    45  training/adamw              AdamW
+    46  training/schedule           Schedule
+    47  training/losses             Losses
+    48  training/loop               Loop
+    49  training/evaluation         Evaluation
+    50  training/checkpoint         Checkpoint
+    51  training/curve              Curve
+    52  training/settings           Settings
+    53  training/report             Report
+    54  training/material           Material
+    55  training/exam               Exam
+    56  training/finetune           Fine-tuning
+    57  training/copying            Copying
+    58  training/pretrain           Pretraining
+    59  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -1,79 +1,33 @@
-"""Batches: records become examples, examples become shuffled micro-batches.
-
-An example is a prompt and an answer, encoded apart, their ids joined; the answer
-ends with end-of-text.  A row of the model predicts the next token, so T rows
-hold T + 1 tokens, the last of which is a target only.  When an example has more,
-the prompt is cut first, at its start, down to one token; then the answer, at its
-end, and a cut answer gets no end-of-text, since it does not end there.  Both
-cuts are counted.
-"""
+"""Batches: examples become forests, shuffled anew in each epoch and cut into micro-batches."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from minigpt2.data.forest import Segment, grow, lay_out
-from minigpt2.data.records import Record
-from minigpt2.data.template import prompt_of
-from minigpt2.data.tokenizer import Tokenizer
+from minigpt2.data.examples import Example
+from minigpt2.data.forest import NO_ANSWER, Branch, Segment, grow, lay_out
+from minigpt2.data.weighing import RESPONSE_ONLY, Weighing
 from minigpt2.model.gpt2 import Batch
 
 Item = TypeVar("Item")
 
 
-class Example(NamedTuple):
-    """The ids of a prompt and of its answer, and what each lost to the context's limit."""
+def batch_of(examples: Sequence[Example], weighing: Weighing = RESPONSE_ONLY) -> Batch:
+    """Lay examples out as a forest; an answer's tokens are marked with the example's number.
 
-    prompt: list[int]
-    answer: list[int]
-    prompt_cut: int = 0
-    answer_cut: int = 0
-
-
-@dataclass
-class Cuts:
-    """How many of the examples lost a part of their prompt, and of their answer."""
-
-    examples: int = 0
-    prompts: int = 0
-    answers: int = 0
-
-    def __add__(self, other: "Cuts") -> "Cuts":
-        """Return the cuts of both."""
-        return Cuts(
-            self.examples + other.examples,
-            self.prompts + other.prompts,
-            self.answers + other.answers,
-        )
-
-
-def encode(record: Record, tokenizer: Tokenizer, context: int) -> Example:
-    """Encode a record for a context of `context` rows, cutting the prompt before the answer."""
-    prompt = tokenizer.encode(prompt_of(record))
-    answer = [*tokenizer.encode(record.output), tokenizer.end_of_text]
-    room = context + 1
-    kept_prompt = min(len(prompt), max(1, room - len(answer)))
-    kept_answer = min(len(answer), room - kept_prompt)
-    prompt_cut, answer_cut = len(prompt) - kept_prompt, len(answer) - kept_answer
-    return Example(prompt[prompt_cut:], answer[:kept_answer], prompt_cut, answer_cut)
-
-
-def encode_all(
-    records: Sequence[Record], tokenizer: Tokenizer, context: int
-) -> tuple[list[Example], Cuts]:
-    """Encode all records, and count the cuts."""
-    examples = [encode(record, tokenizer, context) for record in records]
-    prompts = sum(e.prompt_cut > 0 for e in examples)
-    answers = sum(e.answer_cut > 0 for e in examples)
-    return examples, Cuts(len(examples), prompts, answers)
-
-
-def batch_of(examples: Sequence[Example]) -> Batch:
-    """Lay examples out as a forest; the answers' tokens are supervised, each with weight 1."""
-    answers = [Segment(e.answer, [1.0] * len(e.answer)) for e in examples]
-    return lay_out(grow([(e.prompt, a) for e, a in zip(examples, answers, strict=True)]))
+    What is before an example's first answer may be shared with others.
+    """
+    branches = []
+    for number, example in enumerate(examples):
+        weights, shared = weighing.weights(example), example.first_answer
+        answers = [number if part else NO_ANSWER for part in example.is_answer]
+        rest = Segment(example.ids[shared:], weights[shared:], [], answers[shared:])
+        branches.append(Branch(example.ids[:shared], rest, max(weights[:shared])))
+    trees = grow(branches)
+    for root in trees:
+        root.weights[0] = 0.0  # (25.1)
+    return lay_out(trees)
 
 
 def split(
@@ -89,7 +43,11 @@ def split(
 
 
 def windows(
-    examples: Sequence[Example], batch_size: int, micro_batch: int, rng: np.random.Generator
+    examples: Sequence[Example],
+    batch_size: int,
+    micro_batch: int,
+    rng: np.random.Generator,
+    weighing: Weighing = RESPONSE_ONLY,
 ) -> Iterator[list[Batch]]:
     """Yield the micro-batches of one optimiser step after the other, for ever.
 
@@ -100,4 +58,4 @@ def windows(
         for start in range(0, len(order), batch_size):
             window = order[start : start + batch_size]
             parts = (window[i : i + micro_batch] for i in range(0, len(window), micro_batch))
-            yield [batch_of([examples[i] for i in part]) for part in parts]
+            yield [batch_of([examples[i] for i in part], weighing) for part in parts]

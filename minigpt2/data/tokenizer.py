@@ -89,11 +89,15 @@ class Tokenizer:
         """Return the text of ids; bytes that are not UTF-8 become U+FFFD."""
         return self.encoding.decode(list(ids))
 
+    def bytes_of(self, token: int) -> bytes:
+        """Return what a token stands for; it need not be whole characters."""
+        return self.encoding.decode_single_token_bytes(token)
+
     def decoded(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield text as ids come; bytes of a character that is not complete yet are held back."""
         decoder = getincrementaldecoder("utf-8")("replace")
         for i in ids:
-            yield decoder.decode(self.encoding.decode_single_token_bytes(i))
+            yield decoder.decode(self.bytes_of(i))
         yield decoder.decode(b"", final=True)
 
     def save(self, folder: Path) -> None:

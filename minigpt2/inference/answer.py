@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from minigpt2.data.records import Record
-from minigpt2.data.template import prompt_of
+from minigpt2.data.template import ALPACA, Template, prompt_of, stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, has_tokenizer, open_tokenizer
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.generate import generate
@@ -43,15 +44,23 @@ class AnswerSettings:
         require_at_least(1, self, "max_new_tokens")
 
 
-def open_model(model: str) -> tuple[Parameters, Tokenizer]:
-    """Return a model's parameters and tokenizer; raises UserError if they do not go together."""
+class Model(NamedTuple):
+    """A model with its tokenizer, and the template that it was tuned with, if any."""
+
+    parameters: Parameters
+    tokenizer: Tokenizer
+    template: Template | None
+
+
+def open_model(model: str) -> Model:
+    """Open a model by folder or name; raises UserError if its parts do not go together."""
     folder = find_model(model)
     parameters = load_parameters(folder)
     tokenizer = tokenizer_of(folder, parameters.config.vocab_size)
     has, needs = tokenizer.n_vocab, parameters.config.vocab_size
     if has != needs:
         raise UserError(f"{folder}: the tokenizer has {has} ids, the model {needs}")
-    return parameters, tokenizer
+    return Model(parameters, tokenizer, stored_template(folder))
 
 
 def tokenizer_of(path: Path, n_vocab: int) -> Tokenizer:
@@ -63,8 +72,9 @@ def tokenizer_of(path: Path, n_vocab: int) -> Tokenizer:
 
 def answer(settings: AnswerSettings) -> str:
     """Print the answer, and return it."""
-    parameters, tokenizer = open_model(settings.model)
-    prompt = tokenizer.encode(prompt_of(Record(settings.question, settings.input, "")))
+    parameters, tokenizer, template = open_model(settings.model)
+    asked = Record(settings.question, settings.input, "")
+    prompt = tokenizer.encode(prompt_of(asked, template or ALPACA))
     if len(prompt) > parameters.config.n_positions:
         raise UserError(
             f"the question has {len(prompt)} tokens with its template; the model reads at most "

@@ -50,7 +50,7 @@ class GenerateSettings(Sampling):
 
 def carry_on(settings: GenerateSettings) -> None:
     """Print how the text goes on; how fast, on the error stream, if that is a terminal."""
-    parameters, tokenizer = open_model(settings.model)
+    parameters, tokenizer, _ = open_model(settings.model)
     prompt = settings.prompt
     if prompt is None:
         prompt = sys.stdin.read().rstrip("\n")

@@ -1,6 +1,6 @@
 """Chat: a conversation in the terminal.
 
-Each turn is rendered as in training (chapter 19), and what was said before stays
+Each turn is rendered as in training (chapter 21), and what was said before stays
 in the key/value cache, so a turn costs its own tokens only.  When the context is
 full, the oldest turns are forgotten, and that is said.
 """
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.data.template import first_prompt, next_prompt
+from minigpt2.data.template import ALPACA, Template
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.answer import open_model
@@ -70,8 +70,15 @@ class Exchange(NamedTuple):
 class Conversation:
     """What was said, and a model that has read it."""
 
-    def __init__(self, parameters: Parameters, tokenizer: Tokenizer, settings: ChatSettings):
+    def __init__(
+        self,
+        parameters: Parameters,
+        tokenizer: Tokenizer,
+        template: Template | None,
+        settings: ChatSettings,
+    ):
         self.parameters, self.tokenizer, self.settings = parameters, tokenizer, settings
+        self.template = template or ALPACA
         self.rng = np.random.default_rng(settings.seed)
         self.system = settings.system
         self.exchanges: list[Exchange] = []
@@ -89,7 +96,8 @@ class Conversation:
         for asked, answer in (*exchanges, Exchange(question, [])):
             if ids:
                 ids.append(self.tokenizer.end_of_text)
-            text = next_prompt(asked) if ids else first_prompt(asked, self.system)
+            again = self.template.prompt(asked)
+            text = again if ids else self.template.first(asked, system=self.system)
             ids += self.tokenizer.encode(text) + answer
         return ids
 

@@ -55,6 +55,7 @@ class Batch(NamedTuple):
     rows: Array  # (M,)
     targets: Array  # (M,)
     weights: Array  # (M,)
+    answers: Array = np.empty(0, np.int64)  # (M,) which answer a target belongs to, -1 for none
 
 
 class Saved(NamedTuple):
@@ -77,8 +78,8 @@ def gpt2(
 ) -> tuple[Array, Saved]:
     """Return the hidden rows h (N, C) of a batch; h @ wte.T are the logits.
 
-    `rng` draws the dropout masks' seeds and is needed where drop > 0 (else ValueError).  `attend` says what
-    a layer takes for attention.
+    `rng` draws the dropout masks' seeds; without one drop > 0 raises ValueError.  `attend`
+    says what a layer takes for attention.
     """
     config, p = parameters.config, parameters
     x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (14.1)

@@ -7,18 +7,25 @@ from pathlib import Path
 
 import numpy as np
 
+from minigpt2.data.template import Template
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.model.parameters import Parameters
 from minigpt2.weights import save_parameters, write_folder
 
 
 def save_checkpoint(
-    folder: Path, parameters: Parameters, tokenizer: Tokenizer, dtype: type = np.float32
+    folder: Path,
+    parameters: Parameters,
+    tokenizer: Tokenizer,
+    dtype: type = np.float32,
+    template: Template | None = None,
 ) -> None:
-    """Write parameters and tokenizer; the folder appears whole, in place of an older one."""
+    """Write a model with what belongs to it; the folder appears whole, in place of an older one."""
 
     def fill(beside: Path) -> None:
         save_parameters(parameters, beside, dtype)
         tokenizer.save(beside)
+        if template:
+            template.save(beside)
 
     write_folder(folder, fill)

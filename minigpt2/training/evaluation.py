@@ -1,23 +1,24 @@
 """Evaluation: the loss on examples that were not trained on, and exact match.
 
 Definition
-    validation loss = Σ nll / Σ tokens                             (43.1)
-    over all supervised tokens of all examples: never a mean of means, which would
-    depend on how the examples were batched.
-    exact match = answers equal to their reference / answers       (43.2)
+    The validation losses are (47.1) and (47.2) over all examples: how they are batched
+    changes nothing.
+    exact match = answers equal to their reference / answers       (49.1)
     An answer is what greedy decoding gives before end-of-text, equal as text.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from minigpt2.data.batches import Example, batch_of
+from minigpt2.data.batches import batch_of
+from minigpt2.data.examples import Example, encode_prompt
 from minigpt2.data.records import Record
-from minigpt2.data.template import prompt_of
+from minigpt2.data.template import ALPACA, Template
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.inference.generate import generate
 from minigpt2.model.gpt2 import loss_of
 from minigpt2.model.parameters import Parameters
+from minigpt2.training.losses import Losses
 
 
 class Answer(NamedTuple):
@@ -32,21 +33,19 @@ class Answer(NamedTuple):
         return self.answer == self.record.output
 
 
-def validation_loss(
+def validation_losses(
     parameters: Parameters,
     examples: Sequence[Example],
     micro_batch: int,
     progress: Callable[[int], None] = lambda finished: None,
-) -> tuple[float, int]:
-    """Return the loss per supervised token, and how many tokens there are."""
-    nll, tokens = 0.0, 0
+) -> Losses:
+    """Return the losses of examples."""
+    losses = Losses()
     for start in range(0, len(examples), micro_batch):
         batch = batch_of(examples[start : start + micro_batch])
-        _, each = loss_of(parameters, batch)
-        nll += float(each.sum())  # (43.1)
-        tokens += len(batch.targets)
+        losses.add(batch, loss_of(parameters, batch)[1])
         progress(min(micro_batch, len(examples) - start))
-    return nll / tokens, tokens  # (43.1)
+    return losses
 
 
 def answer_all(
@@ -55,13 +54,14 @@ def answer_all(
     records: Sequence[Record],
     max_new: int,
     progress: Callable[[int], None] = lambda finished: None,
+    template: Template = ALPACA,
 ) -> list[Answer]:
     """Answer every record's question by greedy decoding, with at most max_new tokens each.
 
     Of a prompt that is longer than the context, the end is kept.
     """
     context = parameters.config.n_positions
-    prompts = [tokenizer.encode(prompt_of(record))[-context:] for record in records]
+    prompts = [encode_prompt(r, tokenizer, template)[-context:] for r in records]
     ids = generate(parameters, prompts, tokenizer.end_of_text, max_new, progress=progress)
     return [Answer(r, tokenizer.decode(i)) for r, i in zip(records, ids, strict=True)]
 
@@ -73,4 +73,4 @@ def longest_reference(tokenizer: Tokenizer, records: Sequence[Record]) -> int:
 
 def exact_match(answers: Sequence[Answer]) -> float:
     """Return the share of answers that equal their reference, from 0 to 1."""
-    return sum(answer.exact for answer in answers) / len(answers)  # (43.2)
+    return sum(answer.exact for answer in answers) / len(answers)  # (49.1)

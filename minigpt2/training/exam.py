@@ -19,7 +19,9 @@ def sit(material: Material, max_new_tokens: int, report: Report, when: str) -> A
         counted = name in material.tests
         longest = longest_reference(tokenizer, records) if counted else max_new_tokens
         with report.progress(f"answering {name}", len(records)) as advance:
-            answers[name] = answer_all(parameters, tokenizer, records, longest, advance)
+            answers[name] = answer_all(
+                parameters, tokenizer, records, longest, advance, material.template
+            )
         if counted:
             right, share = sum(a.exact for a in answers[name]), exact_match(answers[name])
             result = {"right": right, "asked": len(records), "exact_match": share}
@@ -31,7 +33,7 @@ def sit(material: Material, max_new_tokens: int, report: Report, when: str) -> A
 def compare(samples: list[Record], before: Answers, after: Answers, report: Report) -> None:
     """Write all answers, before and after; print those to the samples."""
     rows = [
-        ({"test": name, **new.record._asdict(), "before": old.answer, "after": new.answer}, new)
+        ({"test": name, **new.record.as_entry(), "before": old.answer, "after": new.answer}, new)
         for name in after
         for old, new in zip(before[name], after[name], strict=True)
     ]

@@ -18,7 +18,7 @@ from minigpt2.data.batches import windows
 from minigpt2.errors import UserError
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.curve import draw_curve
-from minigpt2.training.evaluation import validation_loss
+from minigpt2.training.evaluation import validation_losses
 from minigpt2.training.exam import compare, sit
 from minigpt2.training.loop import Plan, Step, require_finite, train_steps
 from minigpt2.training.material import Material, open_material
@@ -59,7 +59,12 @@ def tune(settings: TrainSettings, material: Material, report: Report) -> None:
                 validations.append((step.step, validate(settings, material, step, report)))
             if last or due(step.step, settings.save_every):
                 checkpoint = report.folder / "checkpoint"
-                save_checkpoint(checkpoint, material.parameters, material.tokenizer)
+                save_checkpoint(
+                    checkpoint,
+                    material.parameters,
+                    material.tokenizer,
+                    template=material.template,
+                )
             advance(1)
     if not draw_curve(report.folder / "loss.png", losses, validations):
         report.say("curve", "not drawn: matplotlib is not installed (pip install 'minigpt2[plot]')")
@@ -68,7 +73,8 @@ def tune(settings: TrainSettings, material: Material, report: Report) -> None:
 def steps_of(settings: TrainSettings, material: Material, plan: Plan) -> Iterator[Step]:
     """Take the steps of a plan, one after the other."""
     order, masks = (np.random.default_rng([settings.seed, stream]) for stream in (1, 2))
-    batches = windows(material.training, settings.batch_size, settings.at_once, order)
+    sizes = settings.batch_size, settings.at_once
+    batches = windows(material.training, *sizes, order, settings.weighing())
     return train_steps(material.parameters, batches, plan, masks)
 
 
@@ -89,20 +95,24 @@ def make_plan(settings: TrainSettings, examples: int) -> Plan:
 
 
 def validate(settings: TrainSettings, material: Material, step: Step, report: Report) -> float:
-    """Return the loss on the examples that were held back; log and print it.
+    """Return the token-level loss on the examples held back; log and print both losses.
 
     Raises UserError if it is not finite.
     """
     with report.progress("validating", len(material.validation), quiet=True) as advance:
         held = material.validation
-        loss, tokens = validation_loss(material.parameters, held, settings.at_once, advance)
-    if not isfinite(loss):
+        losses = validation_losses(material.parameters, held, settings.at_once, advance)
+    if not isfinite(losses.token_level):
         raise UserError(
             f"step {step.step}: the validation loss is not finite: lower the learning rate"
         )
-    entry = {"step": step.step, "validation_loss": loss, "validation_tokens": tokens}
-    report.log(entry, f"step {step.step}: validation loss {loss:.4f} over {tokens} answer tokens")
-    return loss
+    numbers = {f"validation_{name}": number for name, number in losses.numbers().items()}
+    text = (
+        f"step {step.step}: validation loss {losses.token_level:.4f} by tokens "
+        f"({losses.tokens:,}), {losses.example_level:.4f} by examples ({losses.examples:,})"
+    )
+    report.log({"step": step.step, **numbers}, text)
+    return losses.token_level
 
 
 def introduce(settings: TrainSettings, material: Material, report: Report) -> None:
@@ -119,12 +129,16 @@ def introduce(settings: TrainSettings, material: Material, report: Report) -> No
     )
     training, validation = len(material.training), len(material.validation)
     examples = material.training + material.validation
-    prompt = sum(len(e.prompt) for e in examples)
-    answer = sum(len(e.answer) for e in examples)
+    answer = sum(sum(e.is_answer) for e in examples)
+    prompt = sum(len(e.ids) for e in examples) - answer
+    masked = f"weight {settings.prompt_weight:g}" if settings.prompt_weight else "masked"
+    count = "each example counts the same" if settings.loss == "example" else "supervised"
     report.say(
         "data",
-        f"{settings.data}: {training:,} examples to train on, {validation:,} to validate; "
-        f"{prompt:,} prompt tokens (masked), {answer:,} answer tokens (supervised)",
+        f"{settings.data} ({material.format}, template "
+        f"{settings.template or 'of the format'}): "
+        f"{training:,} examples to train on, {validation:,} to validate; "
+        f"{prompt:,} prompt tokens ({masked}), {answer:,} answer tokens ({count})",
         training=training,
         validation=validation,
         prompt_tokens=prompt,
@@ -132,8 +146,8 @@ def introduce(settings: TrainSettings, material: Material, report: Report) -> No
     )
     report.say(
         "context",
-        f"over the limit: {cuts.prompts} prompts cut, {cuts.answers} answers cut",
-        prompts_cut=cuts.prompts,
-        answers_cut=cuts.answers,
+        f"over the limit: {cuts.prompts} prompts cut ({cuts.prompt_tokens:,} tokens), "
+        f"{cuts.answers} answers cut ({cuts.answer_tokens:,} tokens), {cuts.dropped} dropped",
+        **vars(cuts),
     )
     report.say("run", str(report.folder))

@@ -2,11 +2,11 @@
 
 A step takes a window of micro-batches (gradient accumulation).  The loss of the
 window is one weighted sum,
-    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (42.1)
+    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (48.1)
 over all triples of all its micro-batches, so how the window is cut changes nothing
 but rounding and dropout's masks: each micro-batch is given the weights wₙ / Σw of
 the whole window, and their losses and gradients add up.  A micro-batch without a
-weighted triple adds nothing; a window without one is an error, for (42.1) divides
+weighted triple adds nothing; a window without one is an error, for (48.1) divides
 by 0.
 """
 
@@ -21,6 +21,7 @@ from minigpt2.errors import UserError
 from minigpt2.model.gpt2 import Batch, loss_and_gradients
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.adamw import AdamW, Moments, adamw_step
+from minigpt2.training.losses import Losses
 from minigpt2.training.schedule import learning_rate
 
 
@@ -41,7 +42,10 @@ class Step(NamedTuple):
     """What one step did; `supervised` counts triples, `rows` the rows that were computed."""
 
     step: int
-    loss: float
+    loss: float  # what the step lowers, (48.1)
+    token_loss: float
+    example_loss: float
+    answer_tokens: int
     learning_rate: float
     gradient_norm: float
     supervised: int
@@ -56,18 +60,19 @@ def window_loss_and_gradients(
     drop: float = 0.0,
     rng: np.random.Generator | None = None,
     recompute: bool = False,
-) -> float:
-    """Add the gradients of a window's loss to `gradients`; return the loss."""
+) -> tuple[float, Losses]:
+    """Add the gradients of a window's loss to `gradients`; return it, and its answers' losses."""
     total = sum(batch.weights.sum() for batch in window)
     if total == 0:
         raise UserError("no token of this step's examples is supervised: nothing can be learnt")
-    loss = 0.0
+    loss, losses = 0.0, Losses()
     for batch in window:
         if batch.weights.any():
-            shares = batch._replace(weights=batch.weights / total)  # (42.1)
-            part, _ = loss_and_gradients(parameters, shares, gradients, drop, rng, recompute)
-            loss += float(part)  # (42.1)
-    return loss
+            shares = batch._replace(weights=batch.weights / total)  # (48.1)
+            part, nll = loss_and_gradients(parameters, shares, gradients, drop, rng, recompute)
+            loss += float(part)  # (48.1)
+            losses.add(batch, nll)
+    return loss, losses
 
 
 def require_finite(parameters: Parameters, step: Step) -> None:
@@ -90,7 +95,7 @@ def train_steps(
         window = next(windows)
         gradients.flat[:] = 0
         how = plan.dropout, rng, plan.recompute
-        loss = window_loss_and_gradients(parameters, window, gradients, *how)
+        loss, losses = window_loss_and_gradients(parameters, window, gradients, *how)
         eta = learning_rate(step, plan.steps, plan.learning_rate, plan.warmup, plan.schedule)
         try:
             norm = adamw_step(parameters, gradients, moments, eta, plan.adamw)
@@ -98,4 +103,5 @@ def train_steps(
             raise UserError(f"step {step}: {error}") from None
         supervised = sum(int(np.count_nonzero(batch.weights)) for batch in window)
         rows = sum(len(batch.ids) for batch in window)
-        yield Step(step, loss, eta, norm, supervised, rows, perf_counter() - started)
+        each = losses.token_level, losses.example_level, losses.tokens
+        yield Step(step, loss, *each, eta, norm, supervised, rows, perf_counter() - started)

@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from minigpt2.data.almanac import questions
-from minigpt2.data.batches import Cuts, Example, encode_all, split
-from minigpt2.data.records import Record, load_records
+from minigpt2.data.batches import split
+from minigpt2.data.examples import Example, encode
+from minigpt2.data.formats import ALPACA_FORMAT, DataSet, load_data, load_records
+from minigpt2.data.records import Record
+from minigpt2.data.template import Template, open_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
+from minigpt2.data.truncation import Cuts, truncate_all
 from minigpt2.errors import UserError
 from minigpt2.inference.answer import open_model
 from minigpt2.model.config import OFFICIAL, GPT2Config
@@ -25,46 +29,68 @@ class Material:
 
     parameters: Parameters
     tokenizer: Tokenizer
+    template: Template
+    format: str  # of the data
     training: list[Example]
     validation: list[Example]
     tests: dict[str, list[Record]]  # every question is asked, and counted by exact match
     samples: list[Record]  # these questions' answers are printed
-    cuts: Cuts
+    cuts: Cuts  # of the examples to train on and to validate
 
 
 def open_material(settings: TrainSettings) -> Material:
     """Open the model and the data; raises UserError for what cannot be used."""
     rng = np.random.default_rng([settings.seed, 0])
-    records, tests = open_records(settings)
+    data, tests = open_data(settings)
+    template = open_template(settings.template or data.format.template)
     parameters, tokenizer = open_start(settings, rng)
     longest = parameters.config.n_positions
     context = settings.context or longest
     if context > longest:
         raise UserError(f"context {context} is longer than the model's {longest}")
-    kept, held = split(records, settings.validation, rng)
-    training, cuts = encode_all(kept, tokenizer, context)
-    validation, held_cuts = encode_all(held, tokenizer, context)
-    samples = choose_samples(list(tests.values()) or [held], settings.samples, rng)
-    return Material(parameters, tokenizer, training, validation, tests, samples, cuts + held_cuts)
+    kept, held = split(data.records, settings.validation, rng)
+    (training, cuts), (validation, held_cuts) = (
+        truncate_all((encode(r, tokenizer, template) for r in part), context, settings.truncate)
+        for part in (kept, held)
+    )
+    asked = [[r for r in part if not r.is_text] for part in list(tests.values()) or [held]]
+    return Material(
+        parameters,
+        tokenizer,
+        template,
+        data.format.name,
+        training,
+        validation,
+        tests,
+        choose_samples(asked, settings.samples, rng),
+        cuts + held_cuts,
+    )
 
 
-def open_records(settings: TrainSettings) -> tuple[list[Record], dict[str, list[Record]]]:
+def open_data(settings: TrainSettings) -> tuple[DataSet, dict[str, list[Record]]]:
     """Return the records to learn from, and the test questions by name."""
     if settings.data == ALMANAC:
         asked = questions(0)
-        records = [Record(**r) for r in asked.train]
+        data = DataSet(as_records(asked.train), ALPACA_FORMAT)
         tests = {
-            "held-out facts": [Record(**r) for r in asked.held_out_facts],
-            "held-out arithmetic": [Record(**r) for r in asked.held_out_arithmetic],
+            "held-out facts": as_records(asked.held_out_facts),
+            "held-out arithmetic": as_records(asked.held_out_arithmetic),
         }
     else:
-        records, tests = load_records(Path(settings.data)), {}
+        data, tests = load_data(Path(settings.data), settings.columns), {}
     files = [settings.test] if isinstance(settings.test, str) else settings.test or []
     for path in map(Path, files):
         if path.stem in tests:
             raise UserError(f"two tests are called {path.stem!r}: rename the file {path}")
-        tests[path.stem] = load_records(path)
-    return records, tests
+        tests[path.stem] = load_records(path, settings.columns)
+        if any(record.is_text for record in tests[path.stem]):
+            raise UserError(f"{path} holds texts, not questions: a test needs questions")
+    return data, tests
+
+
+def as_records(asked: list[dict[str, str]]) -> list[Record]:
+    """Return the almanac's questions as records."""
+    return [Record(q["instruction"], q["input"], q["output"]) for q in asked]
 
 
 def open_start(settings: TrainSettings, rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:
@@ -75,7 +101,8 @@ def open_start(settings: TrainSettings, rng: np.random.Generator) -> tuple[Param
         folder = find_model(settings.model)
         config = GPT2Config.load(folder / "config.json")
         return initialise(config, rng), open_tokenizer(folder)
-    return open_model(settings.model)
+    model = open_model(settings.model)
+    return model.parameters, model.tokenizer
 
 
 def choose_samples(

@@ -6,20 +6,22 @@ A piece is a root of the forest that starts with end-of-text, so its first word
 is a target, and ends with it, so the model learns where to stop.
 
 A small model on few tokens learns slowest what to attend to.  Two things help:
-pieces are a sentence or two at first and whole documents at last, since among few
-tokens the right one is soon found; and the initial values can copy (chapter 51).
+pieces are a sentence or two of plain text at first and whole documents at last, since
+among few tokens the right one is soon found; and the initial values can copy (chapter 57).
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minigpt2.data.almanac import documents, questions
+from minigpt2.backend import Array
+from minigpt2.data.almanac import documents
+from minigpt2.data.almanac.ask import instructions, line_words
 from minigpt2.data.bpe import learn_tokenizer
 from minigpt2.data.forest import Segment, lay_out
 from minigpt2.data.records import Record
@@ -38,6 +40,7 @@ from minigpt2.training.loop import Plan, require_finite, train_steps
 from minigpt2.training.report import Report, claim_folder, due, log_step
 
 SAMPLE = 20_000  # documents that the vocabulary is learnt from
+OFTEN = 60  # times that each wording of a question counts in it
 BREAKS = re.compile(r"(?<=\.)\n")  # between units of text
 SHORT = 32  # ids of a piece in the first part of the run
 GROW, GROWN = 0.35, 0.55  # shares of the run between which pieces grow to whole documents
@@ -87,17 +90,28 @@ class PretrainSettings:
 
 
 def almanac_tokenizer(n_vocab: int) -> Tokenizer:
-    """Learn a vocabulary in which the almanac, its questions and the prompt template are short."""
+    """Learn a vocabulary in which the almanac, its questions and the prompt template are short.
+
+    A word at the start of a line is spelled without the space before it.  Text seldom has words
+    there, questions and answers often; those words count as often as the wordings do.
+    """
     told = islice(documents(np.random.default_rng(0)), SAMPLE)
-    records = [Record(**r) for r in questions(0).train]
-    asked = (f"{prompt_of(r)}{r.output}" for r in records)
-    return learn_tokenizer([*told, *asked], n_vocab)
+    prompts = [prompt_of(Record(text, "", "")) for text in instructions()]
+    return learn_tokenizer(chain(told, [*prompts, "\n".join(line_words())] * OFTEN), n_vocab)
 
 
 def initial(rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:
-    """Return the base before it has read, able to copy (chapter 51), and its vocabulary."""
+    """Return the base before it has read, able to copy (chapter 57), and its vocabulary."""
     tokenizer = almanac_tokenizer(TINY.vocab_size)
-    return able_to_copy(replace(TINY, vocab_size=tokenizer.n_vocab), rng), tokenizer
+    config = replace(TINY, vocab_size=tokenizer.n_vocab)
+    return able_to_copy(config, rng, words_of(tokenizer)), tokenizer
+
+
+def words_of(tokenizer: Tokenizer) -> Array:
+    """Number each token's word (V,): its text without a space before it and without capitals."""
+    spelled = [tokenizer.bytes_of(i).removeprefix(b" ").lower() for i in range(tokenizer.n_vocab)]
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(spelled))}
+    return np.array([numbers[word] for word in spelled])
 
 
 def pieces(text: str, tokenizer: Tokenizer, longest: int) -> Iterator[list[int]]:
@@ -116,26 +130,35 @@ def pieces(text: str, tokenizer: Tokenizer, longest: int) -> Iterator[list[int]]
     yield run
 
 
-def as_root(ids: list[int], stop: int, context: int) -> Segment:
+def as_root(ids: list[int], stop: int, context: int, number: int = 0) -> Segment:
     """Return text as a root: end-of-text, the text, end-of-text, cut to the context."""
     whole = [stop, *ids, stop][: context + 1]
-    return Segment(whole, [0.0] + [1.0] * (len(whole) - 1))
+    return Segment(whole, [0.0] + [1.0] * (len(whole) - 1), [], [number] * len(whole))
 
 
 def text_windows(
-    texts: Iterator[str], tokenizer: Tokenizer, context: int, settings: PretrainSettings
+    plain: Iterator[str],
+    texts: Iterator[str],
+    tokenizer: Tokenizer,
+    context: int,
+    settings: PretrainSettings,
 ) -> Iterator[list[Batch]]:
-    """Yield one micro-batch a step, of whole pieces, with at most `rows` rows if they fit."""
+    """Yield one micro-batch a step, of whole pieces, with at most `rows` rows if they fit.
+
+    Pieces are from the plain texts until they begin to grow.
+    """
     segments: list[Segment] = []
     size, step = 0, 1
-    for text in texts:
-        for ids in pieces(text, tokenizer, settings.longest(step, context)):
-            root = as_root(ids, tokenizer.end_of_text, context)
-            if segments and size + len(root.ids) - 1 > settings.rows:
+    while True:
+        longest = settings.longest(step, context)
+        text = next(plain if longest == SHORT else texts)
+        for ids in pieces(text, tokenizer, longest):
+            rows = min(len(ids) + 1, context)
+            if segments and size + rows > settings.rows:
                 yield [lay_out(segments)]
                 segments, size, step = [], 0, step + 1
-            segments.append(root)
-            size += len(root.ids) - 1
+            segments.append(as_root(ids, tokenizer.end_of_text, context, len(segments)))
+            size += rows
 
 
 def pretrain(settings: PretrainSettings) -> dict[str, Any]:
@@ -147,7 +170,10 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         report.write("settings.json", asdict(settings))
         rng = np.random.default_rng([settings.seed, 0])
         report.say("text", "the almanac, told anew in every document; learning its vocabulary")
-        parameters, tokenizer = open_model(settings.start) if settings.start else initial(rng)
+        if settings.start:
+            parameters, tokenizer, _ = open_model(settings.start)
+        else:
+            parameters, tokenizer = initial(rng)
         config = parameters.config
         report.say(
             "model",
@@ -156,8 +182,9 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
             parameters=config.n_parameters,
             vocabulary=config.vocab_size,
         )
-        texts = documents(np.random.default_rng([settings.seed, 1]))
-        batches = text_windows(texts, tokenizer, config.n_positions, settings)
+        streams = [np.random.default_rng([settings.seed, 1, number]) for number in (0, 1)]
+        texts = documents(streams[0], plain=True), documents(streams[1])
+        batches = text_windows(*texts, tokenizer, config.n_positions, settings)
         steps = train_steps(parameters, batches, settings.plan(), rng)
         losses: list[float] = []
         rows, seconds = 0, 0.0

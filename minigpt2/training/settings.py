@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from minigpt2.data.truncation import Policy
+from minigpt2.data.weighing import Weighing
 from minigpt2.errors import require_above_zero, require_at_least, require_share
 from minigpt2.training.adamw import AdamW
 
@@ -19,12 +21,19 @@ class TrainSettings:
     Args:
         model: folder of a model, folder of a run, or a name: tiny, gpt2, gpt2-medium,
             gpt2-large, gpt2-xl
-        data: file in Alpaca's format, or "almanac" for the questions that ship
+        data: file or folder of questions and answers (JSON or JSONL, formats as Alpaca, messages,
+            ShareGPT; all are in README.md), or "almanac" for the questions that ship
         out: folder of the run; must not hold one yet (default: the first free of
             runs/<data>-1, runs/<data>-2, ...)
         test: file of questions that are answered before and after, all of them, and
             counted by exact match, or several: [a.json,b.json] (the almanac brings its own)
         from_scratch: start from random weights of the model's size
+        columns: which field of an entry stands for a format's: {"instruction": "ask"}
+        template: alpaca, qa, chat, raw, or a .yaml or .json file with one of your own (default:
+            the one that goes with the format)
+        truncate: what of an example over the context is cut first: prompt, answer, or drop all
+        prompt_weight: how much a prompt token counts in the loss, beside 1 for one of an answer
+        loss: whether each answer token counts the same, or each example
         epochs: how often each example is seen
         steps: how many steps to take instead of counting epochs
         batch_size: examples in one optimiser step
@@ -55,6 +64,11 @@ class TrainSettings:
     out: Path | None = None
     test: list[str] | str | None = None
     from_scratch: bool = False
+    columns: dict[str, str] | None = None
+    template: str | None = None
+    truncate: Policy = "prompt"
+    prompt_weight: float = 0.0
+    loss: Literal["token", "example"] = "token"
     epochs: float = 2.0
     steps: int | None = None
     batch_size: int = 8
@@ -83,12 +97,16 @@ class TrainSettings:
         require_above_zero(self, "epochs", "learning_rate", "eps")
         require_at_least(1, self, "steps", "batch_size", "micro_batch", "context", "log_every")
         require_at_least(0, self, "weight_decay", "clip", "evaluate_every", "save_every", "samples")
-        require_at_least(0, self, "max_new_tokens", "seed")
+        require_at_least(0, self, "max_new_tokens", "seed", "prompt_weight")
 
     @property
     def at_once(self) -> int:
         """The number of examples that are computed at once."""
         return self.micro_batch or self.batch_size
+
+    def weighing(self) -> Weighing:
+        """Return how tokens are weighed."""
+        return Weighing(self.prompt_weight, self.loss == "example")
 
     def adamw(self) -> AdamW:
         """Return the constants of the optimiser."""

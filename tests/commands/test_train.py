@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from minigpt2.inference.answer import open_model
 from tests.commands.conftest import in_a_process
 
 QUICK = ("--steps", "3", "--samples", "2", "--max_new_tokens", "4")
@@ -42,7 +43,13 @@ def test_a_run_leaves_checkpoint_log_curve_answers_settings_and_summary(trained)
         "summary.json",
     }
     files = {p.name for p in (folder / "checkpoint").iterdir()}
-    assert files == {"config.json", "model.safetensors", "vocab.json", "merges.txt"}
+    assert files == {
+        "config.json",
+        "model.safetensors",
+        "template.json",
+        "vocab.json",
+        "merges.txt",
+    }
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -143,7 +150,45 @@ def test_over_the_context_is_counted_and_reported(run, little_model, tmp_path):
     (tmp_path / "long.json").write_text(json.dumps(entries))
     options = ("--data", "long.json", "--out", "run", "--validation", "0", *QUICK)
     outcome = run("train", "--model", little_model, *options)
-    assert "over the limit: 2 prompts cut, 1 answers cut" in outcome.out
+    cuts = json.loads((tmp_path / "run/summary.json").read_text())["context"]
+    assert {k: cuts[k] for k in ("examples", "prompts", "answers", "dropped")} == {
+        "examples": 2,
+        "prompts": 2,
+        "answers": 1,
+        "dropped": 0,
+    }
+    assert (
+        f"over the limit: 2 prompts cut ({cuts['prompt_tokens']:,} tokens), "
+        f"1 answers cut ({cuts['answer_tokens']:,} tokens), 0 dropped" in outcome.out
+    )
+
+
+@pytest.mark.parametrize("loss", ["token", "example"])
+@pytest.mark.parametrize("weight", ["0", "0.5"])
+def test_the_log_counts_the_tokens_of_the_data(run, little_model, data, tmp_path, weight, loss):
+    options = ("--data", data, "--out", "run", "--validation", "0", "--samples", "0")
+    weighing = ("--prompt-weight", weight, "--loss", loss, "--epochs", "2", "--batch-size", "3")
+    assert run("train", "--model", little_model, *options, *weighing).code == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())["data"]
+    log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert sum(line["answer_tokens"] for line in log) == 2 * summary["answer_tokens"]
+    if weight == "0":
+        assert all(line["supervised"] == line["answer_tokens"] for line in log)
+
+
+def test_template_columns_and_truncation_are_taken_to_the_model(run, little_model, tmp_path):
+    entries = [{"ask": f"Count to {n}.", "reply": "1 " * n} for n in (1, 2, 3, 4, 99)]
+    (tmp_path / "data.json").write_text(json.dumps(entries))
+    (tmp_path / "mine.yaml").write_text("question: 'Ask: {instruction} '")
+    columns = '{"question": "ask", "answer": "reply"}'
+    options = ("--data", "data.json", "--columns", columns, "--out", "run", *QUICK)
+    how = ("--template", "mine.yaml", "--truncate", "drop", "--validation", "0")
+    outcome = run("train", "--model", little_model, *options, *how)
+    assert outcome.code == 0 and "1 dropped" in outcome.out and "question/answer" in outcome.out
+    stored = json.loads((tmp_path / "run/checkpoint/template.json").read_text())
+    assert stored["question"] == "Ask: {instruction} "
+    model = open_model(str(tmp_path / "run"))
+    assert model.template.first("Hi.") == "Ask: Hi. "
 
 
 def test_from_python_in_a_few_lines(little_model, data, tmp_path):
@@ -168,7 +213,7 @@ def test_text_that_looks_like_an_option_is_left_alone(run, little_model, monkeyp
     from minigpt2.inference import answer
 
     asked = []
-    monkeypatch.setattr(answer, "prompt_of", lambda record: asked.append(record) or "Q")
+    monkeypatch.setattr(answer, "prompt_of", lambda record, template: asked.append(record) or "Q")
     options = ("--question=--well-known- word", "--max-new-tokens", "1")
     assert run("answer", "--model", little_model, *options).code == 0
     assert asked[0].instruction == "--well-known- word"

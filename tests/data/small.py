@@ -2,6 +2,7 @@
 
 import json
 
+from minigpt2.data.examples import Example
 from minigpt2.data.records import Record
 from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer, byte_of_character
 
@@ -18,6 +19,12 @@ def files_of(merges):
 def small_tokenizer(merges=()):
     """A tokenizer with these merges: without any, an id a byte, in GPT-2's order of bytes."""
     return Tokenizer(*files_of(merges), "small")
+
+
+def example_of(prompt, answer):
+    """An example of the ids of a prompt and of its answer."""
+    ids = [*map(int, prompt), *map(int, answer)]
+    return Example(ids, [False] * len(prompt) + [True] * len(answer))
 
 
 RECORDS = [

@@ -3,46 +3,20 @@
 from itertools import islice
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.batches import Cuts, Example, batch_of, encode, encode_all, split, windows
-from minigpt2.data.records import Record
-from minigpt2.data.template import prompt_of
-from minigpt2.data.tokenizer import END_OF_TEXT, gpt2_tokenizer
-from tests.data.small import RECORDS, small_tokenizer
+from minigpt2.data.batches import batch_of, split, windows
+from minigpt2.data.examples import encode
+from tests.data.small import RECORDS, example_of, small_tokenizer
 
 BYTES = small_tokenizer()
-LONG = 10_000
 quick = settings(deadline=None, max_examples=100)
-
-
-def ids_of(text):
-    """The ids of a text, a byte each."""
-    return BYTES.encode(text)
-
-
-def test_an_example_is_the_prompts_ids_and_the_answers_with_end_of_text():
-    for record in RECORDS:
-        example = encode(record, BYTES, LONG)
-        assert example.prompt == ids_of(prompt_of(record))
-        assert example.answer == [*ids_of(record.output), BYTES.end_of_text]
-        assert example.prompt_cut == example.answer_cut == 0
-
-
-def test_prompt_and_answer_are_encoded_apart():
-    tokenizer = gpt2_tokenizer()
-    record = Record("Go.", "", "\n")  # two line breaks are one token
-    example = encode(record, tokenizer, LONG)
-    assert example.prompt == tokenizer.encode(prompt_of(record))
-    assert example.answer == [198, tokenizer.end_of_text] and example.prompt[-1] == 198
-    assert tokenizer.encode(prompt_of(record) + record.output)[-1] == 628
 
 
 def test_position_t_predicts_t_plus_1_and_the_first_l_minus_1_targets_are_masked():
     prompt, answer = [1, 2, 3, 4], [5, 6, 7]
-    batch = batch_of([Example(prompt, answer)])
+    batch = batch_of([example_of(prompt, answer)])
     joined = prompt + answer
     assert batch.ids.tolist() == joined[:-1]
     assert batch.targets.tolist() == answer
@@ -55,7 +29,7 @@ def test_position_t_predicts_t_plus_1_and_the_first_l_minus_1_targets_are_masked
 @given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
 @quick
 def test_with_a_prompt_of_l_tokens_exactly_the_first_l_minus_1_targets_are_masked(prompt, answer):
-    batch = batch_of([Example(prompt, answer)])
+    batch = batch_of([example_of(prompt, answer)])
     assert batch.rows.tolist() == list(range(len(prompt) - 1, len(prompt) + len(answer) - 1))
     assert batch.targets.tolist() == answer and len(batch.ids) == len(prompt + answer) - 1
 
@@ -63,70 +37,19 @@ def test_with_a_prompt_of_l_tokens_exactly_the_first_l_minus_1_targets_are_maske
 def test_end_of_text_is_a_target_by_its_place_never_by_its_value():
     stop = BYTES.end_of_text
     prompt, answer = [stop, 1, stop], [2, stop, 3, stop]
-    batch = batch_of([Example(prompt, answer)])
+    batch = batch_of([example_of(prompt, answer)])
     assert batch.rows.tolist() == [2, 3, 4, 5] and batch.targets.tolist() == answer
-    record = Record(f"Say {END_OF_TEXT}", END_OF_TEXT, END_OF_TEXT)
-    example = encode(record, BYTES, LONG)
-    assert stop not in example.prompt and stop not in example.answer[:-1]
-    assert example.answer[-1] == stop
-    assert BYTES.decode(example.answer[:-1]) == END_OF_TEXT
 
 
 def test_every_answers_tokens_are_supervised_once():
-    examples = [encode(record, BYTES, LONG) for record in RECORDS]
+    examples = [encode(record, BYTES) for record in RECORDS]
     batch = batch_of(examples)
-    targets = sorted(token for example in examples for token in example.answer)
+    pairs = [pair for e in examples for pair in zip(e.ids, e.is_answer, strict=True)]
+    targets = sorted(token for token, part in pairs if part)
     assert sorted(batch.targets.tolist()) == targets
     assert (batch.weights == 1).all()
     assert (batch.targets == BYTES.end_of_text).sum() == len(RECORDS)
-    assert len(batch.ids) < sum(len(e.prompt) + len(e.answer) - 1 for e in examples) / 2
-
-
-RECORD = Record("Go.", "", "Gone, and far away.")
-PROMPT, ANSWER = ids_of(prompt_of(RECORD)), [*ids_of(RECORD.output), BYTES.end_of_text]
-WHOLE = len(PROMPT) + len(ANSWER)
-
-
-@pytest.mark.parametrize("context", range(1, WHOLE + 3))
-def test_an_example_fills_the_context_and_its_prompt_is_cut_before_its_answer(context):
-    example = encode(RECORD, BYTES, context)
-    prompt, answer, prompt_cut, answer_cut = example
-    assert len(prompt) + len(answer) == min(WHOLE, context + 1)  # the last one has no row
-    assert len(batch_of([example]).ids) == min(WHOLE - 1, context)
-    assert prompt == PROMPT[prompt_cut:] and answer == ANSWER[: len(ANSWER) - answer_cut]
-    assert len(prompt) >= 1 and len(answer) >= 1
-    if answer_cut:
-        assert len(prompt) == 1
-    assert (answer[-1] == BYTES.end_of_text) == (answer_cut == 0)
-
-
-@pytest.mark.parametrize(
-    ("context", "cuts"),
-    [
-        (WHOLE - 1, (0, 0)),
-        (WHOLE - 2, (1, 0)),
-        (len(ANSWER), (len(PROMPT) - 1, 0)),
-        (len(ANSWER) - 1, (len(PROMPT) - 1, 1)),
-        (1, (len(PROMPT) - 1, len(ANSWER) - 1)),
-    ],
-)
-def test_cuts_spelt_out(context, cuts):
-    assert encode(RECORD, BYTES, context)[2:] == cuts
-
-
-def test_both_cuts_are_counted():
-    records = [RECORD, Record("Go.", "", "No."), Record("Go.", "", "x" * 50)]
-    assert encode_all(records, BYTES, LONG)[1] == Cuts(3, 0, 0)
-    assert encode_all(records, BYTES, len(PROMPT) + 5)[1] == Cuts(3, 2, 0)
-    examples, cuts = encode_all(records, BYTES, 30)
-    assert cuts == Cuts(3, 3, 1)
-    assert examples == [encode(record, BYTES, 30) for record in records]
-
-
-def test_an_example_that_is_cut_still_runs_within_the_context():
-    examples, _ = encode_all(RECORDS, BYTES, 12)
-    batch = batch_of(examples)
-    assert batch.positions.max() == 11
+    assert len(batch.ids) < sum(len(e.ids) - 1 for e in examples) / 2
 
 
 @given(st.integers(1, 60), st.floats(0, 1), st.integers(0, 99))
@@ -145,7 +68,7 @@ def test_a_split_is_random_and_fixed_by_its_seed():
     assert one != list(range(20)) and one != list(range(80, 100))
 
 
-EXAMPLES = [Example([0], [k]) for k in range(1, 11)]
+EXAMPLES = [example_of([0], [k]) for k in range(1, 11)]
 
 
 def epoch(batches, steps):

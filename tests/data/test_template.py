@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt2.data.records import Record
-from minigpt2.data.template import prompt_of
+from minigpt2.data.template import TEMPLATES, open_template, prompt_of, stored_template
+from minigpt2.errors import UserError
 
 WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -45,3 +46,65 @@ def test_a_prompt_does_not_depend_on_the_answer_and_ends_with_a_line_break():
     for text in ("", "1 + 2"):
         one, other = (prompt_of(Record("Add.", text, answer)) for answer in ("3", "4"))
         assert one == other and one.endswith("### Response:\n")
+
+
+def test_the_inputs_place_is_below_the_instruction_where_a_template_has_none():
+    assert TEMPLATES["qa"].prompt("Add.", "1 + 2") == "Question:\nAdd.\n1 + 2\n\nAnswer:\n"
+    assert TEMPLATES["raw"].prompt("Add.", "1 + 2") == "Add.\n1 + 2"
+
+
+@pytest.mark.parametrize("name", ["alpaca", "qa", "chat"])
+def test_prompts_end_with_a_line_break_and_later_ones_have_no_opening(name):
+    template = TEMPLATES[name]
+    for text in ("", "1 + 2"):
+        later, first = template.prompt("Add.", text), template.first("Add.", text)
+        assert first == (template.opening_with_input if text else template.opening) + later
+        assert first.endswith("\n")
+        system = template.first("Add.", text, "{instruction}")
+        assert system.endswith(later) and "{instruction}" in system and "Below" not in system
+
+
+def test_a_template_from_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "question: |\n  Q {instruction}\nquestion_with_input: '{input}? {instruction}'\n"
+    )
+    template = open_template(str(path))
+    assert template.first("Add.") == "Q Add.\n" and template.first("Add.", "1") == "1? Add."
+    template.save(tmp_path)
+    assert stored_template(tmp_path) == template
+    assert stored_template(tmp_path / "elsewhere") is None
+    assert open_template(str(tmp_path / "template.json")) == template
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[", "is not YAML"),
+        ("- a", "has no text 'question'"),
+        ("opening: a", "has no text 'question'"),
+        ("question: 3", "has no text 'question'"),
+        ("question: ''", "'question' has no"),
+        ("question: a", "'question' has no place for {instruction}"),
+        (
+            "question: '{instruction}'\nquestion_with_input: '{input}'",
+            "'question_with_input' has",
+        ),
+        ("question: '{instruction}'\nanswer: a", "'answer' is none of a template's question"),
+        ("question: '{instruction}'\nopening: 3", "'opening' is not text"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused(tmp_path, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        open_template(str(path))
+    assert said in str(error.value) and str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_template_is_refused():
+    with pytest.raises(UserError, match=r"'alpac' is none of alpaca, qa, chat, raw, nor a \.yaml"):
+        open_template("alpac")
+    with pytest.raises(UserError, match="there is no file"):
+        open_template("missing.yaml")

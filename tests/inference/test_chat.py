@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from minigpt2.data.examples import encode_prompt
 from minigpt2.data.records import Record
-from minigpt2.data.template import first_prompt, next_prompt, prompt_of
+from minigpt2.data.template import ALPACA, TEMPLATES, prompt_of
 from minigpt2.errors import UserError
 from minigpt2.inference.cache import Cache
-from minigpt2.inference.chat import ChatSettings, Conversation, obey, respond
+from minigpt2.inference.chat import ChatSettings, Conversation, Exchange, obey, respond
 from minigpt2.inference.generate import generate
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
@@ -20,8 +21,9 @@ def talk(tokenizer):
     values = np.random.default_rng(3).standard_normal(config.n_parameters) * 0.4
     parameters = Parameters(config, values)
 
-    def start(**settings):
-        return Conversation(parameters, tokenizer, ChatSettings(max_new_tokens=9, **settings))
+    def start(template=None, **settings):
+        settings = ChatSettings(max_new_tokens=9, **settings)
+        return Conversation(parameters, tokenizer, template, settings)
 
     return start
 
@@ -43,7 +45,7 @@ def test_later_questions_follow_what_was_said_and_end_of_text(talk, tokenizer):
     ids = tokenizer.encode("You are a parrot.\n\n### Instruction:\nHi.\n\n### Response:\n")
     for question in ("Hi.", "And you?", "Why?"):
         if question != "Hi.":
-            ids += [tokenizer.end_of_text, *tokenizer.encode(next_prompt(question))]
+            ids += [tokenizer.end_of_text, *tokenizer.encode(ALPACA.prompt(question))]
         answer = list(conversation.answer(question))
         assert answer == expected(conversation, ids)
         ids += answer
@@ -112,9 +114,15 @@ def test_commands(talk, tmp_path, capsys):
             obey(conversation, line)
 
 
-def test_a_first_prompt_is_the_templates(talk):
-    assert first_prompt("Hi.") == prompt_of(Record("Hi.", "", ""))
-    assert first_prompt("Hi.").endswith(next_prompt("Hi."))
+def test_what_is_read_is_what_training_reads(talk, tokenizer):
+    for template in TEMPLATES.values():
+        conversation = talk(template, system="Be brief.")
+        said = [("Hi.", "Hello!"), ("Why?", "So.")]
+        conversation.exchanges = [Exchange(q, tokenizer.encode(a)) for q, a in said]
+        record = Record("Sure?", "", "", "Be brief.", tuple(said))
+        assert conversation.ids(conversation.exchanges, "Sure?") == encode_prompt(
+            record, tokenizer, template
+        )
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(talk, monkeypatch, capsys):

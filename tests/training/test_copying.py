@@ -89,6 +89,20 @@ def test_other_blocks_are_the_identity_at_first(parameters):
             assert not view.any(), name
 
 
+def test_forms_of_a_word_have_a_part_in_common():
+    words = np.arange(600) // 2  # tokens 0 and 1 are forms of one word, and so on
+    related = able_to_copy(CONFIG, np.random.default_rng(0), words)
+    e = related["wte.weight"]
+    unit = e / np.linalg.norm(e, axis=1, keepdims=True)
+    likeness = unit @ unit.T
+    assert np.mean(likeness[::2, 1::2].diagonal()) == pytest.approx(chapter.KINSHIP, abs=0.02)
+    np.fill_diagonal(likeness[::2, 1::2], 0)
+    np.fill_diagonal(likeness, 0)
+    assert abs(likeness[::2]).max() < 0.5
+    assert np.sqrt(np.mean(e[:, 32:] ** 2)) * np.sqrt(CONFIG.n_embd) == pytest.approx(1, rel=0.02)
+    assert share_continued(related) > 0.6
+
+
 def test_a_little_model_and_a_seed():
     one, same, other = (able_to_copy(LITTLE, np.random.default_rng(s)).flat for s in (0, 0, 1))
     assert one.dtype == np.float32 and np.isfinite(one).all()

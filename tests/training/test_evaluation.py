@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from minigpt2.data.batches import Cuts, encode, encode_all
+from minigpt2.data.examples import encode, encode_prompt
 from minigpt2.data.records import Record
-from minigpt2.data.template import prompt_of
+from minigpt2.data.template import ALPACA, prompt_of
+from minigpt2.data.truncation import Cuts
 from minigpt2.inference.generate import generate
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_of
 from minigpt2.model.parameters import Parameters
 from minigpt2.training import evaluation
-from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_loss
+from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
 from minigpt2.training.exam import sit
 from minigpt2.training.material import Material
 from minigpt2.training.report import Report
@@ -28,14 +29,16 @@ def model(context=280, scale=0.2, seed=0):
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4, 5, 100])
-def test_validation_loss_is_the_sum_of_nll_over_the_sum_of_tokens(micro_batch):
+def test_validation_losses_are_those_of_the_examples_one_by_one(micro_batch):
     parameters = model()
-    examples, _ = encode_all(RECORDS, BYTES, 280)
+    examples = [encode(record, BYTES) for record in RECORDS]
     nlls = [loss_of(parameters, evaluation.batch_of([example]))[1] for example in examples]
-    loss, tokens = validation_loss(parameters, examples, micro_batch)
-    assert tokens == sum(map(len, nlls)) == sum(len(e.answer) for e in examples)
-    assert loss == pytest.approx(np.concatenate(nlls).mean(), rel=1e-12)
-    assert abs(loss - np.mean([one.mean() for one in nlls])) > 1e-3  # a mean of means differs
+    losses = validation_losses(parameters, examples, micro_batch)
+    assert losses.tokens == sum(map(len, nlls)) == sum(sum(e.is_answer) for e in examples)
+    assert losses.examples == len(RECORDS)
+    assert losses.token_level == pytest.approx(np.concatenate(nlls).mean(), rel=1e-12)
+    assert losses.example_level == pytest.approx(np.mean([n.mean() for n in nlls]), rel=1e-12)
+    assert abs(losses.token_level - losses.example_level) > 1e-3
 
 
 def test_an_answer_is_exact_if_it_is_equal_as_text():
@@ -55,7 +58,7 @@ def test_answers_are_what_greedy_decoding_gives_and_stand_with_their_records():
     answers = answer_all(parameters, BYTES, RECORDS, 5, counts.append)
     assert [a.record for a in answers] == RECORDS and sum(counts) == len(RECORDS)
     for record, found in zip(RECORDS, answers, strict=True):
-        prompt = encode(record, BYTES, 280).prompt
+        prompt = encode_prompt(record, BYTES)
         (alone,) = generate(parameters, [prompt], BYTES.end_of_text, 5)
         assert found.answer == BYTES.decode(alone)
 
@@ -100,7 +103,7 @@ def stops(text):
 def test_a_longer_answer_cannot_match(model_that, share, monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "generate", model_that)
     asked = [Record("Add.", "8 + 9", "17")]
-    material = Material(model(), BYTES, [], [], {"sums": asked}, [], Cuts())
+    material = Material(model(), BYTES, ALPACA, "Alpaca", [], [], {"sums": asked}, [], Cuts())
     with Report(tmp_path) as report:
         answers = sit(material, 48, report, "after")
     assert exact_match(answers["sums"]) == share

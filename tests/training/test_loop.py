@@ -7,7 +7,7 @@ from itertools import count, pairwise, repeat
 import numpy as np
 import pytest
 
-from minigpt2.data.batches import Example, batch_of, windows
+from minigpt2.data.batches import batch_of, windows
 from minigpt2.data.forest import Segment, lay_out
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
@@ -16,11 +16,12 @@ from minigpt2.model.parameters import initialise
 from minigpt2.training.adamw import AdamW
 from minigpt2.training.loop import Plan, train_steps, window_loss_and_gradients
 from minigpt2.training.schedule import learning_rate
+from tests.data.small import example_of
 from tests.model.cases import FIRST, RATE, SECOND, V, random_parameters
 
 RNG = np.random.default_rng(0)
 EXAMPLES = [
-    Example(RNG.integers(V, size=prompt).tolist(), RNG.integers(V, size=answer).tolist())
+    example_of(RNG.integers(V, size=prompt), RNG.integers(V, size=answer))
     for prompt, answer in ((3, 1), (1, 6), (4, 2), (2, 5), (5, 3), (1, 1), (4, 4))
 ]
 UNWEIGHTED = lay_out([Segment([1, 2, 3], [0, 0, 0])])
@@ -29,7 +30,8 @@ UNWEIGHTED = lay_out([Segment([1, 2, 3], [0, 0, 0])])
 def run(parameters, window, **options):
     """Loss and gradients of a window."""
     gradients = parameters.zeros_like()
-    return window_loss_and_gradients(parameters, window, gradients, **options), gradients
+    loss, _ = window_loss_and_gradients(parameters, window, gradients, **options)
+    return loss, gradients
 
 
 def assert_same(found, expected, bound=1e-12):
@@ -162,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_parameters
 def test_one_small_batch_is_learnt_by_heart(recompute):
     config = GPT2Config(vocab_size=V, n_positions=16, n_embd=32, n_layer=2, n_head=2)
     parameters = initialise(config, np.random.default_rng(0))
-    examples = [Example([k, 5, 6], [2 * k, k + 3, 22]) for k in range(8)]
+    examples = [example_of([k, 5, 6], [2 * k, k + 3, 22]) for k in range(8)]
     window = [batch_of(examples[:5]), batch_of(examples[5:])]
     plan = Plan(120, 1e-2, 10, "cosine", AdamW(weight_decay=0.01), recompute=recompute)
     losses = [step.loss for step in train_steps(parameters, repeat(window), plan, RNG)]

@@ -9,7 +9,7 @@ import pytest
 from minigpt2.data.almanac import documents
 from minigpt2.model.config import TINY, GPT2Config
 from minigpt2.training import pretrain as chapter
-from minigpt2.training.pretrain import PretrainSettings, as_root, pieces, text_windows
+from minigpt2.training.pretrain import PretrainSettings, as_root, pieces, text_windows, words_of
 from minigpt2.weights import shipped
 
 STORY = "Zinc\nZinc is a metal. Its symbol is Zn.\nTom had 9 eggs. He ate 5.\n8 + 9 = 17.\nThe end."
@@ -31,7 +31,8 @@ def test_a_piece_has_at_most_the_longest_number_of_ids_if_a_unit_fits(tokenizer)
 
 
 def test_a_root_begins_and_ends_with_end_of_text_and_all_but_the_first_is_a_target():
-    root = as_root([5, 6, 7], stop=99, context=10)
+    root = as_root([5, 6, 7], stop=99, context=10, number=3)
+    assert root.answers == [3] * 5
     assert root.ids == [99, 5, 6, 7, 99]
     assert root.weights == [0.0, 1.0, 1.0, 1.0, 1.0]
     assert as_root([5, 6, 7], stop=99, context=2).ids == [99, 5, 6]
@@ -39,12 +40,37 @@ def test_a_root_begins_and_ends_with_end_of_text_and_all_but_the_first_is_a_targ
 
 def test_a_step_holds_whole_pieces_and_at_most_so_many_rows(tokenizer):
     settings = PretrainSettings(rows=200)
-    texts = documents(np.random.default_rng(0))
-    for (batch,) in islice(text_windows(texts, tokenizer, 256, settings), 20):
+    texts = (documents(np.random.default_rng(0), plain) for plain in (True, False))
+    for (batch,) in islice(text_windows(*texts, tokenizer, 256, settings), 20):
         assert 100 < len(batch.ids) <= 200
         assert len(batch.targets) == len(batch.ids)
         assert batch.ids[0] == tokenizer.end_of_text
         assert batch.targets[-1] == tokenizer.end_of_text
+
+
+def test_tokens_that_spell_one_word_have_one_number(tokenizer):
+    numbers = words_of(tokenizer)
+    spelled = {}
+    for token, number in enumerate(numbers.tolist()):
+        spelled.setdefault(number, []).append(tokenizer.bytes_of(token))
+    assert sorted(spelled) == list(range(len(spelled))) and len(numbers) == tokenizer.n_vocab
+    one = next(forms for forms in spelled.values() if b"a" in forms)
+    assert {b"a", b"A"} <= set(one) <= {b"a", b"A", b" a", b" A"}
+
+
+def test_text_is_plain_until_pieces_grow(tokenizer):
+    settings = PretrainSettings(steps=20, rows=100)
+    told = {"plain": 0, "all": 0}
+
+    def telling(kind):
+        while True:
+            told[kind] += 1
+            yield "Zinc is a metal."
+
+    batches = text_windows(telling("plain"), telling("all"), tokenizer, 256, settings)
+    seen = [dict(told) for _ in islice(batches, 20)]
+    assert seen[6]["plain"] and not seen[6]["all"]
+    assert seen[-1]["plain"] == seen[8]["plain"] and seen[-1]["all"] > seen[8]["all"] > 0
 
 
 def test_pieces_are_short_at_first_and_whole_documents_at_last():

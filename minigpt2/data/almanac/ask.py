@@ -99,6 +99,27 @@ def fact_questions(section: str, wording: str, subjects: Iterable[str]) -> list[
     return questions
 
 
+def instructions() -> Iterator[str]:
+    """The instruction of every wording, without what is asked about."""
+    for name in ("ask_facts", "ask_numbers"):
+        for wording in chain.from_iterable(sections(name).values()):
+            literals = (literal for literal, *_ in Formatter().parse(wording.split("|")[0]))
+            yield "".join(literals).strip()
+
+
+def line_words() -> list[str]:
+    """What questions about facts hold at the start of a line: inputs, and first words of answers.
+
+    An answer that is no sentence counts as a whole.
+    """
+    found = set()
+    for name, section, wording in fact_wordings():
+        for question in fact_questions(section, wording, table(name)):
+            answer = question["output"]
+            found |= {question["input"], answer.split()[0] if answer.endswith(".") else answer}
+    return sorted(found - {""})
+
+
 def trained_facts(rng: np.random.Generator, held: dict[str, frozenset[str]]) -> list[Record]:
     """Each wording asked of some subjects that are not held out."""
     questions = []

@@ -22,9 +22,13 @@ def size(text: str) -> int:
     return len(PIECE.findall(text))
 
 
-def documents(rng: np.random.Generator) -> Iterator[str]:
-    """Documents without end; the same generator state gives the same text."""
-    streams = (fact_documents(rng), number_documents(rng), word_documents(rng))
+def documents(rng: np.random.Generator, plain: bool = False) -> Iterator[str]:
+    """Documents without end; the same generator state gives the same text.
+
+    Plain text is for beginners: a word that is repeated keeps its form, and what stands under a
+    heading is a sentence.
+    """
+    streams = (fact_documents(rng, plain), number_documents(rng), word_documents(rng, plain))
     told = [0.0] * len(streams)
     while True:
         behind = told.index(min(told))

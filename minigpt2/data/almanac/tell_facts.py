@@ -7,6 +7,7 @@ Portraits and entries stand under headings that what follows takes up: from them
 to carry a word along, which it needs when it is asked about one.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -15,6 +16,7 @@ from minigpt2.data.almanac.chance import pick, shuffled
 from minigpt2.data.almanac.tables import TABLES, Fact, facts, table
 from minigpt2.data.almanac.wordings import capital, fill, marked, sections
 
+ALONE = re.compile(r": (\{.*\})$")  # the word at the end of a heading
 SHORTEST, LONGEST = 30, 90  # words; a document ends with the unit that reaches its drawn length
 
 
@@ -38,9 +40,18 @@ def portrait(rng: np.random.Generator, name: str, subject: str) -> str:
     return heading + " ".join(told)
 
 
-def entry(rng: np.random.Generator, fact: Fact) -> str:
-    """The fact under a heading, told once or in two wordings, one after the other."""
-    heading = sentence(rng, fact, "head")
+def entry(rng: np.random.Generator, fact: Fact, plain: bool = False) -> str:
+    """The fact under a heading, told in one wording or in two, or its other half alone.
+
+    A heading such as "Capital of the country: France" may have its word on a line of its own,
+    with an empty line below.  In plain text neither that happens, nor a half alone.
+    """
+    wording = pick(rng, marked(sections("tell_facts")[f"{fact.table}.{fact.relation}"], "head"))
+    if not plain and rng.random() < 0.5:
+        wording = ALONE.sub(r":\n\1\n", wording)
+    heading = fill(wording, subject=fact.subject, value=fact.value)
+    if not plain and rng.random() < 0.2:
+        return f"{heading}\n{fact.value if 'ubject}' in wording else fact.subject}"
     told = [sentence(rng, fact)]
     again = sentence(rng, fact)
     if again != told[0] and rng.random() < 0.4:
@@ -84,13 +95,13 @@ def lists(rng: np.random.Generator) -> Iterator[str]:
             yield "\n".join(document)
 
 
-def entries(rng: np.random.Generator) -> Iterator[str]:
+def entries(rng: np.random.Generator, plain: bool = False) -> Iterator[str]:
     """Every fact once or twice, all tables mixed, each under a heading of its own."""
-    units = [entry(rng, fact) for fact in shuffled(rng, facts())]
+    units = [entry(rng, fact, plain) for fact in shuffled(rng, facts())]
     yield from map("\n".join, packed(rng, units))
 
 
-def fact_documents(rng: np.random.Generator) -> Iterator[str]:
+def fact_documents(rng: np.random.Generator, plain: bool = False) -> Iterator[str]:
     """Documents without end, round after round."""
     while True:
-        yield from shuffled(rng, [*portraits(rng), *lists(rng), *entries(rng)])
+        yield from shuffled(rng, [*portraits(rng), *lists(rng), *entries(rng, plain)])

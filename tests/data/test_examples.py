@@ -1,0 +1,90 @@
+"""Examples: ids and what in them is answer, spelled out."""
+
+import pytest
+
+from minigpt2.data.examples import Example, encode, encode_prompt
+from minigpt2.data.records import Exchange, Record
+from minigpt2.data.template import ALPACA, TEMPLATES, prompt_of
+from minigpt2.data.tokenizer import END_OF_TEXT, gpt2_tokenizer
+from tests.data.small import RECORDS, small_tokenizer
+
+BYTES = small_tokenizer()
+STOP = BYTES.end_of_text
+
+
+def spelled(example):
+    """The prompts and answers of an example as text, end-of-text as /."""
+    runs = []
+    for token, part in zip(example.ids, example.is_answer, strict=True):
+        text = "/" if token == STOP else BYTES.decode([token])
+        if runs and runs[-1][1] == part:
+            runs[-1] = runs[-1][0] + text, part
+        else:
+            runs.append((text, part))
+    return runs
+
+
+def test_an_example_is_the_prompts_ids_and_the_answers_with_end_of_text():
+    for record in RECORDS:
+        prompt = prompt_of(record)
+        assert spelled(encode(record, BYTES)) == [(prompt, False), (record.output + "/", True)]
+
+
+@pytest.mark.parametrize(
+    ("template", "runs"),
+    [
+        ("qa", [("Question:\nAdd.\n1 + 2\n\nAnswer:\n", False), ("3/", True)]),
+        ("chat", [("User:\nAdd.\n1 + 2\n\nAssistant:\n", False), ("3/", True)]),
+        ("raw", [("Add.\n1 + 2", False), ("3/", True)]),
+    ],
+)
+def test_each_template_spelled_out(template, runs):
+    assert spelled(encode(Record("Add.", "1 + 2", "3"), BYTES, TEMPLATES[template])) == runs
+
+
+def test_every_answer_of_a_conversation_is_supervised_and_closed():
+    said = (Exchange("Hi.", "Hello!"), Exchange("Why?", "Because."))
+    record = Record("Sure?", "", "Yes.", "Be brief.", said)
+    assert spelled(encode(record, BYTES, TEMPLATES["chat"])) == [
+        ("System:\nBe brief.\n\nUser:\nHi.\n\nAssistant:\n", False),
+        ("Hello!/", True),
+        ("User:\nWhy?\n\nAssistant:\n", False),
+        ("Because./", True),
+        ("User:\nSure?\n\nAssistant:\n", False),
+        ("Yes./", True),
+    ]
+    first = prompt_of(Record("Hi.", "", ""))
+    assert spelled(encode(record._replace(system=""), BYTES))[0] == (first, False)
+
+
+def test_a_text_stands_behind_an_end_of_text():
+    assert spelled(encode(Record("", "", "Once."), BYTES)) == [("/", False), ("Once./", True)]
+
+
+def test_prompt_and_answer_are_encoded_apart():
+    tokenizer = gpt2_tokenizer()
+    record = Record("Go.", "", "\n")  # two line breaks are one token
+    example = encode(record, tokenizer)
+    assert example.ids[example.last_answer - 1 :] == [198, 198, tokenizer.end_of_text]
+    assert tokenizer.encode(prompt_of(record) + record.output)[-1] == 628
+
+
+def test_text_that_spells_end_of_text_never_becomes_the_token():
+    record = Record(f"Say {END_OF_TEXT}", END_OF_TEXT, END_OF_TEXT)
+    example = encode(record, BYTES)
+    assert example.ids.count(STOP) == 1 and example.ids[-1] == STOP
+    assert BYTES.decode(example.ids[example.last_answer : -1]) == END_OF_TEXT
+
+
+def test_first_and_last_answer():
+    example = Example([1, 2, 3, 4, 5, 6], [False, True, True, False, False, True])
+    assert (example.first_answer, example.last_answer) == (1, 5)
+
+
+def test_a_prompt_is_all_before_the_last_answer():
+    record = Record("Sure?", "", "Yes.", "", (Exchange("Hi.", "Hello!"),))
+    for template in (ALPACA, *TEMPLATES.values()):
+        ids, example = encode_prompt(record, BYTES, template), encode(record, BYTES, template)
+        assert example.ids == [*ids, *BYTES.encode("Yes."), STOP]
+        assert ids.count(STOP) == 1
+    assert encode_prompt(Record("", "", "Once."), BYTES) == [STOP]

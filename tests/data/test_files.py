@@ -1,0 +1,107 @@
+"""Files: where entries stand, and what is said of a file that cannot be read."""
+
+import json
+
+import pytest
+
+from minigpt2.data.files import read_entries
+from minigpt2.errors import UserError
+
+A, B = {"text": "a"}, {"text": "ö"}
+
+
+def written(folder, name, content):
+    """A file with this content, as JSON unless it is text or bytes already."""
+    path = folder / name
+    text = content if isinstance(content, (bytes, str)) else json.dumps(content)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refusal(path):
+    """What is said of a file."""
+    with pytest.raises(UserError) as error:
+        read_entries(path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+    return str(error.value)
+
+
+def test_entries_of_a_list_are_counted_from_0(tmp_path):
+    path = written(tmp_path, "a.json", [A, B])
+    assert read_entries(path) == [(A, f"entry 0 of {path}"), (B, f"entry 1 of {path}")]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n"])
+def test_lines_are_counted_from_1_and_empty_ones_do_not_count(tmp_path, name, end):
+    path = written(tmp_path, name, f'{{"text": "a"}}\n\n{{"text": "ö"}}{end}')
+    assert read_entries(path) == [(A, f"line 1 of {path}"), (B, f"line 3 of {path}")]
+
+
+def test_a_line_separator_of_unicode_does_not_end_a_line(tmp_path):
+    path = written(tmp_path, "a.jsonl", '{"text": "a\u2028b"}\n{"text": "c\x85d"}')
+    assert [entry.value["text"] for entry in read_entries(path)] == ["a\u2028b", "c\x85d"]
+
+
+def test_one_line_is_enough_where_the_ending_says_lines(tmp_path):
+    assert len(read_entries(written(tmp_path, "a.jsonl", A))) == 1
+
+
+def test_a_list_over_several_lines_is_a_list(tmp_path):
+    path = written(tmp_path, "a.json", json.dumps([A, B], indent=2))
+    assert len(read_entries(path)) == 2
+
+
+def test_a_text_file_is_one_entry(tmp_path):
+    path = written(tmp_path, "a.txt", "Once.\n[not json]\n")
+    assert read_entries(path) == [({"text": "Once.\n[not json]\n"}, str(path))]
+
+
+def test_a_folder_is_all_its_files_in_order(tmp_path):
+    written(tmp_path, "b.jsonl", B)
+    written(tmp_path, "a.json", [A, A])
+    written(tmp_path, "c.txt", "c")
+    written(tmp_path, "README.md", "passed over")
+    entries = read_entries(tmp_path)
+    assert [entry.value for entry in entries] == [A, A, B, {"text": "c"}]
+
+
+def test_a_folder_without_data_is_refused(tmp_path):
+    written(tmp_path, "README.md", "")
+    assert "has no file that ends in .json, .jsonl, .txt" in refusal(tmp_path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    assert "there is no file" in refusal(tmp_path / "missing.json")
+
+
+def test_text_in_another_encoding_is_told_with_its_byte(tmp_path):
+    said = refusal(written(tmp_path, "a.json", '[{"instruction": "ö"}]'.encode("latin-1")))
+    assert "is not UTF-8 text" in said and "byte 18" in said
+
+
+@pytest.mark.parametrize(("text", "line"), [(b"", 1), (b'[{"a": 1},\n{"b": }]', 2)])
+def test_text_that_is_not_json_is_told_with_its_line(tmp_path, text, line):
+    said = refusal(written(tmp_path, "a.json", text))
+    assert "is not JSON" in said and f"line {line}" in said
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n{"b": }\n', '{"a": 1}\nhello\n'])
+def test_a_line_that_is_not_json_is_told(tmp_path, text):
+    for name in ("a.jsonl", "a.json"):
+        said = refusal(written(tmp_path, name, text))
+        assert "is not JSON" in said and "line 2" in said
+
+
+def test_deep_nesting_is_refused(tmp_path):
+    assert "cannot be read as JSON" in refusal(written(tmp_path, "a.json", "[" * 100_000))
+
+
+def test_an_object_is_not_a_list_of_entries(tmp_path):
+    said = refusal(written(tmp_path, "a.json", A))
+    assert "holds dict, not a list of entries; JSONL has one entry a line" in said
+
+
+def test_what_holds_nothing_is_refused(tmp_path):
+    assert "empty list" in refusal(written(tmp_path, "a.json", []))
+    assert "is empty" in refusal(written(tmp_path, "a.jsonl", "\n\n"))

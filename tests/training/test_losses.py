@@ -1,0 +1,51 @@
+"""Losses: (47.1) to (47.3), however examples are batched."""
+
+from itertools import pairwise
+from math import exp, inf, isnan
+
+import numpy as np
+import pytest
+
+from minigpt2.data.batches import batch_of
+from minigpt2.data.weighing import Weighing
+from minigpt2.training.losses import Losses, perplexity
+from tests.data.small import example_of
+
+EXAMPLES = [example_of([1, 2], [3]), example_of([1], [4, 5, 6]), example_of([7, 8], [9, 9])]
+NLL = {3: 1.0, 4: 2.0, 5: 3.0, 6: 4.0, 9: 8.0}  # of a target; a prompt's would be 100
+
+
+def losses_of(*parts, weighing=None):
+    """The losses of examples that come in these parts."""
+    losses = Losses()
+    for part in parts:
+        batch = batch_of(part, weighing or Weighing())
+        losses.add(batch, np.array([NLL.get(int(t), 100.0) for t in batch.targets]))
+    return losses
+
+
+@pytest.mark.parametrize("weighing", [Weighing(), Weighing(1.0), Weighing(0.5, True)], ids=str)
+@pytest.mark.parametrize("sizes", [(3,), (1, 1, 1), (2, 1)], ids=str)
+def test_both_losses_spelled_out(sizes, weighing):
+    cuts = np.cumsum([0, *sizes])
+    parts = [EXAMPLES[a:b] for a, b in pairwise(cuts)]
+    losses = losses_of(*parts, weighing=weighing)
+    assert losses.token_level == pytest.approx((1 + 2 + 3 + 4 + 8 + 8) / 6)
+    assert losses.example_level == pytest.approx((1 + 3 + 8) / 3)
+    assert (losses.tokens, losses.examples) == (6, 3)
+
+
+def test_answers_of_one_length_have_one_loss():
+    losses = losses_of([EXAMPLES[2], example_of([1], [3, 4])])
+    assert losses.token_level == pytest.approx(losses.example_level)
+
+
+def test_without_answers_there_is_no_loss():
+    assert isnan(Losses().token_level) and isnan(Losses().example_level)
+
+
+def test_perplexity():
+    assert perplexity(2.0) == exp(2) and perplexity(1e6) == inf and isnan(perplexity(float("nan")))
+    numbers = losses_of(EXAMPLES).numbers()
+    assert numbers["token_perplexity"] == exp(numbers["token_loss"])
+    assert numbers["example_perplexity"] == exp(numbers["example_loss"])
