@@ -50,27 +50,29 @@ Chapters, in reading order; a chapter uses only those above it
     36  data/almanac/tell           Telling
     37  data/almanac/ask            Asking
     38  data/almanac/write          Writing
-    39  inference/sampling          Sampling
-    40  inference/cache             Key/value cache
-    41  inference/generate          Generation
-    42  inference/answer            Answering
-    43  inference/carry_on          Carrying on
-    44  inference/chat              Chat
-    45  training/adamw              AdamW
-    46  training/schedule           Schedule
-    47  training/losses             Losses
-    48  training/loop               Loop
-    49  training/evaluation         Evaluation
-    50  training/checkpoint         Checkpoint
-    51  training/curve              Curve
-    52  training/settings           Settings
-    53  training/report             Report
-    54  training/material           Material
-    55  training/exam               Exam
-    56  training/finetune           Fine-tuning
-    57  training/copying            Copying
-    58  training/pretrain           Pretraining
-    59  cli                         Command line
+    39  data/opening                Opening
+    40  data/show                   Showing
+    41  inference/sampling          Sampling
+    42  inference/cache             Key/value cache
+    43  inference/generate          Generation
+    44  inference/answer            Answering
+    45  inference/carry_on          Carrying on
+    46  inference/chat              Chat
+    47  training/adamw              AdamW
+    48  training/schedule           Schedule
+    49  training/losses             Losses
+    50  training/loop               Loop
+    51  training/evaluation         Evaluation
+    52  training/checkpoint         Checkpoint
+    53  training/curve              Curve
+    54  training/settings           Settings
+    55  training/report             Report
+    56  training/material           Material
+    57  training/exam               Exam
+    58  training/finetune           Fine-tuning
+    59  training/copying            Copying
+    60  training/pretrain           Pretraining
+    61  cli                         Command line
 """
 
 __version__ = "0.1.0"

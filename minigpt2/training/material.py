@@ -8,7 +8,8 @@ import numpy as np
 from minigpt2.data.almanac import questions
 from minigpt2.data.batches import split
 from minigpt2.data.examples import Example, encode
-from minigpt2.data.formats import ALPACA_FORMAT, DataSet, load_data, load_records
+from minigpt2.data.formats import DataSet, load_records
+from minigpt2.data.opening import ALMANAC, as_records, open_data
 from minigpt2.data.records import Record
 from minigpt2.data.template import Template, open_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
@@ -19,8 +20,6 @@ from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, initialise
 from minigpt2.training.settings import TrainSettings
 from minigpt2.weights import find_model
-
-ALMANAC = "almanac"
 
 
 @dataclass
@@ -41,7 +40,7 @@ class Material:
 def open_material(settings: TrainSettings) -> Material:
     """Open the model and the data; raises UserError for what cannot be used."""
     rng = np.random.default_rng([settings.seed, 0])
-    data, tests = open_data(settings)
+    data, tests = open_questions(settings)
     template = open_template(settings.template or data.format.template)
     parameters, tokenizer = open_start(settings, rng)
     longest = parameters.config.n_positions
@@ -67,17 +66,15 @@ def open_material(settings: TrainSettings) -> Material:
     )
 
 
-def open_data(settings: TrainSettings) -> tuple[DataSet, dict[str, list[Record]]]:
+def open_questions(settings: TrainSettings) -> tuple[DataSet, dict[str, list[Record]]]:
     """Return the records to learn from, and the test questions by name."""
+    data, tests = open_data(settings.data, settings.columns), {}
     if settings.data == ALMANAC:
         asked = questions(0)
-        data = DataSet(as_records(asked.train), ALPACA_FORMAT)
         tests = {
             "held-out facts": as_records(asked.held_out_facts),
             "held-out arithmetic": as_records(asked.held_out_arithmetic),
         }
-    else:
-        data, tests = load_data(Path(settings.data), settings.columns), {}
     files = [settings.test] if isinstance(settings.test, str) else settings.test or []
     for path in map(Path, files):
         if path.stem in tests:
@@ -86,11 +83,6 @@ def open_data(settings: TrainSettings) -> tuple[DataSet, dict[str, list[Record]]
         if any(record.is_text for record in tests[path.stem]):
             raise UserError(f"{path} holds texts, not questions: a test needs questions")
     return data, tests
-
-
-def as_records(asked: list[dict[str, str]]) -> list[Record]:
-    """Return the almanac's questions as records."""
-    return [Record(q["instruction"], q["input"], q["output"]) for q in asked]
 
 
 def open_start(settings: TrainSettings, rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:

@@ -1,0 +1,205 @@
+"""Showing: what a model is trained on, token by token.
+
+This is `minigpt2 show`.  A prompt is grey, what is supervised is green, end-of-text and line
+breaks are spelled.  Below each entry stands the shift: which token's row predicts which, since
+the row that reads a token predicts the next one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from minigpt2.data.examples import Example
+from minigpt2.data.opening import DataSettings, Opened, open_examples
+from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer
+from minigpt2.data.truncation import truncate
+from minigpt2.data.weighing import RESPONSE_ONLY
+from minigpt2.errors import UserError, require_at_least
+
+PAGE = """\
+<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.6 ui-monospace, Menlo, Consolas, monospace; max-width: 60rem;
+  margin: 2rem auto; padding: 0 1rem; background: #fff; color: #222; }}
+h1, h2 {{ font: bold 1.1rem system-ui, sans-serif; }}
+.entry {{ white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #ccc;
+  border-radius: 4px; padding: .7rem; }}
+.p {{ color: #8a8a8a; }} .a {{ background: #d9f2dd; color: #14532d; }}
+.t:hover {{ outline: 1px solid #444; }} .s {{ font-weight: bold; }} .n {{ opacity: .5; }}
+p {{ font-family: system-ui, sans-serif; }}
+</style>
+<h1>{title}</h1><p>{legend}</p>
+{entries}
+</html>
+"""
+LEGEND = (
+    "Grey is prompt, green is supervised. Point at a token for its place, its id, its weight as a "
+    "target, and what its row predicts."
+)
+
+
+@dataclass(frozen=True)
+class ShowSettings(DataSettings):
+    """Show what a model is trained on.
+
+    Args:
+        data: file or folder of questions and answers, or "almanac" for the questions that ship
+        model: whose vocabulary and context count: a name, or the folder of a model or of a run
+        columns: which field of an entry stands for a format's: {"instruction": "ask"}
+        template: alpaca, qa, chat, raw, or a .yaml or .json file with one of your own (default:
+            the one that goes with the format)
+        context: longest sequence in tokens (default: the model's)
+        truncate: what of an example over the context is cut first: prompt, answer, or drop all
+        prompt_weight: how much a prompt token counts in the loss, beside 1 for one of an answer
+        loss: whether each answer token counts the same, or each example
+        first: number of the first entry, counted from 0
+        count: how many entries
+        html: write a page of them to this file instead
+    """
+
+    first: int = 0
+    count: int = 3
+    html: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, self, "first")
+        require_at_least(1, self, "count")
+
+
+class Token(NamedTuple):
+    """A token as it is shown."""
+
+    place: int
+    id: int
+    text: str
+    is_answer: bool
+    weight: float
+
+
+def tokens_of(example: Example, weights: Sequence[float], tokenizer: Tokenizer) -> list[Token]:
+    """Return an example's tokens; the bytes of a character stand with the token that ends it."""
+    spelled = list(tokenizer.decoded(example.ids))
+    held_back = spelled.pop()
+    spelled[-1] += held_back
+    columns = zip(example.ids, spelled, example.is_answer, weights, strict=True)
+    return [Token(place, *column) for place, column in enumerate(columns)]
+
+
+def visible(text: str) -> str:
+    """Spell line breaks and tabs out, beside themselves."""
+    return text.replace("\n", "↵\n").replace("\t", "→\t")
+
+
+def show(settings: ShowSettings) -> None:
+    """Print the chosen entries, or write the page."""
+    opened = open_examples(settings)
+    entries = len(opened.examples)
+    if settings.first >= entries:
+        raise UserError(f"{settings.data} has {entries} entries: first must be below {entries}")
+    chosen = islice(enumerate(opened.examples), settings.first, settings.first + settings.count)
+    if settings.html is None:
+        console = Console(highlight=False)
+        for number, example in chosen:
+            print_entry(console, number, example, opened, settings)
+        return
+    if settings.html.exists():
+        raise UserError(f"{settings.html} exists already: choose another --html, or move it")
+    parts = [page_entry(number, example, opened, settings) for number, example in chosen]
+    title = escape(f"{settings.data}, {opened.data.format.name}")
+    page = PAGE.format(title=title, legend=LEGEND, entries="\n".join(parts))
+    settings.html.write_text(page, encoding="utf-8")
+    print(f"{len(parts)} entries written to {settings.html}")
+
+
+def cut_to_context(
+    example: Example, opened: Opened, settings: ShowSettings
+) -> tuple[Example | None, str]:
+    """Return an example as it is trained on, None if it is dropped, and a line about it."""
+    kept = truncate(example, opened.context, settings.truncate)
+    if kept is None:
+        return None, f"{len(example.ids)} tokens: over the context of {opened.context}, dropped"
+    answer = sum(kept.is_answer)
+    text = f"{len(kept.ids) - answer} prompt tokens, {answer} answer tokens"
+    if kept.prompt_cut or kept.answer_cut:
+        text += f"; cut: {kept.prompt_cut} of the prompt, {kept.answer_cut} of the answer"
+    if settings.weighing() != RESPONSE_ONLY:
+        weights = settings.weighing().weights(kept)
+        prompt, of_answer = weights[kept.first_answer - 1], weights[kept.first_answer]
+        text += f"; weight of a prompt token {prompt:.4g}, of an answer token {of_answer:.4g}"
+    return kept, text
+
+
+def print_entry(
+    console: Console, number: int, example: Example, opened: Opened, settings: ShowSettings
+) -> None:
+    """Print one entry in colour, and its shift."""
+    kept, line = cut_to_context(example, opened, settings)
+    console.print(f"\n[bold]entry {number}[/bold]  {line}")
+    if kept is None:
+        return
+    tokens = tokens_of(kept, settings.weighing().weights(kept), opened.tokenizer)
+    body = Text()
+    for token in tokens:
+        special = token.id == opened.tokenizer.end_of_text
+        style = "green" if token.weight and token.is_answer else "bright_black"
+        style = "yellow" if token.weight and not token.is_answer else style
+        body.append(visible(token.text), f"{style} reverse" if special else style)
+    console.print(body)
+    console.print(shift(tokens))
+
+
+def shift(tokens: Sequence[Token]) -> Table:
+    """Return a table of which row predicts what, around the beginnings and the end of answers."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("row", "reads", "predicts", "weight"):
+        table.add_column(name, justify="right" if name in ("row", "weight") else "left")
+    shown = -1
+    for place in places(tokens):
+        if place != shown + 1:
+            table.add_row("…")
+        reads, target = tokens[place], tokens[place + 1]
+        style = "green" if target.weight and target.is_answer else "bright_black"
+        texts = (Text(repr_of(token)) for token in (reads, target))
+        table.add_row(str(place), *texts, f"{target.weight:.4g}", style=style)
+        shown = place
+    return table
+
+
+def places(tokens: Sequence[Token]) -> Iterator[int]:
+    """Yield the rows that are near where answers begin or end."""
+    for row in range(len(tokens) - 1):
+        near = tokens[max(0, row - 1) : row + 3]
+        if len({token.is_answer for token in near}) == 2 or row == len(tokens) - 2:
+            yield row
+
+
+def repr_of(token: Token) -> str:
+    """Return a token's text in quotation marks."""
+    return token.text if token.text == END_OF_TEXT else repr(token.text)
+
+
+def page_entry(number: int, example: Example, opened: Opened, settings: ShowSettings) -> str:
+    """Return one entry as HTML: a span a token."""
+    kept, line = cut_to_context(example, opened, settings)
+    head = f"<h2>entry {number}</h2><p>{escape(line)}</p>"
+    if kept is None:
+        return head
+    tokens = tokens_of(kept, settings.weighing().weights(kept), opened.tokenizer)
+    spans = []
+    for token, target in zip(tokens, [*tokens[1:], None], strict=True):
+        predicts = f"predicts {repr_of(target)}" if target else "predicts nothing"
+        note = f"place {token.place}, id {token.id}, weight {token.weight:.4g}; {predicts}"
+        kind = "a" if token.weight else "p"
+        special = " s" if token.id == opened.tokenizer.end_of_text else ""
+        text = escape(token.text).replace("\n", '<span class="n">↵</span>\n')
+        spans.append(f'<span class="t {kind}{special}" title="{escape(note)}">{text}</span>')
+    return f'{head}<div class="entry">{"".join(spans)}</div>'
