@@ -52,27 +52,29 @@ Chapters, in reading order; a chapter uses only those above it
     38  data/almanac/write          Writing
     39  data/opening                Opening
     40  data/show                   Showing
-    41  inference/sampling          Sampling
-    42  inference/cache             Key/value cache
-    43  inference/generate          Generation
-    44  inference/answer            Answering
-    45  inference/carry_on          Carrying on
-    46  inference/chat              Chat
-    47  training/adamw              AdamW
-    48  training/schedule           Schedule
-    49  training/losses             Losses
-    50  training/loop               Loop
-    51  training/evaluation         Evaluation
-    52  training/checkpoint         Checkpoint
-    53  training/curve              Curve
-    54  training/settings           Settings
-    55  training/report             Report
-    56  training/material           Material
-    57  training/exam               Exam
-    58  training/finetune           Fine-tuning
-    59  training/copying            Copying
-    60  training/pretrain           Pretraining
-    61  cli                         Command line
+    41  data/statistics             Statistics
+    42  data/stats                  Stats
+    43  inference/sampling          Sampling
+    44  inference/cache             Key/value cache
+    45  inference/generate          Generation
+    46  inference/answer            Answering
+    47  inference/carry_on          Carrying on
+    48  inference/chat              Chat
+    49  training/adamw              AdamW
+    50  training/schedule           Schedule
+    51  training/losses             Losses
+    52  training/loop               Loop
+    53  training/evaluation         Evaluation
+    54  training/checkpoint         Checkpoint
+    55  training/curve              Curve
+    56  training/settings           Settings
+    57  training/report             Report
+    58  training/material           Material
+    59  training/exam               Exam
+    60  training/finetune           Fine-tuning
+    61  training/copying            Copying
+    62  training/pretrain           Pretraining
+    63  cli                         Command line
 """
 
 __version__ = "0.1.0"

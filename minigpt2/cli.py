@@ -48,6 +48,7 @@ def commands() -> dict[str, Command]:
     """Return the sub-commands by name."""
     from minigpt2.data.almanac.write import AlmanacSettings, write_questions
     from minigpt2.data.show import ShowSettings, show
+    from minigpt2.data.stats import StatsSettings, stats
     from minigpt2.download import DownloadSettings, download
     from minigpt2.inference.answer import AnswerSettings, answer
     from minigpt2.inference.carry_on import GenerateSettings, carry_on
@@ -59,6 +60,7 @@ def commands() -> dict[str, Command]:
     return {
         "train": Command(TrainSettings, train, "tune a model on questions and answers"),
         "show": Command(ShowSettings, show, "show what a model is trained on", "data"),
+        "stats": Command(StatsSettings, stats, "measure a data set", "data"),
         "answer": Command(AnswerSettings, answer, "let a model answer a question", "question"),
         "chat": Command(ChatSettings, chat, "talk with a model", "model"),
         "generate": Command(GenerateSettings, carry_on, "let a model carry on a text", "prompt"),

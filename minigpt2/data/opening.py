@@ -1,11 +1,14 @@
 """Opening: a data set as a command is told of it: which file, which vocabulary, how it is read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from minigpt2.data.almanac import questions
+from minigpt2.data.batches import split
 from minigpt2.data.examples import Example, encode
 from minigpt2.data.formats import ALPACA_FORMAT, DataSet, load_data
 from minigpt2.data.records import Record
@@ -74,6 +77,13 @@ def open_data(name: str, columns: Mapping[str, str] | None = None) -> DataSet:
 def as_records(asked: list[dict[str, str]]) -> list[Record]:
     """Return the almanac's questions as records."""
     return [Record(q["instruction"], q["input"], q["output"]) for q in asked]
+
+
+def split_records(
+    records: Sequence[Record], share: float, seed: int
+) -> tuple[list[Record], list[Record]]:
+    """Split records into those to train on and those held back for validation."""
+    return split(records, share, np.random.default_rng([seed, 3]))
 
 
 def open_vocabulary(model: str) -> tuple[Tokenizer, int]:

@@ -66,6 +66,15 @@ def cut(example: Example, at_start: int, at_end: int) -> Example:
     return Example(example.ids[kept], is_answer, gone.count(False), answer_cut)
 
 
+def lost(example: Example, kept: Example | None) -> Cuts:
+    """Count what became of one example."""
+    if kept is None:
+        answer = sum(example.is_answer)
+        return Cuts(1, 0, 0, 1, len(example.ids) - answer, answer)
+    cut = kept.prompt_cut, kept.answer_cut
+    return Cuts(1, cut[0] > 0, cut[1] > 0, 0, *cut)
+
+
 def truncate_all(
     examples: Iterable[Example], context: int, policy: Policy = "prompt"
 ) -> tuple[list[Example], Cuts]:
@@ -73,17 +82,9 @@ def truncate_all(
     kept, cuts = [], Cuts()
     for example in examples:
         fitting = truncate(example, context, policy)
-        cuts.examples += 1
-        if fitting is None:
-            cuts.dropped += 1
-            cuts.answer_tokens += sum(example.is_answer)
-            cuts.prompt_tokens += len(example.ids) - sum(example.is_answer)
-            continue
-        cuts.prompts += fitting.prompt_cut > 0
-        cuts.answers += fitting.answer_cut > 0
-        cuts.prompt_tokens += fitting.prompt_cut
-        cuts.answer_tokens += fitting.answer_cut
-        kept.append(fitting)
+        cuts += lost(example, fitting)
+        if fitting is not None:
+            kept.append(fitting)
     if cuts.examples and not kept:
         raise UserError(
             f"all {cuts.examples} examples are longer than the context of {context}, and all are "

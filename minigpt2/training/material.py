@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from minigpt2.data.almanac import questions
-from minigpt2.data.batches import split
 from minigpt2.data.examples import Example, encode
 from minigpt2.data.formats import DataSet, load_records
-from minigpt2.data.opening import ALMANAC, as_records, open_data
+from minigpt2.data.opening import ALMANAC, as_records, open_data, split_records
 from minigpt2.data.records import Record
 from minigpt2.data.template import Template, open_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
@@ -47,7 +46,7 @@ def open_material(settings: TrainSettings) -> Material:
     context = settings.context or longest
     if context > longest:
         raise UserError(f"context {context} is longer than the model's {longest}")
-    kept, held = split(data.records, settings.validation, rng)
+    kept, held = split_records(data.records, settings.validation, settings.seed)
     (training, cuts), (validation, held_cuts) = (
         truncate_all((encode(r, tokenizer, template) for r in part), context, settings.truncate)
         for part in (kept, held)

@@ -1,0 +1,114 @@
+"""Statistics: counts spelled out on small data, and the tables that show them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minigpt2.data.records import Exchange, Record
+from minigpt2.data.statistics import (
+    Summary,
+    cuts_at,
+    lengths_of,
+    near_duplicates,
+    question_of,
+    repeated,
+    rows_of,
+)
+from minigpt2.data.stats import StatsSettings, histogram, stats
+from minigpt2.data.truncation import Cuts, truncate_all
+from minigpt2.errors import UserError
+from tests.data.small import example_of
+
+EXAMPLES = [
+    example_of(range(10), [1, 2]),
+    example_of(range(9), [1]),
+    example_of(range(1), [1, 2, 3, 4, 5]),
+    example_of([*range(8), 20], [1, 2]),
+]
+
+
+def test_lengths_and_their_summary():
+    lengths = lengths_of(EXAMPLES)
+    assert lengths.prompt.tolist() == [10, 9, 1, 9] and lengths.answer.tolist() == [2, 1, 5, 2]
+    assert lengths.whole.tolist() == [12, 10, 6, 11]
+    assert Summary.of(lengths.answer) == (10, 2.5, [1, 1, 2, 2, 5, 5, 5])
+
+
+@pytest.mark.parametrize("policy", ["prompt", "answer", "drop"])
+def test_what_a_context_would_cut_is_what_it_cuts(policy):
+    for context in range(5, 13):
+        assert cuts_at(EXAMPLES, context, policy) == truncate_all(EXAMPLES, context, policy)[1]
+    assert cuts_at(EXAMPLES, 4, "drop") == Cuts(4, 0, 0, 4, 29, 10)
+
+
+def test_rows_in_three_ways():
+    rows = rows_of(EXAMPLES, 4, np.random.default_rng(0))
+    assert rows.padded == 4 * 11 and rows.tokens == 11 + 9 + 5 + 10
+    # 0 … 7 stand once for three examples; 8 is before two of them and too short to share
+    assert rows.forest == 8 + (3 + 1 + 2) + 5
+    alone = rows_of(EXAMPLES, 1, np.random.default_rng(0))
+    assert alone.padded == alone.tokens == alone.forest == 35
+
+
+def test_a_question_is_all_before_the_answer_without_capitals_and_spaces():
+    record = Record("Why  not?", "You ", "So.", "Be kind.", (Exchange("Hi.", "Hello!"),))
+    assert question_of(record) == "be kind. hi. hello! why not? you"
+    assert question_of(Record("", "", "A  text.")) == "a text."
+
+
+def test_repetitions_and_near_duplicates():
+    known = ["name the capital of france.", "add 1 and 2.", "who wrote hamlet?"]
+    asked = ["name the capital of frances.", "sing.", "add 1 and 2.", "who wrote macbeth?"]
+    assert repeated([*known, *asked]) == 1
+    counts = []
+    pairs = near_duplicates(asked, known, counts.append)
+    assert [(pair.one, pair.other) for pair in pairs] == [(0, 0), (2, 1)]
+    assert pairs[0].alike == pytest.approx(100 * (1 - 1 / 55)) and pairs[1].alike == 100
+    assert sum(counts) == 4
+    many = [f"{n} times {n * n} is what?" * 3 for n in range(150)]
+    assert [pair[:2] for pair in near_duplicates(many[::-1], many)][5:8] == [
+        (5, 144),
+        (6, 143),
+        (7, 142),
+    ]
+
+
+@pytest.mark.parametrize("counts", [[3] * 5, [1, 2], [0, 1, 1000], list(range(500))], ids=str)
+def test_every_example_is_in_one_bin(counts):
+    table = histogram("answer", np.array(counts))
+    cells = list(table.columns[1].cells)
+    assert sum(int(cell.replace(",", "")) for cell in cells) == len(counts)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Ten questions, the last of which repeats the first."""
+    asked = [f"Count slowly from one to the number {n}." for n in range(9)]
+    entries = [{"question": q, "answer": "1 " * n} for n, q in enumerate([*asked, asked[0]], 1)]
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(entries))
+    return str(path)
+
+
+def test_the_command_tells_all_of_it(data, little_model, tmp_path, capsys):
+    figure = tmp_path / "lengths.png"
+    settings = StatsSettings(data, str(little_model), contexts=[16, 20], figure=figure)
+    stats(settings)
+    out = capsys.readouterr().out
+    assert "10 examples, question/answer" in out and figure.read_bytes().startswith(b"\x89PNG")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+    answers = list(range(3, 13)) if rows["answer"][1] == "75" else None
+    assert (rows["answer"][0] == "A" and answers is None) or sum(answers) == 75
+    assert {"16", "20", "96"} <= rows.keys() and rows["96"] == ["0"] * 5
+    assert "1 questions are in the data more than once" in out
+    assert "of 1 that would be held back (seed 0)" in out
+    assert rows["padded"][-1] == "100%" and int(rows["the"][-1].rstrip("%")) < 100
+    with pytest.raises(UserError, match="exists already"):
+        stats(settings)
+
+
+def test_settings_that_make_no_sense_are_refused(data):
+    for wrong in ({"contexts": [0]}, {"batch_size": 0}, {"validation": 1.0}, {"context": 0}):
+        with pytest.raises(UserError):
+            StatsSettings(data, **wrong)
