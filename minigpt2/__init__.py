@@ -72,9 +72,10 @@ Chapters, in reading order; a chapter uses only those above it
     58  training/material           Material
     59  training/exam               Exam
     60  training/finetune           Fine-tuning
-    61  training/copying            Copying
-    62  training/pretrain           Pretraining
-    63  cli                         Command line
+    61  training/evaluate           Evaluate
+    62  training/copying            Copying
+    63  training/pretrain           Pretraining
+    64  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -53,12 +53,14 @@ def commands() -> dict[str, Command]:
     from minigpt2.inference.answer import AnswerSettings, answer
     from minigpt2.inference.carry_on import GenerateSettings, carry_on
     from minigpt2.inference.chat import ChatSettings, chat
+    from minigpt2.training.evaluate import EvaluateSettings, evaluate
     from minigpt2.training.finetune import train
     from minigpt2.training.pretrain import PretrainSettings, pretrain
     from minigpt2.training.settings import TrainSettings
 
     return {
         "train": Command(TrainSettings, train, "tune a model on questions and answers"),
+        "evaluate": Command(EvaluateSettings, evaluate, "measure a model", "data"),
         "show": Command(ShowSettings, show, "show what a model is trained on", "data"),
         "stats": Command(StatsSettings, stats, "measure a data set", "data"),
         "answer": Command(AnswerSettings, answer, "let a model answer a question", "question"),

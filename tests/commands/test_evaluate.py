@@ -1,0 +1,64 @@
+"""`minigpt2 evaluate`, as a user runs it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minigpt2.data.examples import encode
+from minigpt2.data.formats import load_records
+from minigpt2.data.template import TEMPLATES
+from minigpt2.inference.answer import open_model
+from minigpt2.training.evaluation import answer_all, validation_losses
+
+
+@pytest.mark.parametrize("template", ["alpaca", "qa"])
+def test_what_is_printed_is_in_the_file_and_is_right(run, little_model, data, template):
+    options = ("--out", "found.json", "--max-new-tokens", "5", "--template", template)
+    outcome = run("evaluate", data, "--model", little_model, *options)
+    assert outcome.code == 0, outcome.err
+    with open("found.json") as file:
+        found = json.load(file)
+    parameters, tokenizer, _ = open_model(str(little_model))
+    records = load_records(data)
+    examples = [encode(record, tokenizer, TEMPLATES[template]) for record in records]
+    losses = validation_losses(parameters, examples, len(examples))
+    np.testing.assert_allclose(found["token_loss"], losses.token_level, rtol=1e-5)
+    np.testing.assert_allclose(found["example_loss"], losses.example_level, rtol=1e-5)
+    np.testing.assert_allclose(found["token_perplexity"], np.exp(losses.token_level), rtol=1e-4)
+    answers = answer_all(parameters, tokenizer, records, 5, template=TEMPLATES[template])
+    assert [row["answer"] for row in found["rows"]] == [a.answer for a in answers]
+    assert [row["output"] for row in found["rows"]] == [record.output for record in records]
+    for text in (
+        f"loss by tokens {losses.token_level:.4f}",
+        f"loss by examples {losses.example_level:.4f}",
+        f"exact match {found['right']} of {len(records)}",
+    ):
+        assert text in outcome.out
+    assert run("evaluate", data, "--model", little_model, *options).code == 2
+
+
+def test_a_run_is_measured_with_the_template_it_was_tuned_with(run, little_model, data):
+    how = ("--steps", "1", "--samples", "0", "--template", "chat", "--out", "tuned")
+    assert run("train", "--model", little_model, "--data", data, *how).code == 0
+    losses = []
+    for options in ((), ("--template", "chat"), ("--template", "qa")):
+        out = f"found{len(losses)}.json"
+        command = ("evaluate", data, "--model", "tuned", "--answers", "false", "--out", out)
+        assert run(*command, *options).code == 0
+        with open(out) as file:
+            losses.append(json.load(file)["token_loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_texts_have_a_loss_and_no_answers(run, little_model, tmp_path):
+    (tmp_path / "story.txt").write_text("Once upon a time. The end.")
+    outcome = run("evaluate", "story.txt", "--model", little_model)
+    assert outcome.code == 0 and "perplexity" in outcome.out and "exact" not in outcome.out
+
+
+def test_cuts_are_told(run, little_model, data):
+    outcome = run("evaluate", data, "--model", little_model, "--context", "20", "--answers=false")
+    assert outcome.code == 0 and "over the context of 20:" in outcome.out
+    outcome = run("evaluate", data, "--model", little_model, "--context", "20", "--truncate=drop")
+    assert outcome.code == 2 and "are dropped" in outcome.err
