@@ -73,9 +73,11 @@ Chapters, in reading order; a chapter uses only those above it
     59  training/exam               Exam
     60  training/finetune           Fine-tuning
     61  training/evaluate           Evaluate
-    62  training/copying            Copying
-    63  training/pretrain           Pretraining
-    64  cli                         Command line
+    62  training/imbalance          Imbalance
+    63  training/show_imbalance     Showing imbalance
+    64  training/copying            Copying
+    65  training/pretrain           Pretraining
+    66  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -57,12 +57,16 @@ def commands() -> dict[str, Command]:
     from minigpt2.training.finetune import train
     from minigpt2.training.pretrain import PretrainSettings, pretrain
     from minigpt2.training.settings import TrainSettings
+    from minigpt2.training.show_imbalance import ImbalanceSettings, imbalance
 
     return {
         "train": Command(TrainSettings, train, "tune a model on questions and answers"),
         "evaluate": Command(EvaluateSettings, evaluate, "measure a model", "data"),
         "show": Command(ShowSettings, show, "show what a model is trained on", "data"),
         "stats": Command(StatsSettings, stats, "measure a data set", "data"),
+        "imbalance": Command(
+            ImbalanceSettings, imbalance, "measure where the gradient comes from", "data"
+        ),
         "answer": Command(AnswerSettings, answer, "let a model answer a question", "question"),
         "chat": Command(ChatSettings, chat, "talk with a model", "model"),
         "generate": Command(GenerateSettings, carry_on, "let a model carry on a text", "prompt"),

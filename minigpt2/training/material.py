@@ -41,7 +41,7 @@ def open_material(settings: TrainSettings) -> Material:
     rng = np.random.default_rng([settings.seed, 0])
     data, tests = open_questions(settings)
     template = open_template(settings.template or data.format.template)
-    parameters, tokenizer = open_start(settings, rng)
+    parameters, tokenizer = open_start(settings.model, settings.from_scratch, rng)
     longest = parameters.config.n_positions
     context = settings.context or longest
     if context > longest:
@@ -84,16 +84,18 @@ def open_questions(settings: TrainSettings) -> tuple[DataSet, dict[str, list[Rec
     return data, tests
 
 
-def open_start(settings: TrainSettings, rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:
-    """Return the parameters to start from, and the tokenizer."""
-    if settings.from_scratch and settings.model in OFFICIAL:
-        return initialise(OFFICIAL[settings.model], rng), gpt2_tokenizer()
-    if settings.from_scratch:
-        folder = find_model(settings.model)
+def open_start(
+    model: str, from_scratch: bool, rng: np.random.Generator
+) -> tuple[Parameters, Tokenizer]:
+    """Return the parameters to start from, trained or random, and the tokenizer."""
+    if from_scratch and model in OFFICIAL:
+        return initialise(OFFICIAL[model], rng), gpt2_tokenizer()
+    if from_scratch:
+        folder = find_model(model)
         config = GPT2Config.load(folder / "config.json")
         return initialise(config, rng), open_tokenizer(folder)
-    model = open_model(settings.model)
-    return model.parameters, model.tokenizer
+    opened = open_model(model)
+    return opened.parameters, opened.tokenizer
 
 
 def choose_samples(
