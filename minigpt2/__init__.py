@@ -50,34 +50,36 @@ Chapters, in reading order; a chapter uses only those above it
     36  data/almanac/tell           Telling
     37  data/almanac/ask            Asking
     38  data/almanac/write          Writing
-    39  data/opening                Opening
-    40  data/show                   Showing
-    41  data/statistics             Statistics
-    42  data/stats                  Stats
-    43  inference/sampling          Sampling
-    44  inference/cache             Key/value cache
-    45  inference/generate          Generation
-    46  inference/answer            Answering
-    47  inference/carry_on          Carrying on
-    48  inference/chat              Chat
-    49  training/adamw              AdamW
-    50  training/schedule           Schedule
-    51  training/losses             Losses
-    52  training/loop               Loop
-    53  training/evaluation         Evaluation
-    54  training/checkpoint         Checkpoint
-    55  training/curve              Curve
-    56  training/settings           Settings
-    57  training/report             Report
-    58  training/material           Material
-    59  training/exam               Exam
-    60  training/finetune           Fine-tuning
-    61  training/evaluate           Evaluate
-    62  training/imbalance          Imbalance
-    63  training/show_imbalance     Showing imbalance
-    64  training/copying            Copying
-    65  training/pretrain           Pretraining
-    66  cli                         Command line
+    39  data/marking                Marking
+    40  data/page                   Page
+    41  data/opening                Opening
+    42  data/show                   Showing
+    43  data/statistics             Statistics
+    44  data/stats                  Stats
+    45  inference/sampling          Sampling
+    46  inference/cache             Key/value cache
+    47  inference/generate          Generation
+    48  inference/answer            Answering
+    49  inference/carry_on          Carrying on
+    50  inference/chat              Chat
+    51  training/adamw              AdamW
+    52  training/schedule           Schedule
+    53  training/losses             Losses
+    54  training/loop               Loop
+    55  training/evaluation         Evaluation
+    56  training/checkpoint         Checkpoint
+    57  training/curve              Curve
+    58  training/settings           Settings
+    59  training/report             Report
+    60  training/material           Material
+    61  training/exam               Exam
+    62  training/finetune           Fine-tuning
+    63  training/evaluate           Evaluate
+    64  training/imbalance          Imbalance
+    65  training/show_imbalance     Showing imbalance
+    66  training/copying            Copying
+    67  training/pretrain           Pretraining
+    68  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -7,43 +7,21 @@ the row that reads a token predicts the next one.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from minigpt2.data.examples import Example
+from minigpt2.data.marking import Token, tokens_of
 from minigpt2.data.opening import DataSettings, Opened, open_examples
-from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer
+from minigpt2.data.page import render
 from minigpt2.data.truncation import truncate
 from minigpt2.data.weighing import RESPONSE_ONLY
 from minigpt2.errors import UserError, require_at_least
-
-PAGE = """\
-<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
-body {{ font: 15px/1.6 ui-monospace, Menlo, Consolas, monospace; max-width: 60rem;
-  margin: 2rem auto; padding: 0 1rem; background: #fff; color: #222; }}
-h1, h2 {{ font: bold 1.1rem system-ui, sans-serif; }}
-.entry {{ white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #ccc;
-  border-radius: 4px; padding: .7rem; }}
-.p {{ color: #8a8a8a; }} .a {{ background: #d9f2dd; color: #14532d; }}
-.t:hover {{ outline: 1px solid #444; }} .s {{ font-weight: bold; }} .n {{ opacity: .5; }}
-p {{ font-family: system-ui, sans-serif; }}
-</style>
-<h1>{title}</h1><p>{legend}</p>
-{entries}
-</html>
-"""
-LEGEND = (
-    "Grey is prompt, green is supervised. Point at a token for its place, its id, its weight as a "
-    "target, and what its row predicts."
-)
 
 
 @dataclass(frozen=True)
@@ -75,25 +53,6 @@ class ShowSettings(DataSettings):
         require_at_least(1, self, "count")
 
 
-class Token(NamedTuple):
-    """A token as it is shown."""
-
-    place: int
-    id: int
-    text: str
-    is_answer: bool
-    weight: float
-
-
-def tokens_of(example: Example, weights: Sequence[float], tokenizer: Tokenizer) -> list[Token]:
-    """Return an example's tokens; the bytes of a character stand with the token that ends it."""
-    spelled = list(tokenizer.decoded(example.ids))
-    held_back = spelled.pop()
-    spelled[-1] += held_back
-    columns = zip(example.ids, spelled, example.is_answer, weights, strict=True)
-    return [Token(place, *column) for place, column in enumerate(columns)]
-
-
 def visible(text: str) -> str:
     """Spell line breaks and tabs out, beside themselves."""
     return text.replace("\n", "↵\n").replace("\t", "→\t")
@@ -114,8 +73,8 @@ def show(settings: ShowSettings) -> None:
     if settings.html.exists():
         raise UserError(f"{settings.html} exists already: choose another --html, or move it")
     parts = [page_entry(number, example, opened, settings) for number, example in chosen]
-    title = escape(f"{settings.data}, {opened.data.format.name}")
-    page = PAGE.format(title=title, legend=LEGEND, entries="\n".join(parts))
+    title = f"{settings.data}, {opened.data.format.name}"
+    page = render("show", title=title, entries=parts)
     settings.html.write_text(page, encoding="utf-8")
     print(f"{len(parts)} entries written to {settings.html}")
 
@@ -149,10 +108,9 @@ def print_entry(
     tokens = tokens_of(kept, settings.weighing().weights(kept), opened.tokenizer)
     body = Text()
     for token in tokens:
-        special = token.id == opened.tokenizer.end_of_text
         style = "green" if token.weight and token.is_answer else "bright_black"
         style = "yellow" if token.weight and not token.is_answer else style
-        body.append(visible(token.text), f"{style} reverse" if special else style)
+        body.append(visible(token.text), f"{style} reverse" if token.is_special else style)
     console.print(body)
     console.print(shift(tokens))
 
@@ -168,7 +126,7 @@ def shift(tokens: Sequence[Token]) -> Table:
             table.add_row("…")
         reads, target = tokens[place], tokens[place + 1]
         style = "green" if target.weight and target.is_answer else "bright_black"
-        texts = (Text(repr_of(token)) for token in (reads, target))
+        texts = (Text(token.quoted) for token in (reads, target))
         table.add_row(str(place), *texts, f"{target.weight:.4g}", style=style)
         shown = place
     return table
@@ -182,24 +140,10 @@ def places(tokens: Sequence[Token]) -> Iterator[int]:
             yield row
 
 
-def repr_of(token: Token) -> str:
-    """Return a token's text in quotation marks."""
-    return token.text if token.text == END_OF_TEXT else repr(token.text)
-
-
-def page_entry(number: int, example: Example, opened: Opened, settings: ShowSettings) -> str:
-    """Return one entry as HTML: a span a token."""
+def page_entry(
+    number: int, example: Example, opened: Opened, settings: ShowSettings
+) -> dict[str, Any]:
+    """Return what the page shows of an entry."""
     kept, line = cut_to_context(example, opened, settings)
-    head = f"<h2>entry {number}</h2><p>{escape(line)}</p>"
-    if kept is None:
-        return head
-    tokens = tokens_of(kept, settings.weighing().weights(kept), opened.tokenizer)
-    spans = []
-    for token, target in zip(tokens, [*tokens[1:], None], strict=True):
-        predicts = f"predicts {repr_of(target)}" if target else "predicts nothing"
-        note = f"place {token.place}, id {token.id}, weight {token.weight:.4g}; {predicts}"
-        kind = "a" if token.weight else "p"
-        special = " s" if token.id == opened.tokenizer.end_of_text else ""
-        text = escape(token.text).replace("\n", '<span class="n">↵</span>\n')
-        spans.append(f'<span class="t {kind}{special}" title="{escape(note)}">{text}</span>')
-    return f'{head}<div class="entry">{"".join(spans)}</div>'
+    tokens = kept and tokens_of(kept, settings.weighing().weights(kept), opened.tokenizer)
+    return {"number": number, "line": line, "tokens": tokens}

@@ -147,6 +147,7 @@ def draw(path: Path, found: Imbalance, settings: ImbalanceSettings) -> None:
     """Write a PNG: shares against length, and norms by part of the model."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
     except ImportError:
         raise UserError("a figure needs matplotlib: pip install 'minigpt2[plot]'") from None
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -162,6 +163,9 @@ def draw(path: Path, found: Imbalance, settings: ImbalanceSettings) -> None:
     curve = np.sqrt(x**2 * common + x * noise) / found.norms.sum()
     left.plot(x, curve, color="#b5483a", linewidth=1, label="common direction and noise")
     left.set(xscale="log", yscale="log", xlabel="answer tokens", ylabel="share in the gradient")
+    left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.xaxis.set_major_formatter(ScalarFormatter())
+    left.xaxis.set_minor_formatter(NullFormatter())
     left.set_title(f"slope {found.slope:.2f} and {found.slope - 1:.2f}", fontsize=10)
     left.legend()
     parts = {name: part for name, part in found.parts.items() if name != "all"}

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from minigpt2.data import show as chapter
 from minigpt2.data.examples import encode
+from minigpt2.data.marking import tokens_of
 from minigpt2.data.records import Record
-from minigpt2.data.show import ShowSettings, shift, show, tokens_of
+from minigpt2.data.show import ShowSettings, shift, show
 from minigpt2.data.template import TEMPLATES
 from minigpt2.data.weighing import Weighing
 from minigpt2.errors import UserError
