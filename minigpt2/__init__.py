@@ -73,13 +73,14 @@ Chapters, in reading order; a chapter uses only those above it
     59  training/report             Report
     60  training/material           Material
     61  training/exam               Exam
-    62  training/finetune           Fine-tuning
-    63  training/evaluate           Evaluate
-    64  training/imbalance          Imbalance
-    65  training/show_imbalance     Showing imbalance
-    66  training/copying            Copying
-    67  training/pretrain           Pretraining
-    68  cli                         Command line
+    62  training/run_page           Page of a run
+    63  training/finetune           Fine-tuning
+    64  training/evaluate           Evaluate
+    65  training/imbalance          Imbalance
+    66  training/show_imbalance     Showing imbalance
+    67  training/copying            Copying
+    68  training/pretrain           Pretraining
+    69  cli                         Command line
 """
 
 __version__ = "0.1.0"

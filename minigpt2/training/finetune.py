@@ -23,6 +23,7 @@ from minigpt2.training.exam import compare, sit
 from minigpt2.training.loop import Plan, Step, require_finite, train_steps
 from minigpt2.training.material import Material, open_material
 from minigpt2.training.report import Report, claim_folder, due, log_step
+from minigpt2.training.run_page import write_page
 from minigpt2.training.settings import TrainSettings
 
 
@@ -38,6 +39,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         tune(settings, material, report)
         after = sit(material, settings.max_new_tokens, report, "after")
         compare(material.samples, before, after, report)
+        write_page(settings, material, report)
         seconds = perf_counter() - started
         report.say("done", f"{seconds:.0f} s in all; see {report.folder}", seconds=seconds)
     return report.summary
@@ -133,12 +135,15 @@ def introduce(settings: TrainSettings, material: Material, report: Report) -> No
     prompt = sum(len(e.ids) for e in examples) - answer
     masked = f"weight {settings.prompt_weight:g}" if settings.prompt_weight else "masked"
     count = "each example counts the same" if settings.loss == "example" else "supervised"
+    text = (
+        f"{settings.data} ({material.format}, template {settings.template or 'of the format'}): "
+        f"{training:,} examples to train on, {validation:,} to validate; "
+        f"{prompt:,} prompt tokens ({masked}), {answer:,} answer tokens ({count})"
+    )
     report.say(
         "data",
-        f"{settings.data} ({material.format}, template "
-        f"{settings.template or 'of the format'}): "
-        f"{training:,} examples to train on, {validation:,} to validate; "
-        f"{prompt:,} prompt tokens ({masked}), {answer:,} answer tokens ({count})",
+        text,
+        described=text,
         training=training,
         validation=validation,
         prompt_tokens=prompt,
@@ -148,6 +153,7 @@ def introduce(settings: TrainSettings, material: Material, report: Report) -> No
         "context",
         f"over the limit: {cuts.prompts} prompts cut ({cuts.prompt_tokens:,} tokens), "
         f"{cuts.answers} answers cut ({cuts.answer_tokens:,} tokens), {cuts.dropped} dropped",
+        rows=settings.context or config.n_positions,
         **vars(cuts),
     )
     report.say("run", str(report.folder))

@@ -5,6 +5,7 @@ log.jsonl      one line a step, and one a validation
 summary.json   every number that was printed
 loss.png       the curve (if matplotlib is there)
 answers.json   the answers to the held-out questions
+report.html    all of it as one page
 """
 
 import json
@@ -106,6 +107,10 @@ class Report:
         """Write summary.json, whatever happened."""
         self._log.close()
         self.write("summary.json", self.summary)
+
+    def read(self, name: str) -> str:
+        """Return the text of a file of the run's folder."""
+        return (self.folder / name).read_text(encoding="utf-8")
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the run's folder."""

@@ -38,6 +38,7 @@ def test_a_run_leaves_checkpoint_log_curve_answers_settings_and_summary(trained)
         "checkpoint",
         "log.jsonl",
         "loss.png",
+        "report.html",
         "answers.json",
         "settings.json",
         "summary.json",
