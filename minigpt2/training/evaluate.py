@@ -5,6 +5,7 @@ beside its reference.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from minigpt2.data.examples import encode
+from minigpt2.data.formats import DataSet
 from minigpt2.data.opening import open_data
-from minigpt2.data.template import open_template
-from minigpt2.data.truncation import Policy, truncate_all
+from minigpt2.data.template import Template, open_template
+from minigpt2.data.truncation import Cuts, Policy, truncate_all
 from minigpt2.errors import UserError, require_at_least
-from minigpt2.inference.answer import open_model
-from minigpt2.training.evaluation import answer_all, exact_match, validation_losses
+from minigpt2.inference.answer import Model, open_model
+from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
+from minigpt2.training.losses import Losses
 
 
 @dataclass(frozen=True)
@@ -61,51 +64,74 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     console = Console(highlight=False, soft_wrap=True)
     with console.status(f"opening {settings.model} and {settings.data}"):
         data = open_data(settings.data, settings.columns)
-        parameters, tokenizer, tuned = open_model(settings.model)
-    own = None if settings.template else tuned
-    template = own or open_template(settings.template or data.format.template)
-    context = settings.context or parameters.config.n_positions
-    if context > parameters.config.n_positions:
-        longest = parameters.config.n_positions
-        raise UserError(f"context {context} is longer than the model's {longest}")
-    encoded = (encode(record, tokenizer, template) for record in data.records)
-    examples, cuts = truncate_all(encoded, context, settings.truncate)
-    questions = [record for record in data.records if not record.is_text]
+        model = open_model(settings.model)
+        template = template_for(settings, model, data)
+        context = context_for(settings, model)
+        encoded = (encode(record, model.tokenizer, template) for record in data.records)
+        examples, cuts = truncate_all(encoded, context, settings.truncate)
+    asked = [record for record in data.records if not record.is_text] if settings.answers else []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("computing the loss", total=len(examples))
         losses = validation_losses(
-            parameters, examples, settings.batch_size, lambda count: bar.advance(task, count)
+            model.parameters, examples, settings.batch_size, lambda count: bar.advance(task, count)
         )
-        task = bar.add_task("answering", total=len(questions), visible=settings.answers)
+        task = bar.add_task("answering", total=len(asked), visible=bool(asked))
         answers = answer_all(
-            parameters,
-            tokenizer,
-            questions if settings.answers else [],
+            model.parameters,
+            model.tokenizer,
+            asked,
             settings.max_new_tokens,
             lambda count: bar.advance(task, count),
             template,
         )
-    numbers: dict[str, Any] = {**losses.numbers(), "cuts": vars(cuts)}
-    for kind, loss, perplexity in (
-        ("tokens", "token_loss", "token_perplexity"),
-        ("examples", "example_loss", "example_perplexity"),
-    ):
-        count = numbers["answer_tokens" if kind == "tokens" else "answers"]
-        text = f"loss by {kind} {numbers[loss]:.4f}, perplexity {numbers[perplexity]:.2f}"
-        console.print(f"{text}, over {count:,} {'answer tokens' if kind == 'tokens' else kind}")
-    if cuts.prompts or cuts.answers or cuts.dropped:
-        console.print(
-            f"over the context of {context}: {cuts.prompts} prompts cut, {cuts.answers} answers "
-            f"cut, {cuts.dropped} dropped"
-        )
-    if answers:
-        right = sum(answer.exact for answer in answers)
-        numbers |= {"right": right, "asked": len(answers), "exact_match": exact_match(answers)}
-        share = numbers["exact_match"]
-        console.print(f"exact match {right:,} of {len(answers):,} ({share:.1%})")
+    numbers = numbers_of(losses, cuts, answers)
+    print_numbers(console, numbers, context)
     result = {**numbers, "rows": [{**a.record.as_entry(), "answer": a.answer} for a in answers]}
     if settings.out:
         text = json.dumps(result, indent=2, ensure_ascii=False)
         settings.out.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         console.print(f"written to {settings.out}", markup=False)
     return result
+
+
+def template_for(settings: EvaluateSettings, model: Model, data: DataSet) -> Template:
+    """Return the template that is asked for, else the model's own, else the format's."""
+    if settings.template or not model.template:
+        return open_template(settings.template or data.format.template)
+    return model.template
+
+
+def context_for(settings: EvaluateSettings, model: Model) -> int:
+    """Return how many rows an example may have; raises UserError for more than the model's."""
+    longest = model.parameters.config.n_positions
+    if (settings.context or 0) > longest:
+        raise UserError(f"context {settings.context} is longer than the model's {longest}")
+    return settings.context or longest
+
+
+def numbers_of(losses: Losses, cuts: Cuts, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return all numbers by name."""
+    numbers: dict[str, Any] = {**losses.numbers(), "cuts": vars(cuts)}
+    if answers:
+        right = sum(answer.exact for answer in answers)
+        numbers |= {"right": right, "asked": len(answers), "exact_match": exact_match(answers)}
+    return numbers
+
+
+def print_numbers(console: Console, numbers: dict[str, Any], context: int) -> None:
+    """Print the losses, what was cut, and exact match."""
+    for kind, count in (("token", "answer_tokens"), ("example", "answers")):
+        console.print(
+            f"loss by {kind}s {numbers[f'{kind}_loss']:.4f}, perplexity "
+            f"{numbers[f'{kind}_perplexity']:.2f}, over {numbers[count]:,} "
+            f"{count.replace('_', ' ')}"
+        )
+    cuts = numbers["cuts"]
+    if cuts["prompts"] or cuts["answers"] or cuts["dropped"]:
+        console.print(
+            f"over the context of {context}: {cuts['prompts']} prompts cut, {cuts['answers']} "
+            f"answers cut, {cuts['dropped']} dropped"
+        )
+    if "asked" in numbers:
+        right, asked, share = (numbers[key] for key in ("right", "asked", "exact_match"))
+        console.print(f"exact match {right:,} of {asked:,} ({share:.1%})")
