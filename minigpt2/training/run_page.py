@@ -84,7 +84,7 @@ def rows_of(examples: Sequence[Example]) -> list[dict[str, Any]]:
 
 def with_question(row: dict[str, Any]) -> dict[str, Any]:
     """Return an answer's row with its question in one text."""
-    return {**row, "question": "\n".join(filter(None, (row["instruction"], row["input"])))}
+    return {**row, "question": " / ".join(filter(None, (row["instruction"], row["input"])))}
 
 
 def curves(log: Sequence[dict[str, Any]]) -> str:
