@@ -40,15 +40,6 @@ class StatsSettings(DataSettings):
     """Measure a data set: lengths, what is cut, what is repeated, what is computed.
 
     Args:
-        data: file or folder of questions and answers, or "almanac" for the questions that ship
-        model: whose vocabulary and context count: a name, or the folder of a model or of a run
-        columns: which field of an entry stands for a format's: {"instruction": "ask"}
-        template: alpaca, qa, chat, raw, or a .yaml or .json file with one of your own (default:
-            the one that goes with the format)
-        context: longest sequence in tokens (default: the model's)
-        truncate: what of an example over the context is cut first: prompt, answer, or drop all
-        prompt_weight: how much a prompt token counts in the loss, beside 1 for one of an answer
-        loss: whether each answer token counts the same, or each example
         contexts: lengths of context for which cuts are counted
         batch_size: examples in one optimiser step
         validation: share of the examples that a training run would hold back

@@ -28,10 +28,6 @@ class GenerateSettings(Sampling):
         model: folder of a model, folder of a run, a .safetensors file, or a name
         max_new_tokens: most tokens to add; a model that ends its text stops earlier
         samples: how many texts to make from the same prompt
-        temperature: 0 for the likeliest token each time, 1 to draw from the model
-        top_k: draw from the k likeliest tokens only; 0 from all
-        top_p: draw from the likeliest tokens that have this probability together; 1 from all
-        repetition_penalty: above 1 makes tokens that are there already less likely
         seed: of the draws
     """
 

@@ -42,10 +42,6 @@ class ChatSettings(Sampling):
         model: folder of a model, folder of a run, a .safetensors file, or a name
         system: what the model is told first, in place of the template's own opening
         max_new_tokens: longest answer
-        temperature: 0 for the likeliest token each time, 1 to draw from the model
-        top_k: draw from the k likeliest tokens only; 0 from all
-        top_p: draw from the likeliest tokens that have this probability together; 1 from all
-        repetition_penalty: above 1 makes tokens that are there already less likely
         seed: of the draws
     """
 

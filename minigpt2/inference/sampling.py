@@ -44,7 +44,14 @@ from minigpt2.ops.softmax import softmax
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen.  Raises UserError for values outside the ranges of the chapter."""
+    """How a token is chosen.  Raises UserError for values outside the ranges of the chapter.
+
+    Args:
+        temperature: 0 for the likeliest token each time, 1 to draw from the model
+        top_k: draw from the k likeliest tokens only; 0 from all
+        top_p: draw from the likeliest tokens that have this probability together; 1 from all
+        repetition_penalty: above 1 makes tokens that are there already less likely
+    """
 
     temperature: float = 0.0  # τ; 0 is greedy
     top_k: int = 0  # k; 0 keeps all
