@@ -26,61 +26,62 @@ Chapters, in reading order; a chapter uses only those above it
     12  model/parameters            Parameters
     13  model/block                 Block
     14  model/gpt2                  GPT-2
-    15  tensors                     Stored tensors
-    16  weights                     Weights
-    17  download                    Download
-    18  data/records                Records
-    19  data/files                  Files
-    20  data/formats                Formats
-    21  data/template               Template
-    22  data/tokenizer              Tokenizer
-    23  data/examples               Examples
-    24  data/truncation             Truncation
-    25  data/weighing               Weighing
-    26  data/forest                 Token forest
-    27  data/batches                Batches
-    28  data/bpe                    BPE
-    29  data/almanac/tables         Tables
-    30  data/almanac/wordings       Wordings
-    31  data/almanac/chance         Chance
-    32  data/almanac/arithmetic     Arithmetic
-    33  data/almanac/tell_facts     Telling facts
-    34  data/almanac/tell_numbers   Telling numbers
-    35  data/almanac/tell_words     Telling words
-    36  data/almanac/tell           Telling
-    37  data/almanac/ask            Asking
-    38  data/almanac/write          Writing
-    39  data/marking                Marking
-    40  data/page                   Page
-    41  data/opening                Opening
-    42  data/show                   Showing
-    43  data/statistics             Statistics
-    44  data/stats                  Stats
-    45  inference/sampling          Sampling
-    46  inference/cache             Key/value cache
-    47  inference/generate          Generation
-    48  inference/answer            Answering
-    49  inference/carry_on          Carrying on
-    50  inference/chat              Chat
-    51  training/adamw              AdamW
-    52  training/schedule           Schedule
-    53  training/losses             Losses
-    54  training/loop               Loop
-    55  training/evaluation         Evaluation
-    56  training/checkpoint         Checkpoint
-    57  training/curve              Curve
-    58  training/settings           Settings
-    59  training/report             Report
-    60  training/material           Material
-    61  training/exam               Exam
-    62  training/run_page           Page of a run
-    63  training/finetune           Fine-tuning
-    64  training/evaluate           Evaluate
-    65  training/imbalance          Imbalance
-    66  training/show_imbalance     Showing imbalance
-    67  training/copying            Copying
-    68  training/pretrain           Pretraining
-    69  cli                         Command line
+    15  memory                      Memory
+    16  tensors                     Stored tensors
+    17  weights                     Weights
+    18  download                    Download
+    19  data/records                Records
+    20  data/files                  Files
+    21  data/formats                Formats
+    22  data/template               Template
+    23  data/tokenizer              Tokenizer
+    24  data/examples               Examples
+    25  data/truncation             Truncation
+    26  data/weighing               Weighing
+    27  data/forest                 Token forest
+    28  data/batches                Batches
+    29  data/bpe                    BPE
+    30  data/almanac/tables         Tables
+    31  data/almanac/wordings       Wordings
+    32  data/almanac/chance         Chance
+    33  data/almanac/arithmetic     Arithmetic
+    34  data/almanac/tell_facts     Telling facts
+    35  data/almanac/tell_numbers   Telling numbers
+    36  data/almanac/tell_words     Telling words
+    37  data/almanac/tell           Telling
+    38  data/almanac/ask            Asking
+    39  data/almanac/write          Writing
+    40  data/marking                Marking
+    41  data/page                   Page
+    42  data/opening                Opening
+    43  data/show                   Showing
+    44  data/statistics             Statistics
+    45  data/stats                  Stats
+    46  inference/sampling          Sampling
+    47  inference/cache             Key/value cache
+    48  inference/generate          Generation
+    49  inference/answer            Answering
+    50  inference/carry_on          Carrying on
+    51  inference/chat              Chat
+    52  training/adamw              AdamW
+    53  training/schedule           Schedule
+    54  training/losses             Losses
+    55  training/loop               Loop
+    56  training/evaluation         Evaluation
+    57  training/checkpoint         Checkpoint
+    58  training/curve              Curve
+    59  training/settings           Settings
+    60  training/report             Report
+    61  training/material           Material
+    62  training/exam               Exam
+    63  training/run_page           Page of a run
+    64  training/finetune           Fine-tuning
+    65  training/evaluate           Evaluate
+    66  training/imbalance          Imbalance
+    67  training/show_imbalance     Showing imbalance
+    68  training/copying            Copying
+    69  training/pretrain           Pretraining
+    70  cli                         Command line
 """
 
 __version__ = "0.1.0"

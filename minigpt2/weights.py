@@ -3,7 +3,7 @@
 Files
     config.json          the shape (chapter 11)
     model.safetensors    each tensor under its official name (chapters 12 and 15)
-    vocab.json, merges.txt   the tokenizer (chapter 22)
+    vocab.json, merges.txt   the tokenizer (chapter 23)
 
 The official tensors are [in, out], as chapter 2 wants them.  Their names may
 carry a `transformer.` prefix.  Besides the parameters a file may hold

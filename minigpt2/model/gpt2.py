@@ -110,9 +110,8 @@ def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters) -> None:
         dx = block_backward(dx, kept, gradients.block(layer))  # (N, C)  (14.2)
         del kept
     dx = dropout_backward(dx, saved.drop)  # (N, C)  (14.1)
-    dwte, dwpe = embedding_backward(dx, saved.embedding)
-    gradients.views["wte.weight"] += dwte  # (14.5)
-    gradients.views["wpe.weight"] += dwpe  # (14.1)
+    tables = gradients["wte.weight"], gradients["wpe.weight"]
+    embedding_backward(dx, saved.embedding, *tables)  # (14.1) (14.5)
 
 
 def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
@@ -140,5 +139,7 @@ def loss_and_gradients(
     loss, projection = cross_entropy(h, parameters["wte.weight"], *triples)  # (14.4)
     dh, dwte = cross_entropy_backward(1.0, projection)  # (14.4)
     gradients.views["wte.weight"] += dwte  # (14.5)
+    nll = projection.nll
+    del dwte, projection  # a table as large as wte
     gpt2_backward(dh, saved, gradients)
-    return loss, projection.nll
+    return loss, nll

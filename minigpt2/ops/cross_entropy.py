@@ -42,7 +42,7 @@ Cost
     6·M·V·C operations for loss and gradient together, 2·M·V·C for the loss
     alone, and M·V exponentials either way; with the gradient, M counts only the
     triples whose weight is not 0.  Keeps dx and dwte.  Workspace: the logits of
-    one chunk, and the (V, C) array that the chunk adds to dwte.
+    one chunk, and TABLE_BYTES of what the chunk adds to dwte.
 """
 
 from typing import NamedTuple
@@ -51,6 +51,7 @@ from minigpt2.backend import Array, array_module
 from minigpt2.ops.embedding import scatter_add
 
 CHUNK_BYTES = 1 << 27  # of the logits of one chunk
+TABLE_BYTES = 1 << 24  # of the rows of dwte that a chunk adds to at once
 
 
 class Saved(NamedTuple):
@@ -83,7 +84,7 @@ def cross_entropy(
     used = xp.flatnonzero(weights) if gradient else xp.arange(len(rows))
     nll = xp.zeros(len(rows), x.dtype)
     dx_used = xp.empty((len(used) if gradient else 0, x.shape[1]), x.dtype)
-    dwte = xp.zeros_like(wte) if gradient else None
+    dwte = (xp.empty_like if len(used) else xp.zeros_like)(wte) if gradient else None
     for start in range(0, len(used), chunk):
         part = slice(start, start + chunk)
         n = used[part]
@@ -101,17 +102,30 @@ def cross_entropy(
             dlogits = logits  # the same memory, from here on the gradient
             dlogits *= w / total  # (B, V)  (9.5)
             dlogits[target] -= w[:, 0]  # (9.5)
-            dwte += dlogits.T @ x_n  # (V, C)  (9.6)
+            add_to_table(dwte, dlogits, x_n, first=start == 0)  # (9.6)
             dx_used[part] = dlogits @ wte  # (9.7)
     loss = (weights.astype(x.real.dtype) * nll).sum()  # (9.4)
     dx = scatter_add(dx_used, rows[used], len(x)) if gradient else None  # (N, C)  (9.7)
     return loss, Saved(nll, dx, dwte)
 
 
+def add_to_table(dwte: Array, dlogits: Array, x: Array, first: bool) -> None:
+    """Add dlogits.T @ x, of dlogits (B, V) and x (B, C), to dwte (V, C); the first is written."""
+    if first:
+        array_module(x).matmul(dlogits.T, x, out=dwte)  # (9.6)
+        return
+    step = max(1, TABLE_BYTES // dwte[:1].nbytes)
+    for start in range(0, len(dwte), step):
+        entries = slice(start, start + step)
+        dwte[entries] += dlogits[:, entries].T @ x  # (9.6)
+
+
 def cross_entropy_backward(dloss: Array, saved: Saved) -> tuple[Array, Array]:
     """Turn dL/dloss, one number, into dL/dx (N, C) and dL/dwte (V, C)."""
     if saved.dx is None:
         raise ValueError("cross_entropy ran with gradient=False: there is nothing to go back from")
+    if dloss == 1:
+        return saved.dx, saved.dwte  # (9.8)
     dx = dloss * saved.dx  # (N, C)  (9.8)
     dwte = dloss * saved.dwte  # (V, C)  (9.8)
     return dx, dwte

@@ -26,8 +26,10 @@ Read it
     The order of the additions is fixed, so results repeat bit for bit.
 
 Cost
-    N·C additions forward.  Backward at most 2·N·C additions, two sorts of N
-    indices, and fresh tables of (V + T)·C numbers.  Keeps the ids and positions.
+    N·C additions forward.  Backward at most 4·N·C additions and two sorts of N
+    indices: the sums are added to the tables' gradients where these stand, since
+    fresh tables of (V + T)·C numbers would be larger than all else that a step
+    makes.  Keeps the ids and positions.
 """
 
 from typing import NamedTuple
@@ -40,31 +42,34 @@ class Saved(NamedTuple):
 
     ids: Array  # (N,)
     positions: Array  # (N,)
-    sizes: tuple[int, int]  # rows of wte and of wpe
 
 
 def scatter_add(rows: Array, index: Array, size: int) -> Array:
     """Sum the rows (N, C) that share an index (N,) into a fresh table (size, C)."""
-    xp = array_module(rows)
-    table = xp.zeros((size, rows.shape[1]), rows.dtype)
-    if len(index):
-        order = xp.argsort(index, kind="stable")  # (N,)
-        index = index[order]  # (N,)
-        starts = xp.flatnonzero(xp.append(True, index[1:] != index[:-1]))
-        table[index[starts]] = xp.add.reduceat(rows[order], starts)  # (3.4)
+    table = array_module(rows).zeros((size, rows.shape[1]), rows.dtype)
+    add_at(table, rows, index)
     return table
+
+
+def add_at(table: Array, rows: Array, index: Array) -> None:
+    """Add rows (N, C) to those rows of the table (size, C) that the index (N,) names."""
+    if not len(index):
+        return
+    xp = array_module(rows)
+    order = xp.argsort(index, kind="stable")  # (N,)
+    index = index[order]  # (N,)
+    starts = xp.flatnonzero(xp.append(True, index[1:] != index[:-1]))
+    table[index[starts]] += xp.add.reduceat(rows[order], starts)  # (3.4)
 
 
 def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> tuple[Array, Saved]:
     """Look up wte (V, C) at ids (N,) and wpe (T, C) at positions (N,); returns x (N, C)."""
     x = wte[ids]  # (N, C)  (3.1)
     x += wpe[positions]  # (N, C)  (3.1)
-    return x, Saved(ids, positions, (len(wte), len(wpe)))
+    return x, Saved(ids, positions)
 
 
-def embedding_backward(dx: Array, saved: Saved) -> tuple[Array, Array]:
-    """Turn dL/dx (N, C) into dL/dwte (V, C) and dL/dwpe (T, C)."""
-    ids, positions, (vocabulary, length) = saved
-    dwte = scatter_add(dx, ids, vocabulary)  # (V, C)  (3.2)
-    dwpe = scatter_add(dx, positions, length)  # (T, C)  (3.3)
-    return dwte, dwpe
+def embedding_backward(dx: Array, saved: Saved, dwte: Array, dwpe: Array) -> None:
+    """Add what dL/dx (N, C) means for the tables to dL/dwte (V, C) and dL/dwpe (T, C)."""
+    add_at(dwte, dx, saved.ids)  # (3.2)
+    add_at(dwpe, dx, saved.positions)  # (3.3)

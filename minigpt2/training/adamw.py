@@ -7,25 +7,25 @@ Why
     differs from batch to batch.
 
 Definition, for parameter θ with gradient g in step s = 1, 2, …
-    ‖g‖ = √( Σ g² ) over all parameters                            (51.1)
-    g ← κ g,   κ = min(1, clip / ‖g‖)                              (51.2)
-    m ← β₁ m + (1 − β₁) g                                          (51.3)
-    v ← β₂ v + (1 − β₂) g²                                         (51.4)
-    m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                          (51.5)
-    θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                               (51.6)
+    ‖g‖ = √( Σ g² ) over all parameters                            (52.1)
+    g ← κ g,   κ = min(1, clip / ‖g‖)                              (52.2)
+    m ← β₁ m + (1 − β₁) g                                          (52.3)
+    v ← β₂ v + (1 − β₂) g²                                         (52.4)
+    m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                          (52.5)
+    θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                               (52.6)
     m and v are running means of g and of g²; β₁ and β₂ say how much of the past
     stays in them.  η is the learning rate, λ the weight decay (0 for parameters
     with one axis), ε keeps the division finite, clip is the largest norm that
     passes unscaled (0 for no limit).  (Adam: Kingma and Ba 2015, algorithm 1.
     Decay apart from g: Loshchilov and Hutter 2019, algorithm 2; η multiplies the
     decay too, as in PyTorch, where theirs is multiplied by the schedule alone.
-    (51.2): Pascanu et al. 2013, algorithm 1.)
+    (52.2): Pascanu et al. 2013, algorithm 1.)
 
 Derivation of the bias correction
-    m and v start at 0.  Unrolled, (51.3) is  m = (1 − β₁) Σⱼ β₁^(s−j) gⱼ, a weighted sum
+    m and v start at 0.  Unrolled, (52.3) is  m = (1 − β₁) Σⱼ β₁^(s−j) gⱼ, a weighted sum
     of the s gradients so far.  The weights are a geometric series and add up to
-    (1 − β₁) Σⱼ β₁^(s−j) = 1 − β₁ˢ                                 (51.7)
-    Divided by (51.7), m is their weighted mean, and v likewise.
+    (1 − β₁) Σⱼ β₁^(s−j) = 1 − β₁ˢ                                 (52.7)
+    Divided by (52.7), m is their weighted mean, and v likewise.
 
 Read it
     The first step moves every parameter by η against the sign of its gradient,
@@ -69,7 +69,7 @@ class Moments:
 
 def global_norm(gradients: Parameters) -> float:
     """Return ‖g‖ over all parameters."""
-    return sqrt(float(gradients.flat @ gradients.flat))  # (51.1)
+    return sqrt(float(gradients.flat @ gradients.flat))  # (52.1)
 
 
 def adamw_step(
@@ -82,7 +82,7 @@ def adamw_step(
     norm = global_norm(gradients)
     if not np.isfinite(norm):
         raise FloatingPointError("the gradient is not finite: lower the learning rate")
-    kappa = min(1.0, settings.clip / norm) if settings.clip and norm else 1.0  # (51.2)
+    kappa = min(1.0, settings.clip / norm) if settings.clip and norm else 1.0  # (52.2)
     moments.step += 1
 
     def update(piece: slice, decay: float) -> None:
@@ -122,16 +122,16 @@ def adamw_update(
     """Update one piece of theta, m and v (each of the same length) in place."""
     xp = array_module(theta)
     beta1, beta2 = settings.beta1, settings.beta2
-    g = kappa * g  # (51.2)
+    g = kappa * g  # (52.2)
     m *= beta1
-    m += (1 - beta1) * g  # (51.3)
+    m += (1 - beta1) * g  # (52.3)
     g *= g
     v *= beta2
-    v += (1 - beta2) * g  # (51.4)
-    root = xp.sqrt(v / (1 - beta2**step))  # (51.5)
-    root += settings.eps  # (51.6)
-    change = m / (1 - beta1**step)  # (51.5)
-    change /= root  # (51.6)
-    theta *= 1 - eta * decay  # (51.6)
-    change *= eta  # (51.6)
-    theta -= change  # (51.6)
+    v += (1 - beta2) * g  # (52.4)
+    root = xp.sqrt(v / (1 - beta2**step))  # (52.5)
+    root += settings.eps  # (52.6)
+    change = m / (1 - beta1**step)  # (52.5)
+    change /= root  # (52.6)
+    theta *= 1 - eta * decay  # (52.6)
+    change *= eta  # (52.6)
+    theta -= change  # (52.6)

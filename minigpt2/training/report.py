@@ -29,20 +29,8 @@ from rich.progress import (
 )
 
 from minigpt2.errors import UserError
+from minigpt2.memory import peak_memory
 from minigpt2.training.loop import Step
-
-try:
-    import resource
-except ModuleNotFoundError:  # not on Windows
-    resource = None  # type: ignore[assignment]
-
-
-def peak_memory() -> int | None:
-    """Return the largest resident memory of this process so far, in bytes, where known."""
-    if resource is None:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class Screen(Console):

@@ -28,11 +28,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from threadpoolctl import threadpool_info
 
+from minigpt2.memory import peak_memory
 from minigpt2.model import block, gpt2
 from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.model.parameters import initialise
 from minigpt2.training import loop
-from minigpt2.training.report import peak_memory
 from tests.benchmarks.work import (
     FLOAT32,
     FORMS,

@@ -244,7 +244,8 @@ def broken_walk(
             own[f"ln_f.{name}"][...] += one
     for layer in layers:
         dx = broken_block(dx, saved.blocks[layer], own.block(names[layer]), **switches)
-    table, dwpe = embedding_backward(dx, saved.embedding)
+    table, dwpe = np.zeros_like(own["wte.weight"]), np.zeros_like(own["wpe.weight"])
+    embedding_backward(dx, saved.embedding, table, dwpe)
     own["wte.weight"][...] += shares[0] * table + shares[1] * dwte
     own["wpe.weight"][...] += dwpe if positions else np.roll(dwpe, 1, 0)
     total.flat[:] = own.flat if written else total.flat + own.flat

@@ -92,10 +92,17 @@ def average(table, index, rows):
     table /= np.maximum(np.bincount(index, minlength=len(table)), 1)[:, None]
 
 
+def into_empty_tables(dx, saved):
+    """The embedding's backward pass, with tables to add to."""
+    tables = np.zeros((V, C), dx.dtype), np.zeros((T, C), dx.dtype)
+    embedding_backward(dx, saved, *tables)
+    return tables
+
+
 EMBEDDING = [
     Case(
         "embedding",
-        *passes(embedding, embedding_backward, IDS, POSITIONS),
+        *passes(embedding, into_empty_tables, IDS, POSITIONS),
         {"wte": normal(V, C), "wpe": normal(T, C)},
         {
             "repeated ids overwrite": lambda dx, a: (scattered(dx, IDS, V, overwrite), None),
