@@ -65,23 +65,27 @@ Chapters, in reading order; a chapter uses only those above it
     51  inference/chat              Chat
     52  training/adamw              AdamW
     53  training/schedule           Schedule
-    54  training/losses             Losses
-    55  training/loop               Loop
-    56  training/evaluation         Evaluation
-    57  training/checkpoint         Checkpoint
-    58  training/curve              Curve
-    59  training/settings           Settings
-    60  training/report             Report
-    61  training/material           Material
-    62  training/exam               Exam
-    63  training/run_page           Page of a run
-    64  training/finetune           Fine-tuning
-    65  training/evaluate           Evaluate
-    66  training/imbalance          Imbalance
-    67  training/show_imbalance     Showing imbalance
-    68  training/copying            Copying
-    69  training/pretrain           Pretraining
-    70  cli                         Command line
+    54  training/forecast           Forecast
+    55  training/rehearsal          Rehearsal
+    56  training/losses             Losses
+    57  training/loop               Loop
+    58  training/evaluation         Evaluation
+    59  training/checkpoint         Checkpoint
+    60  training/curve              Curve
+    61  training/settings           Settings
+    62  training/report             Report
+    63  training/material           Material
+    64  training/workload           Workload
+    65  training/plan               Plan
+    66  training/exam               Exam
+    67  training/run_page           Page of a run
+    68  training/finetune           Fine-tuning
+    69  training/evaluate           Evaluate
+    70  training/imbalance          Imbalance
+    71  training/show_imbalance     Showing imbalance
+    72  training/copying            Copying
+    73  training/pretrain           Pretraining
+    74  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -40,11 +40,16 @@ def row_blocks(n: int, row_bytes: int) -> list[slice]:
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 
+def cores() -> int:
+    """Return how many cores are ours."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 @cache
 def threads() -> ThreadPoolExecutor:
     """Return the pool that element-wise work runs in: one thread for each core that is ours."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return ThreadPoolExecutor(len(affinity(0)) if affinity else os.cpu_count())
+    return ThreadPoolExecutor(cores())
 
 
 def map_rows(formula: Callable[..., Any], *arrays: Array) -> Any:

@@ -55,12 +55,15 @@ def commands() -> dict[str, Command]:
     from minigpt2.inference.chat import ChatSettings, chat
     from minigpt2.training.evaluate import EvaluateSettings, evaluate
     from minigpt2.training.finetune import train
+    from minigpt2.training.plan import plan
     from minigpt2.training.pretrain import PretrainSettings, pretrain
     from minigpt2.training.settings import TrainSettings
     from minigpt2.training.show_imbalance import ImbalanceSettings, imbalance
+    from minigpt2.training.workload import PlanSettings
 
     return {
         "train": Command(TrainSettings, train, "tune a model on questions and answers"),
+        "plan": Command(PlanSettings, plan, "tell the memory and time of a run", "model"),
         "evaluate": Command(EvaluateSettings, evaluate, "measure a model", "data"),
         "show": Command(ShowSettings, show, "show what a model is trained on", "data"),
         "stats": Command(StatsSettings, stats, "measure a data set", "data"),

@@ -15,7 +15,9 @@ This is a setting of glibc, the C library of most Linux systems.  Elsewhere noth
 """
 
 import ctypes
+import re
 import sys
+from pathlib import Path
 
 try:
     import resource
@@ -25,6 +27,7 @@ except ModuleNotFoundError:  # not on Windows
 # Parameters of glibc's mallopt, from malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 NEVER = -1
+STATUS = Path("/proc/self/status")
 PAD = 1 << 26  # bytes by which the heap grows at least
 
 
@@ -36,7 +39,15 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory() -> int | None:
-    """Return the largest resident memory of this process so far, in bytes, where known."""
+    """Return the largest resident memory of this process so far, in bytes, where known.
+
+    Linux tells it of the program itself; getrusage would count what the process that started it
+    held, too.
+    """
+    if STATUS.exists():
+        found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())
+        if found:
+            return int(found[1]) * 1024
     if resource is None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -40,7 +40,7 @@ from minigpt2.backend import Array
 from minigpt2.model.block import Attend, add_gradients, block, block_backward
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.attention import attention
-from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_backward
+from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.embedding import embedding, embedding_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
@@ -110,16 +110,18 @@ def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters) -> None:
         dx = block_backward(dx, kept, gradients.block(layer))  # (N, C)  (14.2)
         del kept
     dx = dropout_backward(dx, saved.drop)  # (N, C)  (14.1)
-    tables = gradients["wte.weight"], gradients["wpe.weight"]
-    embedding_backward(dx, saved.embedding, *tables)  # (14.1) (14.5)
+    dwte, dwpe = gradients["wte.weight"], gradients["wpe.weight"]
+    embedding_backward(dx, saved.embedding, dwte, dwpe)  # (14.1) (14.5)
 
 
 def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
-    """Return the loss of a batch, and the negative log-likelihood of each triple (M,)."""
-    h, _ = gpt2(parameters, batch)
+    """Return the loss of a batch, and the negative log-likelihood of each triple (M,).
+
+    Nothing goes back from here, so of the blocks no more is kept than with recomputation.
+    """
+    h, _ = gpt2(parameters, batch, recompute=True)
     triples = batch.rows, batch.targets, batch.weights
-    loss, saved = cross_entropy(h, parameters["wte.weight"], *triples, gradient=False)  # (14.4)
-    return loss, saved.nll
+    return cross_entropy(h, parameters["wte.weight"], *triples)  # (14.4)
 
 
 def loss_and_gradients(
@@ -136,10 +138,7 @@ def loss_and_gradients(
     """
     h, saved = gpt2(parameters, batch, drop, rng, recompute)
     triples = batch.rows, batch.targets, batch.weights
-    loss, projection = cross_entropy(h, parameters["wte.weight"], *triples)  # (14.4)
-    dh, dwte = cross_entropy_backward(1.0, projection)  # (14.4)
-    gradients.views["wte.weight"] += dwte  # (14.5)
-    nll = projection.nll
-    del dwte, projection  # a table as large as wte
+    wte, dwte = parameters["wte.weight"], gradients["wte.weight"]
+    loss, nll, dh = cross_entropy_gradient(h, wte, *triples, dwte)  # (14.4) (14.5)
     gpt2_backward(dh, saved, gradients)
     return loss, nll

@@ -28,10 +28,9 @@ Derivation, writing dz for ∂ℒ/∂z
     dwte[v] = Σₙ dℓₙᵥ x[rowₙ]                                (9.6)
     dx[i]   = Σ_{n : rowₙ = i} Σᵥ dℓₙᵥ wte[v]                (9.7)
 
-    The output is one number, so what reaches the backward pass is one number
-    too: dℒ, what ℒ is multiplied by later.  The gradient for dℒ = 1 can therefore
-    be made while a chunk's logits are at hand, and the backward pass multiplies:
-    (dx, dwte) ← dℒ · (dx, dwte)                             (9.8)
+    The loss is where the backward pass begins, with dℒ = 1: no gradient reaches this op from
+    later ones, and what ℒ is to be multiplied by belongs into the weights.  So the
+    gradient is made in the same pass as the loss, while a chunk's logits are at hand.
 
 Read it
     The gradient of a triple's logits adds up to 0: what the target gains, the
@@ -41,11 +40,10 @@ Read it
 Cost
     6·M·V·C operations for loss and gradient together, 2·M·V·C for the loss
     alone, and M·V exponentials either way; with the gradient, M counts only the
-    triples whose weight is not 0.  Keeps dx and dwte.  Workspace: the logits of
-    one chunk, and TABLE_BYTES of what the chunk adds to dwte.
+    triples whose weight is not 0.  Workspace: the logits of one chunk, and
+    TABLE_BYTES of what is added to dwte: a fresh (V, C) table would be the largest
+    array of a step, so (9.6) is added where the caller gathers gradients.
 """
-
-from typing import NamedTuple
 
 from minigpt2.backend import Array, array_module
 from minigpt2.ops.embedding import scatter_add
@@ -54,42 +52,68 @@ CHUNK_BYTES = 1 << 27  # of the logits of one chunk
 TABLE_BYTES = 1 << 24  # of the rows of dwte that a chunk adds to at once
 
 
-class Saved(NamedTuple):
-    """The negative log-likelihoods, and the gradient for dℒ = 1 (None if not asked for).
-
-    With the gradient, a triple of weight 0 is left out and its nll stays 0.
-    """
-
-    nll: Array  # (M,)
-    dx: Array | None  # (N, C)
-    dwte: Array | None  # (V, C)
-
-
 def cross_entropy(
     x: Array,
     wte: Array,
     rows: Array,
     targets: Array,
     weights: Array,
-    gradient: bool = True,
     chunk: int | None = None,
-) -> tuple[Array, Saved]:
-    """Return ℒ of x (N, C) and wte (V, C) for the triples rows, targets, weights (M,).
+) -> tuple[Array, Array]:
+    """Return ℒ and the nll (M,) of x (N, C) and wte (V, C) for triples rows, targets, weights.
 
     Logits are made `chunk` triples at a time; by default as many as fit in CHUNK_BYTES.
-    With gradient=False only the loss is computed, and no backward pass is possible.
     """
+    used = array_module(x).arange(len(rows))
+    nll, _ = walk(x, wte, rows, targets, weights, used, None, chunk)
+    return total_of(weights, nll), nll
+
+
+def cross_entropy_gradient(
+    x: Array,
+    wte: Array,
+    rows: Array,
+    targets: Array,
+    weights: Array,
+    dwte: Array,
+    chunk: int | None = None,
+) -> tuple[Array, Array, Array]:
+    """Return ℒ, the nll (M,) and dL/dx (N, C); add dL/dwte to dwte (V, C).
+
+    A triple of weight 0 is left out, and its nll stays 0.
+    """
+    used = array_module(x).flatnonzero(weights)
+    nll, dx_used = walk(x, wte, rows, targets, weights, used, dwte, chunk)
+    dx = scatter_add(dx_used, rows[used], len(x))  # (N, C)  (9.7)
+    return total_of(weights, nll), nll, dx
+
+
+def total_of(weights: Array, nll: Array) -> Array:
+    """Return the weighted sum, in the precision of nll (M,)."""
+    return (weights.astype(nll.real.dtype) * nll).sum()  # (9.4)
+
+
+def walk(
+    x: Array,
+    wte: Array,
+    rows: Array,
+    targets: Array,
+    weights: Array,
+    used: Array,
+    dwte: Array | None,
+    chunk: int | None,
+) -> tuple[Array, Array]:
+    """Go through the used triples chunk by chunk; return their nll, and with dwte their dx."""
     xp = array_module(x)
     chunk = chunk or max(1, CHUNK_BYTES // (len(wte) * x.dtype.itemsize))
-    used = xp.flatnonzero(weights) if gradient else xp.arange(len(rows))
     nll = xp.zeros(len(rows), x.dtype)
-    dx_used = xp.empty((len(used) if gradient else 0, x.shape[1]), x.dtype)
-    dwte = (xp.empty_like if len(used) else xp.zeros_like)(wte) if gradient else None
+    dx_used = xp.empty((len(used) if dwte is not None else 0, x.shape[1]), x.dtype)
+    memory = xp.empty_like(wte, shape=(min(chunk, len(used)), len(wte)))  # of one chunk's logits
     for start in range(0, len(used), chunk):
         part = slice(start, start + chunk)
         n = used[part]
         x_n = x[rows[n]]  # (B, C)
-        logits = x_n @ wte.T  # (B, V)  (9.1)
+        logits = xp.matmul(x_n, wte.T, out=memory[: len(n)])  # (B, V)  (9.1)
         target = (xp.arange(len(n)), targets[n])
         at_target = logits[target]  # (B,)
         m = logits.max(-1, keepdims=True)  # (B, 1)
@@ -97,35 +121,19 @@ def cross_entropy(
         xp.exp(logits, out=logits)
         total = logits.sum(-1, keepdims=True)  # (B, 1)
         nll[n] = (m + xp.log(total))[:, 0] - at_target  # (9.2) (9.3)
-        if gradient:
+        if dwte is not None:
             w = weights[n][:, None].astype(x.real.dtype)  # (B, 1)
             dlogits = logits  # the same memory, from here on the gradient
             dlogits *= w / total  # (B, V)  (9.5)
             dlogits[target] -= w[:, 0]  # (9.5)
-            add_to_table(dwte, dlogits, x_n, first=start == 0)  # (9.6)
+            add_to_table(dwte, dlogits, x_n)  # (9.6)
             dx_used[part] = dlogits @ wte  # (9.7)
-    loss = (weights.astype(x.real.dtype) * nll).sum()  # (9.4)
-    dx = scatter_add(dx_used, rows[used], len(x)) if gradient else None  # (N, C)  (9.7)
-    return loss, Saved(nll, dx, dwte)
+    return nll, dx_used
 
 
-def add_to_table(dwte: Array, dlogits: Array, x: Array, first: bool) -> None:
-    """Add dlogits.T @ x, of dlogits (B, V) and x (B, C), to dwte (V, C); the first is written."""
-    if first:
-        array_module(x).matmul(dlogits.T, x, out=dwte)  # (9.6)
-        return
+def add_to_table(dwte: Array, dlogits: Array, x: Array) -> None:
+    """Add dlogits.T @ x, of dlogits (B, V) and x (B, C), to dwte (V, C), some entries at a time."""
     step = max(1, TABLE_BYTES // dwte[:1].nbytes)
     for start in range(0, len(dwte), step):
         entries = slice(start, start + step)
         dwte[entries] += dlogits[:, entries].T @ x  # (9.6)
-
-
-def cross_entropy_backward(dloss: Array, saved: Saved) -> tuple[Array, Array]:
-    """Turn dL/dloss, one number, into dL/dx (N, C) and dL/dwte (V, C)."""
-    if saved.dx is None:
-        raise ValueError("cross_entropy ran with gradient=False: there is nothing to go back from")
-    if dloss == 1:
-        return saved.dx, saved.dwte  # (9.8)
-    dx = dloss * saved.dx  # (N, C)  (9.8)
-    dwte = dloss * saved.dwte  # (V, C)  (9.8)
-    return dx, dwte

@@ -2,11 +2,11 @@
 
 A step takes a window of micro-batches (gradient accumulation).  The loss of the
 window is one weighted sum,
-    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (55.1)
+    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (57.1)
 over all triples of all its micro-batches, so how the window is cut changes nothing
 but rounding and dropout's masks: each micro-batch is given the weights wₙ / Σw of
 the whole window, and their losses and gradients add up.  A micro-batch without a
-weighted triple adds nothing; a window without one is an error, for (55.1) divides
+weighted triple adds nothing; a window without one is an error, for (57.1) divides
 by 0.
 """
 
@@ -43,7 +43,7 @@ class Step(NamedTuple):
     """What one step did; `supervised` counts triples, `rows` the rows that were computed."""
 
     step: int
-    loss: float  # what the step lowers, (55.1)
+    loss: float  # what the step lowers, (57.1)
     token_loss: float
     example_loss: float
     answer_tokens: int
@@ -69,9 +69,9 @@ def window_loss_and_gradients(
     loss, losses = 0.0, Losses()
     for batch in window:
         if batch.weights.any():
-            shares = batch._replace(weights=batch.weights / total)  # (55.1)
+            shares = batch._replace(weights=batch.weights / total)  # (57.1)
             part, nll = loss_and_gradients(parameters, shares, gradients, drop, rng, recompute)
-            loss += float(part)  # (55.1)
+            loss += float(part)  # (57.1)
             losses.add(batch, nll)
     return loss, losses
 

@@ -59,7 +59,7 @@ PARTS = {
         (module, name) for module in (block, gpt2) for name in ("layer_norm", "layer_norm_backward")
     ],
     "embedding": [(gpt2, "embedding"), (gpt2, "embedding_backward")],
-    "loss with projection": [(gpt2, "cross_entropy"), (gpt2, "cross_entropy_backward")],
+    "loss with projection": [(gpt2, "cross_entropy_gradient")],
     "AdamW": [(loop, "adamw_step")],
 }
 

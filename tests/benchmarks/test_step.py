@@ -55,7 +55,7 @@ def test_timers_cost_little(result):
 
 def test_every_timed_function_is_called_in_a_step(result):
     layers = step.TINY.n_layer
-    linear, attention, gelu, layer_norm, others = 8, 2, 2, 4, 2 + 2 + 2 + 1
+    linear, attention, gelu, layer_norm, others = 8, 2, 2, 4, 2 + 2 + 1 + 1
     assert result["step"]["timers"] == layers * (linear + attention + gelu + layer_norm) + others
 
 
@@ -121,10 +121,12 @@ class Noted(np.ndarray):
 
 
 def noting(function):
-    """The function, with its first argument an array that notes, and its results plain."""
+    """The function, with arguments of two axes that note, and its results plain."""
 
-    def called(first, *others, **options):
-        results = function(first.view(Noted), *others, **options)
+    def called(*arguments, **options):
+        two = [getattr(one, "ndim", 0) == 2 for one in arguments]
+        given = [one.view(Noted) if t else one for one, t in zip(arguments, two, strict=True)]
+        results = function(*given, **options)
         return tuple(x.view(np.ndarray) if isinstance(x, Noted) else x for x in results)
 
     return called
@@ -135,7 +137,8 @@ def test_products_are_those_of_a_step(monkeypatch):
     batch, rng = forest(), np.random.default_rng(0)
     for module in (loss, work):
         monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 4 * SMALL.vocab_size)  # 8 triples: 3, 3, 2
-    for module, name in ((block, "linear"), (block, "linear_backward"), (gpt2, "cross_entropy")):
+    places = (block, "linear"), (block, "linear_backward"), (gpt2, "cross_entropy_gradient")
+    for module, name in places:
         monkeypatch.setattr(module, name, noting(getattr(module, name)))
     parameters = initialise(SMALL, rng)
     Noted.seen.clear()

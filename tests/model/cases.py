@@ -18,7 +18,7 @@ from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import gpt2, gpt2_backward, loss_and_gradients, loss_of
 from minigpt2.model.parameters import Parameters, tensor_shapes
 from minigpt2.ops.attention import attention_backward
-from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_backward
+from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
 from minigpt2.ops.dropout import dropout_backward
 from minigpt2.ops.embedding import embedding_backward
 from minigpt2.ops.gelu import gelu_backward
@@ -236,8 +236,8 @@ def broken_walk(
     h, saved = gpt2(parameters, batch)
     weights = batch.weights if weighted else np.ones_like(batch.weights)
     triples = (batch.rows + row) % N, batch.targets, weights
-    projection = cross_entropy(h, parameters["wte.weight"], *triples)[1]
-    dx, dwte = cross_entropy_backward(1.0, projection)
+    dwte = np.zeros_like(own["wte.weight"])
+    dx = cross_entropy_gradient(h, parameters["wte.weight"], *triples, dwte)[2]
     if ln_f:
         dx, *dwb = layer_norm_backward(dx, saved.ln_f)
         for name, one in zip(("weight", "bias"), dwb[::-1] if ln_f_swapped else dwb, strict=True):
@@ -309,16 +309,16 @@ def dropout_loss(*tensors):
     """The loss of the first forest with dropout."""
     parameters, h, _ = with_dropout(tensors)
     triples = FIRST.rows, FIRST.targets, FIRST.weights
-    return cross_entropy(h, parameters["wte.weight"], *triples, gradient=False)[0]
+    return cross_entropy(h, parameters["wte.weight"], *triples)[0]
 
 
 def dropout_gradients(dy, tensors, change=lambda saved: saved):
     """Its gradients, after `change` has had its way with what was saved."""
     parameters, h, saved = with_dropout(tensors)
     triples = FIRST.rows, FIRST.targets, FIRST.weights
-    projection = cross_entropy(h, parameters["wte.weight"], *triples)[1]
     total = parameters.zeros_like()
-    dh, total["wte.weight"][...] = cross_entropy_backward(1.0, projection)
+    wte, dwte = parameters["wte.weight"], total["wte.weight"]
+    dh = cross_entropy_gradient(h, wte, *triples, dwte)[2]
     gpt2_backward(dh, change(saved), total)
     return tuple(dy * total[name] for name in FEW)
 

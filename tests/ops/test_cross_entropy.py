@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_backward
+from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
 
 N, C, V = 7, 5, 11
 quick = settings(deadline=None, max_examples=60)
@@ -42,21 +42,39 @@ def naive(x, wte, rows, targets, weights):
     return loss, dlogits @ wte, dlogits.T @ x
 
 
-def both(*arguments, dloss=1.0, **options):
+def both(x, wte, *columns, **options):
     """Loss, dx and dwte of the op."""
-    loss, saved = cross_entropy(*arguments, **options)
-    return loss, *cross_entropy_backward(dloss, saved)
+    dwte = np.zeros_like(wte)
+    loss, _, dx = cross_entropy_gradient(x, wte, *columns, dwte, **options)
+    return loss, dx, dwte
+
+
+@given(triples)
+@quick
+def test_equals_the_formula_with_all_logits(triples):
+    arguments = inputs(triples)
+    for one, other in zip(both(*arguments), naive(*arguments), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
 
 
 @given(triples, st.floats(-3, 3))
 @quick
-def test_equals_the_formula_with_all_logits(triples, dloss):
+def test_what_the_loss_is_multiplied_by_belongs_into_the_weights(triples, dloss):
+    *tables, rows, targets, weights = inputs(triples)
+    expected = both(*tables, rows, targets, weights)
+    found = both(*tables, rows, targets, dloss * weights)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, dloss * other, atol=1e-12)
+
+
+@given(triples)
+@quick
+def test_the_tables_gradient_is_added_to_what_is_there(triples):
     arguments = inputs(triples)
-    loss, dx, dwte = naive(*arguments)
-    found = both(*arguments, dloss=dloss)
-    np.testing.assert_allclose(found[0], loss, atol=1e-12)
-    np.testing.assert_allclose(found[1], dloss * dx, atol=1e-12)
-    np.testing.assert_allclose(found[2], dloss * dwte, atol=1e-12)
+    before = np.random.default_rng(1).standard_normal((V, C))
+    dwte = before.copy()
+    cross_entropy_gradient(*arguments, dwte)
+    np.testing.assert_allclose(dwte, before + both(*arguments)[2], atol=1e-12)
 
 
 @given(triples, st.integers(1, 30))
@@ -93,8 +111,13 @@ def test_logits_are_never_made_for_all_rows_at_once(gradient):
     rng = np.random.default_rng(0)
     x, wte = rng.standard_normal((n, C)), rng.standard_normal((vocabulary, C))
     rows, targets = np.arange(n), rng.integers(0, vocabulary, n)
+    dwte = np.zeros_like(wte)
     tracemalloc.start()
-    cross_entropy(x, wte, rows, targets, np.ones(n), gradient=gradient, chunk=chunk)
+    triples = rows, targets, np.ones(n)
+    if gradient:
+        cross_entropy_gradient(x, wte, *triples, dwte, chunk=chunk)
+    else:
+        cross_entropy(x, wte, *triples, chunk=chunk)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert chunk * vocabulary * 8 < peak < n * vocabulary * 8 / 8
@@ -127,19 +150,19 @@ def test_a_row_may_stand_in_several_triples(triples):
 @quick
 def test_nll_is_minus_ln_p_of_the_target(triples):
     x, wte, rows, targets, weights = inputs(triples)
-    _, saved = cross_entropy(x, wte, rows, targets, weights, gradient=False)
+    _, nll = cross_entropy(x, wte, rows, targets, weights)
     expected = [naive(x, wte, [r], [t], [1.0])[0] for r, t in zip(rows, targets, strict=True)]
-    np.testing.assert_allclose(saved.nll, expected, atol=1e-12)
+    np.testing.assert_allclose(nll, expected, atol=1e-12)
 
 
 @given(triples)
 @quick
-def test_without_the_gradient_the_loss_is_the_same_and_there_is_no_way_back(triples):
+def test_the_loss_alone_is_the_same(triples):
     arguments = inputs(triples)
-    loss, saved = cross_entropy(*arguments, gradient=False)
-    np.testing.assert_allclose(loss, cross_entropy(*arguments)[0], atol=1e-12)
-    with pytest.raises(ValueError, match="gradient=False"):
-        cross_entropy_backward(1.0, saved)
+    loss, nll = cross_entropy(*arguments)
+    found, some, _ = cross_entropy_gradient(*arguments, np.zeros((V, C)))
+    np.testing.assert_allclose(found, loss, atol=1e-12)
+    np.testing.assert_allclose(some, np.where(arguments[-1] != 0, nll, 0), atol=1e-12)
 
 
 @given(triples)
@@ -148,7 +171,7 @@ def test_for_a_mean_the_weights_carry_one_over_their_sum(triples):
     x, wte, rows, targets, weights = inputs(triples)
     weights = weights + 1
     mean = cross_entropy(x, wte, rows, targets, weights / weights.sum())[0]
-    nll = cross_entropy(x, wte, rows, targets, weights)[1].nll
+    nll = cross_entropy(x, wte, rows, targets, weights)[1]
     np.testing.assert_allclose(mean, np.average(nll, weights=weights), rtol=1e-12)
 
 
@@ -172,8 +195,9 @@ def test_a_batch_with_no_weighted_token_contributes_zero(weight):
 
 def test_weights_in_double_precision_do_not_make_the_loss_double():
     x, wte, *columns = inputs([(0, 1, 0.5), (0, 2, 1.0)])
-    loss, saved = cross_entropy(x.astype(np.float32), wte.astype(np.float32), *columns)
-    assert loss.dtype == saved.nll.dtype == saved.dx.dtype == saved.dwte.dtype == np.float32
+    x, wte = x.astype(np.float32), wte.astype(np.float32)
+    loss, nll, dx = cross_entropy_gradient(x, wte, *columns, np.zeros_like(wte))
+    assert loss.dtype == nll.dtype == dx.dtype == np.float32
 
 
 def test_by_default_a_chunk_is_as_many_triples_as_fit(monkeypatch):

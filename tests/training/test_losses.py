@@ -1,4 +1,4 @@
-"""Losses: (54.1) to (54.3), however examples are batched."""
+"""Losses: (56.1) to (56.3), however examples are batched."""
 
 from itertools import pairwise
 from math import exp, inf, isnan

@@ -1,0 +1,88 @@
+"""Memory and time of a step beside what `minigpt2 plan` says: `python -m tests.benchmarks.memory`.
+
+The steps are those of training, on random weights and tokens, every token supervised; the peak is
+the resident memory of the whole process.  With nothing else said it is the case that Large is
+measured by: one sequence of 1,024 tokens, blocks recomputed.
+"""
+
+import argparse
+import sys
+from itertools import repeat
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from minigpt2.memory import peak_memory
+from minigpt2.model.config import OFFICIAL, TINY
+from minigpt2.model.parameters import initialise
+from minigpt2.training import loop
+from minigpt2.training.forecast import How, Load, memory, peak
+from minigpt2.training.rehearsal import rehearse
+from tests.benchmarks.work import make_batch
+
+MODELS = OFFICIAL | {"tiny": TINY}
+
+
+def measured(config, rows, segment, recompute=False, dropout=0.0, steps=2):
+    """Bytes that plan foretells by part, bytes at the peak, and the seconds of the last step."""
+    rng = np.random.default_rng(0)
+    parts = memory(config, Load(rows, rows), How(recompute, dropout > 0), peak_memory())
+    batch = make_batch(config, rows, segment, 1.0, 0, rng)
+    how = loop.Plan(steps, 1e-4, 1, "linear", dropout=dropout, recompute=recompute)
+    taken = list(loop.train_steps(initialise(config, rng), repeat([batch]), how, rng))
+    return parts, peak_memory(), taken[-1].seconds
+
+
+def show(console, options, parts, found, seconds, foretold):
+    """Print all of it."""
+    table = Table(title=f"{options.model}, {options.rows:,} rows", title_justify="left", box=None)
+    table.add_column("")
+    table.add_column("MB", justify="right")
+    for name, number in parts.items():
+        table.add_row(name, f"{number / 1e6:,.0f}")
+    table.add_row("plan: together", f"{peak(parts) / 1e6:,.0f}")
+    table.add_row("measured peak", f"{found / 1e6:,.0f}")
+    console.print(table)
+    console.print(f"plan / measured: {peak(parts) / found:.3f} of memory", highlight=False)
+    console.print(
+        f"a step: plan {foretold:,.1f} s, measured {seconds:,.1f} s, "
+        f"plan / measured: {foretold / seconds:.2f}",
+        highlight=False,
+    )
+
+
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.memory",
+        description="Memory and time of a training step beside the forecast",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--model", choices=MODELS, default="gpt2-large", help="the size")
+    parser.add_argument("--rows", type=int, default=1024, help="rows (tokens) of the batch")
+    parser.add_argument("--segment", type=int, default=1024, help="rows of each example")
+    parser.add_argument("--keep", action="store_true", help="keep activations: do not recompute")
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--steps", type=int, default=2)
+    return parser
+
+
+def main(argv=None):
+    """Measure and print; return 1 if memory is more than a tenth off."""
+    options = arguments().parse_args(argv)
+    config = MODELS[options.model]
+    sizes = options.rows, min(options.segment, options.rows, config.n_positions)
+    again = not options.keep
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with console.status("taking the steps"):
+        parts, found, seconds = measured(config, *sizes, again, options.dropout, options.steps)
+    with console.status("rehearsing a block"):
+        load, rng = Load(options.rows, options.rows), np.random.default_rng(0)
+        foretold = rehearse(config, load, sizes[1], rng).step(config.n_layer, 1, again)
+    show(console, options, parts, found, seconds, foretold)
+    return 0 if abs(peak(parts) / found - 1) <= 0.1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""`minigpt2 plan`, as a user runs it."""
+
+import re
+
+import pytest
+
+
+def test_tells_memory_time_and_that_it_fits(run, little_model):
+    outcome = run("plan", little_model, "--batch-size", "2")
+    assert outcome.code == 0, outcome.err
+    for part in ("weights", "gradients", "moments", "activations", "workspace", "together"):
+        assert re.search(rf"^ {part} +[\d.,]+ [MG]B +[\d.,]+ [MG]B", outcome.out, re.MULTILINE)
+    assert re.search(r"needs [\d.,]+ MB of [\d.,]+ [MG]B: fits", outcome.out)
+    assert re.search(r"a step takes about [\d.]+ m?s", outcome.out)
+    assert "this fits" not in outcome.out
+
+
+def test_proposes_what_fits(run):
+    outcome = run("plan", "gpt2-large", "--memory", "13.2", "--time", "false")
+    assert outcome.code == 0, outcome.err
+    assert "of 13.20 GB: does not fit" in outcome.out
+    proposal = next(line for line in outcome.out.splitlines() if "minigpt2 train" in line)
+    assert "--context 1024 --batch-size 8 --micro-batch 1 --recompute true" in proposal
+
+
+def test_says_what_would_fit_where_nothing_does(run):
+    outcome = run("plan", "gpt2-xl", "--memory", "14", "--time", "false")
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"nothing fits: .* alone take 2\d\.\d\d GB; gpt2-large would", outcome.out)
+
+
+def test_counts_the_batches_of_a_data_set(run, little_model, data):
+    outcome = run("plan", little_model, "--data", data, "--batch-size", "2")
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"an epoch has \d+ steps", outcome.out)
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (("plan", "nope"), "there is no model 'nope'"),
+        (("plan", "gpt2", "--context", "2000"), "longer than the model's 1024"),
+        (("plan", "gpt2", "--memory", "0"), "memory must be above 0"),
+        (("plan", "gpt2", "--data", "nowhere.json"), "nowhere.json"),
+        (("plan", "gpt2", "--batch-size", "0"), "batch_size must be at least 1"),
+        (("plan", "gpt2", "--dropout", "1"), "dropout must be"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_one_line(run, arguments, text):
+    outcome = run(*arguments)
+    assert outcome.code == 2 and text in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1 and "Traceback" not in outcome.err
