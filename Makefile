@@ -57,6 +57,9 @@ parity-large: $(VENV)/parity ## the same for logits and loss of a full-size Larg
 bench-decode: $(VENV)/parity ## time decoding beside the reference, and beside bare products
 	@$(BIN)/python -m tests.benchmarks.decode
 
+bench-cost: $(VENV)/dev ## time of a step against the length of its sequence, with a fit
+	@$(BIN)/python -m tests.benchmarks.cost
+
 bench-memory: $(VENV)/dev ## a step of full-size Large: memory and time, beside the forecast
 	@$(BIN)/python -m tests.benchmarks.memory
 
@@ -72,4 +75,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check gradcheck parity parity-large bench-decode bench-memory bench pretrain weights clean
+.PHONY: help train prove-train test check gradcheck parity parity-large bench-decode bench-memory bench-cost bench pretrain weights clean
