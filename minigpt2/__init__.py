@@ -73,19 +73,20 @@ Chapters, in reading order; a chapter uses only those above it
     59  training/checkpoint         Checkpoint
     60  training/curve              Curve
     61  training/settings           Settings
-    62  training/report             Report
-    63  training/material           Material
-    64  training/workload           Workload
-    65  training/plan               Plan
-    66  training/exam               Exam
-    67  training/run_page           Page of a run
-    68  training/finetune           Fine-tuning
-    69  training/evaluate           Evaluate
-    70  training/imbalance          Imbalance
-    71  training/show_imbalance     Showing imbalance
-    72  training/copying            Copying
-    73  training/pretrain           Pretraining
-    74  cli                         Command line
+    62  training/events             Events
+    63  training/report             Report
+    64  training/material           Material
+    65  training/workload           Workload
+    66  training/plan               Plan
+    67  training/exam               Exam
+    68  training/run_page           Page of a run
+    69  training/finetune           Fine-tuning
+    70  training/evaluate           Evaluate
+    71  training/imbalance          Imbalance
+    72  training/show_imbalance     Showing imbalance
+    73  training/copying            Copying
+    74  training/pretrain           Pretraining
+    75  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -19,6 +19,7 @@ from minigpt2.errors import UserError
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.curve import draw_curve
 from minigpt2.training.evaluation import validation_losses
+from minigpt2.training.events import require_tensorboard
 from minigpt2.training.exam import compare, sit
 from minigpt2.training.loop import Plan, Step, require_finite, train_steps
 from minigpt2.training.material import Material, open_material
@@ -30,9 +31,12 @@ from minigpt2.training.settings import TrainSettings
 def train(settings: TrainSettings) -> dict[str, Any]:
     """Do a whole run; return what its summary.json holds.  Raises UserError for bad input."""
     started = perf_counter()
+    if settings.tensorboard:
+        require_tensorboard()
     with Console().status(f"opening {settings.model} and {settings.data}"):
         material = open_material(settings)
-    with Report(claim_folder(settings.out, Path(settings.data).stem)) as report:
+    folder = claim_folder(settings.out, Path(settings.data).stem)
+    with Report(folder, settings.tensorboard) as report:
         report.write("settings.json", asdict(settings))
         introduce(settings, material, report)
         before = sit(material, settings.max_new_tokens, report, "before")

@@ -6,6 +6,7 @@ summary.json   every number that was printed
 loss.png       the curve (if matplotlib is there)
 answers.json   the answers to the held-out questions
 report.html    all of it as one page
+events/        log.jsonl once more, for TensorBoard (if it was asked for)
 """
 
 import json
@@ -30,6 +31,7 @@ from rich.progress import (
 
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
+from minigpt2.training.events import Events
 from minigpt2.training.loop import Step
 
 
@@ -45,8 +47,9 @@ class Screen(Console):
 class Report:
     """Prints what happens, and keeps it in the run's folder."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, tensorboard: bool = False):
         self.folder = folder
+        self._events = Events(folder / "events") if tensorboard else None
         self.console = Screen(highlight=False, soft_wrap=True)
         self.summary: dict[str, Any] = {}
         self._log = (folder / "log.jsonl").open("w", encoding="utf-8")
@@ -60,6 +63,8 @@ class Report:
         """Write one line of log.jsonl; print `line`, if given, and keep its numbers."""
         self._log.write(json.dumps(entry) + "\n")
         self._log.flush()
+        if self._events:
+            self._events.add(entry)
         if line:
             self.summary.setdefault("printed_steps", []).append(entry)
             self.console.print(line, markup=False)
@@ -94,6 +99,8 @@ class Report:
     def __exit__(self, *exception: object) -> None:
         """Write summary.json, whatever happened."""
         self._log.close()
+        if self._events:
+            self._events.close()
         self.write("summary.json", self.summary)
 
     def read(self, name: str) -> str:

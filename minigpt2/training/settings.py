@@ -54,6 +54,7 @@ class TrainSettings:
         evaluate_every: steps between validations; 0 for the end only
         save_every: steps between checkpoints; 0 for the end only
         log_every: steps between printed lines (log.jsonl has every step)
+        tensorboard: write event files for TensorBoard into the run's folder, too
         samples: held-out questions whose answers are printed, before and after
         max_new_tokens: longest answer to a question that is not counted by exact match
         seed: of the split, the order, the initial weights and dropout
@@ -88,6 +89,7 @@ class TrainSettings:
     evaluate_every: int = 0
     save_every: int = 0
     log_every: int = 10
+    tensorboard: bool = False
     samples: int = 3
     max_new_tokens: int = 48
     seed: int = 0
