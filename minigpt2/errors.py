@@ -7,6 +7,8 @@ Any other exception is a bug of this project.
 
 from math import isfinite
 
+PICTURES = (".png", ".svg", ".pdf")
+
 
 class UserError(ValueError):
     """Something the user gave cannot be used; the text says what, where, and what to do."""
@@ -18,6 +20,14 @@ def require_at_least(least: float, settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and not (isfinite(value) and value >= least):
             raise UserError(f"{name} must be at least {least}, not {value}")
+
+
+def require_picture(settings: object, *names: str) -> None:
+    """Raise UserError unless each named path, where there is one, is of a kind of picture."""
+    for name in names:
+        path = getattr(settings, name)
+        if path is not None and path.suffix.lower() not in PICTURES:
+            raise UserError(f"{name} must end in {', '.join(PICTURES)}, not be {path}")
 
 
 def require_above_zero(settings: object, *names: str) -> None:

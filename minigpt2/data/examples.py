@@ -20,6 +20,7 @@ class Example(NamedTuple):
     is_answer: list[bool]
     prompt_cut: int = 0  # tokens
     answer_cut: int = 0
+    is_text: bool = False  # no question, and as long as it comes
 
     @property
     def first_answer(self) -> int:
@@ -41,7 +42,7 @@ def encode(record: Record, tokenizer: Tokenizer, template: Template = ALPACA) ->
         new = tokenizer.encode(part.text) + [tokenizer.end_of_text] * part.is_answer
         ids += new
         is_answer += [part.is_answer] * len(new)
-    return Example(ids, is_answer)
+    return Example(ids, is_answer, is_text=record.is_text)
 
 
 def encode_prompt(record: Record, tokenizer: Tokenizer, template: Template = ALPACA) -> list[int]:

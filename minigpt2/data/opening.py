@@ -40,7 +40,7 @@ class DataSettings:
     """
 
     data: str
-    model: str = "gpt2"
+    model: str = "tiny"
     columns: dict[str, str] | None = None
     template: str | None = None
     context: int | None = None

@@ -19,7 +19,7 @@ from minigpt2.data.examples import Example
 from minigpt2.data.marking import Token, tokens_of
 from minigpt2.data.opening import DataSettings, Opened, open_examples
 from minigpt2.data.page import render
-from minigpt2.data.truncation import truncate
+from minigpt2.data.truncation import fit
 from minigpt2.data.weighing import RESPONSE_ONLY
 from minigpt2.errors import UserError, require_at_least
 
@@ -74,11 +74,14 @@ def cut_to_context(
     example: Example, opened: Opened, settings: ShowSettings
 ) -> tuple[Example | None, str]:
     """Return an example as it is trained on, None if it is dropped, and a line about it."""
-    kept = truncate(example, opened.context, settings.truncate)
-    if kept is None:
+    parts = fit(example, opened.context, settings.truncate)
+    if not parts:
         return None, f"{len(example.ids)} tokens: over the context of {opened.context}, dropped"
+    kept, more = parts[0], len(parts) - 1
     answer = sum(kept.is_answer)
     text = f"{len(kept.ids) - answer} prompt tokens, {answer} answer tokens"
+    if more:
+        text += f"; the first piece of {more + 1}"
     if kept.prompt_cut or kept.answer_cut:
         text += f"; cut: {kept.prompt_cut} of the prompt, {kept.answer_cut} of the answer"
     if settings.weighing() != RESPONSE_ONLY:

@@ -22,7 +22,7 @@ from minigpt2.backend import Array
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example
 from minigpt2.data.records import Record
-from minigpt2.data.truncation import Cuts, Policy, lost, truncate
+from minigpt2.data.truncation import Cuts, Policy, fit, lost
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 ALIKE = 90.0  # per cent
@@ -63,7 +63,7 @@ class Summary(NamedTuple):
 
 def cuts_at(examples: Sequence[Example], context: int, policy: Policy) -> Cuts:
     """Count what a context would cut."""
-    return sum((lost(e, truncate(e, context, policy)) for e in examples), Cuts())
+    return sum((lost(e, fit(e, context, policy)) for e in examples), Cuts())
 
 
 class Rows(NamedTuple):

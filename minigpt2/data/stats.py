@@ -29,7 +29,7 @@ from minigpt2.data.statistics import (
     repeated,
     rows_of,
 )
-from minigpt2.errors import UserError, require_at_least, require_share
+from minigpt2.errors import UserError, require_at_least, require_picture, require_share
 
 BINS, WIDTH = 10, 30  # of a histogram in the terminal
 SHOWN = 3  # near-duplicates that are printed
@@ -58,6 +58,7 @@ class StatsSettings(DataSettings):
         require_at_least(1, self, "batch_size")
         require_at_least(0, self, "seed")
         require_share(self, "validation")
+        require_picture(self, "figure")
         if min(self.contexts, default=1) < 1:
             raise UserError("contexts must be at least 1 each")
 

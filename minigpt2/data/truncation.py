@@ -11,6 +11,9 @@ target only.  Of a longer example is cut
 
 In a conversation earlier answers are among what comes before.  An answer that is cut at its end
 gets no end-of-text, since it does not end there.  What is cut is counted.
+
+A plain text is not cut but divided: each piece goes on from the last token of the one before, so
+every token is predicted once.
 """
 
 from collections.abc import Iterable
@@ -54,6 +57,21 @@ def truncate(example: Example, context: int, policy: Policy = "prompt") -> Examp
     return cut(example, at_start, over - at_start)
 
 
+def pieces(text: Example, context: int) -> list[Example]:
+    """Divide a text into examples of at most `context` rows."""
+    starts = range(0, len(text.ids) - 1, context)
+    parts = [text.ids[start : start + context + 1] for start in starts]
+    return [Example(ids, [False] + [True] * (len(ids) - 1), is_text=True) for ids in parts]
+
+
+def fit(example: Example, context: int, policy: Policy = "prompt") -> list[Example]:
+    """Return what is left of an example within `context` rows: one, none, or a text's pieces."""
+    if example.is_text:
+        return pieces(example, context)
+    kept = truncate(example, context, policy)
+    return [kept] if kept else []
+
+
 def cut(example: Example, at_start: int, at_end: int) -> Example:
     """Return an example without some tokens at its start and at its end.
 
@@ -66,12 +84,12 @@ def cut(example: Example, at_start: int, at_end: int) -> Example:
     return Example(example.ids[kept], is_answer, gone.count(False), answer_cut)
 
 
-def lost(example: Example, kept: Example | None) -> Cuts:
+def lost(example: Example, kept: list[Example]) -> Cuts:
     """Count what became of one example."""
-    if kept is None:
+    if not kept:
         answer = sum(example.is_answer)
         return Cuts(1, 0, 0, 1, len(example.ids) - answer, answer)
-    cut = kept.prompt_cut, kept.answer_cut
+    cut = kept[0].prompt_cut, kept[0].answer_cut
     return Cuts(1, cut[0] > 0, cut[1] > 0, 0, *cut)
 
 
@@ -79,12 +97,12 @@ def truncate_all(
     examples: Iterable[Example], context: int, policy: Policy = "prompt"
 ) -> tuple[list[Example], Cuts]:
     """Truncate all examples, and count what is lost; raises UserError if nothing is left."""
-    kept, cuts = [], Cuts()
+    kept: list[Example] = []
+    cuts = Cuts()
     for example in examples:
-        fitting = truncate(example, context, policy)
+        fitting = fit(example, context, policy)
         cuts += lost(example, fitting)
-        if fitting is not None:
-            kept.append(fitting)
+        kept += fitting
     if cuts.examples and not kept:
         raise UserError(
             f"all {cuts.examples} examples are longer than the context of {context}, and all are "

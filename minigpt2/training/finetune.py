@@ -54,6 +54,8 @@ def tune(settings: TrainSettings, material: Material, report: Report) -> None:
     plan = make_plan(settings, len(material.training))
     losses: list[float] = []
     validations: list[tuple[int, float]] = []
+    if material.validation:
+        validations.append((0, validate(settings, material, 0, report)))
     with report.progress("training", plan.steps) as advance:
         for step in steps_of(settings, material, plan):
             last = step.step == plan.steps
@@ -62,7 +64,7 @@ def tune(settings: TrainSettings, material: Material, report: Report) -> None:
             if last or due(step.step, settings.save_every):
                 require_finite(material.parameters, step)
             if material.validation and (last or due(step.step, settings.evaluate_every)):
-                validations.append((step.step, validate(settings, material, step, report)))
+                validations.append((step.step, validate(settings, material, step.step, report)))
             if last or due(step.step, settings.save_every):
                 checkpoint = report.folder / "checkpoint"
                 save_checkpoint(
@@ -100,7 +102,7 @@ def make_plan(settings: TrainSettings, examples: int) -> Plan:
     )
 
 
-def validate(settings: TrainSettings, material: Material, step: Step, report: Report) -> float:
+def validate(settings: TrainSettings, material: Material, step: int, report: Report) -> float:
     """Return the token-level loss on the examples held back; log and print both losses.
 
     Raises UserError if it is not finite.
@@ -109,15 +111,13 @@ def validate(settings: TrainSettings, material: Material, step: Step, report: Re
         held = material.validation
         losses = validation_losses(material.parameters, held, settings.at_once, advance)
     if not isfinite(losses.token_level):
-        raise UserError(
-            f"step {step.step}: the validation loss is not finite: lower the learning rate"
-        )
+        raise UserError(f"step {step}: the validation loss is not finite: lower the learning rate")
     numbers = {f"validation_{name}": number for name, number in losses.numbers().items()}
     text = (
-        f"step {step.step}: validation loss {losses.token_level:.4f} by tokens "
+        f"step {step}: validation loss {losses.token_level:.4f} by tokens "
         f"({losses.tokens:,}), {losses.example_level:.4f} by examples ({losses.examples:,})"
     )
-    report.log({"step": step.step, **numbers}, text)
+    report.log({"step": step, **numbers}, text)
     return losses.token_level
 
 
@@ -160,4 +160,4 @@ def introduce(settings: TrainSettings, material: Material, report: Report) -> No
         rows=settings.context or config.n_positions,
         **vars(cuts),
     )
-    report.say("run", str(report.folder))
+    report.say("run", str(report.folder), folder=str(report.folder))

@@ -154,7 +154,7 @@ def log_step(step: Step, steps: int, log_every: int, report: Report) -> None:
         f"step {step.step}/{steps}: loss {step.loss:.4f} "
         f"(tokens {step.token_loss:.4f}, examples {step.example_loss:.4f}), "
         f"rate {step.learning_rate:.2e}, "
-        f"norm {step.gradient_norm:.2f}, {step.supervised} supervised of {step.rows} rows, "
+        f"norm {step.gradient_norm:.2f}, {step.supervised:,} targets on {step.rows:,} rows, "
         f"{step.rows / step.seconds:,.0f} tokens/s"
         + (f", {peak / 2**20:,.0f} MiB peak" if peak else "")
     )

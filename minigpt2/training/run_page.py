@@ -70,8 +70,9 @@ def results_of(summary: dict[str, Any], log: Sequence[dict[str, Any]]) -> list[d
     for key, name in [*PANELS["loss"].items()]:
         losses = [entry[key] for entry in log if key in entry]
         if losses:
-            first = f"{losses[0]:.4f}" if not key.startswith("validation") or losses[1:] else ""
-            found.append({"name": f"loss, {name}", "before": first, "after": f"{losses[-1]:.4f}"})
+            of = "" if key.startswith("validation") else " (of the first and the last step's batch)"
+            before, after = (f"{loss:.4f}" for loss in (losses[0], losses[-1]))
+            found.append({"name": f"loss, {name}{of}", "before": before, "after": after})
     return found
 
 

@@ -17,7 +17,7 @@ from minigpt2.data.opening import open_data
 from minigpt2.data.stats import table_of
 from minigpt2.data.template import open_template
 from minigpt2.data.truncation import Policy, truncate_all
-from minigpt2.errors import UserError, require_at_least
+from minigpt2.errors import UserError, require_at_least, require_picture
 from minigpt2.training.imbalance import Imbalance, Products, measure
 from minigpt2.training.material import open_start
 
@@ -64,6 +64,7 @@ class ImbalanceSettings:
 
 def imbalance(settings: ImbalanceSettings) -> Imbalance:
     """Measure, print the tables and draw the picture; return the measurement."""
+    require_picture(settings, "figure")
     if settings.figure and settings.figure.exists():
         raise UserError(f"{settings.figure} exists already: choose another --figure, or move it")
     console = Console(highlight=False, soft_wrap=True)

@@ -235,3 +235,12 @@ def test_the_questions_are_written_all_or_not_at_all(run):
 def test_a_folder_that_cannot_be_made(run):
     Path("file").write_text("precious")
     assert_refused(run("almanac", "--out", "file/below"), "file/below")
+
+
+@pytest.mark.parametrize("command", ["stats", "imbalance"])
+def test_a_figure_that_is_no_picture_is_refused_before_anything_is_measured(
+    run, little_model, data, command
+):
+    outcome = run(command, data, "--model", little_model, "--figure", "x.txt")
+    assert_refused(outcome, "figure must end in .png")
+    assert not outcome.out

@@ -125,6 +125,17 @@ def test_cuts_are_counted_by_kind_and_by_token():
     assert cuts + Cuts(1, 1) == Cuts(4, 1, 0, 2, 7, 8)
 
 
+@given(st.integers(2, 60), st.integers(1, 20), st.sampled_from(POLICIES))
+def test_a_text_is_divided_and_every_token_is_predicted_once(n, context, policy):
+    text = Example(list(range(n)), [False] + [True] * (n - 1), is_text=True)
+    kept, cuts = truncate_all([text], context, policy)
+    assert [i for e in kept for i, part in zip(e.ids, e.is_answer, strict=True) if part] == list(
+        range(1, n)
+    )
+    assert all(2 <= len(e.ids) <= context + 1 and not e.is_answer[0] for e in kept)
+    assert cuts == Cuts(1)
+
+
 def test_a_data_set_that_is_dropped_whole_is_refused():
     wholes = [encode(record, BYTES) for record in RECORDS]
     with pytest.raises(UserError, match="all 6 examples are longer than the context of 20"):
