@@ -7,8 +7,10 @@ Why
     Element-wise formulas make several passes over their rows.  On a CPU those
     passes are cheap when a block of rows stays in cache from the first pass to
     the last, so such an op hands its formula to `map_rows`, which runs it block
-    by block, in threads (NumPy lets go of the interpreter's lock while it
-    computes).  On a GPU the formula sees all rows at once.
+    by block.  Every core walks through a share of the blocks of its own (NumPy
+    lets go of the interpreter's lock while it computes): handing out single blocks
+    would cost more in waking threads than it brings.  On a GPU the formula sees
+    all rows at once.
 
 Whoever made an array of cupy's has imported it, so `array_module` finds the library
 among the loaded modules, and no file imports it on a machine without a GPU.
@@ -52,6 +54,17 @@ def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores())
 
 
+def each_block(work: Callable[[slice], None], blocks: list[slice]) -> None:
+    """Do the work for every block, each core going through a share of them in order."""
+    step = -(-len(blocks) // cores())
+
+    def walk(start: int) -> None:
+        for block in blocks[start : start + step]:
+            work(block)
+
+    list(threads().map(walk, range(0, len(blocks), max(1, step))))
+
+
 def map_rows(formula: Callable[..., Any], *arrays: Array) -> Any:
     """Return formula(*arrays), computed on blocks of rows when the arrays are NumPy's.
 
@@ -74,5 +87,5 @@ def map_rows(formula: Callable[..., Any], *arrays: Array) -> Any:
     results = [np.empty((n, *p.shape[1:]), p.dtype) for p in (first if several else (first,))]
     for result, part in zip(results, first if several else (first,), strict=True):
         result[blocks[0]] = part
-    list(threads().map(fill, blocks[1:]))
+    each_block(fill, blocks[1:])
     return tuple(results) if several else results[0]

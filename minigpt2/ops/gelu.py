@@ -24,8 +24,9 @@ Read it
     y = 0 and dx = 0.  For every x, y(x) − y(−x) = x: the two gates add up to one.
 
 Cost
-    8·N·F additions and multiplications and one tanh forward, 13·N·F backward;
-    keeps x and t.
+    8·N·F additions and multiplications and one tanh forward, 12·N·F backward, in
+    place: a pass over memory that is not in cache costs more than the arithmetic.
+    Keeps x and t.
 """
 
 from math import pi, sqrt
@@ -49,9 +50,15 @@ def gelu(x: Array) -> tuple[Array, Saved]:
     xp = array_module(x)
 
     def formula(x: Array) -> tuple[Array, Array]:
-        u = ROOT_2_PI * x * (1 + A * x * x)  # (N, F)  (5.1)
-        t = xp.tanh(u)  # (N, F)  (5.2)
-        y = 0.5 * x * (1 + t)  # (N, F)  (5.3)
+        u = x * x  # (N, F)
+        u *= A
+        u += 1
+        u *= x
+        u *= ROOT_2_PI  # (N, F)  (5.1)
+        t = xp.tanh(u, out=u)  # (N, F)  (5.2)
+        y = t + 1  # (N, F)
+        y *= x
+        y *= 0.5  # (N, F)  (5.3)
         return y, t
 
     y, t = map_rows(formula, x)
@@ -62,9 +69,18 @@ def gelu_backward(dy: Array, saved: Saved) -> Array:
     """Turn dL/dy (N, F) into dL/dx (N, F)."""
 
     def formula(dy: Array, x: Array, t: Array) -> Array:
-        du_dx = ROOT_2_PI * (1 + 3 * A * x * x)  # (N, F)  (5.4)
-        dt_dx = (1 - t * t) * du_dx  # (N, F)  (5.5)
-        dx = dy * (0.5 * (1 + t) + 0.5 * x * dt_dx)  # (N, F)  (5.6)
+        du_dx = x * x  # (N, F)
+        du_dx *= 3 * A
+        du_dx += 1
+        du_dx *= ROOT_2_PI  # (N, F)  (5.4)
+        dt_dx = t * t  # (N, F)
+        dt_dx -= 1
+        dt_dx *= du_dx  # (N, F)  (5.5), its negative
+        dt_dx *= x
+        dx = t - dt_dx  # (N, F)
+        dx += 1
+        dx *= 0.5
+        dx *= dy  # (N, F)  (5.6)
         return dx
 
     return map_rows(formula, dy, *saved)

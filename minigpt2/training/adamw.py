@@ -39,11 +39,12 @@ Cost
 """
 
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, row_blocks, threads
+from minigpt2.backend import Array, array_module, each_block, row_blocks
 from minigpt2.model.parameters import Parameters
 
 
@@ -85,7 +86,7 @@ def adamw_step(
     kappa = min(1.0, settings.clip / norm) if settings.clip and norm else 1.0  # (52.2)
     moments.step += 1
 
-    def update(piece: slice, decay: float) -> None:
+    def update(decay: float, piece: slice) -> None:
         adamw_update(
             parameters.flat[piece],
             gradients.flat[piece],
@@ -104,7 +105,7 @@ def adamw_step(
     ):
         blocks = row_blocks(stop - start, parameters.flat.itemsize)
         pieces = [slice(start + b.start, start + b.stop) for b in blocks]
-        list(threads().map(update, pieces, [decay] * len(pieces)))
+        each_block(partial(update, decay), pieces)
     return norm
 
 
@@ -122,16 +123,18 @@ def adamw_update(
     """Update one piece of theta, m and v (each of the same length) in place."""
     xp = array_module(theta)
     beta1, beta2 = settings.beta1, settings.beta2
-    g = kappa * g  # (52.2)
+    part = g * ((1 - beta1) * kappa)  # (52.2), and its share in (52.3)
     m *= beta1
-    m += (1 - beta1) * g  # (52.3)
-    g *= g
+    m += part  # (52.3)
+    xp.multiply(g, g, out=part)
+    part *= (1 - beta2) * kappa**2  # (52.2), and its share in (52.4)
     v *= beta2
-    v += (1 - beta2) * g  # (52.4)
-    root = xp.sqrt(v / (1 - beta2**step))  # (52.5)
+    v += part  # (52.4)
+    root = xp.divide(v, 1 - beta2**step, out=part)  # (52.5)
+    xp.sqrt(root, out=root)
     root += settings.eps  # (52.6)
-    change = m / (1 - beta1**step)  # (52.5)
-    change /= root  # (52.6)
-    theta *= 1 - eta * decay  # (52.6)
-    change *= eta  # (52.6)
+    change = xp.divide(m, root, out=root)  # (52.6)
+    change *= eta / (1 - beta1**step)  # (52.5) (52.6)
+    if decay:
+        theta *= 1 - eta * decay  # (52.6)
     theta -= change  # (52.6)

@@ -85,7 +85,7 @@ def imbalance(settings: ImbalanceSettings) -> Imbalance:
         found = measure(parameters, examples, lambda count: bar.advance(task, count))
     console.print(
         f"{settings.model} on {len(examples)} examples of {settings.data}: "
-        f"{found.prompt_tokens:,} prompt tokens, {found.answer_tokens:,} answer tokens",
+        f"{found.prompt_tokens:,} prompt targets, {found.answer_tokens:,} answer targets",
         markup=False,
     )
     console.print(weight_table(found, settings.weights))
@@ -158,16 +158,17 @@ def draw(path: Path, found: Imbalance, settings: ImbalanceSettings) -> None:
         (found.shares_alike, "examples count the same", "#3b7ea1"),
     ):
         left.scatter(found.lengths, shares, s=14, alpha=0.7, label=label, color=colour)
-    left.axhline(1 / len(found.lengths), color="#888", linewidth=1)
+    left.axhline(1 / len(found.lengths), color="#888", linewidth=1, label="equal shares")
     common, noise = found.fit
     x = np.linspace(found.lengths.min(), found.lengths.max(), 100)
     curve = np.sqrt(x**2 * common + x * noise) / found.norms.sum()
-    left.plot(x, curve, color="#b5483a", linewidth=1, label="common direction and noise")
+    left.plot(x, curve, color="#b5483a", linewidth=1, label="fit: common direction and noise")
     left.set(xscale="log", yscale="log", xlabel="answer tokens", ylabel="share in the gradient")
     left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     left.xaxis.set_major_formatter(ScalarFormatter())
     left.xaxis.set_minor_formatter(NullFormatter())
-    left.set_title(f"slope {found.slope:.2f} and {found.slope - 1:.2f}", fontsize=10)
+    title = f"share grows as length^{found.slope:.2f}, or as length^{found.slope - 1:.2f}"
+    left.set_title(title, fontsize=10)
     left.legend()
     parts = {name: part for name, part in found.parts.items() if name != "all"}
     sizes = np.array([per_token(found, part) for part in parts.values()])
