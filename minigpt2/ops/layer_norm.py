@@ -60,8 +60,10 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[
     def formula(x: Array) -> tuple[Array, Array, Array]:
         xc = x - x.sum(-1, keepdims=True) / c  # (N, C)  (4.1)
         r = 1 / xp.sqrt((xc * xc).sum(-1, keepdims=True) / c + eps)  # (N, 1)  (4.2)
-        x_hat = xc * r  # (N, C)  (4.3)
-        return gamma * x_hat + beta, x_hat, r  # (4.4)
+        x_hat = xp.multiply(xc, r, out=xc)  # (N, C)  (4.3)
+        y = gamma * x_hat  # (N, C)
+        y += beta  # (N, C)  (4.4)
+        return y, x_hat, r
 
     y, x_hat, r = map_rows(formula, x)
     return y, Saved(x_hat, r, gamma)
@@ -70,11 +72,14 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[
 def layer_norm_backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
     """Turn dL/dy (N, C) into dL/dx (N, C), dL/dgamma (C,), dL/dbeta (C,)."""
     x_hat, r, gamma = saved
+    xp = array_module(dy)
 
     def formula(dy: Array, x_hat: Array, r: Array) -> Array:
         g = gamma * dy  # (N, C)  (4.7)
         along = (g * x_hat).mean(-1, keepdims=True)  # (N, 1)
-        dx = r * (g - g.mean(-1, keepdims=True) - x_hat * along)  # (N, C)  (4.10)
+        g -= g.mean(-1, keepdims=True)
+        g -= x_hat * along
+        dx = xp.multiply(r, g, out=g)  # (N, C)  (4.10)
         return dx
 
     dgamma = (dy * x_hat).sum(0)  # (C,)  (4.5)
