@@ -79,7 +79,9 @@ Cost
     computed are about the visible ones where segments are long beside a block, and
     several times as many where they are short.  Keeps qkv, o and λ: (4·C + H)
     numbers a row, and never a matrix of pairs larger than one block of queries by
-    one block of keys a head.
+    one block of keys a head.  Blocks of keys are longer than those of queries: each
+    means another round of (8.5) to (8.9), while a long block of queries computes
+    more pairs that are not visible.
 """
 
 from collections.abc import Iterator
@@ -90,6 +92,8 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module
 from minigpt2.ops.dropout import keep_factors
+
+KEYS_TO_QUERIES = 4  # a block of keys holds this many times the rows of a block of queries
 
 
 class Saved(NamedTuple):
@@ -120,8 +124,8 @@ def key_blocks(end: Array, rows: slice, block: int) -> Iterator[tuple[Array, Arr
     """Yield the keys that a block of query rows sees, with who sees what; the rows' own first.
 
     A key j is seen by some row of the block iff j < rows.stop and end[j] > rows.start; no
-    other key is looked at.  The keys are a slice where they stand
-    together, else an array of indices; `visible` is (B, K), or None when all pairs are.
+    other key is looked at.  At most `block` keys come at once, as a slice where they stand
+    together, else as an array of indices.  `visible` is (B, K), or None when all pairs are.
     """
     seen = np.flatnonzero(end[: rows.stop] > rows.start)
     i = np.arange(rows.start, rows.stop)[:, None]
@@ -141,10 +145,15 @@ def mask_stream(seed: int, rows: slice) -> np.random.Generator:
 
 
 def scores(q: Array, k: Array, visible: Array | None) -> Array:
-    """Return q kᵀ (H, B, K) for q (H, B, D), already divided by √D, and k (H, K, D)."""
-    xp = array_module(q)
+    """Return q kᵀ (H, B, K) for q (H, B, D), already divided by √D, and k (H, K, D).
+
+    A pair that is not visible has −∞: adding that is many times faster than choosing.
+    """
     s = q @ k.transpose(0, 2, 1)  # (H, B, K)  (8.2)
-    return s if visible is None else xp.where(xp.asarray(visible), s, -xp.inf)
+    if visible is not None:
+        xp = array_module(q)
+        s += xp.asarray(np.where(visible, 0, -np.inf).astype(s.real.dtype))  # (8.1)
+    return s
 
 
 def attention(
@@ -166,14 +175,16 @@ def attention(
         m = xp.full_like(lse[:, rows], -xp.inf)
         total = xp.zeros_like(m)
         a = xp.zeros_like(q_rows)
-        for keys, visible in key_blocks(end, rows, block):
+        for keys, visible in key_blocks(end, rows, KEYS_TO_QUERIES * block):
             s = scores(q_rows, k[:, keys], visible)  # (H, B, K)  (8.2)
             m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
             alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
-            e = xp.exp(s - m_new)  # (H, B, K)  (8.7)
+            s -= m_new
+            e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
             total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
             z_e = e * keep_factors(e.shape, dropout, rng, e) if dropout else e
-            a = alpha * a + z_e @ v[:, keys]  # (H, B, D)  (8.9)
+            a *= alpha
+            a += z_e @ v[:, keys]  # (H, B, D)  (8.9)
             m = m_new
         o_heads[:, rows] = a / total  # (8.10)
         lse[:, rows] = m + xp.log(total)  # (8.11)
@@ -195,15 +206,19 @@ def attention_backward(do: Array, saved: Saved) -> Array:
         q_rows = q[:, rows] * scale  # (H, B, D)  (8.2)
         do_rows = do_heads[:, rows]
         rng = mask_stream(seed, rows)
-        for keys, visible in key_blocks(end, rows, block):
-            p = xp.exp(scores(q_rows, k[:, keys], visible) - lse[:, rows])  # (H, B, K)  (8.12)
+        for keys, visible in key_blocks(end, rows, KEYS_TO_QUERIES * block):
+            s = scores(q_rows, k[:, keys], visible)  # (H, B, K)  (8.2)
+            s -= lse[:, rows]
+            p = xp.exp(s, out=s)  # (H, B, K)  (8.12)
             dp = do_rows @ v[:, keys].transpose(0, 2, 1)  # (H, B, K)  (8.14)
             z_p = p
             if dropout:
                 z = keep_factors(p.shape, dropout, rng, p)  # (H, B, K)
-                z_p, dp = z * p, z * dp  # (8.14)
+                z_p = z * p
+                dp *= z  # (8.14)
             dv[:, keys] += z_p.transpose(0, 2, 1) @ do_rows  # (8.13)
-            ds = p * (dp - row_dots[:, rows])  # (H, B, K)  (8.17)
+            dp -= row_dots[:, rows]
+            ds = xp.multiply(p, dp, out=dp)  # (H, B, K)  (8.17)
             dq[:, rows] += scale * (ds @ k[:, keys])  # (8.19)
             dk[:, keys] += ds.transpose(0, 2, 1) @ q_rows  # (8.20)
     return dqkv

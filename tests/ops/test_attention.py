@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.ops.attention import attention, attention_backward, key_blocks, query_blocks
+from minigpt2.ops.attention import (
+    KEYS_TO_QUERIES,
+    attention,
+    attention_backward,
+    key_blocks,
+    query_blocks,
+)
 from tests.ops.cases import (
     DROPPED,
     FOREST,
@@ -214,7 +220,8 @@ def test_never_a_matrix_of_pairs_larger_than_one_block_by_one_block_a_head():
     attention_backward(do, attention(qkv, end, 2, block=block)[1])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * qkv.nbytes + 12 * (2 * block * block * 8) + 5 * do.nbytes < n * n * 8 / 8
+    pairs = 2 * block * KEYS_TO_QUERIES * block * 8  # bytes, of two heads
+    assert peak < 2 * qkv.nbytes + 3 * pairs + 5 * do.nbytes < n * n * 8 / 8
 
 
 def test_keeps_qkv_o_and_lambda():
