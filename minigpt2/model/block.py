@@ -31,7 +31,8 @@ Cost
     keeps x, N·C, and runs the forward pass again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,31 +96,43 @@ def block(
     return y, saved
 
 
-def add_gradients(d: dict[str, Array], name: str, dw: Array, db: Array) -> None:
-    """Add a layer's gradients to its views: the caller adds, ops return."""
-    d[f"{name}.weight"] += dw
-    d[f"{name}.bias"] += db
+def add_gradients(d: dict[str, Array], name: str, dwb: Sequence[Array], fresh: bool) -> None:
+    """Add a layer's dL/dw and dL/db to its views, or put them there; what was made there stays."""
+    for view, gradient in zip((d[f"{name}.weight"], d[f"{name}.bias"]), dwb, strict=True):
+        if not fresh:
+            view += gradient
+        elif view is not gradient:
+            view[...] = gradient
 
 
-def block_backward(dy: Array, saved: Saved, d: dict[str, Array]) -> Array:
-    """Turn dL/dy (N, C) into dL/dx (N, C), adding the parameters' gradients to the views d."""
+def room_of(d: dict[str, Array], fresh: bool, name: str) -> Array | None:
+    """Return the view that a layer's dL/dw is made in, or None where it is added later."""
+    return d[f"{name}.weight"] if fresh else None
+
+
+def block_backward(dy: Array, saved: Saved, d: dict[str, Array], fresh: bool = False) -> Array:
+    """Turn dL/dy (N, C) into dL/dx (N, C), adding the parameters' gradients to the views d.
+
+    With `fresh` they are put there, over what d holds; products are made in place.
+    """
+    room = partial(room_of, d, fresh)
     dm = dropout_backward(dy, saved.mlp_drop)  # (N, C)  (13.3)
-    dg, *dwb = linear_backward(dm, saved.mlp_proj)  # (N, 4*C)  (13.3)
-    add_gradients(d, "mlp.c_proj", *dwb)
+    dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (N, 4*C)  (13.3)
+    add_gradients(d, "mlp.c_proj", dwb, fresh)
     du = gelu_backward(dg, saved.act)  # (N, 4*C)  (13.3)
-    dh, *dwb = linear_backward(du, saved.c_fc)  # (N, C)  (13.3)
-    add_gradients(d, "mlp.c_fc", *dwb)
+    dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (N, C)  (13.3)
+    add_gradients(d, "mlp.c_fc", dwb, fresh)
     dr, *dwb = layer_norm_backward(dh, saved.ln_2)  # (N, C)  (13.3)
-    add_gradients(d, "ln_2", *dwb)
+    add_gradients(d, "ln_2", dwb, fresh)
     dr += dy  # (N, C)  (13.3)
 
     da = dropout_backward(dr, saved.attn_drop)  # (N, C)  (13.4)
-    do, *dwb = linear_backward(da, saved.attn_proj)  # (N, C)  (13.4)
-    add_gradients(d, "attn.c_proj", *dwb)
+    do, *dwb = linear_backward(da, saved.attn_proj, room("attn.c_proj"))  # (N, C)  (13.4)
+    add_gradients(d, "attn.c_proj", dwb, fresh)
     dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (13.4)
-    dh, *dwb = linear_backward(dqkv, saved.c_attn)  # (N, C)  (13.4)
-    add_gradients(d, "attn.c_attn", *dwb)
+    dh, *dwb = linear_backward(dqkv, saved.c_attn, room("attn.c_attn"))  # (N, C)  (13.4)
+    add_gradients(d, "attn.c_attn", dwb, fresh)
     dx, *dwb = layer_norm_backward(dh, saved.ln_1)  # (N, C)  (13.4)
-    add_gradients(d, "ln_1", *dwb)
+    add_gradients(d, "ln_1", dwb, fresh)
     dx += dr  # (N, C)  (13.4)
     return dx

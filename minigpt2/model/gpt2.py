@@ -97,20 +97,23 @@ def gpt2(
     return h, Saved(emb, dropped, blocks, ln_f, recompute)
 
 
-def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters) -> None:
+def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters, fresh: bool = False) -> None:
     """Add to `gradients` what dL/dh (N, C) means for every parameter.
 
-    Uses `saved` up: what a block kept is freed as soon as it has been gone through.
+    Uses `saved` up: what a block kept is freed as soon as it has been gone through.  With
+    `fresh` all but wte's is put over what `gradients` holds.
     """
     dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (N, C)  (14.3)
-    add_gradients(gradients.views, "ln_f", *dwb)
+    add_gradients(gradients.views, "ln_f", dwb, fresh)
     for layer in reversed(range(gradients.config.n_layer)):
         kept = saved.blocks.pop()
         kept = block(*kept)[1] if saved.recompute else kept  # (14.2)
-        dx = block_backward(dx, kept, gradients.block(layer))  # (N, C)  (14.2)
+        dx = block_backward(dx, kept, gradients.block(layer), fresh)  # (N, C)  (14.2)
         del kept
     dx = dropout_backward(dx, saved.drop)  # (N, C)  (14.1)
     dwte, dwpe = gradients["wte.weight"], gradients["wpe.weight"]
+    if fresh:
+        dwpe[...] = 0
     embedding_backward(dx, saved.embedding, dwte, dwpe)  # (14.1) (14.5)
 
 
@@ -131,14 +134,17 @@ def loss_and_gradients(
     drop: float = 0.0,
     rng: np.random.Generator | None = None,
     recompute: bool = False,
+    fresh: bool = False,
 ) -> tuple[Array, Array]:
     """Add the gradients of a batch's loss to `gradients`; return what `loss_of` returns.
 
-    The nll of a triple with weight 0 is not computed and stays 0.
+    The nll of a triple with weight 0 is not computed and stays 0.  With `fresh` the gradients
+    are put over what `gradients` holds, which spares clearing and reading it: a tenth of the
+    step's traffic for a small batch.
     """
     h, saved = gpt2(parameters, batch, drop, rng, recompute)
     triples = batch.rows, batch.targets, batch.weights
     wte, dwte = parameters["wte.weight"], gradients["wte.weight"]
-    loss, nll, dh = cross_entropy_gradient(h, wte, *triples, dwte)  # (14.4) (14.5)
-    gpt2_backward(dh, saved, gradients)
+    loss, nll, dh = cross_entropy_gradient(h, wte, *triples, dwte, fresh=fresh)  # (14.4) (14.5)
+    gpt2_backward(dh, saved, gradients, fresh)
     return loss, nll

@@ -42,7 +42,8 @@ Cost
     alone, and M·V exponentials either way; with the gradient, M counts only the
     triples whose weight is not 0.  Workspace: the logits of one chunk, and
     TABLE_BYTES of what is added to dwte: a fresh (V, C) table would be the largest
-    array of a step, so (9.6) is added where the caller gathers gradients.
+    array of a step, so (9.6) is summed where the caller gathers gradients; a dwte that
+    holds nothing yet takes the first chunk's without being read.
 """
 
 from minigpt2.backend import Array, array_module
@@ -77,13 +78,17 @@ def cross_entropy_gradient(
     weights: Array,
     dwte: Array,
     chunk: int | None = None,
+    fresh: bool = False,
 ) -> tuple[Array, Array, Array]:
     """Return ℒ, the nll (M,) and dL/dx (N, C); add dL/dwte to dwte (V, C).
 
-    A triple of weight 0 is left out, and its nll stays 0.
+    A triple of weight 0 is left out, and its nll stays 0.  With `fresh`, dL/dwte is put into
+    dwte over what it holds.
     """
     used = array_module(x).flatnonzero(weights)
-    nll, dx_used = walk(x, wte, rows, targets, weights, used, dwte, chunk)
+    if fresh and not len(used):
+        dwte[...] = 0
+    nll, dx_used = walk(x, wte, rows, targets, weights, used, dwte, chunk, fresh)
     dx = scatter_add(dx_used, rows[used], len(x))  # (N, C)  (9.7)
     return total_of(weights, nll), nll, dx
 
@@ -102,6 +107,7 @@ def walk(
     used: Array,
     dwte: Array | None,
     chunk: int | None,
+    fresh: bool = False,
 ) -> tuple[Array, Array]:
     """Go through the used triples chunk by chunk; return their nll, and with dwte their dx."""
     xp = array_module(x)
@@ -126,13 +132,16 @@ def walk(
             dlogits = logits  # the same memory, from here on the gradient
             dlogits *= w / total  # (B, V)  (9.5)
             dlogits[target] -= w[:, 0]  # (9.5)
-            add_to_table(dwte, dlogits, x_n)  # (9.6)
+            to_table(dwte, dlogits, x_n, fresh and start == 0)  # (9.6)
             dx_used[part] = dlogits @ wte  # (9.7)
     return nll, dx_used
 
 
-def add_to_table(dwte: Array, dlogits: Array, x: Array) -> None:
-    """Add dlogits.T @ x, of dlogits (B, V) and x (B, C), to dwte (V, C), some entries at a time."""
+def to_table(dwte: Array, dlogits: Array, x: Array, fresh: bool) -> None:
+    """Put or add dlogits.T @ x, of dlogits (B, V) and x (B, C), into dwte (V, C)."""
+    if fresh:
+        array_module(x).matmul(dlogits.T, x, out=dwte)  # (9.6)
+        return
     step = max(1, TABLE_BYTES // dwte[:1].nbytes)
     for start in range(0, len(dwte), step):
         entries = slice(start, start + step)

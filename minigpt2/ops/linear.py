@@ -29,7 +29,7 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array
+from minigpt2.backend import Array, array_module
 
 
 class Saved(NamedTuple):
@@ -46,10 +46,16 @@ def linear(x: Array, w: Array, b: Array) -> tuple[Array, Saved]:
     return y, Saved(x, w)
 
 
-def linear_backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
-    """Turn dL/dy (N, K) into dL/dx (N, C), dL/dw (C, K), dL/db (K,)."""
+def linear_backward(
+    dy: Array, saved: Saved, room: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Turn dL/dy (N, K) into dL/dx (N, C), dL/dw (C, K), dL/db (K,).
+
+    dL/dw is made in `room` (C, K) if there is one, over what it holds; else it is a fresh array.
+    """
     x, w = saved
+    xp = array_module(dy)
     dx = dy @ w.T  # (N, C)  (2.2)
-    dw = x.T @ dy  # (C, K)  (2.3)
+    dw = xp.matmul(x.T, dy, out=room)  # (C, K)  (2.3)
     db = dy.sum(0)  # (K,)  (2.4)
     return dx, dw, db

@@ -62,16 +62,20 @@ def window_loss_and_gradients(
     rng: np.random.Generator | None = None,
     recompute: bool = False,
 ) -> tuple[float, Losses]:
-    """Add the gradients of a window's loss to `gradients`; return it, and its answers' losses."""
+    """Put the gradients of a window's loss into `gradients`; return it, and its answers' losses.
+
+    What `gradients` held is gone: the first micro-batch writes over it, the others add.
+    """
     total = sum(batch.weights.sum() for batch in window)
     if total == 0:
         raise UserError("no token of this step's examples is supervised: nothing can be learnt")
     loss, losses = 0.0, Losses()
+    how, fresh = (drop, rng, recompute), True
     for batch in window:
         if batch.weights.any():
             shares = batch._replace(weights=batch.weights / total)  # (57.1)
-            part, nll = loss_and_gradients(parameters, shares, gradients, drop, rng, recompute)
-            loss += float(part)  # (57.1)
+            part, nll = loss_and_gradients(parameters, shares, gradients, *how, fresh)
+            loss, fresh = loss + float(part), False  # (57.1)
             losses.add(batch, nll)
     return loss, losses
 
@@ -95,7 +99,6 @@ def train_steps(
     for step in range(1, plan.steps + 1):
         started = perf_counter()
         window = next(windows)
-        gradients.flat[:] = 0
         how = plan.dropout, rng, plan.recompute
         loss, losses = window_loss_and_gradients(parameters, window, gradients, *how)
         eta = learning_rate(step, plan.steps, plan.learning_rate, plan.warmup, plan.schedule)

@@ -54,6 +54,17 @@ def test_gradients_are_added_to_what_is_there(drop):
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.3])
+def test_fresh_gradients_are_put_over_what_is_there(drop):
+    p, d = fresh()
+    _, saved = block(X, FIRST.end, p, H, drop=drop, seed=4)
+    dx = block_backward(DY, saved, d)
+    put = {name: np.full_like(one, np.nan) for name, one in d.items()}
+    np.testing.assert_array_equal(block_backward(DY, saved, put, fresh=True), dx)
+    for name in NAMES:
+        np.testing.assert_array_equal(put[name], d[name])
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.3])
 def test_inputs_are_not_modified(drop):
     p, d = fresh()
     for array in (X, DY, FIRST.end, *p.values()):

@@ -57,6 +57,16 @@ def test_equals_the_formula_with_all_logits(triples):
         np.testing.assert_allclose(one, other, atol=1e-12)
 
 
+@given(triples, st.sampled_from([1, 3, None]))
+@quick
+def test_a_fresh_dwte_is_put_over_what_is_there(triples, chunk):
+    arguments = inputs(triples)
+    dwte = np.full((V, C), np.nan)
+    loss, _, dx = cross_entropy_gradient(*arguments, dwte, chunk=chunk, fresh=True)
+    for one, other in zip((loss, dx, dwte), both(*arguments, chunk=chunk), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-13)
+
+
 @given(triples, st.floats(-3, 3))
 @quick
 def test_what_the_loss_is_multiplied_by_belongs_into_the_weights(triples, dloss):

@@ -52,3 +52,11 @@ def test_keeps_x():
     x, w, b, _ = inputs((3, 5, 2, 0))
     saved = linear(x, w, b)[1]
     assert saved.x is x and saved.w is w and len(saved) == 2
+
+
+def test_dw_is_made_in_the_room_it_is_given():
+    x, w, b, dy = (np.random.default_rng(5).standard_normal(s) for s in ((7, 3), (3, 5), 5, (7, 5)))
+    room = np.full_like(w, np.nan)
+    _, dw, _ = linear_backward(dy, linear(x, w, b)[1], room)
+    assert dw is room
+    np.testing.assert_array_equal(room, linear_backward(dy, linear(x, w, b)[1])[1])

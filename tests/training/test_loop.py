@@ -103,13 +103,18 @@ def test_a_step_without_a_weighted_triple_changes_nothing():
     np.testing.assert_array_equal(parameters.flat, before)
 
 
-def test_gradients_of_a_window_are_added_to_what_is_there():
+@pytest.mark.parametrize("window", [[FIRST], [UNWEIGHTED, SECOND], [FIRST, SECOND]])
+@pytest.mark.parametrize("options", [{}, {"recompute": True}])
+def test_gradients_of_a_window_replace_what_is_there(window, options):
     parameters = random_parameters()
-    _, expected = run(parameters, [FIRST, SECOND])
     gradients = parameters.zeros_like()
-    gradients.flat[:] = 1
-    window_loss_and_gradients(parameters, [FIRST, SECOND], gradients)
-    np.testing.assert_allclose(gradients.flat, 1 + expected.flat, atol=1e-12)
+    total = sum(batch.weights.sum() for batch in window)
+    for batch in window:
+        loss_and_gradients(parameters, batch._replace(weights=batch.weights / total), gradients)
+    found = parameters.zeros_like()
+    found.flat[:] = np.nan
+    window_loss_and_gradients(parameters, window, found, **options)
+    np.testing.assert_allclose(found.flat, gradients.flat, rtol=1e-13, atol=1e-15)
 
 
 def test_recomputation_makes_no_difference_to_a_window_with_dropout():
