@@ -105,7 +105,7 @@ class Cache:
 
     def run(self, batch: Batch, through: Any) -> Array:
         """Run the model on a batch with another attention in each layer; return h (N, C)."""
-        return gpt2(self.parameters, batch, recompute=True, attend=through)[0]
+        return gpt2(self.parameters, batch, backward=False, attend=through)[0]
 
     def grown(self, layer: int) -> Any:
         """Return the attention of new rows, n a branch, over all that the cache holds."""

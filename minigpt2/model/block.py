@@ -27,8 +27,13 @@ Read it
 
 Cost
     24·N·C² operations forward in the four products, twice that backward, and
-    attention's.  Keeps about 20·N·C numbers in all; a model that recomputes
-    keeps x, N·C, and runs the forward pass again.
+    attention's.  Keeps 20·N·C + N·H + 2·N numbers; with recomputation (selective
+    activation checkpointing) 6·N·C + N·H: x, r, o, and q, k, v.  From these the
+    backward pass makes the rest again, which takes two normalisations, one GELU
+    and one product, 8·N·C² operations; m is never made again, for nothing needs
+    it.  Of all that a block makes, o and the logarithms save the most time for their
+    memory, and what lies between W₃ and W₄ holds the most.  (Korthikanti et al. 2022,
+    section 5, keep and leave other parts, for the same reason.)
 """
 
 from collections.abc import Callable, Sequence
@@ -42,6 +47,7 @@ from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
+from minigpt2.ops.linear import Saved as Linear
 from minigpt2.ops.linear import linear, linear_backward
 
 Attend = Callable[..., tuple[Array, Any]]  # attention, or what stands in for it
@@ -62,6 +68,18 @@ class Saved(NamedTuple):
     mlp_drop: Any
 
 
+class Kept(NamedTuple):
+    """What a block keeps with recomputation, and what it takes to make the rest again."""
+
+    x: Array  # (N, C)
+    r: Array  # (N, C)
+    attn: Any
+    attn_drop: Any
+    mlp_drop: Any
+    p: dict[str, Array]
+    eps: float
+
+
 def block(
     x: Array,
     end: Array,
@@ -71,12 +89,13 @@ def block(
     drop: float = 0.0,
     seed: int = 0,
     attend: Attend = attention,
-) -> tuple[Array, Saved]:
+    recompute: bool = False,
+) -> tuple[Array, Saved | Kept]:
     """Run one block on the stream x (N, C) over the forest end (N,); returns y (N, C).
 
     p holds the block's tensors by name; `drop` is the dropout rate and `seed` fixes its masks.
     Another `attend` than attention itself takes its place and its arguments; going backward
-    needs attention.
+    needs attention.  With `recompute` it keeps little, and block_backward makes the rest again.
     """
     rng = np.random.default_rng(seed) if drop else None
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (13.1)
@@ -86,14 +105,33 @@ def block(
     a, attn_drop = dropout(a, drop, rng)  # (N, C)  (13.1)
     r = x + a  # (N, C)  (13.1)
 
-    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (N, C)  (13.2)
-    u, c_fc = linear(h, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"])  # (N, 4*C)  (13.2)
-    g, act = gelu(u)  # (N, 4*C)  (13.2)
+    g, ln_2, c_fc, act = gated(r, p, eps)  # (N, 4*C)  (13.2)
     m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (N, C)  (13.2)
     m, mlp_drop = dropout(m, drop, rng)  # (N, C)  (13.2)
     y = r + m  # (N, C)  (13.2)
+    if recompute:
+        return y, Kept(x, r, attn, attn_drop, mlp_drop, p, eps)
     saved = Saved(ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop)
     return y, saved
+
+
+def gated(r: Array, p: dict[str, Array], eps: float) -> tuple[Array, Any, Any, Any]:
+    """Return g (N, 4C) of the stream r (N, C), and what the three ops up to it saved."""
+    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (N, C)  (13.2)
+    u, c_fc = linear(h, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"])  # (N, 4*C)  (13.2)
+    g, act = gelu(u)  # (N, 4*C)  (13.2)
+    return g, ln_2, c_fc, act
+
+
+def made_again(kept: Kept) -> Saved:
+    """Return all that the backward pass needs, from what was kept."""
+    x, r, attn, attn_drop, mlp_drop, p, eps = kept
+    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (13.1)
+    c_attn = Linear(h, p["attn.c_attn.weight"])
+    attn_proj = Linear(attn.o, p["attn.c_proj.weight"])
+    g, ln_2, c_fc, act = gated(r, p, eps)  # (N, 4*C)  (13.2)
+    mlp_proj = Linear(g, p["mlp.c_proj.weight"])
+    return Saved(ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop)
 
 
 def add_gradients(d: dict[str, Array], name: str, dwb: Sequence[Array], fresh: bool) -> None:
@@ -110,11 +148,14 @@ def room_of(d: dict[str, Array], fresh: bool, name: str) -> Array | None:
     return d[f"{name}.weight"] if fresh else None
 
 
-def block_backward(dy: Array, saved: Saved, d: dict[str, Array], fresh: bool = False) -> Array:
+def block_backward(
+    dy: Array, saved: Saved | Kept, d: dict[str, Array], fresh: bool = False
+) -> Array:
     """Turn dL/dy (N, C) into dL/dx (N, C), adding the parameters' gradients to the views d.
 
     With `fresh` they are put there, over what d holds; products are made in place.
     """
+    saved = made_again(saved) if isinstance(saved, Kept) else saved
     room = partial(room_of, d, fresh)
     dm = dropout_backward(dy, saved.mlp_drop)  # (N, C)  (13.3)
     dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (N, 4*C)  (13.3)

@@ -15,10 +15,8 @@ Derivation, writing dz for ∂ℒ/∂z
     multiplied in (14.4), and its gradients add,
     dwte = dwte of (14.1) + dwte of (14.4)                         (14.5)
 
-    With recomputation (activation checkpointing) only the xₗ are kept.  Before a
-    block's backward pass its forward pass runs again on the xₗ₋₁ of (14.2): the
-    same numbers, dropout masks included, since each block's masks come from a seed
-    of its own.
+    With recomputation every block keeps what chapter 13 lists, and its backward pass
+    makes the rest again: the same operations on the same numbers, so the same bits.
 
 Read it
     Untrained, the model knows nothing: its loss per token is close to ln V.
@@ -27,8 +25,7 @@ Cost
     The blocks' 12·L·C² weights meet every row, the V·C of wte the M supervised
     triples, with 2 operations each forward and 4 backward:
     2·(12·L·C²·N + V·C·M) forward and twice that backward, plus attention's.
-    Recomputation runs the blocks' forward pass once more, 24·L·C²·N and
-    attention's, and keeps only the x of each block (chapter 13).
+    Recomputation adds 8·L·C²·N and keeps 6 rows of C for each row and block, not 20.
 """
 
 from collections.abc import Callable
@@ -63,9 +60,8 @@ class Saved(NamedTuple):
 
     embedding: Any
     drop: Any
-    blocks: list[Any]  # what each block saved, or with recomputation the arguments to run it again
+    blocks: list[Any]  # what each block saved
     ln_f: Any
-    recompute: bool
 
 
 def gpt2(
@@ -75,11 +71,13 @@ def gpt2(
     rng: np.random.Generator | None = None,
     recompute: bool = False,
     attend: Callable[[int], Attend] = lambda layer: attention,
+    backward: bool = True,
 ) -> tuple[Array, Saved]:
     """Return the hidden rows h (N, C) of a batch; h @ wte.T are the logits.
 
     `rng` draws the dropout masks' seeds; without one drop > 0 raises ValueError.  `attend`
-    says what a layer takes for attention.
+    says what a layer takes for attention.  Where no `backward` pass follows, no block keeps
+    anything.
     """
     config, p = parameters.config, parameters
     x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (14.1)
@@ -88,13 +86,14 @@ def gpt2(
     for layer in range(config.n_layer):
         seed = int(rng.integers(2**63)) if drop and rng else 0
         how = (config.n_head, config.layer_norm_epsilon, drop, seed)
-        arguments = (x, batch.end, p.block(layer), *how, attend(layer))
+        arguments = (x, batch.end, p.block(layer), *how, attend(layer), recompute)
         x, saved = block(*arguments)  # (N, C)  (14.2)
-        blocks.append(arguments if recompute else saved)
-        del saved
+        if backward:
+            blocks.append(saved)
+        del saved, arguments
     eps = config.layer_norm_epsilon
     h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (N, C)  (14.3)
-    return h, Saved(emb, dropped, blocks, ln_f, recompute)
+    return h, Saved(emb, dropped, blocks, ln_f)
 
 
 def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters, fresh: bool = False) -> None:
@@ -106,10 +105,7 @@ def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters, fresh: bool = 
     dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (N, C)  (14.3)
     add_gradients(gradients.views, "ln_f", dwb, fresh)
     for layer in reversed(range(gradients.config.n_layer)):
-        kept = saved.blocks.pop()
-        kept = block(*kept)[1] if saved.recompute else kept  # (14.2)
-        dx = block_backward(dx, kept, gradients.block(layer), fresh)  # (N, C)  (14.2)
-        del kept
+        dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer), fresh)  # (14.2)
     dx = dropout_backward(dx, saved.drop)  # (N, C)  (14.1)
     dwte, dwpe = gradients["wte.weight"], gradients["wpe.weight"]
     if fresh:
@@ -118,11 +114,8 @@ def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters, fresh: bool = 
 
 
 def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
-    """Return the loss of a batch, and the negative log-likelihood of each triple (M,).
-
-    Nothing goes back from here, so of the blocks no more is kept than with recomputation.
-    """
-    h, _ = gpt2(parameters, batch, recompute=True)
+    """Return the loss of a batch, and the negative log-likelihood of each triple (M,)."""
+    h, _ = gpt2(parameters, batch, backward=False)
     triples = batch.rows, batch.targets, batch.weights
     return cross_entropy(h, parameters["wte.weight"], *triples)  # (14.4)
 

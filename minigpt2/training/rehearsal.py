@@ -4,11 +4,12 @@ A step of Large takes minutes, its blocks are all alike, and no two machines are
 run forward and backward on the rows that a micro-batch has, the loss on M′ of its triples, AdamW
 on P′ parameters, and with the seconds t of each
 t_step = micro-batches · ( L·(t_forward + t_backward) + t_loss·M/M′ ) + t_adamw·P/P′   (55.1)
-where with recomputation t_forward counts twice.
+where with recomputation t_backward has what is made again in it.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -32,12 +33,13 @@ class Rehearsed(NamedTuple):
 
     forward: float  # of one block
     backward: float
+    again: float  # backward, with recomputation
     loss: float  # of a micro-batch
     adamw: float
 
     def step(self, layers: int, micro_batches: float, recompute: bool) -> float:
         """Return the seconds of an optimiser step."""
-        blocks = layers * (self.forward * (2 if recompute else 1) + self.backward)
+        blocks = layers * (self.forward + (self.again if recompute else self.backward))
         return micro_batches * (blocks + self.loss) + self.adamw  # (55.1)
 
 
@@ -60,14 +62,16 @@ def rehearse(config: GPT2Config, load: Load, length: int, rng: np.random.Generat
     end = np.minimum((row // length + 1) * length, load.rows)
     x = rng.standard_normal((load.rows, config.n_embd), np.float32)
     arguments = x, end, parameters.block(0), config.n_head
-    saved = block(*arguments)[1]
     forward = seconds_of(lambda: block(*arguments))
-    backward = seconds_of(lambda: block_backward(x, saved, gradients.block(0)))
+    ways = [block(*arguments, recompute=recompute)[1] for recompute in (False, True)]
+    way_back = [partial(block_backward, x, saved, gradients.block(0), True) for saved in ways]
+    backward, again = map(seconds_of, way_back)
     moments = Moments(parameters)
     adamw = seconds_of(lambda: adamw_step(parameters, gradients, moments, 1e-9, AdamW()))
     return Rehearsed(
         forward,
         backward,
+        again,
         loss_seconds(config, load, x, rng),
         adamw * config.n_parameters / single.n_parameters,  # (55.1)
     )
@@ -81,5 +85,5 @@ def loss_seconds(config: GPT2Config, load: Load, x: Array, rng: np.random.Genera
     rows, targets = np.arange(few) % load.rows, rng.integers(config.vocab_size, size=few)
     weights = np.full(few, 1 / few, np.float32)
     triples = rows, targets, weights
-    seconds = seconds_of(lambda: cross_entropy_gradient(x, wte, *triples, dwte))
+    seconds = seconds_of(lambda: cross_entropy_gradient(x, wte, *triples, dwte, fresh=True))
     return seconds * load.supervised / few  # (55.1)

@@ -19,6 +19,7 @@ from minigpt2.model.gpt2 import gpt2, gpt2_backward, loss_and_gradients, loss_of
 from minigpt2.model.parameters import Parameters, tensor_shapes
 from minigpt2.ops.attention import attention_backward
 from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
+from minigpt2.ops.dropout import Saved as Dropped
 from minigpt2.ops.dropout import dropout_backward
 from minigpt2.ops.embedding import embedding_backward
 from minigpt2.ops.gelu import gelu_backward
@@ -330,10 +331,12 @@ def dropout_bug(change):
     )
 
 
-def reseeded(saved, drop=RATE):
-    """Blocks that run again with a seed that they did not have, or without dropout."""
-    again = [(*kept[:5], drop, kept[6] + 1) for kept in saved.blocks]
-    return saved._replace(blocks=again)
+def rekept(change):
+    """Blocks that have kept something else: `change` of a block's Kept."""
+    return dropout_bug(lambda saved: saved._replace(blocks=[change(k) for k in saved.blocks]))
+
+
+NO_MASK = Dropped(None)
 
 
 DROPOUT = Case(
@@ -342,8 +345,14 @@ DROPOUT = Case(
     dropout_gradients,
     makers({name: SHAPES[name] for name in FEW}),
     {
-        "new masks when run again": dropout_bug(reseeded),
-        "no masks when run again": dropout_bug(partial(reseeded, drop=0.0)),
+        "new masks of probabilities": rekept(
+            lambda k: k._replace(attn=k.attn._replace(seed=k.attn.seed + 1))
+        ),
+        "masks of the branches forgotten": rekept(
+            lambda k: k._replace(attn_drop=NO_MASK, mlp_drop=NO_MASK)
+        ),
+        "the MLP's branch made again from x": rekept(lambda k: k._replace(r=k.x)),
+        "attention's branch made again from r": rekept(lambda k: k._replace(x=k.r)),
         "mask of the embedding forgotten": dropout_bug(
             lambda saved: saved._replace(drop=saved.drop._replace(z=None))
         ),

@@ -127,10 +127,13 @@ def arrays_in(saved):
     return [a for one in saved for a in arrays_in(one)] if isinstance(saved, tuple) else []
 
 
-def test_keeps_as_many_numbers_as_told():
-    told = int(re.search(r"Keeps about (\d+)·N·C", block_module.__doc__)[1])
+@pytest.mark.parametrize(
+    "recompute, text", [(False, r"Keeps (\d+)·N·C"), (True, r"checkpointing\) (\d+)·N·C")]
+)
+def test_keeps_as_many_numbers_as_told(recompute, text):
+    told = int(re.search(text, block_module.__doc__)[1])
     p, _ = fresh()
-    _, saved = block(X, FIRST.end, p, H)
+    _, saved = block(X, FIRST.end, p, H, recompute=recompute)
     rows = [a for a in arrays_in(saved) if a.ndim == 2 and len(a) == N]
     memory = {a.__array_interface__["data"][0]: a.size for a in rows}
     assert abs(sum(memory.values()) / (N * C) - told) < 1

@@ -10,7 +10,7 @@ from minigpt2.model import gpt2 as gpt2_module
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import Batch, gpt2, gpt2_backward, loss_and_gradients, loss_of
 from minigpt2.model.parameters import Parameters, initialise
-from tests.model.cases import CONFIG, FIRST, RATE, SECOND, C, L, N, V, random_parameters
+from tests.model.cases import CONFIG, FIRST, RATE, SECOND, L, N, V, random_parameters
 
 dropped_and_not = pytest.mark.parametrize("drop", [0.0, RATE], ids=["no dropout", "dropout"])
 
@@ -33,11 +33,11 @@ def test_recomputation_gives_the_same_bit_for_bit(drop, dtype):
         np.testing.assert_array_equal(kept, again)
 
 
-def test_with_recomputation_only_the_stream_is_kept():
+def test_without_a_backward_pass_nothing_is_kept():
     parameters = random_parameters()
-    _, saved = gpt2(parameters, FIRST, recompute=True)
-    for layer, (x, end, p, *_) in enumerate(saved.blocks):
-        assert x.shape == (N, C) and end is FIRST.end and p is parameters.block(layer)
+    h, saved = gpt2(parameters, FIRST, backward=False)
+    assert saved.blocks == []
+    np.testing.assert_array_equal(h, gpt2(parameters, FIRST)[0])
 
 
 def test_dropout_changes_the_loss_and_its_seed_fixes_it():

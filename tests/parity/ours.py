@@ -13,7 +13,7 @@ STEPS = 10
 def hidden_rows(parameters, batch):
     """The rows before each block and the last ones, each (N, C), and the logits (N, V)."""
     h, saved = gpt2(parameters, batch, recompute=True)
-    rows = [arguments[0] for arguments in saved.blocks] + [h]
+    rows = [kept.x for kept in saved.blocks] + [h]
     return rows, h @ parameters["wte.weight"].T
 
 

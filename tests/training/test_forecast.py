@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("resource")
 
-from minigpt2.model.block import block
+from minigpt2.model.block import block, made_again
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import initialise
 from minigpt2.training import forecast
@@ -60,16 +60,25 @@ def arrays_in(saved, found):
     return found
 
 
+def numbers_in(arrays, others):
+    """How many numbers the arrays hold that are not among the others."""
+    return sum(array.size for key, array in arrays.items() if key not in others)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_a_block_keeps_as_many_numbers_as_are_counted(dropout):
+def test_a_block_keeps_as_many_numbers_as_are_counted(dropout, recompute):
     n, rng = 40, np.random.default_rng(0)
     parameters = initialise(SMALL, rng)
     x, end = rng.standard_normal((n, SMALL.n_embd), np.float32), np.full(n, n)
-    _, saved = block(x, end, parameters.block(0), SMALL.n_head, drop=dropout)
+    _, saved = block(x, end, parameters.block(0), SMALL.n_head, drop=dropout, recompute=recompute)
+    given = {id(one): one for one in (parameters.flat, end)}
     held = arrays_in(saved, {})
-    del held[id(parameters.flat)], held[id(end)]
-    numbers = sum(array.size for array in held.values())
-    assert numbers == kept_by_block(SMALL, n, dropout > 0)
+    how = How(recompute, dropout > 0)
+    assert numbers_in(held, given) == kept_by_block(SMALL, n, how)
+    if recompute:
+        made = arrays_in(made_again(saved), {})
+        assert numbers_in(made, held | given) == forecast.made_again(SMALL, n, how)
 
 
 def test_every_parameter_costs_four_numbers():
@@ -78,11 +87,13 @@ def test_every_parameter_costs_four_numbers():
     assert stays == 16 * SMALL.n_parameters
 
 
-def test_recomputation_keeps_one_row_a_block_and_one_block():
+def test_recomputation_keeps_a_third_of_a_block_and_makes_one_again():
     n = 100
     once, again = (memory(SMALL, Load(n, 10), How(r))["activations"] for r in (False, True))
-    assert once == 4 * SMALL.n_layer * kept_by_block(SMALL, n, False)
-    assert again == 4 * (SMALL.n_layer * n * SMALL.n_embd + kept_by_block(SMALL, n, False))
+    whole, part = (kept_by_block(SMALL, n, How(r)) for r in (False, True))
+    assert once == 4 * SMALL.n_layer * whole
+    assert whole / 4 < part < whole / 3
+    assert again == 4 * (SMALL.n_layer * part + 16 * n * SMALL.n_embd + 2 * n)
 
 
 def test_large_at_its_full_context_fits_14_gb_with_recomputation_alone():
@@ -101,10 +112,11 @@ def test_operations_are_those_of_the_visible_pairs_and_all_weights():
     assert done["projection"] == 6 * SMALL.vocab_size * SMALL.n_embd * len(batch.rows)
 
 
-def test_recomputation_runs_every_forward_pass_twice():
+def test_recomputation_makes_one_product_again():
     once, again = (operations(LARGE, Load(1024, 0), 1024, r) for r in (False, True))
-    assert again["products"] == pytest.approx(once["products"] * (2 + 2 + 4) / 6)
-    assert again["attention"] == pytest.approx(once["attention"] * (4 + 4 + 10) / 14)
+    product = 2 * LARGE.n_layer * 4 * LARGE.n_embd**2 * 1024
+    assert again["products"] == pytest.approx(once["products"] + product)
+    assert again["attention"] == once["attention"]
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
