@@ -57,6 +57,12 @@ parity-large: $(VENV)/parity ## the same for logits and loss of a full-size Larg
 bench-decode: $(VENV)/parity ## time decoding beside the reference, and beside bare products
 	@$(BIN)/python -m tests.benchmarks.decode
 
+bench-peers: $(VENV)/parity ## training, decoding and loading beside PyTorch, in turns (DATA="a.json b.json")
+	@mkdir -p runs
+	@$(BIN)/python -m tests.benchmarks.peers $(if $(DATA),--data $(DATA)) --json runs/peers.json
+	@$(BIN)/python -m tests.benchmarks.decode --json runs/decode.json
+	@$(BIN)/python -m tests.parity.large --model gpt2
+
 bench-cost: $(VENV)/dev ## time of a step against the length of its sequence, with a fit
 	@$(BIN)/python -m tests.benchmarks.cost
 
@@ -75,4 +81,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check gradcheck parity parity-large bench-decode bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test check gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean

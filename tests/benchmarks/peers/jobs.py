@@ -10,8 +10,9 @@ from minigpt2.data.opening import open_data
 from minigpt2.data.template import open_template
 from minigpt2.data.tokenizer import gpt2_tokenizer
 from minigpt2.data.truncation import truncate_all
-from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model.config import OFFICIAL, TINY, GPT2Config
 
+MODELS = OFFICIAL | {"tiny": TINY}
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 5e-5, 0.1, 1.0
 
 
@@ -32,18 +33,18 @@ def tuning(data, batch_size, steps, model="gpt2"):
     records = open_data(data)
     template = open_template(records.format.template)
     examples = [encode(record, gpt2_tokenizer(), template) for record in records.records]
-    examples, _ = truncate_all(examples, OFFICIAL[model].n_positions, "prompt")
+    examples, _ = truncate_all(examples, MODELS[model].n_positions, "prompt")
     order = np.random.default_rng(0).permutation(len(examples))
     chosen = [examples[i] for i in np.resize(order, steps * batch_size)]
     pairs = [(e.ids, e.first_answer) for e in chosen]
     batches = [pairs[i * batch_size : (i + 1) * batch_size] for i in range(steps)]
     name = f"{Path(data).stem}, batch {batch_size}"
-    return Job(name, OFFICIAL[model], batches)
+    return Job(name, MODELS[model], batches)
 
 
 def dense(rows, length, steps, model="gpt2"):
     """Random tokens in full rows, every token supervised."""
-    rng, config = np.random.default_rng(0), OFFICIAL[model]
+    rng, config = np.random.default_rng(0), MODELS[model]
     draw = lambda: (rng.integers(config.vocab_size, size=length).tolist(), 1)  # noqa: E731
     batches = [[draw() for _ in range(rows)] for _ in range(steps)]
     return Job(f"{model}, dense {rows} x {length}", config, batches)

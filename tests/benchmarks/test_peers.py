@@ -1,0 +1,61 @@
+"""Benchmark beside peers: jobs are the same for all, losses are compared, ratios are of one round.
+
+PyTorch's contenders run in `make bench-peers` alone; here it is this project and the bare products.
+"""
+
+import json
+from statistics import median
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from minigpt2.errors import UserError
+from tests.benchmarks.peers import __main__ as peers
+from tests.benchmarks.peers.jobs import dense, tuning
+from tests.benchmarks.peers.worker import BARE
+
+QUIET = Console(quiet=True)
+
+
+def test_contenders_take_turns_and_the_ratio_is_that_of_one_round():
+    job = dense(2, 24, peers.COMPARED + 3, "tiny")
+    result = peers.run(job, ["ours", BARE], 3, QUIET)
+    ours, bare = result["seconds"]["ours"], result["seconds"][BARE]
+    assert len(ours) == len(bare) == 3 and min(ours + bare) > 0
+    assert result["ratio"] == {"ours": 1, BARE: median(np.divide(bare, ours))}
+    assert result["tokens"] == [2 * 24] * 3
+    assert result["losses_differ_by"] == 0
+    assert result["peak_memory"]["ours"] > 16 * job.config.n_parameters
+    shown = Console(width=120)
+    with shown.capture() as text:
+        shown.print(peers.table_of([result]))
+    assert BARE in text.get() and f"{result['ratio'][BARE]:.2f}" in text.get()
+
+
+class Says:
+    """A contender that says losses."""
+
+    def __init__(self, *losses):
+        self.losses = iter(losses)
+
+    def step(self):
+        return next(self.losses), 1.0
+
+
+def test_losses_that_differ_are_refused():
+    job = dense(1, 4, 1, "tiny")
+    same, other = [5.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.001]
+    found = {"ours": Says(*same), BARE: Says(*[None] * 4), "peer": Says(*same)}
+    assert peers.compare(found, job, QUIET) == 0
+    with pytest.raises(UserError, match=r"step 4: peer has loss 2\.001, not 2"):
+        peers.compare({"ours": Says(*same), "peer": Says(*other)}, job, QUIET)
+
+
+def test_a_tuning_job_has_whole_examples_with_their_prompts(tmp_path):
+    data = tmp_path / "questions.json"
+    data.write_text(json.dumps([{"instruction": f"Say {n}.", "output": str(n)} for n in range(4)]))
+    job = tuning(data, 2, 3)
+    assert [len(batch) for batch in job.batches] == [2, 2, 2]
+    assert all(0 < prompt < len(ids) for batch in job.batches for ids, prompt in batch)
+    assert job.tokens(0) == sum(len(ids) for ids, _ in job.batches[0])
