@@ -18,9 +18,10 @@ from tests.benchmarks.peers.worker import BARE
 QUIET = Console(quiet=True)
 
 
-def test_contenders_take_turns_and_the_ratio_is_that_of_one_round():
+@pytest.mark.parametrize("way", [peers.in_turns, peers.one_at_a_time])
+def test_contenders_take_turns_and_the_ratio_is_that_of_one_round(way):
     job = dense(2, 24, peers.COMPARED + 3, "tiny")
-    result = peers.run(job, ["ours", BARE], 3, QUIET)
+    result = way(job, ["ours", BARE], 3, QUIET)
     ours, bare = result["seconds"]["ours"], result["seconds"][BARE]
     assert len(ours) == len(bare) == 3 and min(ours + bare) > 0
     assert result["ratio"] == {"ours": 1, BARE: median(np.divide(bare, ours))}

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -46,43 +47,80 @@ def chosen_threads(name, folder, job):
     return min(seconds, key=seconds.get)
 
 
+def differ_by(name, step, losses):
+    """How far the losses of one step are apart; raises UserError if that is too far."""
+    losses = {who: loss for who, loss in losses.items() if who != BARE}
+    ours = next(iter(losses.values()))
+    for who, loss in losses.items():
+        if abs(loss - ours) > AGREE:
+            raise UserError(f"{name}, step {step}: {who} has loss {loss}, not {ours}")
+    return max(abs(loss - ours) for loss in losses.values())
+
+
 def compare(workers, job, console):
     """Let all take the first steps; raises UserError if their losses differ."""
     worst = 0.0
-    for step in range(COMPARED):
+    for step in range(1, COMPARED + 1):
         losses = {name: worker.step()[0] for name, worker in workers.items()}
-        losses.pop(BARE, None)
-        ours = next(iter(losses.values()))
-        for name, loss in losses.items():
-            worst = max(worst, abs(loss - ours))
-            if abs(loss - ours) > AGREE:
-                raise UserError(f"{job.name}, step {step + 1}: {name} has loss {loss}, not {ours}")
+        worst = max(worst, differ_by(job.name, step, losses))
     console.print(f"{job.name}: losses agree to {worst:.1e} over {COMPARED} steps", highlight=False)
     return worst
 
 
-def run(job, names, rounds, console, tune_threads=True):
-    """Compare and time the contenders at one job; every number found."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_parameters(initialise(job.config, np.random.default_rng(0)), Path(folder))
-        threads = dict.fromkeys(names, 2)
-        if tune_threads:
+def say(console, number, rounds, seconds):
+    """Print what the last round took."""
+    taken = ", ".join(f"{name} {times[-1]:.2f} s" for name, times in seconds.items())
+    console.print(f"  round {number + 1} of {rounds}: {taken}", highlight=False, soft_wrap=True)
+
+
+def in_turns(job, names, rounds, console):
+    """Compare and time the contenders at one job, all alive at once; every number found."""
+    with weights_of(job) as folder:
+        with console.status(f"{job.name}: finding the best number of threads"):
             threads = {name: chosen_threads(name, folder, job) for name in names}
         workers = {name: Worker(name, folder, job, threads[name]) for name in names}
-        worst = compare(workers, job, console)
+        with console.status(f"{job.name}: comparing losses"):
+            worst = compare(workers, job, console)
         seconds = {name: [] for name in names}
         for number in range(rounds):
-            order = list(workers) if number % 2 else list(workers)[::-1]
-            for name in order:
+            for name in list(names)[:: 1 if number % 2 else -1]:
                 seconds[name].append(workers[name].step()[1])
-            console.print(
-                f"  round {number + 1} of {rounds}: "
-                + ", ".join(f"{name} {seconds[name][-1]:.2f} s" for name in workers),
-                highlight=False,
-            )
+            say(console, number, rounds, seconds)
         peaks = {name: worker.stop() for name, worker in workers.items()}
-    ours = names[0]
     tokens = [job.tokens(COMPARED + number) for number in range(rounds)]
+    return result_of(job, worst, threads, seconds, peaks, tokens)
+
+
+def one_at_a_time(job, names, rounds, console):
+    """The same where memory is for one alone: each starts, takes two steps and ends, in turns."""
+    threads = dict.fromkeys(names, len(os.sched_getaffinity(0)))
+    worst, seconds, peaks = 0.0, {name: [] for name in names}, {}
+    with weights_of(job) as folder:
+        for number in range(rounds):
+            losses = [{}, {}]
+            for name in names:
+                with console.status(f"{job.name}, round {number + 1}: {name}"):
+                    worker = Worker(name, folder, job, threads[name])
+                    (losses[0][name], _), (losses[1][name], taken) = worker.step(), worker.step()
+                    peaks[name] = worker.stop()
+                seconds[name].append(taken)
+            apart = [differ_by(job.name, n + 1, found) for n, found in enumerate(losses)]
+            worst = max(worst, *apart)
+            say(console, number, rounds, seconds)
+    return result_of(job, worst, threads, seconds, peaks, [job.tokens(1)] * rounds)
+
+
+@contextmanager
+def weights_of(job):
+    """A folder with random weights of the job's size, for as long as it is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_parameters(initialise(job.config, np.random.default_rng(0)), Path(folder))
+        yield folder
+
+
+def result_of(job, worst, threads, seconds, peaks, tokens):
+    """All that was found, and medians."""
+    ours = next(iter(seconds.values()))
     return {
         "job": job.name,
         "losses_differ_by": worst,
@@ -91,7 +129,7 @@ def run(job, names, rounds, console, tune_threads=True):
         "tokens": tokens,
         "peak_memory": peaks,
         "tokens_per_second": {n: median(np.divide(tokens, s)) for n, s in seconds.items()},
-        "ratio": {n: median(np.divide(s, seconds[ours])) for n, s in seconds.items()},
+        "ratio": {n: median(np.divide(s, ours)) for n, s in seconds.items()},
     }
 
 
@@ -152,10 +190,10 @@ def main(argv=None):
     console = Console(width=None if sys.stdout.isatty() else 120)
     results = []
     for job in jobs_of(options):
-        results.append(run(job, options.contenders, options.rounds, console))
+        results.append(in_turns(job, options.contenders, options.rounds, console))
     if options.large:
-        job = dense(1, 1024, COMPARED + 2, "gpt2-large")
-        results.append(run(job, list(LARGE), 2, console, tune_threads=False))
+        job = dense(1, 1024, 2, "gpt2-large")
+        results.append(one_at_a_time(job, LARGE, options.rounds, console))
     console.print(table_of(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
