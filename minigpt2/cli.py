@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
@@ -36,51 +37,78 @@ class Parser(ArgumentParser):
 
 
 class Command(NamedTuple):
-    """A sub-command: its settings' class, what it does with them, and a line of help."""
+    """A sub-command by name: a module, its settings' class, what it does with them, and help.
 
-    settings: type
-    action: Callable[[Any], Any]
+    Modules are imported when their command is asked for: the others would only cost time.
+    """
+
+    module: str
+    settings_class: str
+    function: str
     help: str
     first: str = ""  # the setting that may stand first without its name
 
+    @property
+    def settings(self) -> type:
+        """The settings' class."""
+        return getattr(import_module(f"{PROGRAM}.{self.module}"), self.settings_class)
 
-def commands() -> dict[str, Command]:
-    """Return the sub-commands by name."""
-    from minigpt2.data.almanac.write import AlmanacSettings, write_questions
-    from minigpt2.data.show import ShowSettings, show
-    from minigpt2.data.stats import StatsSettings, stats
-    from minigpt2.download import DownloadSettings, download
-    from minigpt2.inference.answer import AnswerSettings, answer
-    from minigpt2.inference.carry_on import GenerateSettings, carry_on
-    from minigpt2.inference.chat import ChatSettings, chat
-    from minigpt2.training.evaluate import EvaluateSettings, evaluate
-    from minigpt2.training.finetune import train
-    from minigpt2.training.plan import plan
-    from minigpt2.training.pretrain import PretrainSettings, pretrain
-    from minigpt2.training.settings import TrainSettings
-    from minigpt2.training.show_imbalance import ImbalanceSettings, imbalance
-    from minigpt2.training.workload import PlanSettings
-
-    return {
-        "train": Command(TrainSettings, train, "tune a model on questions and answers"),
-        "plan": Command(PlanSettings, plan, "tell the memory and time of a run", "model"),
-        "evaluate": Command(EvaluateSettings, evaluate, "measure a model", "data"),
-        "show": Command(ShowSettings, show, "show what a model is trained on", "data"),
-        "stats": Command(StatsSettings, stats, "measure a data set", "data"),
-        "imbalance": Command(
-            ImbalanceSettings, imbalance, "measure where the gradient comes from", "data"
-        ),
-        "answer": Command(AnswerSettings, answer, "let a model answer a question", "question"),
-        "chat": Command(ChatSettings, chat, "talk with a model", "model"),
-        "generate": Command(GenerateSettings, carry_on, "let a model carry on a text", "prompt"),
-        "download": Command(DownloadSettings, download, "fetch official weights", "model"),
-        "almanac": Command(AlmanacSettings, write_questions, "write the questions that ship"),
-        "pretrain": Command(PretrainSettings, pretrain, "make the base that ships, from a seed"),
-    }
+    @property
+    def action(self) -> Callable[[Any], Any]:
+        """What is done with the settings."""
+        return getattr(import_module(f"{PROGRAM}.{self.module}"), self.function)
 
 
-def make_parser(table: dict[str, Command]) -> Parser:
-    """Return the parser of the whole command line."""
+COMMANDS = {
+    "train": Command(
+        "training.finetune", "TrainSettings", "train", "tune a model on questions and answers"
+    ),
+    "plan": Command(
+        "training.plan", "PlanSettings", "plan", "tell the memory and time of a run", "model"
+    ),
+    "evaluate": Command(
+        "training.evaluate", "EvaluateSettings", "evaluate", "measure a model", "data"
+    ),
+    "show": Command("data.show", "ShowSettings", "show", "show what a model is trained on", "data"),
+    "stats": Command("data.stats", "StatsSettings", "stats", "measure a data set", "data"),
+    "imbalance": Command(
+        "training.show_imbalance",
+        "ImbalanceSettings",
+        "imbalance",
+        "measure where the gradient comes from",
+        "data",
+    ),
+    "answer": Command(
+        "inference.answer", "AnswerSettings", "answer", "let a model answer a question", "question"
+    ),
+    "chat": Command("inference.chat", "ChatSettings", "chat", "talk with a model", "model"),
+    "generate": Command(
+        "inference.carry_on",
+        "GenerateSettings",
+        "carry_on",
+        "let a model carry on a text",
+        "prompt",
+    ),
+    "download": Command(
+        "download", "DownloadSettings", "download", "fetch official weights", "model"
+    ),
+    "almanac": Command(
+        "data.almanac.write",
+        "AlmanacSettings",
+        "write_questions",
+        "write the questions that ship",
+    ),
+    "pretrain": Command(
+        "training.pretrain",
+        "PretrainSettings",
+        "pretrain",
+        "make the base that ships, from a seed",
+    ),
+}
+
+
+def make_parser(table: dict[str, Command], asked: str) -> Parser:
+    """Return the parser of the command line, with the settings of the command that is asked for."""
     parser = Parser(
         prog=PROGRAM,
         description="GPT-2 and its instruction tuning, every gradient written by hand.",
@@ -91,8 +119,9 @@ def make_parser(table: dict[str, Command]) -> Parser:
         first = f" [{command.first.upper()}]" if command.first else ""
         usage = f"{PROGRAM} {name}{first} [--config FILE] [--SETTING VALUE ...]"
         sub = Parser(usage=usage, description=f"{PROGRAM} {name}: {command.help}.")
-        sub.add_argument("--config", action="config", help="settings file, YAML or JSON")
-        sub.add_class_arguments(command.settings)
+        if name == asked:
+            sub.add_argument("--config", action="config", help="settings file, YAML or JSON")
+            sub.add_class_arguments(command.settings)
         subcommands.add_subcommand(name, sub, help=command.help)
     return parser
 
@@ -114,22 +143,22 @@ def named(arguments: Sequence[str], table: dict[str, Command]) -> list[str]:
     return list(arguments)
 
 
-def settings_of(command: Command, values: dict[str, Any]) -> Any:
+def settings_of(settings: type, values: dict[str, Any]) -> Any:
     """Return the settings that the values make; raises UserError for a setting without value."""
-    hints = get_type_hints(command.settings)
+    hints = get_type_hints(settings)
     for name, value in values.items():
         if value is None and type(None) not in get_args(hints[name]):
             raise UserError(f"{name} has no value: give one, or leave it out")
-    return command.settings(**values)
+    return settings(**values)
 
 
 def run(arguments: Sequence[str]) -> None:
     """Parse the command line and do what it says."""
-    table = commands()
-    parsed = make_parser(table).parse_args(named([with_underscores(a) for a in arguments], table))
-    command, values = table[parsed.subcommand], parsed[parsed.subcommand].as_dict()
+    words = named([with_underscores(a) for a in arguments], COMMANDS)
+    parsed = make_parser(COMMANDS, words[0] if words else "").parse_args(words)
+    command, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand].as_dict()
     del values["config"]
-    command.action(settings_of(command, values))
+    command.action(settings_of(command.settings, values))
 
 
 def be_stopped(signal_number: int, frame: object) -> NoReturn:

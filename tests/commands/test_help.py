@@ -1,19 +1,21 @@
 """The help texts: complete, and derived from the settings."""
 
 import re
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
 
-from minigpt2.cli import commands
+from minigpt2.cli import COMMANDS
 
 
-@pytest.mark.parametrize("name", commands())
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_setting_is_typed_and_documented_in_help(run, name):
     outcome = run(name, "--help")
     assert outcome.code == 0
     text = " ".join(outcome.out.split())
-    for field in fields(commands()[name].settings):
+    for field in fields(COMMANDS[name].settings):
         about = re.split(rf" --{field.name}\+? ", text)[-1].split(" --")[0]
         assert "(type:" in about or "(required, type:" in about, field.name
         words = about.split("(type:")[0].split("(required")[0].split()
@@ -22,10 +24,22 @@ def test_every_setting_is_typed_and_documented_in_help(run, name):
 
 def test_the_help_lists_every_command(run):
     outcome = run("--help")
-    assert all(command.help in outcome.out for command in commands().values())
+    assert all(command.help in outcome.out for command in COMMANDS.values())
 
 
 def test_hyphens_in_options_are_as_good_as_underscores(run):
     with_hyphens = run("train", "--batch-size", "4", "--print_config")
     assert with_hyphens.code == 0
     assert "batch_size: 4" in with_hyphens.out
+
+
+def test_what_is_not_asked_for_is_not_imported():
+    script = (
+        "import sys, minigpt2.cli\n"
+        "try: minigpt2.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(*sorted({'numpy', 'rich', 'tiktoken', 'jinja2'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == ""
