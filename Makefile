@@ -59,7 +59,7 @@ bench-decode: $(VENV)/parity ## time decoding beside the reference, and beside b
 
 bench-peers: $(VENV)/parity ## training, decoding and loading beside PyTorch, in turns (DATA="a.json b.json")
 	@mkdir -p runs
-	@$(BIN)/python -m tests.benchmarks.peers $(if $(DATA),--data $(DATA)) --json runs/peers.json
+	@$(BIN)/python -m tests.benchmarks.peers $(if $(DATA),--data $(DATA)) --large --json runs/peers.json
 	@$(BIN)/python -m tests.benchmarks.decode --json runs/decode.json
 	@$(BIN)/python -m tests.parity.large --model gpt2
 

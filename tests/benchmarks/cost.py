@@ -18,13 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from minigpt2.memory import keep_freed_memory
-from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.model.gpt2 import loss_and_gradients
 from minigpt2.model.parameters import initialise
 from minigpt2.training.forecast import Load, crossing, operations
-from tests.benchmarks.work import make_batch
+from tests.benchmarks.work import MODELS, make_batch
 
-MODELS = OFFICIAL | {"tiny": TINY}
 LENGTHS = (64, 128, 256, 384, 512, 768, 1024)
 
 

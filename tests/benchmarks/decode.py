@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.progress import track
 
 from minigpt2.inference.generate import generate
-from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.model.parameters import initialise
 from minigpt2.weights import save_parameters
+from tests.benchmarks.work import MODELS
 
 BOUNDS = {"speed beside the reference": 2.0, "share of the roof": 0.85}
 
@@ -70,7 +70,7 @@ def bare_products(parameters, tokens):
 def main():
     """Measure, and print what was found beside the aims."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="gpt2", choices=["tiny", *OFFICIAL])
+    parser.add_argument("--model", default="gpt2", choices=MODELS)
     parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=100, help="tokens to add")
     parser.add_argument("--rounds", type=int, default=7)
@@ -78,7 +78,7 @@ def main():
     options = parser.parse_args()
     from tests.parity.reference import open_reference
 
-    config = {"tiny": TINY, **OFFICIAL}[options.model]
+    config = MODELS[options.model]
     rng = np.random.default_rng(0)
     parameters = initialise(config, rng)
     prompt = rng.integers(config.vocab_size, size=options.prompt).tolist()

@@ -14,14 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from minigpt2.memory import peak_memory
-from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.model.parameters import initialise
 from minigpt2.training import loop
 from minigpt2.training.forecast import How, Load, memory, peak
 from minigpt2.training.rehearsal import rehearse
-from tests.benchmarks.work import make_batch
-
-MODELS = OFFICIAL | {"tiny": TINY}
+from tests.benchmarks.work import MODELS, make_batch
 
 
 def measured(config, rows, segment, recompute=False, dropout=0.0, steps=2):

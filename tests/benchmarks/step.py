@@ -9,14 +9,12 @@ own shapes with nothing else to do: operations / seconds, each product as often 
 
 import argparse
 import json
-import mmap
 import os
 import platform
 import resource
 import sys
 from contextlib import contextmanager
 from itertools import repeat
-from math import prod
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -30,12 +28,12 @@ from threadpoolctl import threadpool_info
 
 from minigpt2.memory import peak_memory
 from minigpt2.model import block, gpt2
-from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.model.parameters import initialise
 from minigpt2.training import loop
 from tests.benchmarks.work import (
-    FLOAT32,
     FORMS,
+    MODELS,
+    Matrices,
     make_batch,
     matrix_products,
     operations,
@@ -43,7 +41,6 @@ from tests.benchmarks.work import (
     visible_pairs,
 )
 
-MODELS = {"tiny": TINY, **OFFICIAL}
 WARM_UP = 2  # steps that are shown, not counted
 QUIET = 0.95  # cores; with less, the machine was not ours
 REST = "rest: residuals, gradients"
@@ -141,41 +138,20 @@ def timed_step(steps):
     return parts, found.calls
 
 
-def mapped(size, rng=None):
-    """An array of float32 in memory of its own, all of it touched; random numbers, or zeros.
-
-    Not from the allocator: it would keep the space, and the steps would find it ready.
-    """
-    memory = mmap.mmap(-1, max(1, size) * FLOAT32)
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # as NumPy asks for its own large arrays
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    array = np.frombuffer(memory, np.float32)
-    array[:] = 0
-    for start in range(0, size if rng else 0, 1 << 16):
-        part = array[start : start + (1 << 16)]
-        part[:] = rng.standard_normal(len(part), np.float32)
-    return array
-
-
 class Roof:
     """The products of a step, timed by themselves on operands that are already in memory."""
 
     def __init__(self, counts, rng):
         self.counts = counts
         self.seconds = {product: [] for product in counts}
-        self.operands = mapped(max(prod(p.left) + prod(p.right) for p in counts), rng)
-        self.out = mapped(max(prod(p.result) for p in counts))
+        self.matrices = Matrices(counts, rng)
 
     def measure(self):
         """Make each product twice, and keep the time of the second."""
         for product, kept in self.seconds.items():
-            split, stop = prod(product.left), prod(product.left) + prod(product.right)
-            left = self.operands[:split].reshape(product.left)
-            right = self.operands[split:stop].reshape(product.right)
-            out = self.out[: prod(product.result)].reshape(product.result)
-            product.run(left, right, out)
+            self.matrices.multiply(product)
             started = perf_counter()
-            product.run(left, right, out)
+            self.matrices.multiply(product)
             kept.append(perf_counter() - started)
 
     def gflops(self, wanted=lambda product: True):

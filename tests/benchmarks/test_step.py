@@ -54,7 +54,7 @@ def test_timers_cost_little(result):
 
 
 def test_every_timed_function_is_called_in_a_step(result):
-    layers = step.TINY.n_layer
+    layers = step.MODELS["tiny"].n_layer
     linear, attention, gelu, layer_norm, others = 8, 2, 2, 4, 2 + 2 + 1 + 1
     assert result["step"]["timers"] == layers * (linear + attention + gelu + layer_norm) + others
 

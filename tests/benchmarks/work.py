@@ -5,6 +5,7 @@ multiplication are one operation each.  What is done element by element, and the
 not counted: they are few beside the products, though they take their time.
 """
 
+import mmap
 from collections import Counter
 from math import prod
 from typing import NamedTuple
@@ -12,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from minigpt2.data.forest import Segment, lay_out
+from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.ops.cross_entropy import CHUNK_BYTES
 
+MODELS = {"tiny": TINY, **OFFICIAL}
 FLOAT32 = np.dtype(np.float32).itemsize
 
 
@@ -125,3 +128,34 @@ def matrix_products(config, batch):
             projection = three_forms("wte", rows, c, config.vocab_size, tied=True)
             counts.update(dict.fromkeys(projection, count))
     return dict(counts)
+
+
+def mapped(size, rng=None):
+    """An array of float32 in memory of its own, all of it touched; random numbers, or zeros.
+
+    Not from the allocator: it would keep the space, and the steps would find it ready.
+    """
+    memory = mmap.mmap(-1, max(1, size) * FLOAT32)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # as NumPy asks for its own large arrays
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    array = np.frombuffer(memory, np.float32)
+    array[:] = 0
+    for start in range(0, size if rng else 0, 1 << 16):
+        part = array[start : start + (1 << 16)]
+        part[:] = rng.standard_normal(len(part), np.float32)
+    return array
+
+
+class Matrices:
+    """Memory for the matrices of any of some products, made and touched once."""
+
+    def __init__(self, products, rng):
+        self.operands = mapped(max(prod(p.left) + prod(p.right) for p in products), rng)
+        self.out = mapped(max(prod(p.result) for p in products))
+
+    def multiply(self, product):
+        """Make one product."""
+        split, stop = prod(product.left), prod(product.left) + prod(product.right)
+        left = self.operands[:split].reshape(product.left)
+        right = self.operands[split:stop].reshape(product.right)
+        product.run(left, right, self.out[: prod(product.result)].reshape(product.result))

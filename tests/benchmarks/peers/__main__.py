@@ -24,8 +24,9 @@ from minigpt2.data.opening import ALMANAC
 from minigpt2.errors import UserError
 from minigpt2.model.parameters import initialise
 from minigpt2.weights import save_parameters
-from tests.benchmarks.peers.jobs import MODELS, dense, tuning
+from tests.benchmarks.peers.jobs import dense, tuning
 from tests.benchmarks.peers.worker import BARE, CONTENDERS, Worker
+from tests.benchmarks.work import MODELS
 
 AGREE = 1e-4  # losses
 COMPARED = 4  # steps whose losses are compared; they warm up, too

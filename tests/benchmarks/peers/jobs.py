@@ -10,9 +10,9 @@ from minigpt2.data.opening import open_data
 from minigpt2.data.template import open_template
 from minigpt2.data.tokenizer import gpt2_tokenizer
 from minigpt2.data.truncation import truncate_all
-from minigpt2.model.config import OFFICIAL, TINY, GPT2Config
+from minigpt2.model.config import GPT2Config
+from tests.benchmarks.work import MODELS
 
-MODELS = OFFICIAL | {"tiny": TINY}
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 5e-5, 0.1, 1.0
 
 
