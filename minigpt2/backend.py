@@ -12,28 +12,80 @@ Why
     would cost more in waking threads than it brings.  On a GPU the formula sees
     all rows at once.
 
-Whoever made an array of cupy's has imported it, so `array_module` finds the library
-among the loaded modules, and no file imports it on a machine without a GPU.
+    For some ops a GPU has a kernel that does all of the op in one go.  Such an op is
+    `fusible`: when its arrays are on a device, the function that was registered under
+    the op's name is called in its place.  The op itself knows nothing of kernels, and
+    where none is registered its formula runs on the device's arrays.
+
+What the data folder makes stays on the host: ids, positions, forests, triples.  They are
+small, and indices that the host knows need not be asked for.  An op sends to the device what
+it needs of them.  Back come only losses and the gradient's norm, once a step, by `fetch`: each
+time a host asks a device for a number, it waits for all that was launched before.
 """
 
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, wraps
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 Array = Any  # numpy.ndarray, or cupy.ndarray where a GPU computes
+Op = TypeVar("Op", bound=Callable[..., Any])
 BLOCK_BYTES = 1 << 18  # of one array in one block of rows: a few such blocks fill a core's L2 cache
+LIBRARIES: list[ModuleType] = []  # of devices that are in use
+FUSED: dict[str, Callable[..., Any]] = {}  # what takes an op's place on them, by the op's name
+
+
+def import_cupy() -> ModuleType:
+    """Return CuPy.  Raises ImportError where it is not installed."""
+    import cupy
+
+    return cupy
+
+
+def register(library: ModuleType, fused: Iterable[Callable[..., Any]]) -> None:
+    """Let a device's library be used, with its fused ops."""
+    if library not in LIBRARIES:
+        LIBRARIES.append(library)
+    FUSED.update({op.__name__: op for op in fused})
 
 
 def array_module(x: Array) -> ModuleType:
-    """Return the array library of x: numpy, or cupy when x lives on a GPU."""
-    cupy = sys.modules.get("cupy")
-    return cupy if cupy is not None and isinstance(x, cupy.ndarray) else np
+    """Return the array library of x: numpy, or that of the device where x lives."""
+    for library in LIBRARIES:
+        if isinstance(x, library.ndarray):
+            return library
+    return np
+
+
+def fusible(op: Op) -> Op:
+    """Let a fused op take this one's place when its first array lives on a device.
+
+    It does so unless it returns NotImplemented.
+    """
+
+    @wraps(op)
+    def either(*arguments: Any, **named: Any) -> Any:
+        if LIBRARIES and op.__name__ in FUSED and array_module(arguments[0]) is not np:
+            result = FUSED[op.__name__](*arguments, **named)
+            if result is not NotImplemented:
+                return result
+        return op(*arguments, **named)
+
+    return either  # type: ignore[return-value]
+
+
+def fetch(*arrays: Array) -> list[np.ndarray]:
+    """Return arrays of float numbers as NumPy's, each flat; from a device in one copy."""
+    xp = array_module(arrays[0])
+    if xp is np:
+        return [np.ravel(array) for array in arrays]
+    flat = [array.ravel() for array in arrays]
+    together = xp.asnumpy(xp.concatenate(flat))
+    return np.split(together, np.cumsum([len(array) for array in flat])[:-1])
 
 
 def row_blocks(n: int, row_bytes: int) -> list[slice]:

@@ -46,7 +46,7 @@ from minigpt2.backend import Array
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.gelu import gelu, gelu_backward
-from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
+from minigpt2.ops.layer_norm import add_layer_norm, layer_norm, layer_norm_backward
 from minigpt2.ops.linear import Saved as Linear
 from minigpt2.ops.linear import linear, linear_backward
 
@@ -103,9 +103,8 @@ def block(
     o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (13.1)
     a, attn_proj = linear(o, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (N, C)  (13.1)
     a, attn_drop = dropout(a, drop, rng)  # (N, C)  (13.1)
-    r = x + a  # (N, C)  (13.1)
-
-    g, ln_2, c_fc, act = gated(r, p, eps)  # (N, 4*C)  (13.2)
+    r, h, ln_2 = add_layer_norm(x, a, p["ln_2.weight"], p["ln_2.bias"], eps)  # (13.1) (13.2)
+    g, c_fc, act = gated(h, p)  # (N, 4*C)  (13.2)
     m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (N, C)  (13.2)
     m, mlp_drop = dropout(m, drop, rng)  # (N, C)  (13.2)
     y = r + m  # (N, C)  (13.2)
@@ -115,12 +114,11 @@ def block(
     return y, saved
 
 
-def gated(r: Array, p: dict[str, Array], eps: float) -> tuple[Array, Any, Any, Any]:
-    """Return g (N, 4C) of the stream r (N, C), and what the three ops up to it saved."""
-    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (N, C)  (13.2)
-    u, c_fc = linear(h, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"])  # (N, 4*C)  (13.2)
-    g, act = gelu(u)  # (N, 4*C)  (13.2)
-    return g, ln_2, c_fc, act
+def gated(h: Array, p: dict[str, Array]) -> tuple[Array, Any, Any]:
+    """Return g (N, 4C) of the normalised h (N, C), and what the two ops up to it saved."""
+    u, c_fc = linear(h, p["mlp.c_fc.weight"], None)  # (N, 4*C)  (13.2)
+    g, act = gelu(u, p["mlp.c_fc.bias"])  # (N, 4*C)  (13.2)
+    return g, c_fc, act
 
 
 def made_again(kept: Kept) -> Saved:
@@ -129,7 +127,8 @@ def made_again(kept: Kept) -> Saved:
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (13.1)
     c_attn = Linear(h, p["attn.c_attn.weight"])
     attn_proj = Linear(attn.o, p["attn.c_proj.weight"])
-    g, ln_2, c_fc, act = gated(r, p, eps)  # (N, 4*C)  (13.2)
+    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (N, C)  (13.2)
+    g, c_fc, act = gated(h, p)  # (N, 4*C)  (13.2)
     mlp_proj = Linear(g, p["mlp.c_proj.weight"])
     return Saved(ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop)
 
@@ -163,9 +162,8 @@ def block_backward(
     du = gelu_backward(dg, saved.act)  # (N, 4*C)  (13.3)
     dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (N, C)  (13.3)
     add_gradients(d, "mlp.c_fc", dwb, fresh)
-    dr, *dwb = layer_norm_backward(dh, saved.ln_2)  # (N, C)  (13.3)
+    dr, *dwb = layer_norm_backward(dh, saved.ln_2, dy)  # (N, C)  (13.3)
     add_gradients(d, "ln_2", dwb, fresh)
-    dr += dy  # (N, C)  (13.3)
 
     da = dropout_backward(dr, saved.attn_drop)  # (N, C)  (13.4)
     do, *dwb = linear_backward(da, saved.attn_proj, room("attn.c_proj"))  # (N, C)  (13.4)
@@ -173,7 +171,6 @@ def block_backward(
     dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (13.4)
     dh, *dwb = linear_backward(dqkv, saved.c_attn, room("attn.c_attn"))  # (N, C)  (13.4)
     add_gradients(d, "attn.c_attn", dwb, fresh)
-    dx, *dwb = layer_norm_backward(dh, saved.ln_1)  # (N, C)  (13.4)
+    dx, *dwb = layer_norm_backward(dh, saved.ln_1, dr)  # (N, C)  (13.4)
     add_gradients(d, "ln_1", dwb, fresh)
-    dx += dr  # (N, C)  (13.4)
     return dx

@@ -90,7 +90,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module
+from minigpt2.backend import Array, array_module, fusible
 from minigpt2.ops.dropout import keep_factors
 
 KEYS_TO_QUERIES = 4  # a block of keys holds this many times the rows of a block of queries
@@ -156,6 +156,7 @@ def scores(q: Array, k: Array, visible: Array | None) -> Array:
     return s
 
 
+@fusible
 def attention(
     qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 64
 ) -> tuple[Array, Saved]:
@@ -191,6 +192,7 @@ def attention(
     return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block)
 
 
+@fusible
 def attention_backward(do: Array, saved: Saved) -> Array:
     """Turn dL/do (N, C) into dL/dqkv (N, 3C)."""
     qkv, end, o, lse, n_head, dropout, seed, block = saved

@@ -46,7 +46,9 @@ Cost
     holds nothing yet takes the first chunk's without being read.
 """
 
-from minigpt2.backend import Array, array_module
+import numpy as np
+
+from minigpt2.backend import Array, array_module, fusible
 from minigpt2.ops.embedding import scatter_add
 
 CHUNK_BYTES = 1 << 27  # of the logits of one chunk
@@ -65,7 +67,7 @@ def cross_entropy(
 
     Logits are made `chunk` triples at a time; by default as many as fit in CHUNK_BYTES.
     """
-    used = array_module(x).arange(len(rows))
+    used = np.arange(len(rows))
     nll, _ = walk(x, wte, rows, targets, weights, used, None, chunk)
     return total_of(weights, nll), nll
 
@@ -85,7 +87,7 @@ def cross_entropy_gradient(
     A triple of weight 0 is left out, and its nll stays 0.  With `fresh`, dL/dwte is put into
     dwte over what it holds.
     """
-    used = array_module(x).flatnonzero(weights)
+    used = np.flatnonzero(weights)
     if fresh and not len(used):
         dwte[...] = 0
     nll, dx_used = walk(x, wte, rows, targets, weights, used, dwte, chunk, fresh)
@@ -95,7 +97,29 @@ def cross_entropy_gradient(
 
 def total_of(weights: Array, nll: Array) -> Array:
     """Return the weighted sum, in the precision of nll (M,)."""
-    return (weights.astype(nll.real.dtype) * nll).sum()  # (9.4)
+    return (array_module(nll).asarray(weights, nll.real.dtype) * nll).sum()  # (9.4)
+
+
+@fusible
+def surprise(logits: Array, targets: Array, weights: Array | None) -> Array:
+    """Return the nll (B,) of logits (B, V) and targets (B,), and use the logits up.
+
+    With weights (B,) the logits' memory holds dL/dlogits afterwards.
+    """
+    xp = array_module(logits)
+    target = (xp.arange(len(logits)), xp.asarray(targets))
+    at_target = logits[target]  # (B,)
+    m = logits.max(-1, keepdims=True)  # (B, 1)
+    logits -= m
+    xp.exp(logits, out=logits)
+    total = logits.sum(-1, keepdims=True)  # (B, 1)
+    nll = (m + xp.log(total))[:, 0] - at_target  # (B,)  (9.2) (9.3)
+    if weights is not None:
+        w = xp.asarray(weights, total.real.dtype)[:, None]  # (B, 1)
+        dlogits = logits  # the same memory, from here on the gradient
+        dlogits *= w / total  # (B, V)  (9.5)
+        dlogits[target] -= w[:, 0]  # (9.5)
+    return nll
 
 
 def walk(
@@ -112,26 +136,18 @@ def walk(
     """Go through the used triples chunk by chunk; return their nll, and with dwte their dx."""
     xp = array_module(x)
     chunk = chunk or max(1, CHUNK_BYTES // (len(wte) * x.dtype.itemsize))
+    backward = dwte is not None
     nll = xp.zeros(len(rows), x.dtype)
     dx_used = xp.empty((len(used) if dwte is not None else 0, x.shape[1]), x.dtype)
     memory = xp.empty_like(wte, shape=(min(chunk, len(used)), len(wte)))  # of one chunk's logits
     for start in range(0, len(used), chunk):
         part = slice(start, start + chunk)
         n = used[part]
-        x_n = x[rows[n]]  # (B, C)
+        x_n = x[xp.asarray(rows[n])]  # (B, C)
         logits = xp.matmul(x_n, wte.T, out=memory[: len(n)])  # (B, V)  (9.1)
-        target = (xp.arange(len(n)), targets[n])
-        at_target = logits[target]  # (B,)
-        m = logits.max(-1, keepdims=True)  # (B, 1)
-        logits -= m
-        xp.exp(logits, out=logits)
-        total = logits.sum(-1, keepdims=True)  # (B, 1)
-        nll[n] = (m + xp.log(total))[:, 0] - at_target  # (9.2) (9.3)
+        nll[xp.asarray(n)] = surprise(logits, targets[n], weights[n] if backward else None)  # (9.3)
         if dwte is not None:
-            w = weights[n][:, None].astype(x.real.dtype)  # (B, 1)
-            dlogits = logits  # the same memory, from here on the gradient
-            dlogits *= w / total  # (B, V)  (9.5)
-            dlogits[target] -= w[:, 0]  # (9.5)
+            dlogits = logits  # surprise has put the gradient there, (9.5)
             to_table(dwte, dlogits, x_n, fresh and start == 0)  # (9.6)
             dx_used[part] = dlogits @ wte  # (9.7)
     return nll, dx_used

@@ -34,7 +34,7 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, array_module
+from minigpt2.backend import Array, array_module, fusible
 
 
 class Saved(NamedTuple):
@@ -51,6 +51,7 @@ def scatter_add(rows: Array, index: Array, size: int) -> Array:
     return table
 
 
+@fusible
 def add_at(table: Array, rows: Array, index: Array) -> None:
     """Add rows (N, C) to those rows of the table (size, C) that the index (N,) names."""
     if not len(index):
@@ -62,6 +63,7 @@ def add_at(table: Array, rows: Array, index: Array) -> None:
     table[index[starts]] += xp.add.reduceat(rows[order], starts)  # (3.4)
 
 
+@fusible
 def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> tuple[Array, Saved]:
     """Look up wte (V, C) at ids (N,) and wpe (T, C) at positions (N,); returns x (N, C)."""
     x = wte[ids]  # (N, C)  (3.1)

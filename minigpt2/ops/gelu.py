@@ -10,6 +10,8 @@ Definition, the tanh form that GPT-2 was trained with
     t = tanh u                                               (5.2)
     y = ½ x (1 + t)                                          (5.3)
     (Hendrycks and Gimpel 2016, section 2.)
+    The linear map before it may leave the addition of its bias to this op, which has
+    every element at hand: then x = h + b, and dh = dx.
 
 Derivation, writing dz for ∂ℒ/∂z
     The derivative of (5.1), term by term:
@@ -32,7 +34,7 @@ Cost
 from math import pi, sqrt
 from typing import NamedTuple
 
-from minigpt2.backend import Array, array_module, map_rows
+from minigpt2.backend import Array, array_module, fusible, map_rows
 
 ROOT_2_PI = sqrt(2 / pi)
 A = 0.044715
@@ -41,15 +43,18 @@ A = 0.044715
 class Saved(NamedTuple):
     """What the backward pass needs from the forward pass."""
 
-    x: Array  # (N, F)
+    h: Array  # (N, F)
     t: Array  # (N, F)
+    b: Array | None  # (F,)
 
 
-def gelu(x: Array) -> tuple[Array, Saved]:
-    """Gate every element of x (N, F); returns y (N, F)."""
-    xp = array_module(x)
+@fusible
+def gelu(h: Array, b: Array | None = None) -> tuple[Array, Saved]:
+    """Gate every element of x = h (N, F), or h + b with b (F,); returns y (N, F)."""
+    xp = array_module(h)
 
-    def formula(x: Array) -> tuple[Array, Array]:
+    def formula(h: Array) -> tuple[Array, Array]:
+        x = h if b is None else h + b  # (N, F)
         u = x * x  # (N, F)
         u *= A
         u += 1
@@ -61,14 +66,17 @@ def gelu(x: Array) -> tuple[Array, Saved]:
         y *= 0.5  # (N, F)  (5.3)
         return y, t
 
-    y, t = map_rows(formula, x)
-    return y, Saved(x, t)
+    y, t = map_rows(formula, h)
+    return y, Saved(h, t, b)
 
 
+@fusible
 def gelu_backward(dy: Array, saved: Saved) -> Array:
     """Turn dL/dy (N, F) into dL/dx (N, F)."""
+    h, t, b = saved
 
-    def formula(dy: Array, x: Array, t: Array) -> Array:
+    def formula(dy: Array, h: Array, t: Array) -> Array:
+        x = h if b is None else h + b  # (N, F)
         du_dx = x * x  # (N, F)
         du_dx *= 3 * A
         du_dx += 1
@@ -83,4 +91,4 @@ def gelu_backward(dy: Array, saved: Saved) -> Array:
         dx *= dy  # (N, F)  (5.6)
         return dx
 
-    return map_rows(formula, dy, *saved)
+    return map_rows(formula, dy, h, t)

@@ -30,6 +30,12 @@ Derivation, writing dz for ∂ℒ/∂z
     dxᵢ = Σⱼ gⱼ ∂x̂ⱼ/∂xᵢ = r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )          (4.10)
     where ⟨·⟩ is the mean over the C features.
 
+    In a block, x is the residual stream: a sum, which goes on past the normalisation,
+    xᵢ  = streamᵢ + aᵢ                                       (4.11)
+    so x has other readers, too.  What they send back adds to (4.10), and by (4.11) the
+    stream and a both receive the sum,
+    dstreamᵢ = daᵢ = passingᵢ + dxᵢ                          (4.12)
+
 Read it
     dx is r times g without its mean and (up to ε) without its component along x̂.
     So dx is at right angles to the constant row and, up to ε, to x itself, which
@@ -42,7 +48,7 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, array_module, map_rows
+from minigpt2.backend import Array, array_module, fusible, map_rows
 
 
 class Saved(NamedTuple):
@@ -53,6 +59,7 @@ class Saved(NamedTuple):
     gamma: Array  # (C,)
 
 
+@fusible
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Saved]:
     """Normalise each row of x (N, C), then scale by gamma (C,) and shift by beta (C,)."""
     xp, c = array_module(x), x.shape[-1]
@@ -69,19 +76,37 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[
     return y, Saved(x_hat, r, gamma)
 
 
-def layer_norm_backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
-    """Turn dL/dy (N, C) into dL/dx (N, C), dL/dgamma (C,), dL/dbeta (C,)."""
+@fusible
+def add_layer_norm(
+    stream: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Saved]:
+    """Add a (N, C) to the stream (N, C) and normalise the sum; returns both, (N, C)."""
+    x = stream + a  # (N, C)  (4.11)
+    return x, *layer_norm(x, gamma, beta, eps)
+
+
+@fusible
+def layer_norm_backward(
+    dy: Array, saved: Saved, passing: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Turn dL/dy (N, C) into dL/dx (N, C), dL/dgamma (C,), dL/dbeta (C,).
+
+    `passing` (N, C) is what other readers of x sent back; it is added to dL/dx.
+    """
     x_hat, r, gamma = saved
     xp = array_module(dy)
 
-    def formula(dy: Array, x_hat: Array, r: Array) -> Array:
+    def formula(dy: Array, x_hat: Array, r: Array, *passing: Array) -> Array:
         g = gamma * dy  # (N, C)  (4.7)
         along = (g * x_hat).mean(-1, keepdims=True)  # (N, 1)
         g -= g.mean(-1, keepdims=True)
         g -= x_hat * along
         dx = xp.multiply(r, g, out=g)  # (N, C)  (4.10)
+        for other in passing:
+            dx += other  # (N, C)  (4.12)
         return dx
 
     dgamma = (dy * x_hat).sum(0)  # (C,)  (4.5)
     dbeta = dy.sum(0)  # (C,)  (4.6)
-    return map_rows(formula, dy, x_hat, r), dgamma, dbeta
+    others = () if passing is None else (passing,)
+    return map_rows(formula, dy, x_hat, r, *others), dgamma, dbeta

@@ -39,10 +39,14 @@ class Saved(NamedTuple):
     w: Array  # (C, K)
 
 
-def linear(x: Array, w: Array, b: Array) -> tuple[Array, Saved]:
-    """Map each row of x (N, C) by w (C, K) and shift it by b (K,); returns y (N, K)."""
+def linear(x: Array, w: Array, b: Array | None) -> tuple[Array, Saved]:
+    """Map each row of x (N, C) by w (C, K) and shift it by b (K,); returns y (N, K).
+
+    Without b the op that follows adds it; that changes nothing on the way back.
+    """
     y = x @ w  # (N, K)  (2.1)
-    y += b  # (N, K)  (2.1)
+    if b is not None:
+        y += b  # (N, K)  (2.1)
     return y, Saved(x, w)
 
 

@@ -44,7 +44,7 @@ from math import sqrt
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, each_block, row_blocks
+from minigpt2.backend import Array, array_module, each_block, fusible, row_blocks
 from minigpt2.model.parameters import Parameters
 
 
@@ -68,42 +68,47 @@ class Moments:
         self.step = 0
 
 
-def global_norm(gradients: Parameters) -> float:
-    """Return ‖g‖ over all parameters."""
-    return sqrt(float(gradients.flat @ gradients.flat))  # (52.1)
-
-
 def adamw_step(
     parameters: Parameters, gradients: Parameters, moments: Moments, eta: float, settings: AdamW
 ) -> float:
     """Take one step with learning rate eta; return the global norm before clipping.
 
-    Raises FloatingPointError, before anything is changed, if the norm is not finite.
+    Nothing is changed if the norm is not finite: then FloatingPointError is raised, but for a
+    device, where the norm is an array (1,) that nobody has waited for.
     """
-    norm = global_norm(gradients)
+    arrays = parameters.flat, gradients.flat, moments.m, moments.v
+    moments.step += 1
+    try:
+        return adamw_flat(*arrays, parameters.n_decayed, moments.step, eta, settings)
+    except FloatingPointError:
+        moments.step -= 1
+        raise
+
+
+@fusible
+def adamw_flat(
+    theta: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    n_decayed: int,
+    step: int,
+    eta: float,
+    settings: AdamW,
+) -> float:
+    """Update theta, m and v (P,) in place, of which the first n_decayed decay; return the norm."""
+    norm = sqrt(float(g @ g))  # (52.1)
     if not np.isfinite(norm):
         raise FloatingPointError("the gradient is not finite: lower the learning rate")
     kappa = min(1.0, settings.clip / norm) if settings.clip and norm else 1.0  # (52.2)
-    moments.step += 1
 
     def update(decay: float, piece: slice) -> None:
-        adamw_update(
-            parameters.flat[piece],
-            gradients.flat[piece],
-            moments.m[piece],
-            moments.v[piece],
-            kappa,
-            eta,
-            decay,
-            moments.step,
-            settings,
-        )
+        arrays = theta[piece], g[piece], m[piece], v[piece]
+        adamw_update(*arrays, kappa, eta, decay, step, settings)
 
-    for start, stop, decay in (
-        (0, parameters.n_decayed, settings.weight_decay),
-        (parameters.n_decayed, len(parameters.flat), 0.0),
-    ):
-        blocks = row_blocks(stop - start, parameters.flat.itemsize)
+    parts = (0, n_decayed, settings.weight_decay), (n_decayed, len(theta), 0.0)
+    for start, stop, decay in parts:
+        blocks = row_blocks(stop - start, theta.itemsize)
         pieces = [slice(start + b.start, start + b.stop) for b in blocks]
         each_block(partial(update, decay), pieces)
     return norm

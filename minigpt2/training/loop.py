@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minigpt2.backend import Array, fetch
 from minigpt2.errors import UserError
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.gpt2 import Batch, loss_and_gradients
@@ -54,30 +55,43 @@ class Step(NamedTuple):
     seconds: float
 
 
-def window_loss_and_gradients(
+def window_gradients(
     parameters: Parameters,
     window: list[Batch],
     gradients: Parameters,
     drop: float = 0.0,
     rng: np.random.Generator | None = None,
     recompute: bool = False,
-) -> tuple[float, Losses]:
-    """Put the gradients of a window's loss into `gradients`; return it, and its answers' losses.
+) -> list[Array]:
+    """Put the gradients of a window's loss into `gradients`; return each weighted batch's nll (M,).
 
     What `gradients` held is gone: the first micro-batch writes over it, the others add.
     """
     total = sum(batch.weights.sum() for batch in window)
     if total == 0:
         raise UserError("no token of this step's examples is supervised: nothing can be learnt")
-    loss, losses = 0.0, Losses()
-    how, fresh = (drop, rng, recompute), True
-    for batch in window:
-        if batch.weights.any():
-            shares = batch._replace(weights=batch.weights / total)  # (57.1)
-            part, nll = loss_and_gradients(parameters, shares, gradients, *how, fresh)
-            loss, fresh = loss + float(part), False  # (57.1)
-            losses.add(batch, nll)
-    return loss, losses
+    how, nlls = (drop, rng, recompute), []
+    for batch in weighted(window):
+        shares = batch._replace(weights=batch.weights / total)  # (57.1)
+        fresh = not nlls
+        nlls.append(loss_and_gradients(parameters, shares, gradients, *how, fresh)[1])
+    return nlls
+
+
+def weighted(window: list[Batch]) -> list[Batch]:
+    """Return the micro-batches of a window that have a weighted triple."""
+    return [batch for batch in window if batch.weights.any()]
+
+
+def window_losses(window: list[Batch], nlls: list[np.ndarray]) -> tuple[float, Losses]:
+    """Return a window's loss and its answers' losses, from the nll of its weighted batches."""
+    loss = total = 0.0
+    losses = Losses()
+    for batch, nll in zip(weighted(window), nlls, strict=True):
+        loss += float(batch.weights @ nll)  # (57.1)
+        total += float(batch.weights.sum())  # (57.1)
+        losses.add(batch, nll)
+    return loss / total, losses
 
 
 def require_finite(parameters: Parameters, step: Step) -> None:
@@ -100,13 +114,18 @@ def train_steps(
         started = perf_counter()
         window = next(windows)
         how = plan.dropout, rng, plan.recompute
-        loss, losses = window_loss_and_gradients(parameters, window, gradients, *how)
+        nlls = window_gradients(parameters, window, gradients, *how)
         eta = learning_rate(step, plan.steps, plan.learning_rate, plan.warmup, plan.schedule)
         try:
             norm = adamw_step(parameters, gradients, moments, eta, plan.adamw)
         except FloatingPointError as error:
             raise UserError(f"step {step}: {error}") from None
+        *nlls, norms = fetch(*nlls, norm)  # from a device, the one copy of a step
+        if not np.isfinite(norms[0]):
+            raise UserError(f"step {step}: the gradient is not finite: lower the learning rate")
+        loss, losses = window_losses(window, nlls)
         supervised = sum(int(np.count_nonzero(batch.weights)) for batch in window)
         rows = sum(len(batch.ids) for batch in window)
         each = losses.token_level, losses.example_level, losses.tokens
-        yield Step(step, loss, *each, eta, norm, supervised, rows, perf_counter() - started)
+        seconds = perf_counter() - started
+        yield Step(step, loss, *each, eta, float(norms[0]), supervised, rows, seconds)

@@ -13,7 +13,7 @@ from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.embedding import embedding, embedding_backward
 from minigpt2.ops.gelu import gelu, gelu_backward
-from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
+from minigpt2.ops.layer_norm import add_layer_norm, layer_norm, layer_norm_backward
 from minigpt2.ops.linear import linear, linear_backward
 from minigpt2.ops.softmax import softmax, softmax_backward
 from tests.gradients import Case
@@ -173,6 +173,40 @@ LAYER_NORM = [
 ]
 
 
+def stream_and_branch(stream, a, gamma, beta):
+    """What a block has after the sum: the sum itself and its normalisation, side by side."""
+    x, y, _ = add_layer_norm(stream, a, gamma, beta)
+    return np.concatenate([x, y], -1)
+
+
+def stream_backward(d, arguments, passed=1.0):
+    """The way back of both, where the sum's own readers send `passed` times what they should."""
+    passing, dy = passed * d[:, :C], np.ascontiguousarray(d[:, C:])
+    dx, dgamma, dbeta = layer_norm_backward(dy, add_layer_norm(*arguments)[2], passing)
+    return dx, dx.copy(), dgamma, dbeta
+
+
+def stream_bug(passed):
+    """A way back on which the residual stream's gradient is not passed on once."""
+    return lambda d, a: (*stream_backward(d, a, passed)[:2], None, None)
+
+
+LAYER_NORM.append(
+    Case(
+        "layer_norm, of a sum",
+        stream_and_branch,
+        stream_backward,
+        {"stream": normal(N, C), "a": normal(N, C), "gamma": normal(C), "beta": normal(C)},
+        {
+            "the stream is not passed on": stream_bug(0),
+            "passed on twice": stream_bug(2),
+            "sign of what passes": stream_bug(-1),
+        },
+        linear_in=("gamma", "beta"),
+    )
+)
+
+
 # GELU, softmax, dropout.
 
 
@@ -195,6 +229,27 @@ def sigmoid_gelu(dy, arguments):
     return (dy * (gate + 1.702 * x * gate * (1 - gate)),)
 
 
+def gelu_and_bias(h, b):
+    """GELU of h + b."""
+    return gelu(h, b)[0]
+
+
+def gelu_and_bias_backward(dy, arguments):
+    """Its way back: the bias is added to every row."""
+    dh = gelu_backward(dy, gelu(*arguments)[1])
+    return dh, dh.sum(0)
+
+
+def biased_bug(argument):
+    """Both gradients with the slope at another argument."""
+
+    def broken(dy, arguments):
+        (dh,) = gelu_bug()(dy, (argument(*arguments),))
+        return dh, dh.sum(0)
+
+    return broken
+
+
 GELU = [
     Case(
         "gelu",
@@ -207,7 +262,19 @@ GELU = [
             "1 − t for 1 − t²": gelu_bug(square=1),
             "the other approximation": sigmoid_gelu,
         },
-    )
+    ),
+    Case(
+        "gelu, with a bias",
+        gelu_and_bias,
+        gelu_and_bias_backward,
+        {"h": normal(N, F, scale=1.5), "b": normal(F)},
+        {
+            "the slope without the bias": biased_bug(lambda h, b: h),
+            "the bias twice": biased_bug(lambda h, b: h + 2 * b),
+            "the bias taken off": biased_bug(lambda h, b: h - b),
+            "db is a mean over rows": lambda dy, a: (None, gelu_and_bias_backward(dy, a)[1] / N),
+        },
+    ),
 ]
 
 
