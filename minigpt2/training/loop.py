@@ -70,7 +70,8 @@ def window_gradients(
     total = sum(batch.weights.sum() for batch in window)
     if total == 0:
         raise UserError("no token of this step's examples is supervised: nothing can be learnt")
-    how, nlls = (drop, rng, recompute), []
+    how = drop, rng, recompute
+    nlls: list[Array] = []
     for batch in weighted(window):
         shares = batch._replace(weights=batch.weights / total)  # (57.1)
         fresh = not nlls
