@@ -22,71 +22,81 @@ Chapters, in reading order; a chapter uses only those above it
      8  ops/attention               Attention over the token forest
      9  ops/cross_entropy           Cross-entropy with the projection inside
     10  errors                      Errors
-    11  model/config                Configuration
-    12  model/parameters            Parameters
-    13  model/block                 Block
-    14  model/gpt2                  GPT-2
-    15  memory                      Memory
-    16  tensors                     Stored tensors
-    17  weights                     Weights
-    18  download                    Download
-    19  data/records                Records
-    20  data/files                  Files
-    21  data/formats                Formats
-    22  data/template               Template
-    23  data/tokenizer              Tokenizer
-    24  data/examples               Examples
-    25  data/truncation             Truncation
-    26  data/weighing               Weighing
-    27  data/forest                 Token forest
-    28  data/batches                Batches
-    29  data/bpe                    BPE
-    30  data/almanac/tables         Tables
-    31  data/almanac/wordings       Wordings
-    32  data/almanac/chance         Chance
-    33  data/almanac/arithmetic     Arithmetic
-    34  data/almanac/tell_facts     Telling facts
-    35  data/almanac/tell_numbers   Telling numbers
-    36  data/almanac/tell_words     Telling words
-    37  data/almanac/tell           Telling
-    38  data/almanac/ask            Asking
-    39  data/almanac/write          Writing
-    40  data/marking                Marking
-    41  data/page                   Page
-    42  data/opening                Opening
-    43  data/show                   Showing
-    44  data/statistics             Statistics
-    45  data/stats                  Stats
-    46  inference/sampling          Sampling
-    47  inference/cache             Key/value cache
-    48  inference/generate          Generation
-    49  inference/answer            Answering
-    50  inference/carry_on          Carrying on
-    51  inference/chat              Chat
-    52  training/adamw              AdamW
-    53  training/schedule           Schedule
-    54  training/forecast           Forecast
-    55  training/rehearsal          Rehearsal
-    56  training/losses             Losses
-    57  training/loop               Loop
-    58  training/evaluation         Evaluation
-    59  training/checkpoint         Checkpoint
-    60  training/curve              Curve
-    61  training/settings           Settings
-    62  training/events             Events
-    63  training/report             Report
-    64  training/material           Material
-    65  training/workload           Workload
-    66  training/plan               Plan
-    67  training/exam               Exam
-    68  training/run_page           Page of a run
-    69  training/finetune           Fine-tuning
-    70  training/evaluate           Evaluate
-    71  training/imbalance          Imbalance
-    72  training/show_imbalance     Showing imbalance
-    73  training/copying            Copying
-    74  training/pretrain           Pretraining
-    75  cli                         Command line
+    11  shipped                     Shipped files
+    12  device/source               Source
+    13  device/table                Table of kernels
+    14  device/compile              Compile
+    15  device/findings             Findings
+    16  device/emulator             Emulator
+    17  device/stand_in             Stand-in
+    18  device/launch               Launch
+    19  device/fused                Fused ops
+    20  device/devices              Devices
+    21  model/config                Configuration
+    22  model/parameters            Parameters
+    23  model/block                 Block
+    24  model/gpt2                  GPT-2
+    25  memory                      Memory
+    26  tensors                     Stored tensors
+    27  weights                     Weights
+    28  download                    Download
+    29  data/records                Records
+    30  data/files                  Files
+    31  data/formats                Formats
+    32  data/template               Template
+    33  data/tokenizer              Tokenizer
+    34  data/examples               Examples
+    35  data/truncation             Truncation
+    36  data/weighing               Weighing
+    37  data/forest                 Token forest
+    38  data/batches                Batches
+    39  data/bpe                    BPE
+    40  data/almanac/tables         Tables
+    41  data/almanac/wordings       Wordings
+    42  data/almanac/chance         Chance
+    43  data/almanac/arithmetic     Arithmetic
+    44  data/almanac/tell_facts     Telling facts
+    45  data/almanac/tell_numbers   Telling numbers
+    46  data/almanac/tell_words     Telling words
+    47  data/almanac/tell           Telling
+    48  data/almanac/ask            Asking
+    49  data/almanac/write          Writing
+    50  data/marking                Marking
+    51  data/page                   Page
+    52  data/opening                Opening
+    53  data/show                   Showing
+    54  data/statistics             Statistics
+    55  data/stats                  Stats
+    56  inference/sampling          Sampling
+    57  inference/cache             Key/value cache
+    58  inference/generate          Generation
+    59  inference/answer            Answering
+    60  inference/carry_on          Carrying on
+    61  inference/chat              Chat
+    62  training/adamw              AdamW
+    63  training/schedule           Schedule
+    64  training/forecast           Forecast
+    65  training/rehearsal          Rehearsal
+    66  training/losses             Losses
+    67  training/loop               Loop
+    68  training/evaluation         Evaluation
+    69  training/checkpoint         Checkpoint
+    70  training/curve              Curve
+    71  training/settings           Settings
+    72  training/events             Events
+    73  training/report             Report
+    74  training/material           Material
+    75  training/workload           Workload
+    76  training/plan               Plan
+    77  training/exam               Exam
+    78  training/run_page           Page of a run
+    79  training/finetune           Fine-tuning
+    80  training/evaluate           Evaluate
+    81  training/imbalance          Imbalance
+    82  training/show_imbalance     Showing imbalance
+    83  training/copying            Copying
+    84  training/pretrain           Pretraining
+    85  cli                         Command line
 """
 
 __version__ = "0.1.0"

@@ -1,9 +1,9 @@
 """Weights: folders in the official layout, opened and written.
 
 Files
-    config.json          the shape (chapter 11)
-    model.safetensors    each tensor under its official name (chapters 12 and 15)
-    vocab.json, merges.txt   the tokenizer (chapter 23)
+    config.json          the shape (chapter 21)
+    model.safetensors    each tensor under its official name (chapters 22 and 26)
+    vocab.json, merges.txt   the tokenizer (chapter 33)
 
 The official tensors are [in, out], as chapter 2 wants them.  Their names may
 carry a `transformer.` prefix.  Besides the parameters a file may hold
@@ -28,6 +28,7 @@ from minigpt2.backend import threads
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, tensor_shapes
+from minigpt2.shipped import shipped
 from minigpt2.tensors import (
     TENSORS,
     Stored,
@@ -41,13 +42,6 @@ from minigpt2.tensors import (
 HEAD = "lm_head.weight"
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
 OFFICIAL_HEAD = 64  # features of a head in all official sizes
-HERE = Path(__file__).parent
-
-
-def shipped(name: str) -> Path:
-    """Return the place of something that ships beside the package, such as `weights/tiny`."""
-    installed = HERE / "_shipped" / name
-    return installed if installed.exists() else HERE.parent / name
 
 
 def find_model(model: str) -> Path:

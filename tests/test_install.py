@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minigpt2.weights import shipped
+from minigpt2.shipped import shipped
 
 ROOT = Path(__file__).parent.parent
 CACHES = shutil.ignore_patterns("__pycache__")
@@ -16,7 +16,8 @@ ASK = """
 from pathlib import Path
 import minigpt2
 from minigpt2.data.almanac import facts
-from minigpt2.weights import load_parameters, shipped
+from minigpt2.shipped import shipped
+from minigpt2.weights import load_parameters
 place = Path(minigpt2.__file__).parent
 assert place.is_relative_to({site!r}), place
 assert shipped("kernels").is_relative_to(place) and (shipped("kernels") / "README.md").is_file()

@@ -26,7 +26,7 @@ def batch_of(examples: Sequence[Example], weighing: Weighing = RESPONSE_ONLY) ->
         branches.append(Branch(example.ids[:shared], rest, max(weights[:shared])))
     trees = grow(branches)
     for root in trees:
-        root.weights[0] = 0.0  # (26.1)
+        root.weights[0] = 0.0  # (36.1)
     return lay_out(trees)
 
 

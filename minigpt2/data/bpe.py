@@ -3,7 +3,7 @@
 Digits are never merged with each other, so every number is spelt digit by digit:
 a model can then add numbers that it never saw.  A digit is the same token wherever
 it stands: no space is merged with it either.  The learning itself is that of the
-`tokenizers` library; the result is written in GPT-2's files (chapter 23), with
+`tokenizers` library; the result is written in GPT-2's files (chapter 33), with
 GPT-2's order of ids: bytes, merges, end-of-text.
 """
 

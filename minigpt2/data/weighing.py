@@ -2,13 +2,13 @@
 
 Definition, for an example with the answer tokens A and the prompt tokens Q, its first token
 excepted, which nothing predicts; λ is the prompt's weight
-    wₙ = 1 for n in A,  λ for n in Q                               (26.1)
+    wₙ = 1 for n in A,  λ for n in Q                               (36.1)
 and where every example is to count the same, however long its answer is,
-    wₙ → wₙ / Σₘ wₘ, the sum being over the example                (26.2)
-The loss is Σ wₙ nllₙ / Σ wₙ over all examples of a step (chapter 57).
+    wₙ → wₙ / Σₘ wₘ, the sum being over the example                (36.2)
+The loss is Σ wₙ nllₙ / Σ wₙ over all examples of a step (chapter 67).
 
 Read it
-    λ = 0 is response-only, λ = 1 counts all tokens alike.  With λ = 0 (26.2) gives each token of an
+    λ = 0 is response-only, λ = 1 counts all tokens alike.  With λ = 0 (36.2) gives each token of an
     answer 1/|A|, so the loss is the mean of the examples' mean nll.
 """
 
@@ -26,9 +26,9 @@ class Weighing:
 
     def weights(self, example: Example) -> list[float]:
         """Return the weight of each token of an example."""
-        w = [1.0 if answer else self.prompt_weight for answer in example.is_answer]  # (26.1)
-        w[0] = 0.0  # (26.1)
-        return [x / sum(w) for x in w] if self.per_example else w  # (26.2)
+        w = [1.0 if answer else self.prompt_weight for answer in example.is_answer]  # (36.1)
+        w[0] = 0.0  # (36.1)
+        return [x / sum(w) for x in w] if self.per_example else w  # (36.2)
 
 
 RESPONSE_ONLY = Weighing()

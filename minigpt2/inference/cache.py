@@ -11,14 +11,14 @@ Definition
     stand in arrays made once, with room for all rows that may come: the trunk's
     once, the branches' side by side.  One sequence alone needs no trunk.
     Row i of branch b sees the trunk and its own branch up to itself:
-    visible in branch b  ⟺  j ≤ i                                  (47.1)
+    visible in branch b  ⟺  j ≤ i                                  (57.1)
 
 One softmax over two places
     (8.3) and (8.4) over the trunk's keys and the branch's together: with the
     scores s of (8.2) and m the largest of both,
-    m  = max( maxⱼ sᵢⱼ of the trunk, maxⱼ sᵢⱼ of the branch )      (47.2)
-    eᵢⱼ = exp(sᵢⱼ − m)                                             (47.3)
-    oᵢ = (Σ eᵢⱼ vⱼ over the trunk + Σ eᵢⱼ vⱼ over the branch) / (both Σ eᵢⱼ)   (47.4)
+    m  = max( maxⱼ sᵢⱼ of the trunk, maxⱼ sᵢⱼ of the branch )      (57.2)
+    eᵢⱼ = exp(sᵢⱼ − m)                                             (57.3)
+    oᵢ = (Σ eᵢⱼ vⱼ over the trunk + Σ eᵢⱼ vⱼ over the branch) / (both Σ eᵢⱼ)   (57.4)
     exp(−m) cancels, as in (8.10): the result is that of (8.4) for any m, and with
     this m no exponential overflows.
 
@@ -122,7 +122,7 @@ class Cache:
             k, v = branches[..., : new.max() + 1, :]  # (B, H, S, D)
             s = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
             if b > 1 or n > 1:
-                visible = np.arange(k.shape[2]) <= new[:, None, :, None]  # (B, 1, n, S)  (47.1)
+                visible = np.arange(k.shape[2]) <= new[:, None, :, None]  # (B, 1, n, S)  (57.1)
                 s = xp.where(xp.asarray(visible), s, -xp.inf)
             places = [(s, lambda e: e @ v)]
             if trunk.shape[2]:
@@ -147,10 +147,10 @@ def one_softmax(places: list[tuple[Array, Callable[[Array], Array]]]) -> Array:
     A place has its scores s (B, H, n, S) and a function from exponentials to Σ e v (B, H, n, D).
     """
     xp = array_module(places[0][0])
-    m = reduce(xp.maximum, (s.max(-1, keepdims=True) for s, _ in places))  # (B, H, n, 1)  (47.2)
+    m = reduce(xp.maximum, (s.max(-1, keepdims=True) for s, _ in places))  # (B, H, n, 1)  (57.2)
     a = total = 0
     for s, weigh in places:
-        e = xp.exp(s - m)  # (B, H, n, S)  (47.3)
+        e = xp.exp(s - m)  # (B, H, n, S)  (57.3)
         a = a + weigh(e)
         total = total + e.sum(-1, keepdims=True)
-    return a / total  # (47.4)
+    return a / total  # (57.4)

@@ -1,6 +1,6 @@
 """Chat: a conversation in the terminal.
 
-Each turn is rendered as in training (chapter 22), and what was said before stays
+Each turn is rendered as in training (chapter 32), and what was said before stays
 in the key/value cache, so a turn costs its own tokens only.  When the context is
 full, the oldest turns are forgotten, and that is said.
 """

@@ -2,7 +2,7 @@
 
 The prompts form a forest: what all of them begin with stands there once.  After
 that each step computes one row a sequence, through the key/value cache (chapter
-47).  A sequence leaves when it has produced the stop token, or when it is as long
+57).  A sequence leaves when it has produced the stop token, or when it is as long
 as the context.
 """
 

@@ -6,8 +6,8 @@ Why
     the gradient, too, has a way back on which nothing multiplies it.
 
 Definition, with ln (4.4), drop (7.1), attention (8.4) and gelu (5.3)
-    r = x + drop( attention( ln₁(x) W₁ + b₁ ) W₂ + b₂ )            (13.1)
-    y = r + drop( gelu( ln₂(r) W₃ + b₃ ) W₄ + b₄ )                 (13.2)
+    r = x + drop( attention( ln₁(x) W₁ + b₁ ) W₂ + b₂ )            (23.1)
+    y = r + drop( gelu( ln₂(r) W₃ + b₃ ) W₄ + b₄ )                 (23.2)
     W₁ to W₄ are the weights of attn.c_attn, attn.c_proj, mlp.c_fc and mlp.c_proj.
     In the code h is what ln gives, o what attention gives, u and g stand before
     and after gelu, and a and m are what the two branches add.
@@ -15,10 +15,10 @@ Definition, with ln (4.4), drop (7.1), attention (8.4) and gelu (5.3)
     branch.)
 
 Derivation, writing dz for ∂ℒ/∂z
-    In (13.2) r stands twice, in the sum and under ln₂, so its gradients add:
-    dr = dy + [the MLP's branch of (13.2), backward]( dy )         (13.3)
-    and in (13.1) so does x:
-    dx = dr + [attention's branch of (13.1), backward]( dr )       (13.4)
+    In (23.2) r stands twice, in the sum and under ln₂, so its gradients add:
+    dr = dy + [the MLP's branch of (23.2), backward]( dy )         (23.3)
+    and in (23.1) so does x:
+    dx = dr + [attention's branch of (23.1), backward]( dr )       (23.4)
     Within a branch each op's backward takes what the op after it returned:
     the forward pass, read upward.
 
@@ -98,16 +98,16 @@ def block(
     needs attention.  With `recompute` it keeps little, and block_backward makes the rest again.
     """
     rng = np.random.default_rng(seed) if drop else None
-    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (13.1)
-    qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (13.1)
-    o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (13.1)
-    a, attn_proj = linear(o, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (N, C)  (13.1)
-    a, attn_drop = dropout(a, drop, rng)  # (N, C)  (13.1)
-    r, h, ln_2 = add_layer_norm(x, a, p["ln_2.weight"], p["ln_2.bias"], eps)  # (13.1) (13.2)
-    g, c_fc, act = gated(h, p)  # (N, 4*C)  (13.2)
-    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (N, C)  (13.2)
-    m, mlp_drop = dropout(m, drop, rng)  # (N, C)  (13.2)
-    y = r + m  # (N, C)  (13.2)
+    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (23.1)
+    qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (23.1)
+    o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (23.1)
+    a, attn_proj = linear(o, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (N, C)  (23.1)
+    a, attn_drop = dropout(a, drop, rng)  # (N, C)  (23.1)
+    r, h, ln_2 = add_layer_norm(x, a, p["ln_2.weight"], p["ln_2.bias"], eps)  # (23.1) (23.2)
+    g, c_fc, act = gated(h, p)  # (N, 4*C)  (23.2)
+    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (N, C)  (23.2)
+    m, mlp_drop = dropout(m, drop, rng)  # (N, C)  (23.2)
+    y = r + m  # (N, C)  (23.2)
     if recompute:
         return y, Kept(x, r, attn, attn_drop, mlp_drop, p, eps)
     saved = Saved(ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop)
@@ -116,19 +116,19 @@ def block(
 
 def gated(h: Array, p: dict[str, Array]) -> tuple[Array, Any, Any]:
     """Return g (N, 4C) of the normalised h (N, C), and what the two ops up to it saved."""
-    u, c_fc = linear(h, p["mlp.c_fc.weight"], None)  # (N, 4*C)  (13.2)
-    g, act = gelu(u, p["mlp.c_fc.bias"])  # (N, 4*C)  (13.2)
+    u, c_fc = linear(h, p["mlp.c_fc.weight"], None)  # (N, 4*C)  (23.2)
+    g, act = gelu(u, p["mlp.c_fc.bias"])  # (N, 4*C)  (23.2)
     return g, c_fc, act
 
 
 def made_again(kept: Kept) -> Saved:
     """Return all that the backward pass needs, from what was kept."""
     x, r, attn, attn_drop, mlp_drop, p, eps = kept
-    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (13.1)
+    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (23.1)
     c_attn = Linear(h, p["attn.c_attn.weight"])
     attn_proj = Linear(attn.o, p["attn.c_proj.weight"])
-    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (N, C)  (13.2)
-    g, c_fc, act = gated(h, p)  # (N, 4*C)  (13.2)
+    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (N, C)  (23.2)
+    g, c_fc, act = gated(h, p)  # (N, 4*C)  (23.2)
     mlp_proj = Linear(g, p["mlp.c_proj.weight"])
     return Saved(ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop)
 
@@ -156,21 +156,21 @@ def block_backward(
     """
     saved = made_again(saved) if isinstance(saved, Kept) else saved
     room = partial(room_of, d, fresh)
-    dm = dropout_backward(dy, saved.mlp_drop)  # (N, C)  (13.3)
-    dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (N, 4*C)  (13.3)
+    dm = dropout_backward(dy, saved.mlp_drop)  # (N, C)  (23.3)
+    dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (N, 4*C)  (23.3)
     add_gradients(d, "mlp.c_proj", dwb, fresh)
-    du = gelu_backward(dg, saved.act)  # (N, 4*C)  (13.3)
-    dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (N, C)  (13.3)
+    du = gelu_backward(dg, saved.act)  # (N, 4*C)  (23.3)
+    dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (N, C)  (23.3)
     add_gradients(d, "mlp.c_fc", dwb, fresh)
-    dr, *dwb = layer_norm_backward(dh, saved.ln_2, dy)  # (N, C)  (13.3)
+    dr, *dwb = layer_norm_backward(dh, saved.ln_2, dy)  # (N, C)  (23.3)
     add_gradients(d, "ln_2", dwb, fresh)
 
-    da = dropout_backward(dr, saved.attn_drop)  # (N, C)  (13.4)
-    do, *dwb = linear_backward(da, saved.attn_proj, room("attn.c_proj"))  # (N, C)  (13.4)
+    da = dropout_backward(dr, saved.attn_drop)  # (N, C)  (23.4)
+    do, *dwb = linear_backward(da, saved.attn_proj, room("attn.c_proj"))  # (N, C)  (23.4)
     add_gradients(d, "attn.c_proj", dwb, fresh)
-    dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (13.4)
-    dh, *dwb = linear_backward(dqkv, saved.c_attn, room("attn.c_attn"))  # (N, C)  (13.4)
+    dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (23.4)
+    dh, *dwb = linear_backward(dqkv, saved.c_attn, room("attn.c_attn"))  # (N, C)  (23.4)
     add_gradients(d, "attn.c_attn", dwb, fresh)
-    dx, *dwb = layer_norm_backward(dh, saved.ln_1, dr)  # (N, C)  (13.4)
+    dx, *dwb = layer_norm_backward(dh, saved.ln_1, dr)  # (N, C)  (23.4)
     add_gradients(d, "ln_1", dwb, fresh)
     return dx

@@ -4,18 +4,18 @@ Why
     Everything before this chapter is a part; here the parts stand in a row.
 
 Definition
-    x₀ = drop( wte[ids] + wpe[positions] )                         (14.1)
-    xₗ = blockₗ( xₗ₋₁ ),  l = 1 … L                                (14.2)
-    h  = ln_f( x_L )                                               (14.3)
-    ℒ  = Σₙ wₙ nllₙ, the nll being those of  h wteᵀ                 (14.4)
+    x₀ = drop( wte[ids] + wpe[positions] )                         (24.1)
+    xₗ = blockₗ( xₗ₋₁ ),  l = 1 … L                                (24.2)
+    h  = ln_f( x_L )                                               (24.3)
+    ℒ  = Σₙ wₙ nllₙ, the nll being those of  h wteᵀ                 (24.4)
 
 Derivation, writing dz for ∂ℒ/∂z
-    (14.1) to (14.4) are a chain, so the backward pass goes through it once from
-    the end.  One tensor stands in two links: wte is read in (14.1) and
-    multiplied in (14.4), and its gradients add,
-    dwte = dwte of (14.1) + dwte of (14.4)                         (14.5)
+    (24.1) to (24.4) are a chain, so the backward pass goes through it once from
+    the end.  One tensor stands in two links: wte is read in (24.1) and
+    multiplied in (24.4), and its gradients add,
+    dwte = dwte of (24.1) + dwte of (24.4)                         (24.5)
 
-    With recomputation every block keeps what chapter 13 lists, and its backward pass
+    With recomputation every block keeps what chapter 23 lists, and its backward pass
     makes the rest again: the same operations on the same numbers, so the same bits.
 
 Read it
@@ -80,19 +80,19 @@ def gpt2(
     anything.
     """
     config, p = parameters.config, parameters
-    x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (14.1)
-    x, dropped = dropout(x, drop, rng)  # (N, C)  (14.1)
+    x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (24.1)
+    x, dropped = dropout(x, drop, rng)  # (N, C)  (24.1)
     blocks = []
     for layer in range(config.n_layer):
         seed = int(rng.integers(2**63)) if drop and rng else 0
         how = (config.n_head, config.layer_norm_epsilon, drop, seed)
         arguments = (x, batch.end, p.block(layer), *how, attend(layer), recompute)
-        x, saved = block(*arguments)  # (N, C)  (14.2)
+        x, saved = block(*arguments)  # (N, C)  (24.2)
         if backward:
             blocks.append(saved)
         del saved, arguments
     eps = config.layer_norm_epsilon
-    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (N, C)  (14.3)
+    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (N, C)  (24.3)
     return h, Saved(emb, dropped, blocks, ln_f)
 
 
@@ -102,22 +102,22 @@ def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters, fresh: bool = 
     Uses `saved` up: what a block kept is freed as soon as it has been gone through.  With
     `fresh` all but wte's is put over what `gradients` holds.
     """
-    dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (N, C)  (14.3)
+    dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (N, C)  (24.3)
     add_gradients(gradients.views, "ln_f", dwb, fresh)
     for layer in reversed(range(gradients.config.n_layer)):
-        dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer), fresh)  # (14.2)
-    dx = dropout_backward(dx, saved.drop)  # (N, C)  (14.1)
+        dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer), fresh)  # (24.2)
+    dx = dropout_backward(dx, saved.drop)  # (N, C)  (24.1)
     dwte, dwpe = gradients["wte.weight"], gradients["wpe.weight"]
     if fresh:
         dwpe[...] = 0
-    embedding_backward(dx, saved.embedding, dwte, dwpe)  # (14.1) (14.5)
+    embedding_backward(dx, saved.embedding, dwte, dwpe)  # (24.1) (24.5)
 
 
 def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
     """Return the loss of a batch, and the negative log-likelihood of each triple (M,)."""
     h, _ = gpt2(parameters, batch, backward=False)
     triples = batch.rows, batch.targets, batch.weights
-    return cross_entropy(h, parameters["wte.weight"], *triples)  # (14.4)
+    return cross_entropy(h, parameters["wte.weight"], *triples)  # (24.4)
 
 
 def loss_and_gradients(
@@ -138,6 +138,6 @@ def loss_and_gradients(
     h, saved = gpt2(parameters, batch, drop, rng, recompute)
     triples = batch.rows, batch.targets, batch.weights
     wte, dwte = parameters["wte.weight"], gradients["wte.weight"]
-    loss, nll, dh = cross_entropy_gradient(h, wte, *triples, dwte, fresh=fresh)  # (14.4) (14.5)
+    loss, nll, dh = cross_entropy_gradient(h, wte, *triples, dwte, fresh=fresh)  # (24.4) (24.5)
     gpt2_backward(dh, saved, gradients, fresh)
     return loss, nll

@@ -12,7 +12,7 @@ Why
     One sequence is the special case end[j] = N.
 
     Each row brings to each head three vectors of D numbers, cut from one linear
-    map of its features (13.1): a query q, what it looks for; a key k, what it is
+    map of its features (23.1): a query q, what it looks for; a key k, what it is
     found by; a value v, what it hands over.  The H heads work side by side, each
     on its own D of the C features, so a token can read in H ways at once.
     q · k is a sum of D products.  If their factors are independent, with mean 0
@@ -139,7 +139,7 @@ def key_blocks(end: Array, rows: slice, block: int) -> Iterator[tuple[Array, Arr
 def mask_stream(seed: int, rows: slice) -> np.random.Generator:
     """Return the random numbers that drop probabilities of a block of query rows.
 
-    The 1 keeps row 0's stream apart from that of the seed alone, which chapter 13 uses.
+    The 1 keeps row 0's stream apart from that of the seed alone, which chapter 23 uses.
     """
     return np.random.default_rng([seed, rows.start, 1])
 

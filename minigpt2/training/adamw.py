@@ -7,25 +7,25 @@ Why
     differs from batch to batch.
 
 Definition, for parameter θ with gradient g in step s = 1, 2, …
-    ‖g‖ = √( Σ g² ) over all parameters                            (52.1)
-    g ← κ g,   κ = min(1, clip / ‖g‖)                              (52.2)
-    m ← β₁ m + (1 − β₁) g                                          (52.3)
-    v ← β₂ v + (1 − β₂) g²                                         (52.4)
-    m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                          (52.5)
-    θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                               (52.6)
+    ‖g‖ = √( Σ g² ) over all parameters                            (62.1)
+    g ← κ g,   κ = min(1, clip / ‖g‖)                              (62.2)
+    m ← β₁ m + (1 − β₁) g                                          (62.3)
+    v ← β₂ v + (1 − β₂) g²                                         (62.4)
+    m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                          (62.5)
+    θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                               (62.6)
     m and v are running means of g and of g²; β₁ and β₂ say how much of the past
     stays in them.  η is the learning rate, λ the weight decay (0 for parameters
     with one axis), ε keeps the division finite, clip is the largest norm that
     passes unscaled (0 for no limit).  (Adam: Kingma and Ba 2015, algorithm 1.
     Decay apart from g: Loshchilov and Hutter 2019, algorithm 2; η multiplies the
     decay too, as in PyTorch, where theirs is multiplied by the schedule alone.
-    (52.2): Pascanu et al. 2013, algorithm 1.)
+    (62.2): Pascanu et al. 2013, algorithm 1.)
 
 Derivation of the bias correction
-    m and v start at 0.  Unrolled, (52.3) is  m = (1 − β₁) Σⱼ β₁^(s−j) gⱼ, a weighted sum
+    m and v start at 0.  Unrolled, (62.3) is  m = (1 − β₁) Σⱼ β₁^(s−j) gⱼ, a weighted sum
     of the s gradients so far.  The weights are a geometric series and add up to
-    (1 − β₁) Σⱼ β₁^(s−j) = 1 − β₁ˢ                                 (52.7)
-    Divided by (52.7), m is their weighted mean, and v likewise.
+    (1 − β₁) Σⱼ β₁^(s−j) = 1 − β₁ˢ                                 (62.7)
+    Divided by (62.7), m is their weighted mean, and v likewise.
 
 Read it
     The first step moves every parameter by η against the sign of its gradient,
@@ -97,10 +97,10 @@ def adamw_flat(
     settings: AdamW,
 ) -> float:
     """Update theta, m and v (P,) in place, of which the first n_decayed decay; return the norm."""
-    norm = sqrt(float(g @ g))  # (52.1)
+    norm = sqrt(float(g @ g))  # (62.1)
     if not np.isfinite(norm):
         raise FloatingPointError("the gradient is not finite: lower the learning rate")
-    kappa = min(1.0, settings.clip / norm) if settings.clip and norm else 1.0  # (52.2)
+    kappa = min(1.0, settings.clip / norm) if settings.clip and norm else 1.0  # (62.2)
 
     def update(decay: float, piece: slice) -> None:
         arrays = theta[piece], g[piece], m[piece], v[piece]
@@ -128,18 +128,18 @@ def adamw_update(
     """Update one piece of theta, m and v (each of the same length) in place."""
     xp = array_module(theta)
     beta1, beta2 = settings.beta1, settings.beta2
-    part = g * ((1 - beta1) * kappa)  # (52.2), and its share in (52.3)
+    part = g * ((1 - beta1) * kappa)  # (62.2), and its share in (62.3)
     m *= beta1
-    m += part  # (52.3)
+    m += part  # (62.3)
     xp.multiply(g, g, out=part)
-    part *= (1 - beta2) * kappa**2  # (52.2), and its share in (52.4)
+    part *= (1 - beta2) * kappa**2  # (62.2), and its share in (62.4)
     v *= beta2
-    v += part  # (52.4)
-    root = xp.divide(v, 1 - beta2**step, out=part)  # (52.5)
+    v += part  # (62.4)
+    root = xp.divide(v, 1 - beta2**step, out=part)  # (62.5)
     xp.sqrt(root, out=root)
-    root += settings.eps  # (52.6)
-    change = xp.divide(m, root, out=root)  # (52.6)
-    change *= eta / (1 - beta1**step)  # (52.5) (52.6)
+    root += settings.eps  # (62.6)
+    change = xp.divide(m, root, out=root)  # (62.6)
+    change *= eta / (1 - beta1**step)  # (62.5) (62.6)
     if decay:
-        theta *= 1 - eta * decay  # (52.6)
-    theta -= change  # (52.6)
+        theta *= 1 - eta * decay  # (62.6)
+    theta -= change  # (62.6)

@@ -2,11 +2,11 @@
 
 A step takes a window of micro-batches (gradient accumulation).  The loss of the
 window is one weighted sum,
-    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (57.1)
+    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (67.1)
 over all triples of all its micro-batches, so how the window is cut changes nothing
 but rounding and dropout's masks: each micro-batch is given the weights wₙ / Σw of
 the whole window, and their losses and gradients add up.  A micro-batch without a
-weighted triple adds nothing; a window without one is an error, for (57.1) divides
+weighted triple adds nothing; a window without one is an error, for (67.1) divides
 by 0.
 """
 
@@ -44,7 +44,7 @@ class Step(NamedTuple):
     """What one step did; `supervised` counts triples, `rows` the rows that were computed."""
 
     step: int
-    loss: float  # what the step lowers, (57.1)
+    loss: float  # what the step lowers, (67.1)
     token_loss: float
     example_loss: float
     answer_tokens: int
@@ -73,7 +73,7 @@ def window_gradients(
     how = drop, rng, recompute
     nlls: list[Array] = []
     for batch in weighted(window):
-        shares = batch._replace(weights=batch.weights / total)  # (57.1)
+        shares = batch._replace(weights=batch.weights / total)  # (67.1)
         fresh = not nlls
         nlls.append(loss_and_gradients(parameters, shares, gradients, *how, fresh)[1])
     return nlls
@@ -89,8 +89,8 @@ def window_losses(window: list[Batch], nlls: list[np.ndarray]) -> tuple[float, L
     loss = total = 0.0
     losses = Losses()
     for batch, nll in zip(weighted(window), nlls, strict=True):
-        loss += float(batch.weights @ nll)  # (57.1)
-        total += float(batch.weights.sum())  # (57.1)
+        loss += float(batch.weights @ nll)  # (67.1)
+        total += float(batch.weights.sum())  # (67.1)
         losses.add(batch, nll)
     return loss / total, losses
 

@@ -1,4 +1,4 @@
-"""Weighing: the weights of (26.1) and (26.2), and what they make of a batch."""
+"""Weighing: the weights of (36.1) and (36.2), and what they make of a batch."""
 
 import numpy as np
 import pytest

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from minigpt2.data.almanac import documents
 from minigpt2.data.tokenizer import gpt2_tokenizer, open_tokenizer
-from minigpt2.weights import load_parameters, save_parameters, shipped
+from minigpt2.shipped import shipped
+from minigpt2.weights import load_parameters, save_parameters
 from tests.parity import ours, reference
 from tests.parity.cases import CASES, FULL, forest, parameters_of, rows_of
 from tests.parity.golden import GOLDEN, fingerprint

@@ -1,4 +1,4 @@
-"""Losses: (56.1) to (56.3), however examples are batched."""
+"""Losses: (66.1) to (66.3), however examples are batched."""
 
 from itertools import pairwise
 from math import exp, inf, isnan

@@ -8,9 +8,9 @@ import pytest
 
 from minigpt2.data.almanac import documents
 from minigpt2.model.config import TINY, GPT2Config
+from minigpt2.shipped import shipped
 from minigpt2.training import pretrain as chapter
 from minigpt2.training.pretrain import PretrainSettings, as_root, pieces, text_windows, words_of
-from minigpt2.weights import shipped
 
 STORY = "Zinc\nZinc is a metal. Its symbol is Zn.\nTom had 9 eggs. He ate 5.\n8 + 9 = 17.\nThe end."
 

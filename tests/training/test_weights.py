@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from minigpt2 import tensors, weights
+from minigpt2 import shipped as place_of_files
+from minigpt2 import tensors
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import initialise
@@ -307,7 +308,7 @@ def test_a_model_is_found_by_its_folder_its_run_and_its_name(tmp_path, monkeypat
     for path in ("model", "run/checkpoint", "weights/small", "here/weights/mine"):
         (tmp_path / path).mkdir(parents=True)
         save_parameters(PARAMETERS, tmp_path / path)
-    monkeypatch.setattr(weights, "HERE", tmp_path / "package")
+    monkeypatch.setattr(place_of_files, "HERE", tmp_path / "package")
     monkeypatch.chdir(tmp_path / "here")
     assert find_model(str(tmp_path / "model")) == tmp_path / "model"
     assert find_model(str(tmp_path / "run")) == tmp_path / "run" / "checkpoint"
@@ -316,12 +317,12 @@ def test_a_model_is_found_by_its_folder_its_run_and_its_name(tmp_path, monkeypat
 
 
 def test_what_ships_is_found_inside_an_installed_package_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "HERE", tmp_path / "package")
+    monkeypatch.setattr(place_of_files, "HERE", tmp_path / "package")
     (tmp_path / "weights" / "small").mkdir(parents=True)
-    assert weights.shipped("weights/small") == tmp_path / "weights" / "small"
+    assert place_of_files.shipped("weights/small") == tmp_path / "weights" / "small"
     installed = tmp_path / "package" / "_shipped" / "weights" / "small"
     installed.mkdir(parents=True)
-    assert weights.shipped("weights/small") == installed
+    assert place_of_files.shipped("weights/small") == installed
 
 
 def test_a_folder_without_a_model_is_told_so(tmp_path):
@@ -337,7 +338,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_could_be():
 
 
 def test_an_official_model_that_is_not_there_is_told_with_its_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "HERE", tmp_path / "package")
+    monkeypatch.setattr(place_of_files, "HERE", tmp_path / "package")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="`minigpt2 download gpt2-large` fetches them"):
         find_model("gpt2-large")

@@ -1,0 +1,67 @@
+// AdamW in one pass over the flat arrays: clip, both moments, decay, step.
+//
+//     g ← κ g,   κ = min(1, clip / ‖g‖)                            (62.2)
+//     m ← β₁ m + (1 − β₁) g                                       (62.3)
+//     v ← β₂ v + (1 − β₂) g²                                      (62.4)
+//     m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                       (62.5)
+//     θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                            (62.6)
+//
+// ‖g‖ is read where `global_norm` left it, on the device: the host need not wait for it.  Where it is not
+// finite, nothing is changed, and the host, which reads ‖g‖ with the step's losses, says so.
+// A gradient that was made S times too large, so that float16 does not lose its small parts, is
+// divided by S on the way: `unscale` is 1/S, and ‖g‖ is that of the scaled one.
+//
+// The first `decayed` parameters have λ = `decay`, the others none; the boundary may lie anywhere.
+// With `copy`, the new θ is also written in the precision that the model computes in.
+//
+// Launch: 256 threads, each with four neighbours at a time, a grid that walks in strides.
+// Bytes: reads θ, g, m, v and writes θ, m, v: 28·P in float, the least there is, and the copy.
+// 16 bytes an access: fewer instructions in flight for the same bytes.
+#include "number.cuh"
+#define THREADS 256
+
+struct Step {  // what is the same for all parameters
+    float kappa, beta1, one_minus_beta1, beta2, one_minus_beta2, eta_hat, root_correction, eps, keep;
+};
+
+__device__ __forceinline__ void update(float& theta, float g, float& m, float& v, const Step& a, bool decays) {
+    g *= a.kappa;                                   // (62.2)
+    m = a.beta1 * m + a.one_minus_beta1 * g;        // (62.3)
+    v = a.beta2 * v + a.one_minus_beta2 * (g * g);  // (62.4)
+    const float change = a.eta_hat * m / (sqrtf(v * a.root_correction) + a.eps);  // (62.5)
+    theta = (decays ? theta * a.keep : theta) - change;                           // (62.6)
+}
+
+// eta_hat = η / (1 − β₁ˢ), root_correction = 1 / (1 − β₂ˢ), keep = 1 − η λ: made on the host in double,
+// as are 1 − β₁ and 1 − β₂, of which float would lose three digits.
+extern "C" __global__ void __launch_bounds__(THREADS)
+adamw(float* __restrict__ theta, const float* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
+      real* __restrict__ copy, const float* __restrict__ norm, long long P, long long decayed,
+      float clip, float unscale, float beta1, float one_minus_beta1, float beta2, float one_minus_beta2,
+      float eta_hat, float root_correction, float eps, float keep) {
+    const float length = norm[0] * unscale;
+    if (!(length <= 3.402823466e38f)) return;  // ∞ or NaN: for every thread alike
+    const float kappa = clip > 0.f && length > clip ? clip / length : 1.f;  // (62.2)
+    const Step a = {kappa * unscale, beta1, one_minus_beta1, beta2, one_minus_beta2,
+                    eta_hat, root_correction, eps, keep};
+    const long long first = ((long long)blockIdx.x * THREADS + threadIdx.x) * 4;
+    for (long long i = first; i < P; i += (long long)gridDim.x * THREADS * 4) {
+        if (i + 4 <= P) {
+            float4 t4 = load4(theta + i), m4 = load4(m + i), v4 = load4(v + i);
+            const float4 g4 = load4(g + i);
+            update(t4.x, g4.x, m4.x, v4.x, a, i < decayed);
+            update(t4.y, g4.y, m4.y, v4.y, a, i + 1 < decayed);
+            update(t4.z, g4.z, m4.z, v4.z, a, i + 2 < decayed);
+            update(t4.w, g4.w, m4.w, v4.w, a, i + 3 < decayed);
+            store4(theta + i, t4);
+            store4(m + i, m4);
+            store4(v + i, v4);
+            if (copy) store4(copy + i, t4);
+        } else {
+            for (long long k = i; k < P; k++) {
+                update(theta[k], g[k], m[k], v[k], a, k < decayed);
+                if (copy) store(copy + k, theta[k]);
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+// Cross-entropy: the loss of a chunk of logits, and its gradient in their place.
+//
+//     λₙ   = ln Σᵥ exp(ℓₙᵥ)                                       (9.2)
+//     nllₙ = λₙ − ℓₙₜ                                             (9.3)
+//     dℓₙᵥ = wₙ (pₙᵥ − δᵥₜ),  pₙᵥ = exp(ℓₙᵥ − λₙ)                  (9.5)
+//
+// A block a triple, 512 threads.  A first walk along the row finds λ, a second one writes the
+// gradient over the logits.  In the first each thread keeps its largest logit so far, m, and
+// Σ exp(ℓ − m), as attention does (8.5 to 8.8); two such pairs join by (8.6):
+//     m′ = max(m₁, m₂),  Σ′ = Σ₁ exp(m₁ − m′) + Σ₂ exp(m₂ − m′)
+// so the row is read once for λ, not twice.
+//
+// A row of logits may be longer than the vocabulary, W numbers for V: rows then begin at round addresses, and
+// products with them are faster.  What lies behind V is not read, and its gradient is exactly 0.
+//
+// Bytes, S being those of one number: reads the logits twice and writes them once, 3·S·V a triple, the
+// second time mostly from the L2 cache; the least is 2·S·V.  Without the gradient, S·V.
+// Shared memory: two numbers a warp.
+#include "number.cuh"
+#include "reduce.cuh"
+#define THREADS 512
+#define WARPS (THREADS / 32)
+
+// exp(x − m), which is 0 for x = −∞, even where m is −∞, too: a thread that saw no logit yet.
+__device__ __forceinline__ float exp_below(float x, float m) {
+    return x == MINUS_INFINITY ? 0.f : expf(x - m);  // (8.6) (8.7)
+}
+
+// With `gradient` 0 the logits stay as they are.
+extern "C" __global__ void __launch_bounds__(THREADS)
+cross_entropy(real* __restrict__ logits, const int* __restrict__ targets, const float* __restrict__ weights,
+              float* __restrict__ nll, int V, int W, int gradient) {
+    __shared__ float highest[WARPS], sums[WARPS];
+    real* row = logits + (size_t)blockIdx.x * W;
+    const int target = targets[blockIdx.x];
+    float m = MINUS_INFINITY, total = 0.f;
+    for (int v = threadIdx.x; v < V; v += THREADS) {
+        const float x = to_float(row[v]), m_new = fmaxf(m, x);  // (8.5)
+        total = exp_below(m, m_new) * total + exp_below(x, m_new);  // (8.8)
+        m = m_new;
+    }
+    const float most = block_max<WARPS>(m, highest);
+    total = block_sum<WARPS>(exp_below(m, most) * total, sums);
+    const float lse = most + logf(total);  // (9.2)
+    if (threadIdx.x == 0) nll[blockIdx.x] = lse - to_float(row[target]);  // (9.3)
+    if (!gradient) return;
+    __syncthreads();  // the target's logit is read before it is written over
+    const float w = weights[blockIdx.x];
+    for (int v = threadIdx.x; v < W; v += THREADS) {
+        const float p = v < V ? expf(to_float(row[v]) - lse) : 0.f;
+        store(&row[v], w * (v == target ? p - 1.f : p));  // (9.5)
+    }
+}

@@ -1,0 +1,46 @@
+// Embedding: gathering rows, and adding their gradients up in a fixed order.
+//
+//     xₙ = wte[tₙ] + wpe[pₙ]                                      (3.1)
+//     dtable[v] += Σ_{n : index[n] = v} dx[n]                     (3.2) (3.3) (3.4)
+//
+// embedding_forward    a block a row.
+// embedding_backward   once for each table.  `order` has the rows in the order of their index, equal
+//                      ones as they stood (a stable sort).  The block of place n does something only if a
+//                      run of equal indices begins there: it adds the run's rows to the table, one
+//                      after the other.  So no two blocks write to one row of the table, there is no
+//                      atomic, and the order of additions is that of the rows: the same bits each time.
+//                      A token that fills a tenth of the batch makes one block read a tenth of dx;
+//                      the others do not wait for it.
+//
+// Launch: 128 threads, each with four neighbouring features at a time; C must be a multiple of 4.
+// Bytes, S being those of one number: forward reads two rows and writes one, 3·S·N·C at most
+// (rows of tables that come often stay in cache).  Backward reads dx once, S·N·C, and reads and
+// writes each row of the table that occurs, the least there is.
+#include "number.cuh"
+#define THREADS 128
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+embedding_forward(const real* __restrict__ wte, const real* __restrict__ wpe, const int* __restrict__ ids,
+                  const int* __restrict__ positions, real* __restrict__ x, int C) {
+    const real* token = wte + (size_t)ids[blockIdx.x] * C;
+    const real* position = wpe + (size_t)positions[blockIdx.x] * C;
+    for (int c = threadIdx.x * 4; c < C; c += THREADS * 4) {
+        const float4 t = load4(token + c), p = load4(position + c);
+        store4(x + (size_t)blockIdx.x * C + c, make_float4(t.x + p.x, t.y + p.y, t.z + p.z, t.w + p.w));  // (3.1)
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+embedding_backward(const real* __restrict__ dx, const int* __restrict__ index, const int* __restrict__ order,
+                   float* __restrict__ dtable, int N, int C) {
+    const int first = blockIdx.x, v = index[order[first]];
+    if (first > 0 && index[order[first - 1]] == v) return;  // an earlier block has this run
+    for (int c = threadIdx.x * 4; c < C; c += THREADS * 4) {
+        float4 sum = load4(dtable + (size_t)v * C + c);
+        for (int n = first; n < N && index[order[n]] == v; n++) {
+            const float4 d = load4(dx + (size_t)order[n] * C + c);
+            sum = make_float4(sum.x + d.x, sum.y + d.y, sum.z + d.z, sum.w + d.w);  // (3.4)
+        }
+        store4(dtable + (size_t)v * C + c, sum);
+    }
+}

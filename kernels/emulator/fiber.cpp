@@ -1,0 +1,68 @@
+// Two ways to switch: a few lines of assembly on x86-64, and ucontext, which every Unix has and which is
+// slower, for it asks the kernel of the operating system each time.
+#include "fiber.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <vector>
+
+static std::vector<char*> spare;
+
+static void need_stack(Fiber& fiber) {
+    if (spare.empty())
+        spare.push_back((char*)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    fiber.stack = spare.back();
+    spare.pop_back();
+}
+
+#if defined(__x86_64__) && !defined(USE_UCONTEXT)
+
+// Save the six registers that a call must leave alone and the stack pointer; take up another's.
+extern "C" void switch_stack(void** save, void* load) __attribute__((visibility("hidden")));
+asm(".text\n.hidden switch_stack\n.globl switch_stack\n.type switch_stack,@function\nswitch_stack:\n"
+    "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+    "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
+    "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
+
+static void* scheduler;
+
+void begin_fiber(Fiber& fiber, void (*entry)()) {
+    need_stack(fiber);
+    void** top = (void**)(((uintptr_t)fiber.stack + STACK_BYTES) & ~uintptr_t(15));
+    *--top = nullptr;        // where entry() would return to: the stack is aligned as after a call
+    *--top = (void*)entry;   // where switch_stack returns to
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    fiber.context = top;
+}
+void resume(Fiber& fiber) { switch_stack(&scheduler, fiber.context); }
+void leave(Fiber& fiber) { switch_stack(&fiber.context, scheduler); }
+void give_back(Fiber& fiber) {
+    if (fiber.stack) spare.push_back(fiber.stack);
+    fiber.stack = nullptr;
+}
+
+#else
+#include <ucontext.h>
+
+static ucontext_t scheduler;
+
+void begin_fiber(Fiber& fiber, void (*entry)()) {
+    need_stack(fiber);
+    ucontext_t* context = new ucontext_t;
+    getcontext(context);
+    context->uc_stack.ss_sp = fiber.stack;
+    context->uc_stack.ss_size = STACK_BYTES;
+    context->uc_link = nullptr;
+    makecontext(context, entry, 0);
+    fiber.context = context;
+}
+void resume(Fiber& fiber) { swapcontext(&scheduler, (ucontext_t*)fiber.context); }
+void leave(Fiber& fiber) { swapcontext((ucontext_t*)fiber.context, &scheduler); }
+void give_back(Fiber& fiber) {
+    if (fiber.stack) spare.push_back(fiber.stack);
+    delete (ucontext_t*)fiber.context;
+    fiber = Fiber{};
+}
+#endif

@@ -1,0 +1,53 @@
+// The machine's state: the block that runs, its threads, and what its parts ask of each other.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fiber.h"
+#include "thread.h"
+
+enum class State { ready, at_block_barrier, at_warp_gather, done };
+
+// Who came before whom.  A barrier of the block orders everything; __syncwarp() orders the lanes
+// that take part: each learns how far the others were.
+struct Runner {
+    Thread thread;
+    Fiber fiber;
+    State state = State::ready;
+    int line = 0;             // where it waits
+    unsigned warp = 0;
+    uint32_t clock[32] = {};  // of each lane of its warp, how far it is known to have come
+};
+
+struct Block {
+    unsigned id = 0, arrived = 0, done = 0, yes = 0;
+    int line = 0;  // of the barrier that threads wait at
+    uint32_t epoch = 0;
+    Votes votes{};
+};
+
+// The addresses that a kernel may touch.
+struct Region {
+    uintptr_t begin, end;
+    int64_t readonly;
+};
+
+extern std::vector<Runner> runners;
+extern Runner* current;
+extern Block block;
+extern char *dynamic_begin, *dynamic_end;
+extern const Kernel* kernel;
+extern std::string failure;  // why the launch was stopped; empty while it was not
+
+enum Checks { MEMORY = 1, TRAFFIC = 2 };
+extern int checks;
+
+unsigned warp_lanes(unsigned warp);  // as a mask: the last warp may have fewer than 32
+
+void begin_memory(const Region* regions, size_t count);  // a launch begins
+void begin_block_memory();
+void begin_block_warps();
+void begin_traffic();
+void count_access(uintptr_t address, unsigned size, bool write, const void* pc, const Region* region);
+void settle_traffic();  // a block has ended

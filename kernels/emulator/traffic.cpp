@@ -1,0 +1,94 @@
+// Memory traffic: what the 32 accesses of a warp cost together.
+//
+// A GPU serves a warp's access as one request.  Global memory moves in sectors of 32 bytes: a request
+// costs as many as its lanes touch.  The ideal is what the bytes themselves would fill.  Shared memory has 32
+// banks, each four bytes wide: lanes that want different words of one bank wait for each other.  Wide accesses
+// are served in parts, as many lanes at a time as fill 128 bytes; the ideal is one pass each.
+//
+// Lanes run one after the other here.  The k-th time that a thread of a block comes to a place in the code is taken
+// for the same request as the k-th time of its neighbours.  That is so where all lanes of a warp go
+// through a loop equally often.
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+
+#include "machine.h"
+
+namespace {
+
+struct Place {
+    uint64_t shared = 0, size = 0, write = 0, requests = 0, got = 0, ideal = 0;
+    std::vector<uint32_t> visits;                  // of each thread in this block
+    std::vector<std::vector<uintptr_t>> requested;  // addresses of each visit and warp
+};
+std::unordered_map<const void*, Place> places;
+
+size_t distinct(std::vector<uintptr_t>& numbers) {
+    std::sort(numbers.begin(), numbers.end());
+    numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+    return numbers.size();
+}
+
+void count_sectors(Place& place, std::vector<uintptr_t>& addresses) {
+    std::vector<uintptr_t> sectors;
+    for (uintptr_t a : addresses)
+        for (uintptr_t s = a / 32; s <= (a + place.size - 1) / 32; s++) sectors.push_back(s);
+    place.got += distinct(sectors);
+    place.ideal += (distinct(addresses) * place.size + 31) / 32;
+}
+
+void count_banks(Place& place, const std::vector<uintptr_t>& addresses) {
+    const size_t lanes = place.size <= 4 ? 32 : 128 / place.size;
+    for (size_t first = 0; first < addresses.size(); first += lanes) {
+        std::vector<uintptr_t> words;
+        for (size_t i = first; i < std::min(addresses.size(), first + lanes); i++)
+            for (uintptr_t w = addresses[i] / 4; w <= (addresses[i] + place.size - 1) / 4; w++) words.push_back(w);
+        distinct(words);
+        unsigned bank[32] = {}, worst = 0;
+        for (uintptr_t w : words) worst = std::max(worst, ++bank[w % 32]);
+        place.got += worst;
+        place.ideal++;
+    }
+}
+
+}  // namespace
+
+void begin_traffic() { places.clear(); }
+
+void count_access(uintptr_t address, unsigned size, bool write, const void* pc, const Region* region) {
+    Place& place = places[pc];
+    place.shared = !region;
+    place.size = size;
+    place.write = write;
+    place.visits.resize(runners.size());
+    const size_t warps = (runners.size() + 31) / 32;
+    const size_t request = place.visits[current->thread.linear]++ * warps + current->warp;
+    if (place.requested.size() <= request) place.requested.resize(request + warps);
+    const bool flexible = address >= (uintptr_t)dynamic_begin && address < (uintptr_t)dynamic_end;
+    const uintptr_t base = region ? region->begin : (uintptr_t)(flexible ? dynamic_begin : kernel->shared_begin);
+    place.requested[request].push_back(address - base);  // arrays begin at round addresses on a GPU
+}
+
+void settle_traffic() {
+    for (auto& [pc, place] : places) {
+        for (auto& addresses : place.requested) {
+            if (addresses.empty()) continue;
+            place.requests++;
+            if (place.shared) count_banks(place, addresses);
+            else count_sectors(place, addresses);
+        }
+        place.requested.clear();
+        std::fill(place.visits.begin(), place.visits.end(), 0);
+    }
+}
+
+// Rows of seven numbers: where, shared or global, bytes an access, write, requests, got, ideal.
+extern "C" __attribute__((visibility("default"))) size_t traffic_into(uint64_t* rows, size_t room) {
+    size_t n = 0;
+    for (const auto& [pc, p] : places) {
+        const uint64_t row[7] = {(uint64_t)pc, p.shared, p.size, p.write, p.requests, p.got, p.ideal};
+        if (n < room) memcpy(rows + 7 * n, row, sizeof row);
+        n++;
+    }
+    return n;
+}

@@ -1,0 +1,58 @@
+// GELU, with the bias of the linear map before it.
+//
+//     x = h + b, where there is a bias                            (2.1)
+//     u = √(2/π) (x + a x³),  a = 0.044715                        (5.1)
+//     t = tanh u                                                  (5.2)
+//     y = ½ x (1 + t)                                             (5.3)
+//     ∂u/∂x = √(2/π) (1 + 3 a x²)                                 (5.4)
+//     ∂t/∂x = (1 − t²) ∂u/∂x                                      (5.5)
+//     dx = dy ( ½ (1 + t) + ½ x ∂t/∂x )                           (5.6)
+//
+// On a CPU t is kept; here making it again costs less than reading it: memory is what takes the
+// time.
+//
+// Launch: a block of 256 threads for 1,024 neighbours of one row, grid (N, ⌈F / 1024⌉).  Four
+// numbers a thread, so F must be a multiple of 4.
+// Bytes, S being those of one number: forward reads h and writes y, 2·S·N·F; backward reads h and
+// dy and writes dx, 3·S·N·F.  Both are the least; b stays in cache.
+#include "number.cuh"
+#define THREADS 256
+#define ROOT_2_PI 0.7978845608028654f
+#define A 0.044715f
+
+__device__ __forceinline__ float tanh_u(float x) {
+    return tanhf(ROOT_2_PI * (x + A * x * x * x));  // (5.1) (5.2)
+}
+
+__device__ __forceinline__ float gate(float x) { return 0.5f * x * (1.f + tanh_u(x)); }  // (5.3)
+
+__device__ __forceinline__ float slope(float x) {
+    const float t = tanh_u(x);
+    const float du_dx = ROOT_2_PI * (1.f + 3.f * A * x * x);  // (5.4)
+    const float dt_dx = (1.f - t * t) * du_dx;                // (5.5)
+    return 0.5f * (1.f + t) + 0.5f * x * dt_dx;               // (5.6)
+}
+
+__device__ __forceinline__ float4 input(const real* h, const real* b) {
+    const float4 x = load4(h), c = b ? load4(b) : make_float4(0.f, 0.f, 0.f, 0.f);
+    return make_float4(x.x + c.x, x.y + c.y, x.z + c.z, x.w + c.w);  // (2.1)
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+gelu_forward(const real* __restrict__ h, const real* __restrict__ b, real* __restrict__ y, int F) {
+    const int f = (blockIdx.y * THREADS + threadIdx.x) * 4;
+    if (f >= F) return;
+    const size_t i = (size_t)blockIdx.x * F + f;
+    const float4 x = input(h + i, b ? b + f : b);
+    store4(y + i, make_float4(gate(x.x), gate(x.y), gate(x.z), gate(x.w)));
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+gelu_backward(const real* __restrict__ dy, const real* __restrict__ h, const real* __restrict__ b,
+              real* __restrict__ dx, int F) {
+    const int f = (blockIdx.y * THREADS + threadIdx.x) * 4;
+    if (f >= F) return;
+    const size_t i = (size_t)blockIdx.x * F + f;
+    const float4 x = input(h + i, b ? b + f : b), d = load4(dy + i);
+    store4(dx + i, make_float4(d.x * slope(x.x), d.y * slope(x.y), d.z * slope(x.z), d.w * slope(x.w)));
+}

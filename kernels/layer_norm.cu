@@ -1,0 +1,105 @@
+// Layer normalisation, with the addition to the residual stream before it.
+//
+//     x = stream + a, where there is something to add             (4.11)
+//     μ   = (1/C) Σᵢ xᵢ                                           (4.1)
+//     r   = 1 / √( (1/C) Σᵢ (xᵢ − μ)² + ε )                       (4.2)
+//     x̂ᵢ  = (xᵢ − μ) r                                            (4.3)
+//     yᵢ  = γᵢ x̂ᵢ + βᵢ                                            (4.4)
+//     dγᵢ = Σₙ dyₙᵢ x̂ₙᵢ                                           (4.5)
+//     dβᵢ = Σₙ dyₙᵢ                                               (4.6)
+//     gᵢ  = γᵢ dyᵢ                                                (4.7)
+//     dxᵢ = passing + r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )                   (4.10) (4.12)
+//
+// `passing` is the gradient that the stream brings past the normalisation; 0 where there is none.
+//
+// layer_norm_forward    a block a row: 256 threads hold the row in registers, thread t the
+//                       features t, t + 256, ...; so C is at most 2,048, and memory is read once.
+// layer_norm_backward   R blocks, each with a run of rows.  A thread meets the same features in
+//                       every row, so its shares of dγ and dβ stay in its registers; at the end each
+//                       block leaves one row of partial sums.
+// layer_norm_sum        adds the blocks' rows in order: no atomics, the same bits each time.
+//
+// x̂ is not kept, only μ and r: two numbers a row, and x̂ costs a subtraction and a product.
+//
+// Bytes, S being those of one number: forward reads stream and a, writes x and y, 4·S·N·C (or 2
+// without an addition); backward reads dy, x, passing and writes dx, 4·S·N·C (or 3).  All the
+// least, but for 8·C·R of partial sums.
+// Shared memory: a number for each warp and reduction.
+#include "number.cuh"
+#include "reduce.cuh"
+#define THREADS 256
+#define WARPS (THREADS / 32)
+#define MOST 8  // features a thread holds: C is at most THREADS * MOST
+
+// Thread t holds features t + 256 k; a feature beyond C counts as 0 everywhere.
+#define EACH(k, c) \
+    _Pragma("unroll") for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) if (c < C)
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+layer_norm_forward(const real* __restrict__ stream, const real* __restrict__ a, const real* __restrict__ gamma,
+                   const real* __restrict__ beta, real* __restrict__ x, real* __restrict__ y, float* __restrict__ mean, float* __restrict__ inverse, int C, float eps) {
+    __shared__ float room[2][WARPS];
+    const size_t row = (size_t)blockIdx.x * C;
+    float v[MOST], sum = 0.f, squares = 0.f;
+    EACH(k, c) {
+        v[k] = to_float(stream[row + c]);
+        if (a) {
+            v[k] += to_float(a[row + c]);
+            store(&x[row + c], v[k]);  // (4.11)
+            v[k] = to_float(x[row + c]);  // as the backward pass will read it
+        }
+        sum += v[k];
+    }
+    const float mu = block_sum<WARPS>(sum, room[0]) / C;  // (4.1)
+    EACH(k, c) squares += (v[k] - mu) * (v[k] - mu);
+    const float r = 1.f / sqrtf(block_sum<WARPS>(squares, room[1]) / C + eps);  // (4.2)
+    EACH(k, c) store(&y[row + c], to_float(gamma[c]) * ((v[k] - mu) * r) + to_float(beta[c]));  // (4.3) (4.4)
+    if (threadIdx.x == 0) {
+        mean[blockIdx.x] = mu;
+        inverse[blockIdx.x] = r;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+layer_norm_backward(const real* __restrict__ dy, const real* __restrict__ x, const real* __restrict__ gamma,
+                    const float* __restrict__ mean, const float* __restrict__ inverse,
+                    const real* __restrict__ passing, real* __restrict__ dx, float* __restrict__ partial,
+                    int N, int C, int R) {
+    __shared__ float room[2][WARPS];
+    float dgamma[MOST] = {}, dbeta[MOST] = {};
+    const int rows = (N + R - 1) / R, first = blockIdx.x * rows;
+    for (int n = first; n < first + rows && n < N; n++) {
+        const size_t row = (size_t)n * C;
+        const float mu = mean[n], r = inverse[n];
+        float x_hat[MOST], g[MOST], sum_g = 0.f, sum_along = 0.f;
+        EACH(k, c) {
+            const float d = to_float(dy[row + c]);
+            x_hat[k] = (to_float(x[row + c]) - mu) * r;  // (4.3)
+            g[k] = to_float(gamma[c]) * d;               // (4.7)
+            dgamma[k] += d * x_hat[k];                   // (4.5)
+            dbeta[k] += d;                               // (4.6)
+            sum_g += g[k];
+            sum_along += g[k] * x_hat[k];
+        }
+        const float mean_g = block_sum<WARPS>(sum_g, room[0]) / C;
+        const float along = block_sum<WARPS>(sum_along, room[1]) / C;
+        EACH(k, c) {
+            const float back = r * (g[k] - mean_g - x_hat[k] * along);                     // (4.10)
+            store(&dx[row + c], passing ? to_float(passing[row + c]) + back : back);  // (4.12)
+        }
+    }
+    EACH(k, c) {
+        partial[(size_t)(2 * blockIdx.x) * C + c] = dgamma[k];
+        partial[(size_t)(2 * blockIdx.x + 1) * C + c] = dbeta[k];
+    }
+}
+
+// grid (⌈C / 256⌉, 2): dγ, then dβ.
+extern "C" __global__ void __launch_bounds__(THREADS)
+layer_norm_sum(const float* __restrict__ partial, float* __restrict__ both, int R, int C) {
+    const int c = blockIdx.x * THREADS + threadIdx.x, which = blockIdx.y;
+    if (c >= C) return;
+    float sum = 0.f;
+    for (int b = 0; b < R; b++) sum += partial[(size_t)(2 * b + which) * C + c];  // (4.5) (4.6)
+    both[(size_t)which * C + c] = sum;
+}

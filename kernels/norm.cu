@@ -1,0 +1,42 @@
+// The global norm of the gradient, in two launches of a fixed shape.
+//
+//     ‖g‖ = √( Σ g² ) over all parameters                         (62.1)
+//
+// squares      BLOCKS blocks of 256 threads: each thread walks through the flat array with the
+//              stride of the whole grid, each block leaves one partial sum.
+// global_norm  one block: sums the partial sums, takes the root.
+//
+// Which thread adds what depends on P alone, never on how the blocks are scheduled, and there is
+// no atomic: the same gradient gives the same bits.
+//
+// Bytes: reads g once, 4·P, which is the least.  Shared memory: 8 numbers, one a warp.
+#include "number.cuh"
+#include "reduce.cuh"
+#define THREADS 256
+#define BLOCKS 512  // of `squares`: some waves of blocks on any GPU
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+squares(const float* __restrict__ g, float* __restrict__ partial, long long P) {
+    __shared__ float room[THREADS / 32];
+    const long long first = ((long long)blockIdx.x * THREADS + threadIdx.x) * 4;
+    float sum = 0.f;
+    for (long long i = first; i < P; i += (long long)BLOCKS * THREADS * 4) {
+        if (i + 4 <= P) {
+            const float4 v = load4(g + i);
+            sum += v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w);  // (62.1)
+        } else {
+            for (long long k = i; k < P; k++) sum += g[k] * g[k];  // (62.1)
+        }
+    }
+    sum = block_sum<THREADS / 32>(sum, room);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+global_norm(const float* __restrict__ partial, float* __restrict__ result) {
+    __shared__ float room[THREADS / 32];
+    float sum = 0.f;
+    for (int i = threadIdx.x; i < BLOCKS; i += THREADS) sum += partial[i];
+    sum = block_sum<THREADS / 32>(sum, room);
+    if (threadIdx.x == 0) result[0] = sqrtf(sum);  // (62.1)
+}

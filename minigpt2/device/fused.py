@@ -1,0 +1,224 @@
+"""Fused ops: what takes an op's place where its arrays are on a device.
+
+Each function has its op's name, arguments and results; `backend.fusible` finds it by the name.
+An op's derivation is in its own chapter, the kernel's launch shape and memory traffic in its file
+in kernels/.  Results are made with `empty`: every kernel writes all of what it gives back.
+
+A function that cannot do what is asked returns NotImplemented, and the op's formula runs, on the
+device's arrays: attention with dropout, for which there is no kernel.
+"""
+
+from math import sqrt
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigpt2.backend import Array, array_module
+from minigpt2.device.launch import launch
+from minigpt2.device.table import attention_tile
+from minigpt2.ops.attention import Saved as Attended
+from minigpt2.ops.embedding import Saved as Embedded
+
+LAYER_NORM_BLOCKS = 256  # that share the rows of a backward pass
+NORM_BLOCKS = 512  # BLOCKS of norm.cu
+
+
+class Normalised(NamedTuple):
+    """What layer normalisation keeps here: x and two numbers a row, not x̂."""
+
+    x: Array  # (N, C)
+    mean: Array  # (N,)
+    inverse: Array  # (N,) r of (4.2)
+    gamma: Array  # (C,)
+
+
+class Gated(NamedTuple):
+    """What GELU keeps here: its input, not t."""
+
+    h: Array  # (N, F)
+    b: Array | None  # (F,)
+
+
+def index_on(library: ModuleType, index: Array) -> Array:
+    """Return indices as the kernels read them: on the device, in 32 bits."""
+    return library.asarray(index, library.int32)
+
+
+def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> Any:
+    """Look up both tables, (3.1)."""
+    xp = array_module(wte)
+    x = xp.empty((len(ids), wte.shape[1]), wte.dtype)
+    launch(xp, "embedding_forward", wte, wpe, index_on(xp, ids), index_on(xp, positions), x)
+    return x, Embedded(ids, positions)
+
+
+def add_at(table: Array, rows: Array, index: Array) -> None:
+    """Add rows to a table, in the order of their indices, (3.4)."""
+    if len(index):
+        xp = array_module(table)
+        order = index_on(xp, np.argsort(index, kind="stable"))
+        launch(xp, "embedding_backward", rows, index_on(xp, index), order, table)
+
+
+def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
+    """Normalise each row, (4.1) to (4.4)."""
+    xp, n = array_module(x), len(x)
+    y, mean, inverse = xp.empty_like(x), xp.empty(n, xp.float32), xp.empty(n, xp.float32)
+    launch(xp, "layer_norm_forward", x, None, gamma, beta, None, y, mean, inverse, eps=eps)
+    return y, Normalised(x, mean, inverse, gamma)
+
+
+def add_layer_norm(stream: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
+    """Add to the stream and normalise the sum, (4.11) and (4.1) to (4.4)."""
+    xp, n = array_module(a), len(a)
+    x, y = xp.empty_like(a), xp.empty_like(a)
+    mean, inverse = xp.empty(n, xp.float32), xp.empty(n, xp.float32)
+    launch(xp, "layer_norm_forward", stream, a, gamma, beta, x, y, mean, inverse, eps=eps)
+    return x, y, Normalised(x, mean, inverse, gamma)
+
+
+def layer_norm_backward(dy: Array, saved: Normalised, passing: Array | None = None) -> Any:
+    """Return dx, dgamma and dbeta, (4.5) to (4.12)."""
+    xp, (n, c) = array_module(dy), dy.shape
+    dx = xp.empty_like(dy)
+    partial = xp.empty((min(n, LAYER_NORM_BLOCKS), 2, c), xp.float32)
+    both = xp.empty((2, c), xp.float32)
+    arrays = dy, saved.x, saved.gamma, saved.mean, saved.inverse, passing, dx, partial
+    launch(xp, "layer_norm_backward", *arrays)
+    launch(xp, "layer_norm_sum", partial, both)
+    return dx, both[0], both[1]
+
+
+def gelu(x: Array, b: Array | None = None) -> Any:
+    """Gate every element of x + b, (5.1) to (5.3)."""
+    y = array_module(x).empty_like(x)
+    launch(array_module(x), "gelu_forward", x, b, y)
+    return y, Gated(x, b)
+
+
+def gelu_backward(dy: Array, saved: Gated) -> Array:
+    """Return dx, (5.4) to (5.6)."""
+    dx = array_module(dy).empty_like(dy)
+    launch(array_module(dy), "gelu_backward", dy, saved.h, saved.b, dx)
+    return dx
+
+
+class Forest:
+    """The last forest that was sent to the device: every layer of a step asks for the same."""
+
+    def __init__(self) -> None:
+        self.end: Array = None
+        self.found: dict[Any, tuple[Array, Array]] = {}
+
+    def on(self, library: ModuleType, end: Array, d: int) -> tuple[Array, Array]:
+        """Return end and the reach of each tile of keys for heads of D features, on a device."""
+        if end is not self.end:
+            self.end, self.found = end, {}
+        tile = attention_tile(d)
+        if (library, tile) not in self.found:
+            there = index_on(library, end)
+            reach = library.empty(-(-len(end) // tile), library.int32)
+            launch(library, "attention_reach", there, reach, D=d)
+            self.found[library, tile] = there, reach
+        return self.found[library, tile]
+
+
+FOREST = Forest()
+
+
+def attention(
+    qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 64
+) -> Any:
+    """Attend over the forest, (8.1) to (8.11)."""
+    if dropout:
+        return NotImplemented
+    xp, n, d = array_module(qkv), len(qkv), qkv.shape[1] // (3 * n_head)
+    o, lse = xp.empty((n, n_head, d), qkv.dtype), xp.empty((n_head, n), xp.float32)
+    q_k_v, forest = qkv.reshape(n, 3, n_head, d), FOREST.on(xp, end, d)
+    launch(xp, "attention_forward", q_k_v, *forest, o, lse, scale=1 / sqrt(d))
+    o = o.reshape(n, n_head * d)
+    return o, Attended(qkv, end, o, lse[..., None], n_head, dropout, seed, block)
+
+
+def attention_backward(do: Array, saved: Attended) -> Any:
+    """Return dqkv, (8.12) to (8.20)."""
+    if saved.dropout:
+        return NotImplemented
+    xp, h, (n, c) = array_module(do), saved.n_head, do.shape
+    d = c // h
+    forest = FOREST.on(xp, saved.end, d)
+    dqkv, row_dots = xp.empty((n, 3, h, d), do.dtype), xp.empty((h, n), xp.float32)
+    d_o, q_k_v = do.reshape(n, h, d), saved.qkv.reshape(n, 3, h, d)
+    launch(xp, "attention_row_dots", saved.o.reshape(n, h, d), d_o, row_dots)
+    arrays = q_k_v, d_o, *forest, saved.lse.reshape(h, n), row_dots, dqkv
+    launch(xp, "attention_dkv", *arrays, scale=1 / sqrt(d))
+    launch(xp, "attention_dq", *arrays, scale=1 / sqrt(d))
+    return dqkv.reshape(n, 3 * c)
+
+
+def surprise(logits: Array, targets: Array, weights: Array | None) -> Array:
+    """Return the nll of each row of logits; with weights, put the gradient over them."""
+    xp = array_module(logits)
+    nll = xp.empty(len(logits), xp.float32)
+    w = xp.zeros(len(logits), xp.float32) if weights is None else xp.asarray(weights, xp.float32)
+    arrays = logits, index_on(xp, targets), w, nll
+    launch(xp, "cross_entropy", *arrays, V=logits.shape[1], gradient=weights is not None)
+    return nll
+
+
+def global_norm(g: Array) -> Array:
+    """Return the norm of g (P,) as an array (1,), (62.1)."""
+    xp = array_module(g)
+    partial, result = xp.empty(NORM_BLOCKS, xp.float32), xp.empty(1, xp.float32)
+    launch(xp, "squares", g, partial)
+    launch(xp, "global_norm", partial, result)
+    return result
+
+
+def adamw_flat(
+    theta: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    n_decayed: int,
+    step: int,
+    eta: float,
+    settings: Any,
+) -> Array:
+    """Update all parameters if the gradient is finite; return its norm as an array (1,).
+
+    `settings` are those of chapter 62, AdamW.
+    """
+    xp, norm = array_module(theta), global_norm(g)
+    beta1, beta2 = settings.beta1, settings.beta2
+    constants = {
+        "decayed": n_decayed,
+        "clip": settings.clip,
+        "unscale": 1.0,
+        "beta1": beta1,
+        "one_minus_beta1": 1 - beta1,
+        "beta2": beta2,
+        "one_minus_beta2": 1 - beta2,
+        "eta_hat": eta / (1 - beta1**step),
+        "root_correction": 1 / (1 - beta2**step),
+        "eps": settings.eps,
+        "keep": 1 - eta * settings.weight_decay,
+    }
+    launch(xp, "adamw", theta, g, m, v, None, norm, **constants)
+    return norm
+
+
+FUSED = (
+    embedding,
+    add_at,
+    layer_norm,
+    add_layer_norm,
+    layer_norm_backward,
+    gelu,
+    gelu_backward,
+    attention,
+    attention_backward,
+    surprise,
+    adamw_flat,
+)
