@@ -6,8 +6,11 @@
 //
 // A block a triple, 512 threads.  A first walk along the row finds λ, a second one writes the
 // gradient over the logits.  In the first each thread keeps its largest logit so far, m, and
-// Σ exp(ℓ − m), as attention does (8.5 to 8.8); two such pairs join by (8.6):
-//     m′ = max(m₁, m₂),  Σ′ = Σ₁ exp(m₁ − m′) + Σ₂ exp(m₂ − m′)
+// Σ exp(ℓ − m), as attention does, and joins two such pairs:
+//     m′ = max(m, maxⱼ sᵢⱼ)                                       (8.5)
+//     α  = exp(m − m′)                                            (8.6)
+//     eᵢⱼ = exp(sᵢⱼ − m′)                                         (8.7)
+//     ℓ′ = α ℓ + Σⱼ eᵢⱼ                                           (8.8)
 // so the row is read once for λ, not twice.
 //
 // A row of logits may be longer than the vocabulary, W numbers for V: rows then begin at round addresses, and

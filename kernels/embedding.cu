@@ -41,6 +41,6 @@ embedding_backward(const real* __restrict__ dx, const int* __restrict__ index, c
             const float4 d = load4(dx + (size_t)order[n] * C + c);
             sum = make_float4(sum.x + d.x, sum.y + d.y, sum.z + d.z, sum.w + d.w);  // (3.4)
         }
-        store4(dtable + (size_t)v * C + c, sum);
+        store4(dtable + (size_t)v * C + c, sum);  // (3.2) (3.3)
     }
 }

@@ -237,6 +237,22 @@ def array(a: Any, dtype: Any = None) -> ndarray:
     return ndarray(np.array(a.host if isinstance(a, ndarray) else a, dtype))
 
 
+def empty(shape: Any, dtype: Any = np.float64) -> ndarray:
+    """Return an array that holds nothing yet: NaN, which is noticed if nothing is put there."""
+    return unwritten(np.empty(shape, dtype))
+
+
+def empty_like(prototype: ndarray, dtype: Any = None, shape: Any = None) -> ndarray:
+    """Return an array that holds nothing yet, of another's shape."""
+    return unwritten(np.empty_like(unboxed(prototype), dtype, shape=shape))
+
+
+def unwritten(host: np.ndarray) -> ndarray:
+    """Box an array whose every bit is 1: NaN, or -1 in whole numbers."""
+    host.reshape(-1).view(np.uint8)[...] = 0xFF
+    return ndarray(host)
+
+
 def ascontiguousarray(a: ndarray) -> ndarray:
     """Return an array whose numbers stand together: itself, or a copy."""
     return ndarray(np.ascontiguousarray(unboxed(a)))

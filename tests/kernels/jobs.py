@@ -1,0 +1,156 @@
+"""What is asked of each kernel: a job is an op's forward and backward pass on some inputs.
+
+A job takes a function that puts an array where it is to be computed, and returns the results.  With
+`exactly` it is the op's own formula in float64, with the stand-in's `asarray` the kernels.  Sizes
+are those at which mistakes show: one row, a tile but one, a tile, a tile and one, more.
+"""
+
+import numpy as np
+
+from minigpt2.ops.attention import attention, attention_backward
+from minigpt2.ops.cross_entropy import cross_entropy_gradient, surprise
+from minigpt2.ops.embedding import embedding, embedding_backward
+from minigpt2.ops.gelu import gelu, gelu_backward
+from minigpt2.ops.layer_norm import add_layer_norm, layer_norm, layer_norm_backward
+from minigpt2.training.adamw import AdamW, adamw_flat
+from tests.kernels.support import single
+from tests.ops.cases import ends
+
+DEEP = ends((9, (20, (11, (7,)), (3,)), (1,), (14,)), (33,), (1,))  # a forest of depth four
+FORESTS = {
+    "one row": ends((1,)),
+    "a tile but one": ends((31,)),
+    "a tile": ends((32,)),
+    "a tile and one": ends((33,)),
+    "rows alone": ends(*[(1,)] * 40),
+    "deep": DEEP,
+    "far apart": ends((5,), (90,), (40,)),
+    "a preamble": ends((37, *[(n,) for n in (9, 30, 2, 17, 26)])),
+}
+
+
+def attend(end, heads, d, seed=0):
+    """Attention over a forest."""
+    qkv, do = single(len(end), 3 * heads * d, seed=seed), single(len(end), heads * d, seed=seed)
+
+    def job(put):
+        o, saved = attention(put(qkv), end, heads)
+        return o, saved.lse, attention_backward(put(do), saved)
+
+    return job
+
+
+def normalise(n, c, plain):
+    """Layer normalisation, by itself or of a sum with what passes it."""
+    x, a, dy, passing = (single(n, c, seed=seed, scale=2) for seed in range(4))
+    gamma, beta = single(c, seed=4), single(c, seed=5)
+
+    def job(put):
+        if plain:
+            y, saved = layer_norm(put(x), put(gamma), put(beta))
+            return y, *layer_norm_backward(put(dy), saved)
+        total, y, saved = add_layer_norm(put(x), put(a), put(gamma), put(beta))
+        return total, y, *layer_norm_backward(put(dy), saved, put(passing))
+
+    return job
+
+
+def gate(n, f, bias):
+    """GELU, with a bias or without."""
+    h, dy, b = single(n, f, scale=2), single(n, f, seed=1), single(f, seed=2)
+
+    def job(put):
+        y, saved = gelu(put(h), put(b) if bias else None)
+        return y, gelu_backward(put(dy), saved)
+
+    return job
+
+
+def embed(n, c, few):
+    """Both tables and their gradients; `few` tokens, so that they come often."""
+    rng = np.random.default_rng(n)
+    ids, positions = rng.integers(0, few, n), np.arange(n) % 7
+    wte, wpe, dx = single(few + 2, c), single(7, c, seed=1), single(n, c, seed=2)
+    before = single(few + 2, c, seed=3), single(7, c, seed=4)
+
+    def job(put):
+        x, saved = embedding(put(wte), put(wpe), ids, positions)
+        tables = [put(table.copy()) for table in before]
+        embedding_backward(put(dx), saved, *tables)
+        return x, *tables
+
+    return job
+
+
+def learn(m, v):
+    """The nll and the gradient of rows of logits."""
+    rng = np.random.default_rng(m)
+    logits = single(m, v, scale=3)
+    logits[0, :: max(1, v // 3)] += 20  # one row that is nearly sure
+    targets, weights = rng.integers(0, v, m), rng.random(m)
+    weights[m // 2] = 0
+
+    def job(put):
+        for_loss, for_both = put(logits.copy()), put(logits.copy())
+        without = surprise(for_loss, targets, None)
+        return without, surprise(for_both, targets, weights), for_both
+
+    return job
+
+
+def project(n, c, v, chunk):
+    """The loss with its projection, in chunks; rows stand in several triples or in none."""
+    rng = np.random.default_rng(n)
+    rows, targets = rng.integers(0, n, 2 * n), rng.integers(0, v, 2 * n)
+    weights = np.where(rng.random(2 * n) < 0.4, 0, rng.random(2 * n))
+    x, wte, before = single(n, c), single(v, c, seed=1), single(v, c, seed=2)
+
+    def job(put):
+        dwte = put(before.copy())
+        results = cross_entropy_gradient(put(x), put(wte), rows, targets, weights, dwte, chunk)
+        return *results, dwte
+
+    return job
+
+
+def optimise(p, decayed, clip):
+    """Three steps of AdamW."""
+    theta, g, m = (single(p, seed=seed) for seed in range(3))
+    settings = AdamW(clip=clip, weight_decay=0.3, eps=1e-6)
+
+    def job(put):
+        arrays = [put(theta.copy()), put(g), put(0.1 * m), put(0.01 * m * m)]
+        for step in (1, 2, 3):
+            norm = adamw_flat(*arrays, decayed, step, 0.01, settings)
+        theta_now, _, m_now, v_now = arrays
+        return theta_now, m_now, v_now, np.array([norm]) if isinstance(norm, float) else norm
+
+    return job
+
+
+JOBS = {
+    **{f"attention, {name}": attend(end, 2, 64) for name, end in FORESTS.items()},
+    **{f"attention, heads of {d}": attend(DEEP, 3, d) for d in (32, 80, 128)},
+    **{
+        f"layer_norm, {n} x {c}{'' if plain else ', of a sum'}": normalise(n, c, plain)
+        for n, c, plain in ((1, 1, True), (3, 255, True), (5, 256, False), (300, 33, False))
+    },
+    "layer_norm, 2 x 2048": normalise(2, 2048, False),
+    **{
+        f"gelu, {n} x {f}": gate(n, f, bias)
+        for n, f, bias in ((1, 4, False), (3, 1020, True), (2, 1028, True))
+    },
+    **{
+        f"embedding, {n} x {c}": embed(n, c, few)
+        for n, c, few in ((1, 4, 1), (40, 12, 3), (9, 516, 90))
+    },
+    **{
+        f"cross_entropy, {m} x {v}": learn(m, v)
+        for m, v in ((1, 1), (3, 511), (2, 515), (2, 50257))
+    },
+    "cross_entropy with the projection": project(20, 12, 103, 7),
+    **{
+        f"adamw, {p} of which {decayed}": optimise(p, decayed, clip)
+        for p, decayed, clip in ((1, 0, 1.0), (1027, 513, 0.0), (4100, 4100, 1.0))
+    },
+}

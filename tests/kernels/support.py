@@ -1,0 +1,68 @@
+"""Kernels under test: an emulated device to run them on, and what they are compared with."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from minigpt2 import backend
+from minigpt2.device import stand_in
+from minigpt2.device.compile import compiler
+from minigpt2.device.emulator import Machine
+from minigpt2.device.fused import FUSED
+
+needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to run kernels with")
+SINGLE = 2e-6  # largest error of a kernel in float32, beside the largest number of the result
+MACHINES = {}  # one for each way of running, so that a kernel is loaded once
+
+
+def machine(**how):
+    """A machine that is kept for the tests that want one like it."""
+    key = tuple(sorted(how.items()))
+    return MACHINES.setdefault(key, Machine(**how))
+
+
+@contextmanager
+def device(on):
+    """The stand-in for CuPy in use, its kernels on this machine."""
+    libraries, fused = list(backend.LIBRARIES), dict(backend.FUSED)
+    backend.register(stand_in, FUSED)
+    stand_in.copies.clear()
+    try:
+        with stand_in.using(on):
+            yield stand_in
+    finally:
+        backend.LIBRARIES[:] = libraries
+        backend.FUSED.clear()
+        backend.FUSED.update(fused)
+
+
+def single(*shape, seed=0, scale=1.0):
+    """Random numbers that float32 holds."""
+    rng = np.random.default_rng([seed, *shape])
+    return (scale * rng.standard_normal(shape)).astype(np.float32)
+
+
+def exactly(array):
+    """An array in float64: what a reference computes with."""
+    return np.asarray(array, np.float64)
+
+
+def run_on(on, job):
+    """The results of a job on a machine, as NumPy's arrays."""
+    with device(on):
+        return [stand_in.asnumpy(result) for result in job(stand_in.asarray)]
+
+
+def error_of(found, exact):
+    """The largest difference, beside the largest number of the exact result."""
+    exact = exactly(exact)
+    difference = abs(exactly(found).reshape(exact.shape) - exact).max(initial=0)
+    return difference / max(abs(exact).max(initial=0), 1e-30)
+
+
+def assert_close(found, exact, bound=SINGLE):
+    """Every result is as exact as it must be."""
+    for one, other in zip(found, exact, strict=True):
+        assert np.isfinite(one).all()
+        assert error_of(one, other) <= bound

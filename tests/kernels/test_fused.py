@@ -1,0 +1,116 @@
+"""Fused ops: what a kernel gives, beside the op's own formula in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from minigpt2.device import stand_in
+from minigpt2.device.launch import launch
+from tests.kernels.jobs import JOBS, attend
+from tests.kernels.support import (
+    assert_close,
+    device,
+    error_of,
+    exactly,
+    machine,
+    needs_compiler,
+    run_on,
+    single,
+)
+from tests.ops.cases import dense_attention, dense_attention_backward
+from tests.ops.test_attention import forests
+
+pytestmark = needs_compiler
+every_job = pytest.mark.parametrize("name", JOBS)
+
+
+@every_job
+def test_a_kernel_is_as_exact_as_float32_is(name):
+    assert_close(run_on(machine(), JOBS[name]), JOBS[name](exactly))
+
+
+@every_job
+def test_three_orders_of_threads_and_blocks_give_the_same_bits(name):
+    orders = [machine(), machine(order="descending"), machine(order="random", seed=1)]
+    first, *others = (run_on(on, JOBS[name]) for on in orders)
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+@every_job
+def test_the_checks_find_nothing(name):
+    on = machine(check=True)
+    assert_close(run_on(on, JOBS[name]), JOBS[name](exactly))
+    assert not on.findings, "\n".join(map(str, on.findings))
+
+
+@given(forests)
+@settings(deadline=None, max_examples=25)
+def test_attention_over_any_forest(end):
+    job = attend(end, 1, 64)
+    assert_close(run_on(machine(), job), job(exactly))
+
+
+def test_a_row_that_sees_nothing_gets_0_and_sends_nothing_back():
+    n, d = 70, 64
+    end = np.full(n, n)
+    hidden = [0, 31, 32, 33, 69]
+    end[hidden] = hidden  # a row whose end is itself is seen by none, not even by itself
+    end[:3] = 0
+    alone = np.array([not (end[: i + 1] > i).any() for i in range(n)])
+    assert alone[[0, 1, 2]].all() and alone.sum() == 3
+    qkv, do = single(n, 3 * d), single(n, d)
+
+    def job(put):
+        from minigpt2.ops.attention import attention, attention_backward
+
+        o, saved = attention(put(qkv), end, 1)
+        return o, saved.lse, attention_backward(put(do), saved)
+
+    o, lse, dqkv = run_on(machine(), job)
+    assert (lse[0, alone] == -np.inf).all() and np.isfinite(lse[0, ~alone]).all()
+    assert not o[alone].any() and not dqkv[alone].any()
+    rest = end[~alone] - 3
+    qkv_rest, do_rest = exactly(qkv[~alone]), exactly(do[~alone])
+    assert error_of(o[~alone], dense_attention(qkv_rest, rest, 1)) < 2e-6
+    exact = dense_attention_backward(do_rest, qkv_rest, rest, 1)
+    assert error_of(dqkv[~alone], exact) < 2e-6
+
+
+def test_logits_may_stand_in_wider_rows_whose_rest_becomes_0():
+    v, width = 13, 16
+    logits, targets = single(3, v), np.array([0, 12, 5], np.int32)
+    weights = np.array([1, 0.5, 2], np.float32)
+    wide = np.full((3, width), np.nan, np.float32)
+    wide[:, :v] = logits
+    with device(machine()) as xp:
+        there, nll = xp.asarray(wide), xp.empty(3, np.float32)
+        arrays = there, xp.asarray(targets), xp.asarray(weights), nll
+        launch(xp, "cross_entropy", *arrays, V=v, gradient=1)
+        found = there.get()
+    p = np.exp(exactly(logits)) / np.exp(exactly(logits)).sum(-1, keepdims=True)
+    p[range(3), targets] -= 1
+    assert error_of(found[:, :v], weights[:, None] * p) < 2e-6
+    assert not found[:, v:].any() and not np.signbit(found[:, v:]).any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
+def test_a_gradient_that_is_not_finite_changes_no_parameter(bad):
+    from minigpt2.training.adamw import AdamW, adamw_flat
+
+    g = single(1000)
+    g[500] = bad
+    with device(machine()) as xp:
+        arrays = [xp.asarray(a) for a in (single(1000), g, single(1000), single(1000) ** 2)]
+        before = [a.get() for a in arrays]
+        norm = adamw_flat(*arrays, 10, 1, 0.1, AdamW()).get()
+        for array, was in zip(arrays, before, strict=True):
+            np.testing.assert_array_equal(array.get(), was)
+    assert not np.isfinite(norm).any()
+
+
+def test_results_are_written_in_full():
+    """What a device gives for new memory is NaN here, and no result of a job holds one."""
+    assert np.isnan(stand_in.empty(3, np.float32).host).all()
+    assert (stand_in.empty_like(stand_in.asarray(np.ones(3, np.int32))).host == -1).all()
