@@ -137,7 +137,7 @@ def check_names(path: Path, stored: dict[str, Stored], config: GPT2Config) -> No
 def save_parameters(parameters: Parameters, folder: Path, dtype: type = np.float32) -> None:
     """Write config.json and model.safetensors into a folder that exists."""
     parameters.config.save(folder / "config.json")
-    write_tensors(folder / TENSORS, parameters.views, dtype)
+    write_tensors(folder / TENSORS, parameters.on(np).views, dtype)
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:

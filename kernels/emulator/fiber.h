@@ -10,6 +10,7 @@ constexpr size_t STACK_BYTES = 128 << 10;
 struct Fiber {
     void* context = nullptr;  // where it goes on
     char* stack = nullptr;
+    size_t bytes = 0;  // of the stack that are used: see fiber.cpp
 };
 
 void begin_fiber(Fiber& fiber, void (*entry)());  // the first resume() runs entry()

@@ -88,21 +88,35 @@ static void set_up_threads(dim3 grid, dim3 size) {
     }
 }
 
+// Give each of these threads that is ready a turn; returns whether one was.
+static bool give_turns(const unsigned* threads, unsigned count) {
+    bool progress = false;
+    for (unsigned k = 0; k < count && failure.empty(); k++) {
+        if (runners[threads[k]].state != State::ready) continue;
+        progress = true;
+        current = &runners[threads[k]];
+        running = &current->thread;
+        resume(current->fiber);
+    }
+    return progress;
+}
+
+// In a fixed order a warp goes on until all its lanes wait for the block: what 32 threads touch
+// stays in the processor's cache.  In a random order any thread may follow any other.
 static void run_block(int order, std::mt19937& random) {
     begin_block_memory();
     begin_block_warps();
     for (Runner& runner : runners) begin_fiber(runner.fiber, run_thread);
-    while (block.done < runners.size() && failure.empty()) {
+    const unsigned threads = runners.size(), together = order == RANDOM ? threads : 32;
+    std::vector<unsigned> sequence = in_order(threads, order, random);
+    while (block.done < threads && failure.empty()) {
         bool progress = false;
-        for (unsigned i : in_order(runners.size(), order, random)) {
-            if (runners[i].state != State::ready) continue;
-            progress = true;
-            current = &runners[i];
-            running = &current->thread;
-            resume(current->fiber);
-            if (!failure.empty()) break;
-        }
-        if (!progress) failure = nobody_can_go_on();
+        for (unsigned first = 0; first < threads; first += together)
+            while (give_turns(&sequence[first], std::min(together, threads - first))) {
+                progress = true;
+                if (order == RANDOM) std::shuffle(sequence.begin(), sequence.end(), random);
+            }
+        if (!progress && failure.empty()) failure = nobody_can_go_on();
     }
     for (Runner& runner : runners) give_back(runner.fiber);
     current = nullptr;

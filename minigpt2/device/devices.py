@@ -12,10 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, import_cupy, register
+from minigpt2.backend import import_cupy, register
 from minigpt2.errors import UserError
 
 Device = Literal["auto", "cpu", "cuda", "emulated"]
+
+
+def told(library: ModuleType) -> str:
+    """Return what is told of a device before work begins on it."""
+    if library is np:
+        return "cpu: NumPy"
+    if hasattr(library, "machine"):
+        return "emulated: the GPU's kernels, on this machine's processor, one thread at a time"
+    name = library.cuda.runtime.getDeviceProperties(library.cuda.Device().id)["name"]
+    return f"{name.decode()}: CuPy {library.__version__}, and the kernels of this project"
 
 
 def open_device(device: Device) -> ModuleType:
@@ -64,14 +74,3 @@ def stand_in() -> Any:
             "--device emulated compiles kernels with g++ (or what CXX names): install it"
         )
     return stand_in
-
-
-def on_device(library: ModuleType, array: Array) -> Array:
-    """Return an array on a device; if it is there, itself."""
-    return array if array_module(array) is library else library.asarray(array)
-
-
-def on_host(array: Array) -> np.ndarray:
-    """Return an array as NumPy's; if it is one, itself."""
-    xp = array_module(array)
-    return array if xp is np else xp.asnumpy(array)

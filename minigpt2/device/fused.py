@@ -5,7 +5,8 @@ An op's derivation is in its own chapter, the kernel's launch shape and memory t
 in kernels/.  Results are made with `empty`: every kernel writes all of what it gives back.
 
 A function that cannot do what is asked returns NotImplemented, and the op's formula runs, on the
-device's arrays: attention with dropout, for which there is no kernel.
+device's arrays: attention with dropout, for which there is no kernel, and sizes that no kernel is
+made for.
 """
 
 from math import sqrt
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array, array_module
-from minigpt2.device.launch import launch
+from minigpt2.device.launch import fits, launch
 from minigpt2.device.table import attention_tile
 from minigpt2.ops.attention import Saved as Attended
 from minigpt2.ops.embedding import Saved as Embedded
@@ -47,22 +48,29 @@ def index_on(library: ModuleType, index: Array) -> Array:
 
 def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> Any:
     """Look up both tables, (3.1)."""
+    if not fits("embedding_forward", C=wte.shape[1]):
+        return NotImplemented
     xp = array_module(wte)
     x = xp.empty((len(ids), wte.shape[1]), wte.dtype)
     launch(xp, "embedding_forward", wte, wpe, index_on(xp, ids), index_on(xp, positions), x)
     return x, Embedded(ids, positions)
 
 
-def add_at(table: Array, rows: Array, index: Array) -> None:
+def add_at(table: Array, rows: Array, index: Array) -> Any:
     """Add rows to a table, in the order of their indices, (3.4)."""
+    if not fits("embedding_backward", C=rows.shape[1]):
+        return NotImplemented
     if len(index):
         xp = array_module(table)
         order = index_on(xp, np.argsort(index, kind="stable"))
         launch(xp, "embedding_backward", rows, index_on(xp, index), order, table)
+    return None
 
 
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
     """Normalise each row, (4.1) to (4.4)."""
+    if not fits("layer_norm_forward", C=x.shape[1]):
+        return NotImplemented
     xp, n = array_module(x), len(x)
     y, mean, inverse = xp.empty_like(x), xp.empty(n, xp.float32), xp.empty(n, xp.float32)
     launch(xp, "layer_norm_forward", x, None, gamma, beta, None, y, mean, inverse, eps=eps)
@@ -71,6 +79,8 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
 
 def add_layer_norm(stream: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
     """Add to the stream and normalise the sum, (4.11) and (4.1) to (4.4)."""
+    if not fits("layer_norm_forward", C=a.shape[1]):
+        return NotImplemented
     xp, n = array_module(a), len(a)
     x, y = xp.empty_like(a), xp.empty_like(a)
     mean, inverse = xp.empty(n, xp.float32), xp.empty(n, xp.float32)
@@ -78,8 +88,10 @@ def add_layer_norm(stream: Array, a: Array, gamma: Array, beta: Array, eps: floa
     return x, y, Normalised(x, mean, inverse, gamma)
 
 
-def layer_norm_backward(dy: Array, saved: Normalised, passing: Array | None = None) -> Any:
+def layer_norm_backward(dy: Array, saved: Any, passing: Array | None = None) -> Any:
     """Return dx, dgamma and dbeta, (4.5) to (4.12)."""
+    if not isinstance(saved, Normalised):
+        return NotImplemented
     xp, (n, c) = array_module(dy), dy.shape
     dx = xp.empty_like(dy)
     partial = xp.empty((min(n, LAYER_NORM_BLOCKS), 2, c), xp.float32)
@@ -92,13 +104,17 @@ def layer_norm_backward(dy: Array, saved: Normalised, passing: Array | None = No
 
 def gelu(x: Array, b: Array | None = None) -> Any:
     """Gate every element of x + b, (5.1) to (5.3)."""
+    if not fits("gelu_forward", F=x.shape[1]):
+        return NotImplemented
     y = array_module(x).empty_like(x)
     launch(array_module(x), "gelu_forward", x, b, y)
     return y, Gated(x, b)
 
 
-def gelu_backward(dy: Array, saved: Gated) -> Array:
+def gelu_backward(dy: Array, saved: Any) -> Any:
     """Return dx, (5.4) to (5.6)."""
+    if not isinstance(saved, Gated):
+        return NotImplemented
     dx = array_module(dy).empty_like(dy)
     launch(array_module(dy), "gelu_backward", dy, saved.h, saved.b, dx)
     return dx
@@ -131,9 +147,9 @@ def attention(
     qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 64
 ) -> Any:
     """Attend over the forest, (8.1) to (8.11)."""
-    if dropout:
-        return NotImplemented
     xp, n, d = array_module(qkv), len(qkv), qkv.shape[1] // (3 * n_head)
+    if dropout or not fits("attention_forward", D=d):
+        return NotImplemented
     o, lse = xp.empty((n, n_head, d), qkv.dtype), xp.empty((n_head, n), xp.float32)
     q_k_v, forest = qkv.reshape(n, 3, n_head, d), FOREST.on(xp, end, d)
     launch(xp, "attention_forward", q_k_v, *forest, o, lse, scale=1 / sqrt(d))
@@ -143,10 +159,10 @@ def attention(
 
 def attention_backward(do: Array, saved: Attended) -> Any:
     """Return dqkv, (8.12) to (8.20)."""
-    if saved.dropout:
-        return NotImplemented
     xp, h, (n, c) = array_module(do), saved.n_head, do.shape
     d = c // h
+    if saved.dropout or not fits("attention_forward", D=d):
+        return NotImplemented
     forest = FOREST.on(xp, saved.end, d)
     dqkv, row_dots = xp.empty((n, 3, h, d), do.dtype), xp.empty((h, n), xp.float32)
     d_o, q_k_v = do.reshape(n, h, d), saved.qkv.reshape(n, 3, h, d)

@@ -68,7 +68,8 @@ def launch(library: ModuleType, name: str, *arrays: Array | None, **numbers: flo
     for p in parameters:
         if p.shape is not None:
             check_array(library, name, p, found[p.name], storage, sizes)
-    check_sizes(name, kernel, sizes)
+    if why := misfit(kernel, sizes):
+        raise ValueError(f"{name}: {why}")
     arguments = [
         found[p.name] if p.shape is not None else number_of(name, p, sizes, numbers)
         for p in parameters
@@ -125,16 +126,22 @@ def check_array(
         raise ValueError(f"{what} has shape {array.shape}, not ({', '.join(shape)}) with {known}")
 
 
-def check_sizes(name: str, kernel: Kernel, sizes: Sizes) -> None:
-    """Raise ValueError unless the kernel can do these sizes."""
+def fits(name: str, **sizes: int) -> bool:
+    """Whether a kernel can do some sizes."""
+    return not misfit(KERNELS[name], sizes)
+
+
+def misfit(kernel: Kernel, sizes: Sizes) -> str:
+    """Return which of some sizes a kernel cannot do, and why; empty if there is none."""
     for letter, step in kernel.multiples:
         if sizes[letter] % step:
-            raise ValueError(f"{name}: {letter} = {sizes[letter]} must be a multiple of {step}")
+            return f"{letter} = {sizes[letter]} must be a multiple of {step}"
     for letter, most in kernel.limits:
         if sizes[letter] > most:
-            raise ValueError(f"{name}: {letter} = {sizes[letter]} is more than {most}")
+            return f"{letter} = {sizes[letter]} is more than {most}"
     if kernel.heads and sizes["D"] not in HEAD_SIZES:
-        raise ValueError(f"{name}: heads of {sizes['D']} features; {HEAD_SIZES} are built")
+        return f"heads of {sizes['D']} features; {HEAD_SIZES} are built"
+    return ""
 
 
 def number_of(name: str, p: Parameter, sizes: Sizes, numbers: dict[str, Any]) -> np.generic:

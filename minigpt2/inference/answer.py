@@ -9,6 +9,7 @@ import numpy as np
 from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA, Template, prompt_of, stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, has_tokenizer, open_tokenizer
+from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.generate import generate
 from minigpt2.inference.sampling import Sampling
@@ -28,6 +29,8 @@ class AnswerSettings:
         max_new_tokens: longest answer
         temperature: 0 for the likeliest token each time, 1 to draw from the model
         seed: of the draws
+        device: cpu, cuda (a GPU, by CuPy), emulated (the GPU's kernels without one: very slow), or
+            auto: cuda where it works, else cpu
     """
 
     question: str
@@ -36,6 +39,7 @@ class AnswerSettings:
     max_new_tokens: int = 64
     temperature: float = 0.0
     seed: int = 0
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         if not self.question.strip():
@@ -52,15 +56,19 @@ class Model(NamedTuple):
     template: Template | None
 
 
-def open_model(model: str) -> Model:
-    """Open a model by folder or name; raises UserError if its parts do not go together."""
+def open_model(model: str, device: Device = "cpu") -> Model:
+    """Open a model by folder or name, on a device.
+
+    Raises UserError if its parts do not go together, or the device cannot be used.
+    """
+    library = open_device(device)
     folder = find_model(model)
     parameters = load_parameters(folder)
     tokenizer = tokenizer_of(folder, parameters.config.vocab_size)
     has, needs = tokenizer.n_vocab, parameters.config.vocab_size
     if has != needs:
         raise UserError(f"{folder}: the tokenizer has {has} ids, the model {needs}")
-    return Model(parameters, tokenizer, stored_template(folder))
+    return Model(parameters.on(library), tokenizer, stored_template(folder))
 
 
 def tokenizer_of(path: Path, n_vocab: int) -> Tokenizer:
@@ -72,7 +80,7 @@ def tokenizer_of(path: Path, n_vocab: int) -> Tokenizer:
 
 def answer(settings: AnswerSettings) -> str:
     """Print the answer, and return it."""
-    parameters, tokenizer, template = open_model(settings.model)
+    parameters, tokenizer, template = open_model(settings.model, settings.device)
     asked = Record(settings.question, settings.input, "")
     prompt = tokenizer.encode(prompt_of(asked, template or ALPACA))
     if len(prompt) > parameters.config.n_positions:

@@ -118,7 +118,8 @@ class Cache:
             heads = qkv.reshape(b, n, 3, n_head, features // n_head).transpose(2, 0, 3, 1, 4)
             q = heads[0] / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
             new = lengths[:, None] + np.arange(n)  # (B, n) the new rows' places in their branches
-            branches[:, np.arange(b)[:, None], :, new] = heads[1:].transpose(1, 3, 0, 2, 4)
+            which = xp.asarray(np.arange(b)[:, None])  # (B, 1)
+            branches[:, which, :, xp.asarray(new)] = heads[1:].transpose(1, 3, 0, 2, 4)
             k, v = branches[..., : new.max() + 1, :]  # (B, H, S, D)
             s = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
             if b > 1 or n > 1:

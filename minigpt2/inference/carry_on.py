@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from minigpt2.data.tokenizer import Tokenizer
+from minigpt2.device.devices import Device
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.answer import open_model
 from minigpt2.inference.generate import generate, tokens_of
@@ -29,6 +30,7 @@ class GenerateSettings(Sampling):
         max_new_tokens: most tokens to add; a model that ends its text stops earlier
         samples: how many texts to make from the same prompt
         seed: of the draws
+        device: cpu, cuda, emulated or auto, as in `minigpt2 answer`
     """
 
     prompt: str | None = None
@@ -37,6 +39,7 @@ class GenerateSettings(Sampling):
     samples: int = 1
     temperature: float = 0.8
     seed: int = 0
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +49,7 @@ class GenerateSettings(Sampling):
 
 def carry_on(settings: GenerateSettings) -> None:
     """Print how the text goes on; how fast, on the error stream, if that is a terminal."""
-    parameters, tokenizer, _ = open_model(settings.model)
+    parameters, tokenizer, _ = open_model(settings.model, settings.device)
     prompt = settings.prompt
     if prompt is None:
         prompt = sys.stdin.read().rstrip("\n")

@@ -18,6 +18,7 @@ import numpy as np
 
 from minigpt2.data.template import ALPACA, Template
 from minigpt2.data.tokenizer import Tokenizer
+from minigpt2.device.devices import Device
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.answer import open_model
 from minigpt2.inference.cache import Cache
@@ -43,12 +44,14 @@ class ChatSettings(Sampling):
         system: what the model is told first, in place of the template's own opening
         max_new_tokens: longest answer
         seed: of the draws
+        device: cpu, cuda, emulated or auto, as in `minigpt2 answer`
     """
 
     model: str = "tiny"
     system: str = ""
     max_new_tokens: int = 256
     seed: int = 0
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -207,7 +210,7 @@ def chat(settings: ChatSettings) -> None:
     """Talk until the user ends it."""
     with suppress(ImportError):  # line editing, where the system has it
         import readline  # noqa: F401
-    conversation = Conversation(*open_model(settings.model), settings)
+    conversation = Conversation(*open_model(settings.model, settings.device), settings)
     if sys.stdin.isatty():
         note(f"{settings.model}; /help lists the commands, Ctrl-D ends")
     for line in lines():

@@ -22,6 +22,7 @@ Initial values, as in GPT-2
 """
 
 from math import prod, sqrt
+from types import ModuleType
 
 import numpy as np
 
@@ -86,6 +87,14 @@ class Parameters:
     def block(self, i: int) -> dict[str, Array]:
         """Return the views of block i under their names within the block."""
         return self._blocks[i]
+
+    def on(self, library: ModuleType) -> "Parameters":
+        """Return the parameters as arrays of a library: themselves, or a copy on its device."""
+        here = array_module(self.flat)
+        if here is library:
+            return self
+        to = here.asnumpy if library is np else library.asarray
+        return Parameters(self.config, to(self.flat))
 
     def zeros_like(self) -> "Parameters":
         """Return zeros with the same layout: gradients, or a moment."""

@@ -86,6 +86,7 @@ Cost
 
 from collections.abc import Iterator
 from math import sqrt
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -120,12 +121,15 @@ def query_blocks(n: int, block: int) -> Iterator[slice]:
     return (slice(i, min(i + block, n)) for i in range(0, n, block))
 
 
-def key_blocks(end: Array, rows: slice, block: int) -> Iterator[tuple[Array, Array | None]]:
+def key_blocks(
+    end: Array, rows: slice, block: int, xp: ModuleType = np
+) -> Iterator[tuple[Array, Array | None]]:
     """Yield the keys that a block of query rows sees, with who sees what; the rows' own first.
 
     A key j is seen by some row of the block iff j < rows.stop and end[j] > rows.start; no
     other key is looked at.  At most `block` keys come at once, as a slice where they stand
-    together, else as an array of indices.  `visible` is (B, K), or None when all pairs are.
+    together, else as an array of indices, one of the library xp.  `visible` is (B, K), or None
+    when all pairs are.
     """
     seen = np.flatnonzero(end[: rows.stop] > rows.start)
     i = np.arange(rows.start, rows.stop)[:, None]
@@ -133,7 +137,8 @@ def key_blocks(end: Array, rows: slice, block: int) -> Iterator[tuple[Array, Arr
         j = seen[max(0, stop - block) : stop]
         visible = (j <= i) & (i < end[j])  # (B, K)  (8.1)
         together = j[-1] - j[0] + 1 == len(j)
-        yield slice(j[0], j[-1] + 1) if together else j, None if visible.all() else visible
+        keys = slice(j[0], j[-1] + 1) if together else xp.asarray(j)
+        yield keys, None if visible.all() else visible
 
 
 def mask_stream(seed: int, rows: slice) -> np.random.Generator:
@@ -176,7 +181,7 @@ def attention(
         m = xp.full_like(lse[:, rows], -xp.inf)
         total = xp.zeros_like(m)
         a = xp.zeros_like(q_rows)
-        for keys, visible in key_blocks(end, rows, KEYS_TO_QUERIES * block):
+        for keys, visible in key_blocks(end, rows, KEYS_TO_QUERIES * block, xp):
             s = scores(q_rows, k[:, keys], visible)  # (H, B, K)  (8.2)
             m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
             alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
@@ -208,7 +213,7 @@ def attention_backward(do: Array, saved: Saved) -> Array:
         q_rows = q[:, rows] * scale  # (H, B, D)  (8.2)
         do_rows = do_heads[:, rows]
         rng = mask_stream(seed, rows)
-        for keys, visible in key_blocks(end, rows, KEYS_TO_QUERIES * block):
+        for keys, visible in key_blocks(end, rows, KEYS_TO_QUERIES * block, xp):
             s = scores(q_rows, k[:, keys], visible)  # (H, B, K)  (8.2)
             s -= lse[:, rows]
             p = xp.exp(s, out=s)  # (H, B, K)  (8.12)

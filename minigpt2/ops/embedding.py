@@ -34,6 +34,8 @@ Cost
 
 from typing import NamedTuple
 
+import numpy as np
+
 from minigpt2.backend import Array, array_module, fusible
 
 
@@ -57,17 +59,19 @@ def add_at(table: Array, rows: Array, index: Array) -> None:
     if not len(index):
         return
     xp = array_module(rows)
-    order = xp.argsort(index, kind="stable")  # (N,)
+    order = np.argsort(index, kind="stable")  # (N,)
     index = index[order]  # (N,)
-    starts = xp.flatnonzero(xp.append(True, index[1:] != index[:-1]))
-    table[index[starts]] += xp.add.reduceat(rows[order], starts)  # (3.4)
+    starts = np.flatnonzero(np.append(True, index[1:] != index[:-1]))
+    runs = xp.add.reduceat(rows[xp.asarray(order)], xp.asarray(starts))
+    table[xp.asarray(index[starts])] += runs  # (3.4)
 
 
 @fusible
 def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> tuple[Array, Saved]:
     """Look up wte (V, C) at ids (N,) and wpe (T, C) at positions (N,); returns x (N, C)."""
-    x = wte[ids]  # (N, C)  (3.1)
-    x += wpe[positions]  # (N, C)  (3.1)
+    xp = array_module(wte)
+    x = wte[xp.asarray(ids)]  # (N, C)  (3.1)
+    x += wpe[xp.asarray(positions)]  # (N, C)  (3.1)
     return x, Saved(ids, positions)
 
 

@@ -18,6 +18,7 @@ from minigpt2.data.formats import DataSet
 from minigpt2.data.opening import open_data
 from minigpt2.data.template import Template, open_template
 from minigpt2.data.truncation import Cuts, Policy, truncate_all
+from minigpt2.device.devices import Device
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.answer import Model, open_model
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
@@ -40,6 +41,7 @@ class EvaluateSettings:
         answers: whether to let the model answer, for exact match
         max_new_tokens: longest answer
         out: write the numbers, and all answers beside their references, to this JSON file
+        device: cpu, cuda, emulated or auto, as in `minigpt2 answer`
     """
 
     data: str
@@ -52,6 +54,7 @@ class EvaluateSettings:
     answers: bool = True
     max_new_tokens: int = 64
     out: Path | None = None
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "context", "batch_size", "max_new_tokens")
@@ -64,7 +67,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     console = Console(highlight=False, soft_wrap=True)
     with console.status(f"opening {settings.model} and {settings.data}"):
         data = open_data(settings.data, settings.columns)
-        model = open_model(settings.model)
+        model = open_model(settings.model, settings.device)
         template = template_for(settings, model, data)
         context = context_for(settings, model)
         encoded = (encode(record, model.tokenizer, template) for record in data.records)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from minigpt2.backend import array_module
 from minigpt2.data.batches import windows
+from minigpt2.device.devices import told
 from minigpt2.errors import UserError
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.curve import draw_curve
@@ -133,6 +135,8 @@ def introduce(settings: TrainSettings, material: Material, report: Report) -> No
         context=config.n_positions,
         vocabulary=config.vocab_size,
     )
+    where = told(array_module(material.parameters.flat))
+    report.say("device", where, device=where)
     training, validation = len(material.training), len(material.validation)
     examples = material.training + material.validation
     answer = sum(sum(e.is_answer) for e in examples)

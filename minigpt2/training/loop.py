@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, fetch
+from minigpt2.backend import Array, array_module, fetch
 from minigpt2.errors import UserError
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.gpt2 import Batch, loss_and_gradients
@@ -97,7 +97,7 @@ def window_losses(window: list[Batch], nlls: list[np.ndarray]) -> tuple[float, L
 
 def require_finite(parameters: Parameters, step: Step) -> None:
     """Raise UserError if the parameters are no longer numbers after a step."""
-    if not np.isfinite(parameters.flat).all():
+    if not array_module(parameters.flat).isfinite(parameters.flat).all():
         raise UserError(f"step {step.step}: the weights are not finite: lower the learning rate")
 
 

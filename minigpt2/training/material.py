@@ -13,6 +13,7 @@ from minigpt2.data.records import Record
 from minigpt2.data.template import Template, open_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
 from minigpt2.data.truncation import Cuts, truncate_all
+from minigpt2.device.devices import open_device
 from minigpt2.errors import UserError
 from minigpt2.inference.answer import open_model
 from minigpt2.model.config import OFFICIAL, GPT2Config
@@ -38,6 +39,7 @@ class Material:
 
 def open_material(settings: TrainSettings) -> Material:
     """Open the model and the data; raises UserError for what cannot be used."""
+    library = open_device(settings.device)
     rng = np.random.default_rng([settings.seed, 0])
     data, tests = open_questions(settings)
     template = open_template(settings.template or data.format.template)
@@ -53,7 +55,7 @@ def open_material(settings: TrainSettings) -> Material:
     )
     asked = [[r for r in part if not r.is_text] for part in list(tests.values()) or [held]]
     return Material(
-        parameters,
+        parameters.on(library),
         tokenizer,
         template,
         data.format.name,

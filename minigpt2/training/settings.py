@@ -10,6 +10,7 @@ from typing import Literal
 
 from minigpt2.data.truncation import Policy
 from minigpt2.data.weighing import Weighing
+from minigpt2.device.devices import Device
 from minigpt2.errors import require_above_zero, require_at_least, require_share
 from minigpt2.training.adamw import AdamW
 
@@ -58,6 +59,8 @@ class TrainSettings:
         samples: held-out questions whose answers are printed, before and after
         max_new_tokens: longest answer to a question that is not counted by exact match
         seed: of the split, the order, the initial weights and dropout
+        device: where to compute: cpu, cuda (a GPU, by CuPy), emulated (the GPU's kernels without
+            one: very slow), or auto: cuda where it works, else cpu
     """
 
     model: str = "tiny"
@@ -93,6 +96,7 @@ class TrainSettings:
     samples: int = 3
     max_new_tokens: int = 48
     seed: int = 0
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         require_share(self, "warmup", "validation", "dropout", "beta1", "beta2")

@@ -1,0 +1,155 @@
+"""--device: the same commands, computed elsewhere."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minigpt2 import backend
+from minigpt2.data.forest import Segment, lay_out
+from minigpt2.device import stand_in
+from minigpt2.device.devices import open_device, told
+from minigpt2.errors import UserError
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.parameters import initialise
+from minigpt2.training.checkpoint import save_checkpoint
+from minigpt2.training.loop import Plan, train_steps
+from tests.kernels.support import needs_compiler
+
+QUICK = ("--steps", "30", "--samples", "1", "--max_new_tokens", "4", "--learning_rate", "1e-3")
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """Leave no device in use."""
+    monkeypatch.setattr(backend, "LIBRARIES", [])
+    monkeypatch.setattr(backend, "FUSED", {})
+
+
+def steps_in(folder):
+    """The steps of a run's log."""
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [line for line in lines if "loss" in line]
+
+
+@pytest.fixture(params=[2, 1], ids=["heads of 8", "heads of 32"])
+def model(request, tmp_path, tokenizer):
+    """A model without kernels for its attention, and one with them for all."""
+    folder, heads = tmp_path / "model", request.param
+    width = 16 if heads == 2 else 32
+    config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=width, n_layer=2, n_head=heads)
+    save_checkpoint(folder, initialise(config, np.random.default_rng(0)), tokenizer)
+    return folder
+
+
+@needs_compiler
+def test_a_run_on_the_emulated_gpu_follows_that_on_the_cpu(run, model, data, tmp_path):
+    how = ("--model", model, "--data", data, *QUICK, "--batch_size", "2", "--micro_batch", "1")
+    for device in ("cpu", "emulated"):
+        outcome = run("train", "--device", device, "--out", device, *how)
+        assert outcome.code == 0, outcome.err
+        assert f"device    {device}" in outcome.out
+    cpu, emulated = (steps_in(tmp_path / device) for device in ("cpu", "emulated"))
+    assert len(cpu) == len(emulated) == 30
+    for one, other in zip(cpu, emulated, strict=True):
+        for name in ("loss", "token_loss", "example_loss"):
+            assert other[name] == pytest.approx(one[name], abs=1e-4), one["step"]
+        assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-3)
+    assert cpu[-1]["loss"] < cpu[0]["loss"] - 0.1
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", ["float32"])
+def test_a_step_copies_from_the_device_once(precision):
+    open_device("emulated")
+    batch = lay_out([Segment([1, 2, 3], [0, 1, 1]), Segment([4, 5], [0, 1])])
+    parameters = initialise(GPT2Config(11, 8, 32, 2, 1), np.random.default_rng(0)).on(stand_in)
+    plan = Plan(3, 1e-3, 1, "cosine")
+    steps = train_steps(parameters, iter([[batch, batch]] * 3), plan, np.random.default_rng(0))
+    next(steps)
+    stand_in.copies.clear()
+    next(steps)
+    assert dict(stand_in.copies) == {"get": 1}
+
+
+ASKED = {
+    "answer": ("answer", "--question", "Count to 3.", "--max_new_tokens", "5"),
+    "generate": ("generate", "--prompt", "Count to", "--max_new_tokens", "5", "--temperature", "0"),
+    "several": ("generate", "--prompt", "Count", "--samples", "2", "--max_new_tokens", "4"),
+    "drawn": (
+        *("generate", "--prompt", "Count to", "--max_new_tokens", "5", "--temperature", "0.7"),
+        *("--top_k", "9", "--top_p", "0.8", "--repetition_penalty", "1.3"),
+    ),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("command", ASKED)
+def test_answers_are_the_same_on_the_emulated_gpu(run, model, command):
+    cpu, emulated = (
+        run(*ASKED[command], "--model", model, "--device", device) for device in ("cpu", "emulated")
+    )
+    assert cpu.code == emulated.code == 0, emulated.err
+    assert emulated.out == cpu.out
+
+
+@needs_compiler
+def test_evaluate_measures_the_same(run, model, data):
+    how = ("evaluate", "--model", model, "--data", data, "--max_new_tokens", "4")
+    cpu, emulated = (run(*how, "--device", device) for device in ("cpu", "emulated"))
+    assert cpu.code == emulated.code == 0, emulated.err
+    assert emulated.out.splitlines()[0] == cpu.out.splitlines()[0]
+
+
+# Devices that cannot be used.
+
+
+def no_driver():
+    """What CuPy does where there is no driver."""
+    raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient\nmore")
+
+
+def cupy_with(count):
+    """A CuPy that finds this many GPUs."""
+    runtime = SimpleNamespace(
+        getDeviceCount=count, getDeviceProperties=lambda number: {"name": b"A100"}
+    )
+    cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
+    return SimpleNamespace(cuda=cuda, ndarray=type("array", (), {}), __version__="14.2.0")
+
+
+def test_without_cupy_cuda_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    outcome = run("answer", "--question", "Why?", "--device", "cuda")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1 and "pip install 'minigpt2[cuda12]'" in outcome.err
+
+
+@pytest.mark.parametrize(("count", "why"), [(no_driver, "Insufficient"), (lambda: 0, "is none")])
+def test_without_a_gpu_cuda_says_so_in_one_line(run, monkeypatch, count, why):
+    monkeypatch.setitem(sys.modules, "cupy", cupy_with(count))
+    outcome = run("train", "--device", "cuda")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1 and "finds no GPU" in outcome.err and why in outcome.err
+
+
+@pytest.mark.parametrize("cupy", [None, cupy_with(no_driver), cupy_with(lambda: 0)])
+def test_auto_is_numpy_without_a_gpu(monkeypatch, cupy):
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert open_device("auto") is np
+    assert not backend.LIBRARIES and told(np) == "cpu: NumPy"
+
+
+def test_auto_is_the_gpu_that_there_is(monkeypatch):
+    cupy = cupy_with(lambda: 1)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert open_device("auto") is cupy and [cupy] == backend.LIBRARIES
+    assert told(cupy) == "A100: CuPy 14.2.0, and the kernels of this project"
+
+
+def test_without_a_compiler_the_emulator_says_so(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="compiles kernels with g"):
+        open_device("emulated")
