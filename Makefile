@@ -29,6 +29,11 @@ $(VENV)/parity: $(VENV)/dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]'
 	@touch $@
 
+$(VENV)/nvrtc: $(VENV)/dev
+	@echo 'installing the compiler of kernels for GPUs ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[nvrtc]'
+	@touch $@
+
 train: $(VENV)/run ## tune the small base on its questions, and show what it learnt
 	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml $(if $(OUT),--out $(OUT))
 
@@ -47,6 +52,9 @@ check: $(VENV)/dev ## format, lint and types
 
 gradcheck: $(VENV)/dev ## show every gradient against two numerical derivatives, and planted bugs
 	@$(BIN)/python -m tests.gradcheck
+
+check-kernels: $(VENV)/nvrtc ## compile every kernel for every GPU: no warning, no spill, none worse
+	@$(BIN)/python -m tests.kernels.gate
 
 parity: $(VENV)/parity ## compare every number with transformers, the reference
 	@$(BIN)/python -m tests.parity
@@ -81,4 +89,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test check check-kernels gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean

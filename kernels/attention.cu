@@ -44,6 +44,9 @@
 // Rows in shared memory are 4 numbers longer than D: the eight rows that a quarter of a warp
 // reads at once then begin 4 banks apart and touch each bank once.
 //
+// The second number of __launch_bounds__ lets a thread have the registers that its sums need: left to
+// itself the compiler spills some of them to memory.
+//
 // Bytes, S being those of one number: the least is 4·S·N·C forward (q, k, v, o) and 8·S·N·C
 // backward.  A tile of queries reads each visible tile of keys again, from the L2 cache as
 // a rule: 2·S·D numbers a row of B visible pairs, while it does 4·B·D operations with them.  So in
@@ -267,7 +270,7 @@ __device__ __forceinline__ void pairs(float (&p)[4][SCORES], float (&ds)[4][SCOR
         }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 attention_dkv(const real* __restrict__ qkv, const real* __restrict__ d_o, const int* __restrict__ end,
               const int* __restrict__ reach, const float* __restrict__ lse, const float* __restrict__ row_dots,
               real* __restrict__ dqkv, int N, int H, float scale) {
@@ -303,7 +306,7 @@ attention_dkv(const real* __restrict__ qkv, const real* __restrict__ d_o, const 
     write_rows(dqkv + h * D + 2 * C, stride, dv, one, k0, N, ty, tx);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 attention_dq(const real* __restrict__ qkv, const real* __restrict__ d_o, const int* __restrict__ end,
              const int* __restrict__ reach, const float* __restrict__ lse, const float* __restrict__ row_dots,
              real* __restrict__ dqkv, int N, int H, float scale) {

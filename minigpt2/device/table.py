@@ -33,6 +33,7 @@ class Kernel(NamedTuple):
     heads: bool = False  # whether it is compiled for each head size
     multiples: tuple[tuple[str, int], ...] = ()  # sizes that must be a multiple of something
     limits: tuple[tuple[str, int], ...] = ()  # the most that a size may be
+    least_architecture: int = 75  # sm_75: Turing
 
 
 def attention_tile(d: int) -> int:

@@ -1,0 +1,141 @@
+"""The static gate: `python -m tests.kernels.gate [--update]`.
+
+Every kernel, in every variant, is compiled for every architecture: no error, no warning, nothing
+spilled.  What it uses stands in resources.json beside this file; whoever makes it worse must say so
+by updating the table.
+"""
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
+from pathlib import Path
+
+from rich.progress import track
+
+from minigpt2.device.source import text_of
+from minigpt2.device.table import KERNELS, variants
+from tests.kernels.gate.nvrtc import ARCHITECTURES, Unusable, log_of, missing, resources_in
+from tests.kernels.gate.occupancy import blocks_at_once, occupancy
+
+TABLE = Path(__file__).parent / "resources.json"
+ADVICE = "if that is meant, update the table: python -m tests.kernels.gate --update"
+
+
+def jobs():
+    """Each file with the options of a variant and an architecture, once."""
+    wanted = {
+        (kernel.file, options, architecture)
+        for kernel in KERNELS.values()
+        for options in variants(kernel)
+        for architecture in ARCHITECTURES
+        if architecture >= kernel.least_architecture
+    }
+    return sorted(wanted)
+
+
+def compiled(job):
+    """What the kernels of a job use, and what is wrong with it."""
+    file, options, architecture = job
+    try:
+        return job, resources_in(log_of(text_of(file), options, architecture)), ""
+    except Unusable as error:
+        return job, {}, str(error)
+
+
+def name_of(kernel, options, architecture):
+    """How a kernel's variant is called in the table."""
+    return f"{kernel} {' '.join(o.removeprefix('-D') for o in options)} sm_{architecture}"
+
+
+def entry_of(kernel, options, architecture, resources):
+    """A row of the table: registers, bytes of shared memory, occupancy."""
+    numbers = resources.registers, resources.shared
+    share = occupancy(architecture, *numbers, KERNELS[kernel].threads)
+    return name_of(kernel, options, architecture), [*numbers, round(share, 4)]
+
+
+def faults_of(kernel, options, architecture, resources):
+    """What no kernel may do."""
+    what = name_of(kernel, options, architecture)
+    if resources.spilled or resources.stack:
+        yield f"{what}: {resources.spilled} bytes spilled, {resources.stack} bytes of stack"
+    if not blocks_at_once(architecture, *resources[:2], KERNELS[kernel].threads):
+        yield f"{what}: not even one block fits"
+
+
+def worse(table, found):
+    """What is worse than the table says, or is missing there or left over."""
+    for name in sorted(set(table) | set(found)):
+        if name not in table:
+            yield f"{name}: not in the table"
+        elif name not in found:
+            yield f"{name}: in the table, but there is no such kernel"
+        else:
+            (registers, shared, share), (now, shared_now, share_now) = table[name], found[name]
+            if now > registers or shared_now > shared or share_now < share:
+                yield (
+                    f"{name}: {now} registers, {shared_now} bytes, occupancy {share_now:.0%}; "
+                    f"the table has {registers}, {shared}, {share:.0%}"
+                )
+
+
+def gate(results):
+    """The table of some results, and all faults."""
+    found, faults = {}, []
+    for (file, options, architecture), kernels, wrong in results:
+        if wrong:
+            faults.append(f"{file} {' '.join(options)} sm_{architecture}: {wrong}")
+        for kernel, resources in kernels.items():
+            if options in variants(KERNELS[kernel]):
+                name, row = entry_of(kernel, options, architecture, resources)
+                found[name] = row
+                faults += faults_of(kernel, options, architecture, resources)
+    return found, faults
+
+
+def print_table(found):
+    """Print the range of each kernel over its variants and architectures."""
+    print(f"{'kernel':<22} {'registers':>11} {'shared bytes':>14} {'occupancy':>11}")
+    for kernel in KERNELS:
+        rows = [row for name, row in found.items() if name.split()[0] == kernel]
+        spans = [sorted({row[i] for row in rows}) for i in range(3)]
+        texts = [f"{span[0]} - {span[-1]}" if len(span) > 1 else f"{span[0]}" for span in spans[:2]]
+        share = f"{spans[2][0]:.0%} - {spans[2][-1]:.0%}"
+        print(f"{kernel:<22} {texts[0]:>11} {texts[1]:>14} {share:>11}")
+
+
+def written(found):
+    """The text of the table: a line a row."""
+    rows = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(found.items())]
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def main():
+    """Compile all; returns 1 if something is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--update", action="store_true", help="write the table anew")
+    update = parser.parse_args().update
+    if why := missing():
+        print(f"kernels are not compiled for GPUs: {why} (pip install -e '.[nvrtc]')")
+        return 0
+    work = jobs()
+    with ProcessPoolExecutor(2) as pool:
+        results = list(track(pool.map(compiled, work), "compiling kernels", len(work)))
+    found, faults = gate(results)
+    if update and not faults:
+        TABLE.write_text(written(found), encoding="utf-8")
+    print_table(found)
+    table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
+    changes = list(worse(table, found))
+    for line in chain(faults, changes):
+        print(line, file=sys.stderr)
+    if changes:
+        print(ADVICE, file=sys.stderr)
+    print(f"{len(found)} kernels, variants and architectures; {len(faults) + len(changes)} faults")
+    return int(bool(faults or changes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
