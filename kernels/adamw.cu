@@ -45,23 +45,21 @@ adamw(float* __restrict__ theta, const float* __restrict__ g, float* __restrict_
     const Step a = {kappa * unscale, beta1, one_minus_beta1, beta2, one_minus_beta2,
                     eta_hat, root_correction, eps, keep};
     const long long first = ((long long)blockIdx.x * THREADS + threadIdx.x) * 4;
-    for (long long i = first; i < P; i += (long long)gridDim.x * THREADS * 4) {
-        if (i + 4 <= P) {
-            float4 t4 = load4(theta + i), m4 = load4(m + i), v4 = load4(v + i);
-            const float4 g4 = load4(g + i);
-            update(t4.x, g4.x, m4.x, v4.x, a, i < decayed);
-            update(t4.y, g4.y, m4.y, v4.y, a, i + 1 < decayed);
-            update(t4.z, g4.z, m4.z, v4.z, a, i + 2 < decayed);
-            update(t4.w, g4.w, m4.w, v4.w, a, i + 3 < decayed);
-            store4(theta + i, t4);
-            store4(m + i, m4);
-            store4(v + i, v4);
-            if (copy) store4(copy + i, t4);
-        } else {
-            for (long long k = i; k < P; k++) {
-                update(theta[k], g[k], m[k], v[k], a, k < decayed);
-                if (copy) store(copy + k, theta[k]);
-            }
-        }
+    for (long long i = first; i + 4 <= P; i += (long long)gridDim.x * THREADS * 4) {
+        float4 t4 = load4(theta + i), m4 = load4(m + i), v4 = load4(v + i);
+        const float4 g4 = load4(g + i);
+        update(t4.x, g4.x, m4.x, v4.x, a, i < decayed);
+        update(t4.y, g4.y, m4.y, v4.y, a, i + 1 < decayed);
+        update(t4.z, g4.z, m4.z, v4.z, a, i + 2 < decayed);
+        update(t4.w, g4.w, m4.w, v4.w, a, i + 3 < decayed);
+        store4(theta + i, t4);
+        store4(m + i, m4);
+        store4(v + i, v4);
+        if (copy) store4(copy + i, t4);
+    }
+    const long long rest = P / 4 * 4 + threadIdx.x;  // at most three, behind the last four
+    if (blockIdx.x == 0 && rest < P) {
+        update(theta[rest], g[rest], m[rest], v[rest], a, rest < decayed);
+        if (copy) store(copy + rest, theta[rest]);
     }
 }

@@ -53,6 +53,7 @@
 // float, arithmetic sets the pace, not memory.
 #include "number.cuh"
 #include "reduce.cuh"
+#include "forest.cuh"
 #ifndef D
 #define D 64  // features of a head: 32, 64, 80 or 128
 #endif
@@ -151,17 +152,6 @@ __device__ __forceinline__ void write_rows(real* x, size_t stride, const float (
                 store2(to, sum[i][j] * factor[i], sum[i][j + 1] * factor[i]);
         }
     }
-}
-
-// The last tile of keys before tile t of which some row of a tile of queries that begins at q0 sees something, or −1.
-// Every warp looks at 32 tiles at a time and comes to the same answer.
-__device__ __forceinline__ int tile_before(const int* reach, int t, int q0) {
-    for (int first = t - 1; first >= 0; first -= 32) {
-        const int mine = first - (int)(threadIdx.x % 32);
-        const unsigned seen = __ballot_sync(ALL_LANES, mine >= 0 && reach[mine] > q0);
-        if (seen) return first - (__ffs(seen) - 1);
-    }
-    return -1;
 }
 
 __device__ __forceinline__ void load_ends(int (&to)[B], const int* end, int first, int N) {

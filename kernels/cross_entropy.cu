@@ -20,13 +20,22 @@
 // second time mostly from the L2 cache; the least is 2·S·V.  Without the gradient, S·V.
 // Shared memory: two numbers a warp.
 #include "number.cuh"
-#include "reduce.cuh"
+#include "block.cuh"
 #define THREADS 512
 #define WARPS (THREADS / 32)
 
 // exp(x − m), which is 0 for x = −∞, even where m is −∞, too: a thread that saw no logit yet.
 __device__ __forceinline__ float exp_below(float x, float m) {
     return x == MINUS_INFINITY ? 0.f : expf(x - m);  // (8.6) (8.7)
+}
+
+// The largest over the block, as block_sum adds.
+__device__ __forceinline__ float block_max(float x, float* room) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    x = lanes_max<32>(x);
+    if (lane == 0) room[warp] = x;
+    __syncthreads();
+    return lanes_max<32>(lane < WARPS ? room[lane] : MINUS_INFINITY);
 }
 
 // With `gradient` 0 the logits stay as they are.
@@ -42,7 +51,7 @@ cross_entropy(real* __restrict__ logits, const int* __restrict__ targets, const 
         total = exp_below(m, m_new) * total + exp_below(x, m_new);  // (8.8)
         m = m_new;
     }
-    const float most = block_max<WARPS>(m, highest);
+    const float most = block_max(m, highest);
     total = block_sum<WARPS>(exp_below(m, most) * total, sums);
     const float lse = most + logf(total);  // (9.2)
     if (threadIdx.x == 0) nll[blockIdx.x] = lse - to_float(row[target]);  // (9.3)

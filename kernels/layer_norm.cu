@@ -26,7 +26,7 @@
 // least, but for 8·C·R of partial sums.
 // Shared memory: a number for each warp and reduction.
 #include "number.cuh"
-#include "reduce.cuh"
+#include "block.cuh"
 #define THREADS 256
 #define WARPS (THREADS / 32)
 #define MOST 8  // features a thread holds: C is at most THREADS * MOST

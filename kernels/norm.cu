@@ -11,7 +11,7 @@
 //
 // Bytes: reads g once, 4·P, which is the least.  Shared memory: 8 numbers, one a warp.
 #include "number.cuh"
-#include "reduce.cuh"
+#include "block.cuh"
 #define THREADS 256
 #define BLOCKS 512  // of `squares`: some waves of blocks on any GPU
 
@@ -20,14 +20,12 @@ squares(const float* __restrict__ g, float* __restrict__ partial, long long P) {
     __shared__ float room[THREADS / 32];
     const long long first = ((long long)blockIdx.x * THREADS + threadIdx.x) * 4;
     float sum = 0.f;
-    for (long long i = first; i < P; i += (long long)BLOCKS * THREADS * 4) {
-        if (i + 4 <= P) {
-            const float4 v = load4(g + i);
-            sum += v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w);  // (62.1)
-        } else {
-            for (long long k = i; k < P; k++) sum += g[k] * g[k];  // (62.1)
-        }
+    for (long long i = first; i + 4 <= P; i += (long long)BLOCKS * THREADS * 4) {
+        const float4 v = load4(g + i);
+        sum += v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w);  // (62.1)
     }
+    const long long rest = P / 4 * 4 + threadIdx.x;  // at most three, behind the last four
+    if (blockIdx.x == 0 && rest < P) sum += g[rest] * g[rest];  // (62.1)
     sum = block_sum<THREADS / 32>(sum, room);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }

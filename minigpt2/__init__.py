@@ -74,29 +74,30 @@ Chapters, in reading order; a chapter uses only those above it
     60  inference/carry_on          Carrying on
     61  inference/chat              Chat
     62  training/adamw              AdamW
-    63  training/schedule           Schedule
-    64  training/forecast           Forecast
-    65  training/rehearsal          Rehearsal
-    66  training/losses             Losses
-    67  training/loop               Loop
-    68  training/evaluation         Evaluation
-    69  training/checkpoint         Checkpoint
-    70  training/curve              Curve
-    71  training/settings           Settings
-    72  training/events             Events
-    73  training/report             Report
-    74  training/material           Material
-    75  training/workload           Workload
-    76  training/plan               Plan
-    77  training/exam               Exam
-    78  training/run_page           Page of a run
-    79  training/finetune           Fine-tuning
-    80  training/evaluate           Evaluate
-    81  training/imbalance          Imbalance
-    82  training/show_imbalance     Showing imbalance
-    83  training/copying            Copying
-    84  training/pretrain           Pretraining
-    85  cli                         Command line
+    63  training/precision          Precision
+    64  training/schedule           Schedule
+    65  training/forecast           Forecast
+    66  training/rehearsal          Rehearsal
+    67  training/losses             Losses
+    68  training/loop               Loop
+    69  training/evaluation         Evaluation
+    70  training/checkpoint         Checkpoint
+    71  training/curve              Curve
+    72  training/settings           Settings
+    73  training/events             Events
+    74  training/report             Report
+    75  training/material           Material
+    76  training/workload           Workload
+    77  training/plan               Plan
+    78  training/exam               Exam
+    79  training/run_page           Page of a run
+    80  training/finetune           Fine-tuning
+    81  training/evaluate           Evaluate
+    82  training/imbalance          Imbalance
+    83  training/show_imbalance     Showing imbalance
+    84  training/copying            Copying
+    85  training/pretrain           Pretraining
+    86  cli                         Command line
 """
 
 __version__ = "0.1.0"

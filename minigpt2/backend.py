@@ -88,6 +88,11 @@ def fetch(*arrays: Array) -> list[np.ndarray]:
     return np.split(together, np.cumsum([len(array) for array in flat])[:-1])
 
 
+def wide(dtype: Any) -> Any:
+    """Return the type that sums of a type of numbers are kept in: float32 for those of 16 bits."""
+    return np.dtype(np.float32) if np.dtype(dtype).itemsize == 2 else np.dtype(dtype)
+
+
 def row_blocks(n: int, row_bytes: int) -> list[slice]:
     """Cut n rows of row_bytes each into slices of at most BLOCK_BYTES (and at least one row)."""
     step = max(1, BLOCK_BYTES // max(1, row_bytes))

@@ -30,6 +30,16 @@ template <class... Ps> UNWATCHED void call_kernel(void (*kernel)(Ps...), void** 
     apply(kernel, arguments, std::index_sequence_for<Ps...>{});
 }
 
+#ifdef COUNT_LINES
+// Write down how often each line has run so far.
+extern "C" void __gcov_dump();
+extern "C" void __gcov_reset();
+extern "C" __attribute__((visibility("default"))) void write_counts() {
+    __gcov_dump();
+    __gcov_reset();
+}
+#endif
+
 // Behind the kernel's text, once for each kernel.
 #define EXPORT_KERNEL(name, bound)                                                                 \
     extern "C" char __start_shared_##name[] __attribute__((weak, visibility("hidden")));           \

@@ -5,7 +5,7 @@ excepted, which nothing predicts; λ is the prompt's weight
     wₙ = 1 for n in A,  λ for n in Q                               (36.1)
 and where every example is to count the same, however long its answer is,
     wₙ → wₙ / Σₘ wₘ, the sum being over the example                (36.2)
-The loss is Σ wₙ nllₙ / Σ wₙ over all examples of a step (chapter 67).
+The loss is Σ wₙ nllₙ / Σ wₙ over all examples of a step (chapter 68).
 
 Read it
     λ = 0 is response-only, λ = 1 counts all tokens alike.  With λ = 0 (36.2) gives each token of an

@@ -40,11 +40,15 @@ CHECKED = [
     "--param",
     "tsan-instrument-func-entry-exit=0",
 ]
-COUNTED = ["-O0", "--coverage", "-ffp-contract=fast"]
+COUNTED = ["-O0", "--coverage", "-DCOUNT_LINES", "-ffp-contract=fast"]
 
 
 class EmulatorError(RuntimeError):
-    """A kernel that does not compile, a launch that a GPU would refuse, or one that went wrong."""
+    """A launch that a GPU would refuse, or one that went wrong."""
+
+
+class CompileError(EmulatorError):
+    """A kernel that does not compile."""
 
 
 def compiler() -> str | None:
@@ -93,7 +97,7 @@ def shared_in(kernel: str) -> str:
 def build(code: str, options: tuple[str, ...], mode: list[str], ucontext: bool = False) -> Path:
     """Return the compiled library of a kernel's text.
 
-    Raises EmulatorError if it does not compile, UserError if there is no compiler.
+    Raises CompileError if it does not compile, UserError if there is no compiler.
     """
     cxx = compiler()
     if not cxx:
@@ -161,7 +165,7 @@ def kept(*inputs: str, of: Callable[[Path], None]) -> Path:
 
 
 def run(*command: str | Path, at: Path) -> None:
-    """Run a compiler.  Raises EmulatorError with what it said if it fails."""
+    """Run a compiler.  Raises CompileError with what it said if it fails."""
     found = subprocess.run(command, cwd=at, capture_output=True, text=True)
     if found.returncode:
-        raise EmulatorError(found.stderr.strip() or f"{command[0]} failed")
+        raise CompileError(found.stderr.strip() or f"{command[0]} failed")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigpt2.device.compile import CHECKED, COUNTED, FAST, EmulatorError, build, kernels_in
-from minigpt2.device.findings import KINDS, Finding, Traffic, lines_of
+from minigpt2.device.findings import KINDS, Finding, Traffic, counts_of, lines_of
 
 ORDERS = ("ascending", "descending", "random")
 STATIC_SHARED = 48 << 10  # bytes a block may use unless more was asked for
@@ -34,7 +34,7 @@ class Machine:
         order: in which order threads and blocks get their turns
         seed: of the random order
         ucontext: switch threads by the operating system instead of a few instructions
-        coverage: count how often each line of a kernel runs; see `lines_run`
+        coverage: count how often each line of a kernel runs; see `Module.line_counts`
         shared_limit: the bytes of shared memory that a block may ask for
     """
 
@@ -133,6 +133,13 @@ class Module:
         if unknown:
             self._lines |= dict(zip(unknown, lines_of(self.path, unknown), strict=True))
         return self._lines
+
+    def line_counts(self) -> Counter[tuple[str, int]]:
+        """Return how often each line of the text has run, by file and number.
+
+        The machine must have been made for coverage.
+        """
+        return counts_of(self.path, self.library.write_counts)
 
 
 class KernelRecord(ctypes.Structure):

@@ -5,11 +5,17 @@ lines.  An access in a function that was put into its caller has several: the in
 those of the callers up to the kernel.  A finding tells the innermost and the kernel's own.
 """
 
+import json
+import os
 import re
+import shutil
 import subprocess
-from collections.abc import Iterable
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 KINDS = (
     "race: two writes",
@@ -61,6 +67,22 @@ def lines_of(library: Path, addresses: Iterable[int]) -> list[str]:
     command = ["addr2line", "-a", "-i", "-e", str(library), *offsets]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [chain(part.splitlines()[1:]) for part in re.split(r"^(?=0x)", told, flags=re.M)[1:]]
+
+
+def counts_of(library: Path, write: Callable[[], Any]) -> Counter[tuple[str, int]]:
+    """Return how often each source line has run; `write` makes the library write it down."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = {"GCOV_PREFIX": folder, "GCOV_PREFIX_STRIP": "99"}
+        with mock.patch.dict(os.environ, place):
+            write()
+        shutil.copy(library.with_name("kernel.gcno"), folder)
+        command = ["gcov", "--json-format", "--stdout", "kernel.gcda"]
+        told = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    counts: Counter[tuple[str, int]] = Counter()
+    for file in json.loads(told.stdout)["files"]:
+        for line in file["lines"]:
+            counts[file["file"], line["line_number"]] += line["count"]
+    return counts
 
 
 def chain(frames: list[str]) -> str:

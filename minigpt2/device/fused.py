@@ -17,12 +17,13 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module
 from minigpt2.device.launch import fits, launch
-from minigpt2.device.table import attention_tile
+from minigpt2.device.table import HEAD_SIZES, attention_tile
 from minigpt2.ops.attention import Saved as Attended
 from minigpt2.ops.embedding import Saved as Embedded
 
 LAYER_NORM_BLOCKS = 256  # that share the rows of a backward pass
 NORM_BLOCKS = 512  # BLOCKS of norm.cu
+MMA_TILE = 32  # STEP of attention_mma.cu
 
 
 class Normalised(NamedTuple):
@@ -127,20 +128,32 @@ class Forest:
         self.end: Array = None
         self.found: dict[Any, tuple[Array, Array]] = {}
 
-    def on(self, library: ModuleType, end: Array, d: int) -> tuple[Array, Array]:
-        """Return end and the reach of each tile of keys for heads of D features, on a device."""
+    def on(self, library: ModuleType, end: Array, tile: int) -> tuple[Array, Array]:
+        """Return end and the reach of each tile of so many keys, on a device."""
         if end is not self.end:
             self.end, self.found = end, {}
-        tile = attention_tile(d)
         if (library, tile) not in self.found:
             there = index_on(library, end)
             reach = library.empty(-(-len(end) // tile), library.int32)
+            d = next(d for d in HEAD_SIZES if attention_tile(d) == tile)
             launch(library, "attention_reach", there, reach, D=d)
             self.found[library, tile] = there, reach
         return self.found[library, tile]
 
 
 FOREST = Forest()
+
+
+def attention_kernels(library: ModuleType, dtype: Any, d: int) -> tuple[str, int]:
+    """Return which kernels attend, and the rows of their tiles of keys.
+
+    Those on tensor cores, for numbers of 16 bits, where the GPU has such (sm_80 and later).
+    """
+    tensor_cores = int(library.cuda.Device().compute_capability) >= 80
+    short = dtype.itemsize == 2
+    return (
+        ("attention_mma", MMA_TILE) if short and tensor_cores else ("attention", attention_tile(d))
+    )
 
 
 def attention(
@@ -150,9 +163,10 @@ def attention(
     xp, n, d = array_module(qkv), len(qkv), qkv.shape[1] // (3 * n_head)
     if dropout or not fits("attention_forward", D=d):
         return NotImplemented
+    kernels, tile = attention_kernels(xp, qkv.dtype, d)
     o, lse = xp.empty((n, n_head, d), qkv.dtype), xp.empty((n_head, n), xp.float32)
-    q_k_v, forest = qkv.reshape(n, 3, n_head, d), FOREST.on(xp, end, d)
-    launch(xp, "attention_forward", q_k_v, *forest, o, lse, scale=1 / sqrt(d))
+    q_k_v, forest = qkv.reshape(n, 3, n_head, d), FOREST.on(xp, end, tile)
+    launch(xp, f"{kernels}_forward", q_k_v, *forest, o, lse, scale=1 / sqrt(d))
     o = o.reshape(n, n_head * d)
     return o, Attended(qkv, end, o, lse[..., None], n_head, dropout, seed, block)
 
@@ -163,13 +177,14 @@ def attention_backward(do: Array, saved: Attended) -> Any:
     d = c // h
     if saved.dropout or not fits("attention_forward", D=d):
         return NotImplemented
-    forest = FOREST.on(xp, saved.end, d)
+    kernels, tile = attention_kernels(xp, do.dtype, d)
+    forest = FOREST.on(xp, saved.end, tile)
     dqkv, row_dots = xp.empty((n, 3, h, d), do.dtype), xp.empty((h, n), xp.float32)
     d_o, q_k_v = do.reshape(n, h, d), saved.qkv.reshape(n, 3, h, d)
     launch(xp, "attention_row_dots", saved.o.reshape(n, h, d), d_o, row_dots)
     arrays = q_k_v, d_o, *forest, saved.lse.reshape(h, n), row_dots, dqkv
-    launch(xp, "attention_dkv", *arrays, scale=1 / sqrt(d))
-    launch(xp, "attention_dq", *arrays, scale=1 / sqrt(d))
+    launch(xp, f"{kernels}_dkv", *arrays, scale=1 / sqrt(d))
+    launch(xp, f"{kernels}_dq", *arrays, scale=1 / sqrt(d))
     return dqkv.reshape(n, 3 * c)
 
 
@@ -201,9 +216,13 @@ def adamw_flat(
     step: int,
     eta: float,
     settings: Any,
+    copy: Array | None = None,
+    unscale: float = 1.0,
 ) -> Array:
     """Update all parameters if the gradient is finite; return its norm as an array (1,).
 
+    The norm is that of g, which is multiplied by `unscale` before it is used.  `copy` (P,) gets the
+    new parameters, rounded to what it holds.
     `settings` are those of chapter 62, AdamW.
     """
     xp, norm = array_module(theta), global_norm(g)
@@ -211,7 +230,7 @@ def adamw_flat(
     constants = {
         "decayed": n_decayed,
         "clip": settings.clip,
-        "unscale": 1.0,
+        "unscale": unscale,
         "beta1": beta1,
         "one_minus_beta1": 1 - beta1,
         "beta2": beta2,
@@ -221,7 +240,7 @@ def adamw_flat(
         "eps": settings.eps,
         "keep": 1 - eta * settings.weight_decay,
     }
-    launch(xp, "adamw", theta, g, m, v, None, norm, **constants)
+    launch(xp, "adamw", theta, g, m, v, copy, norm, **constants)
     return norm
 
 

@@ -19,7 +19,15 @@ import numpy as np
 
 from minigpt2.backend import Array
 from minigpt2.device.source import text_of
-from minigpt2.device.table import HEAD_SIZES, KERNELS, STORAGE, Kernel, Sizes, options_of
+from minigpt2.device.table import (
+    HEAD_SIZES,
+    KERNELS,
+    STORAGE,
+    Kernel,
+    Sizes,
+    options_of,
+    threads_of,
+)
 
 PARAMETER = re.compile(r"(const )?(real|float|int|long)(\?)? (\w+)(?: \((.+)\))?")
 NUMBERS = {"int": np.int32, "long": np.int64, "float": np.float32}
@@ -79,7 +87,7 @@ def launch(library: ModuleType, name: str, *arrays: Array | None, **numbers: flo
     grid = kernel.grid(sizes)
     if all(grid):  # CuPy would make one block out of none
         function = compiled(library, machine_of(library), name, storage, sizes.get("D", 0))
-        function(grid, (kernel.threads,), tuple(arguments))
+        function(grid, (threads_of(kernel, sizes.get("D", 0)),), tuple(arguments))
 
 
 def storage_of(name: str, parameters: tuple[Parameter, ...], found: dict[str, Array]) -> str:
@@ -88,8 +96,9 @@ def storage_of(name: str, parameters: tuple[Parameter, ...], found: dict[str, Ar
     if len(kinds) > 1:
         raise TypeError(f"{name} got arrays of {' and '.join(sorted(kinds))}; it wants one of them")
     kind = kinds.pop() if kinds else "float32"
-    if kind not in STORAGE:
-        raise TypeError(f"{name} computes in {', '.join(STORAGE)}, not in {kind}")
+    built = [kind for kind, storage in STORAGE.items() if storage in KERNELS[name].storage]
+    if kind not in built:
+        raise TypeError(f"{name} computes in {', '.join(built)}, not in {kind}")
     return kind
 
 

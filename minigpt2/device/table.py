@@ -29,11 +29,22 @@ class Kernel(NamedTuple):
     parameters: tuple[str, ...]
     grid: Callable[[Sizes], tuple[int, ...]]
     threads: int
-    storage: bool = True  # whether it is compiled for each storage type
+    storage: tuple[str, ...] = ("float", "f16", "bf16")  # that it is compiled for
     heads: bool = False  # whether it is compiled for each head size
     multiples: tuple[tuple[str, int], ...] = ()  # sizes that must be a multiple of something
     limits: tuple[tuple[str, int], ...] = ()  # the most that a size may be
     least_architecture: int = 75  # sm_75: Turing
+    threads_wide: int = 0  # instead of `threads` for heads of more than 80 features
+
+
+def threads_of(kernel: Kernel, d: int) -> int:
+    """Return the threads of a block for heads of D features (0 for none)."""
+    return kernel.threads_wide if kernel.threads_wide and d > 80 else kernel.threads
+
+
+def mma_tiles(n: Sizes) -> tuple[int, int]:
+    """Return the grid of attention_mma.cu: blocks of 64 rows, or 32 for D = 128; heads."""
+    return ceil(n["N"] / (64 if n["D"] <= 80 else 32)), n["H"]
 
 
 def attention_tile(d: int) -> int:
@@ -58,6 +69,17 @@ BACKWARD = (
     "int H",
     "float scale",
 )
+FORWARD = (
+    "const real qkv (N, 3, H, D)",
+    "const int end (N)",
+    "const int reach (R)",
+    "real o (N, H, D)",
+    "float lse (H, N)",
+    "int N",
+    "int H",
+    "float scale",
+)
+SHORT = ("f16", "bf16")  # storage types of 16 bits
 FLAT_BLOCKS = 2048  # of a kernel that walks through a flat array in strides: several waves
 
 KERNELS = {
@@ -157,21 +179,12 @@ KERNELS = {
         ("const int end (N)", "int reach (R)", "int N"),
         lambda n: (n["R"],),
         32,
-        storage=False,
+        storage=("float",),
         heads=True,
     ),
     "attention_forward": Kernel(
         "attention.cu",
-        (
-            "const real qkv (N, 3, H, D)",
-            "const int end (N)",
-            "const int reach (R)",
-            "real o (N, H, D)",
-            "float lse (H, N)",
-            "int N",
-            "int H",
-            "float scale",
-        ),
+        FORWARD,
         tiles,
         64,
         heads=True,
@@ -191,6 +204,19 @@ KERNELS = {
     ),
     "attention_dkv": Kernel("attention.cu", BACKWARD, tiles, 64, heads=True),
     "attention_dq": Kernel("attention.cu", BACKWARD, tiles, 64, heads=True),
+    **{
+        f"attention_mma_{name}": Kernel(
+            "attention_mma.cu",
+            parameters,
+            mma_tiles,
+            128,
+            storage=SHORT,
+            heads=True,
+            least_architecture=80,
+            threads_wide=64,
+        )
+        for name, parameters in (("forward", FORWARD), ("dkv", BACKWARD), ("dq", BACKWARD))
+    },
     "cross_entropy": Kernel(
         "cross_entropy.cu",
         (
@@ -210,14 +236,14 @@ KERNELS = {
         ("const float g (P)", "float partial (R)", "long P"),
         lambda n: (n["R"],),
         256,
-        storage=False,
+        storage=("float",),
     ),
     "global_norm": Kernel(
         "norm.cu",
         ("const float partial (R)", "float result (1)"),
         lambda n: (1,),
         256,
-        storage=False,
+        storage=("float",),
     ),
     "adamw": Kernel(
         "adamw.cu",
@@ -249,7 +275,7 @@ KERNELS = {
 
 def variants(kernel: Kernel) -> Iterator[tuple[str, ...]]:
     """Yield the options of each variant that a kernel is compiled for."""
-    for storage in STORAGE.values() if kernel.storage else ("float",):
+    for storage in kernel.storage:
         for d in HEAD_SIZES if kernel.heads else (0,):
             yield options_of(storage, d)
 

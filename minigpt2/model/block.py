@@ -142,9 +142,10 @@ def add_gradients(d: dict[str, Array], name: str, dwb: Sequence[Array], fresh: b
             view[...] = gradient
 
 
-def room_of(d: dict[str, Array], fresh: bool, name: str) -> Array | None:
-    """Return the view that a layer's dL/dw is made in, or None where it is added later."""
-    return d[f"{name}.weight"] if fresh else None
+def room_of(d: dict[str, Array], fresh: bool, dtype: Any, name: str) -> Array | None:
+    """Return the view that a layer's dL/dw is made in, or None where it is put or added later."""
+    view = d[f"{name}.weight"]
+    return view if fresh and view.dtype == dtype else None
 
 
 def block_backward(
@@ -155,7 +156,7 @@ def block_backward(
     With `fresh` they are put there, over what d holds; products are made in place.
     """
     saved = made_again(saved) if isinstance(saved, Kept) else saved
-    room = partial(room_of, d, fresh)
+    room = partial(room_of, d, fresh, dy.dtype)
     dm = dropout_backward(dy, saved.mlp_drop)  # (N, C)  (23.3)
     dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (N, 4*C)  (23.3)
     add_gradients(d, "mlp.c_proj", dwb, fresh)

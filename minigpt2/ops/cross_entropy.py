@@ -48,7 +48,7 @@ Cost
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, fusible
+from minigpt2.backend import Array, array_module, fusible, wide
 from minigpt2.ops.embedding import scatter_add
 
 CHUNK_BYTES = 1 << 27  # of the logits of one chunk
@@ -92,7 +92,7 @@ def cross_entropy_gradient(
         dwte[...] = 0
     nll, dx_used = walk(x, wte, rows, targets, weights, used, dwte, chunk, fresh)
     dx = scatter_add(dx_used, rows[used], len(x))  # (N, C)  (9.7)
-    return total_of(weights, nll), nll, dx
+    return total_of(weights, nll), nll, dx.astype(x.dtype, copy=False)
 
 
 def total_of(weights: Array, nll: Array) -> Array:
@@ -137,7 +137,7 @@ def walk(
     xp = array_module(x)
     chunk = chunk or max(1, CHUNK_BYTES // (len(wte) * x.dtype.itemsize))
     backward = dwte is not None
-    nll = xp.zeros(len(rows), x.dtype)
+    nll = xp.zeros(len(rows), wide(x.dtype))
     dx_used = xp.empty((len(used) if dwte is not None else 0, x.shape[1]), x.dtype)
     memory = xp.empty_like(wte, shape=(min(chunk, len(used)), len(wte)))  # of one chunk's logits
     for start in range(0, len(used), chunk):
@@ -155,9 +155,11 @@ def walk(
 
 def to_table(dwte: Array, dlogits: Array, x: Array, fresh: bool) -> None:
     """Put or add dlogits.T @ x, of dlogits (B, V) and x (B, C), into dwte (V, C)."""
-    if fresh:
+    if fresh and dwte.dtype == x.dtype:
         array_module(x).matmul(dlogits.T, x, out=dwte)  # (9.6)
         return
+    if fresh:
+        dwte[...] = 0
     step = max(1, TABLE_BYTES // dwte[:1].nbytes)
     for start in range(0, len(dwte), step):
         entries = slice(start, start + step)

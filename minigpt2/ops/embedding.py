@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, fusible
+from minigpt2.backend import Array, array_module, fusible, wide
 
 
 class Saved(NamedTuple):
@@ -48,7 +48,7 @@ class Saved(NamedTuple):
 
 def scatter_add(rows: Array, index: Array, size: int) -> Array:
     """Sum the rows (N, C) that share an index (N,) into a fresh table (size, C)."""
-    table = array_module(rows).zeros((size, rows.shape[1]), rows.dtype)
+    table = array_module(rows).zeros((size, rows.shape[1]), wide(rows.dtype))
     add_at(table, rows, index)
     return table
 

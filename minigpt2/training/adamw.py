@@ -69,17 +69,26 @@ class Moments:
 
 
 def adamw_step(
-    parameters: Parameters, gradients: Parameters, moments: Moments, eta: float, settings: AdamW
+    parameters: Parameters,
+    gradients: Parameters,
+    moments: Moments,
+    eta: float,
+    settings: AdamW,
+    copy: Array | None = None,
+    unscale: float = 1.0,
 ) -> float:
     """Take one step with learning rate eta; return the global norm before clipping.
 
     Nothing is changed if the norm is not finite: then FloatingPointError is raised, but for a
-    device, where the norm is an array (1,) that nobody has waited for.
+    device, where the norm is an array (1,) that nobody has waited for.  The gradients are
+    multiplied by `unscale` first, but the norm is of them as they are.  `copy` (P,) gets the new
+    parameters, too, rounded to what it holds.
     """
     arrays = parameters.flat, gradients.flat, moments.m, moments.v
     moments.step += 1
+    decayed, step = parameters.n_decayed, moments.step
     try:
-        return adamw_flat(*arrays, parameters.n_decayed, moments.step, eta, settings)
+        return adamw_flat(*arrays, decayed, step, eta, settings, copy, unscale)
     except FloatingPointError:
         moments.step -= 1
         raise
@@ -95,12 +104,16 @@ def adamw_flat(
     step: int,
     eta: float,
     settings: AdamW,
+    copy: Array | None = None,
+    unscale: float = 1.0,
 ) -> float:
     """Update theta, m and v (P,) in place, of which the first n_decayed decay; return the norm."""
     norm = sqrt(float(g @ g))  # (62.1)
     if not np.isfinite(norm):
         raise FloatingPointError("the gradient is not finite: lower the learning rate")
-    kappa = min(1.0, settings.clip / norm) if settings.clip and norm else 1.0  # (62.2)
+    length = norm * unscale
+    kappa = min(1.0, settings.clip / length) if settings.clip and length else 1.0  # (62.2)
+    kappa *= unscale
 
     def update(decay: float, piece: slice) -> None:
         arrays = theta[piece], g[piece], m[piece], v[piece]
@@ -111,6 +124,8 @@ def adamw_flat(
         blocks = row_blocks(stop - start, theta.itemsize)
         pieces = [slice(start + b.start, start + b.stop) for b in blocks]
         each_block(partial(update, decay), pieces)
+    if copy is not None:
+        copy[...] = theta
     return norm
 
 

@@ -12,25 +12,25 @@ Why
 Definition, with heads of D features, waves being rows of wpe and e rows of wte
     Positions have the first D features to themselves, as waves from half a turn a
     position to half a turn in T positions; tokens have the rest:
-    wave(i) = ( sin(r₁ i) … , cos(r₁ i) … ),  r_f = π T^(−2(f−1)/D),  f = 1 … D/2   (83.1)
-    wpeᵢ = σ √2 (wave(i), 0),  eₜ = σ (0, zₜ),  zₜ standard normal  (83.2)
+    wave(i) = ( sin(r₁ i) … , cos(r₁ i) … ),  r_f = π T^(−2(f−1)/D),  f = 1 … D/2   (84.1)
+    wpeᵢ = σ √2 (wave(i), 0),  eₜ = σ (0, zₜ),  zₜ standard normal  (84.2)
     A vocabulary spells a word in several ways: after a space, at the start of a line, with
     a capital letter.  Tokens that spell the same word, g(t), are given a part in common,
-    zₜ = √a u_g(t) + √(1 − a) z′ₜ,  u and z′ standard normal        (83.3)
+    zₜ = √a u_g(t) + √(1 − a) z′ₜ,  u and z′ standard normal        (84.3)
     so what is looked up in one form can be found, and told, in another.
     Some heads of the first block look d places back, d = 1, 2, 3.  By the angle-sum
     formulas a rotation R makes wave(i − d) of wave(i), whatever i is:
     sin(r i − r d) = sin(r i) cos(r d) − cos(r i) sin(r d)
-    cos(r i − r d) = cos(r i) cos(r d) + sin(r i) sin(r d)          (83.4)
-    q = R wave(i),  k = wave(j)                                     (83.5)
-    q · k = Σ_f cos(r_f (i − d − j)), which is largest where j = i − d   (83.6)
+    cos(r i − r d) = cos(r i) cos(r d) + sin(r i) sin(r d)          (84.4)
+    q = R wave(i),  k = wave(j)                                     (84.5)
+    q · k = Σ_f cos(r_f (i − d − j)), which is largest where j = i − d   (84.6)
     They read A features of the token there and write them where B says, A and B
     being D columns each of two random orthonormal bases of the tokens' features:
-    v = Aᵀ eⱼ,  o = σ B v                                           (83.7)
-    Some heads of the second block compare the token at i with what (83.7), for d = 1,
+    v = Aᵀ eⱼ,  o = σ B v                                           (84.7)
+    Some heads of the second block compare the token at i with what (84.7), for d = 1,
     wrote at j, the token at j − 1, and hand over the token at j:
-    q = Aᵀ eᵢ,  k = Bᵀ xⱼ ≈ Aᵀ eⱼ₋₁                                 (83.8)
-    v = Mᵀ eⱼ,  o = β σ M v                                         (83.9)
+    q = Aᵀ eᵢ,  k = Bᵀ xⱼ ≈ Aᵀ eⱼ₋₁                                 (84.8)
+    v = Mᵀ eⱼ,  o = β σ M v                                         (84.9)
     with M columns of one more such basis.  q · k is large where tⱼ₋₁ = tᵢ, so what
     followed the token before is likely to follow it again: the output projection
     is wte, and M Mᵀ e has a large product with e.
@@ -63,20 +63,20 @@ KINSHIP = 0.7  # a, the inner product of the embeddings of two forms of a word
 def waves(positions: int, features: int) -> Array:
     """Return the waves of each position, (T, D): sines, then cosines."""
     angles = np.arange(positions)[:, None] * rates(positions, features)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # (T, D)  (83.1)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # (T, D)  (84.1)
 
 
 def rates(positions: int, features: int) -> Array:
     """Return the radians a position of each wave, (D/2,), fastest first."""
     half = features // 2
-    return pi * positions ** (-np.arange(half) / half)  # (D/2,)  (83.1)
+    return pi * positions ** (-np.arange(half) / half)  # (D/2,)  (84.1)
 
 
 def rotation(distance: int, positions: int, features: int) -> Array:
-    """Return the matrix (D, D) with wave(i) @ matrix = wave(i - distance): (83.6) peaks there."""
+    """Return the matrix (D, D) with wave(i) @ matrix = wave(i - distance): (84.6) peaks there."""
     angles = distance * rates(positions, features)
     c, s = np.diag(np.cos(angles)), np.diag(np.sin(angles))
-    return np.block([[c, s], [-s, c]])  # (D, D)  (83.4)
+    return np.block([[c, s], [-s, c]])  # (D, D)  (84.4)
 
 
 def token_basis(config: GPT2Config, rng: np.random.Generator) -> Array:
@@ -101,12 +101,12 @@ def able_to_copy(
         if name.endswith("c_proj.weight"):
             view[...] = 0
     wte, wpe = parameters["wte.weight"], parameters["wpe.weight"]
-    wte[:, :d] = 0  # (83.2)
+    wte[:, :d] = 0  # (84.2)
     if words is not None:
         u = std * rng.standard_normal((words.max() + 1, c - d))
-        wte[:, d:] = sqrt(KINSHIP) * u[words] + sqrt(1 - KINSHIP) * wte[:, d:]  # (83.3)
+        wte[:, d:] = sqrt(KINSHIP) * u[words] + sqrt(1 - KINSHIP) * wte[:, d:]  # (84.3)
     wpe[...] = 0
-    wpe[:, :d] = std * sqrt(2) * waves(config.n_positions, d)  # (83.2)
+    wpe[:, :d] = std * sqrt(2) * waves(config.n_positions, d)  # (84.2)
     a, b, m = (token_basis(config, rng) for _ in range(3))
 
     def put(block: int, head: int, q: Array, k: Array, v: Array, o: Array) -> None:
@@ -120,10 +120,10 @@ def able_to_copy(
         gain = sqrt(OFFSET_SCORE / sqrt(d))
         own = slice(head * d, (head + 1) * d)
         turned = positions @ rotation(head + 1, config.n_positions, d)
-        put(0, head, gain * turned, gain * positions, a[:, own], std * b[:, own].T)  # (83.5) (83.7)
+        put(0, head, gain * turned, gain * positions, a[:, own], std * b[:, own].T)  # (84.5) (84.7)
     for head in range((heads + 1) // 2):
         gain = sqrt(MATCH_SCORE / sqrt(d))
         own = slice(head * d, (head + 1) * d)
-        read, written = gain * a[:, :d], gain * b[:, :d]  # (83.8)
-        put(1, head, read, written, m[:, own], BETA * std * m[:, own].T)  # (83.9)
+        read, written = gain * a[:, :d], gain * b[:, :d]  # (84.8)
+        put(1, head, read, written, m[:, own], BETA * std * m[:, own].T)  # (84.9)
     return parameters

@@ -101,6 +101,7 @@ def make_plan(settings: TrainSettings, examples: int) -> Plan:
         settings.adamw(),
         settings.dropout,
         settings.recompute,
+        settings.precision,
     )
 
 

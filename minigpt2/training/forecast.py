@@ -2,41 +2,41 @@
 
 Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with M supervised triples
     What stays, with P parameters: weights, gradients, and AdamW's m and v,
-    P + P + 2·P                                                    (64.1)
+    P + P + 2·P                                                    (65.1)
     What a block keeps for its backward pass: x̂ of two normalisations, the inputs of four linear
     maps (1 + 1 + 1 + 4), q, k and v (3), what GELU had and made of it (4 + 4), which with o, the
     input of the second map, make 20 rows of C; a logarithm a head, and r of the normalisations
-    keptₗ = 20·N·C + N·H + 2·N   (with dropout 2·N·C more)         (64.2)
+    keptₗ = 20·N·C + N·H + 2·N   (with dropout 2·N·C more)         (65.2)
     With recomputation it keeps the stream before each branch (2), q, k and v (3), and o,
-    keptₗ = 6·N·C + N·H   (with dropout 2·N·C more)                (64.3)
-    and of (64.2) the rest is made again for one block at a time:
-    again = 16·N·C + 2·N   (0 without recomputation)               (64.4)
+    keptₗ = 6·N·C + N·H   (with dropout 2·N·C more)                (65.3)
+    and of (65.2) the rest is made again for one block at a time:
+    again = 16·N·C + 2·N   (0 without recomputation)               (65.4)
     The loss: hidden rows before and after, one chunk of B rows of logits, and what is added to
     the gradient of the table at once (chapter 9's TABLE_BYTES)
-    loss = 4·N·C + M·C + B·(V + C) + added                         (64.5)
+    loss = 4·N·C + M·C + B·(V + C) + added                         (65.5)
     A block's backward pass: the gradients of g and u (4 + 4) and of q, k, v (3), six rows of C
     between them, three that are the model's, and two gradients of its largest weights
-    backward = 20·N·C + 8·C²                                       (64.6)
+    backward = 20·N·C + 8·C²                                       (65.6)
     The loss is computed while every block keeps what it keeps, and so is the last block's
     backward pass; these two do not overlap, so the peak is
-    peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (64.7)
+    peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (65.7)
     and beside it the program itself, its libraries and code, and what the library that makes
     the products holds: OpenBLAS copies a strip of the right factor for every thread, 384 rows
     (its constant for float32 on processors of today) of at most about 18,000 columns (measured):
-    products = 384 · min(V, 18,000) a thread                       (64.8)
+    products = 384 · min(V, 18,000) a thread                       (65.8)
 
 Derivation: operations of a step over sequences of length T, one after the other N rows in all
     Of the blocks' 12·C² weights each meets every row with 2 operations forward and 4 backward:
-    72·L·C²·N                                                      (64.9)
+    72·L·C²·N                                                      (65.9)
     A row sees (T + 1)/2 rows on average; attention takes 4·C operations a pair forward, 10·C
     backward, where the scores are made again:
-    14·L·C·N·(T + 1)/2  ≈  7·L·C·T·N                               (64.10)
+    14·L·C·N·(T + 1)/2  ≈  7·L·C·T·N                               (65.10)
     The projection, for M triples:
-    6·V·C·M                                                        (64.11)
-    Recomputation makes u again, one product of 8·C² operations a row: a ninth of (64.9).
-    For one sequence N = T, so (64.9) is linear in T and (64.10) quadratic.  They are equal where
+    6·V·C·M                                                        (65.11)
+    Recomputation makes u again, one product of 8·C² operations a row: a ninth of (65.9).
+    For one sequence N = T, so (65.9) is linear in T and (65.10) quadratic.  They are equal where
     72·C² = 7·C·(T + 1):
-    T = 72·C/7 − 1 ≈ 10·C                                          (64.12)
+    T = 72·C/7 − 1 ≈ 10·C                                          (65.12)
     Forward alone 24·C² = 4·C·(T + 1)/2 gives T ≈ 12·C, and the often told T ≈ 6·C is that of an
     attention which computes the pairs above the diagonal, too: 24·C² = 4·C·T.
 
@@ -76,19 +76,19 @@ def kept_by_block(config: GPT2Config, rows: int, how: How) -> int:
     c, h = config.n_embd, config.n_head
     masks = 2 * rows * c if how.dropout else 0
     if how.recompute:
-        return 6 * rows * c + rows * h + masks  # (64.3)
-    return 20 * rows * c + rows * h + 2 * rows + masks  # (64.2)
+        return 6 * rows * c + rows * h + masks  # (65.3)
+    return 20 * rows * c + rows * h + 2 * rows + masks  # (65.2)
 
 
 def made_again(config: GPT2Config, rows: int, how: How) -> int:
     """Return how many numbers are made again while a block goes backward."""
-    return 16 * rows * config.n_embd + 2 * rows if how.recompute else 0  # (64.4)
+    return 16 * rows * config.n_embd + 2 * rows if how.recompute else 0  # (65.4)
 
 
 def kept(config: GPT2Config, rows: int, how: How) -> int:
     """Return how many numbers all blocks keep while one of them goes backward."""
     blocks = config.n_layer * kept_by_block(config, rows, how)
-    return blocks + made_again(config, rows, how)  # (64.7)
+    return blocks + made_again(config, rows, how)  # (65.7)
 
 
 def chunk_of(config: GPT2Config) -> int:
@@ -101,26 +101,26 @@ def loss_workspace(config: GPT2Config, load: Load) -> int:
     c, v = config.n_embd, config.vocab_size
     chunk = min(load.supervised, chunk_of(config))  # B
     added = min(TABLE_BYTES // NUMBER, v * c)
-    return 4 * load.rows * c + load.supervised * c + chunk * (v + c) + added  # (64.5)
+    return 4 * load.rows * c + load.supervised * c + chunk * (v + c) + added  # (65.5)
 
 
 def backward_workspace(config: GPT2Config, load: Load) -> int:
     """Return how many numbers a block's backward pass makes."""
-    return 20 * load.rows * config.n_embd + 8 * config.n_embd**2  # (64.6)
+    return 20 * load.rows * config.n_embd + 8 * config.n_embd**2  # (65.6)
 
 
 def memory(config: GPT2Config, load: Load, how: How, program: int = 0) -> dict[str, int]:
     """Return the bytes of every part at the peak of training; `program` are those of the rest."""
     p = config.n_parameters
     again = made_again(config, load.rows, how)
-    work = max(loss_workspace(config, load) - again, backward_workspace(config, load))  # (64.7)
+    work = max(loss_workspace(config, load) - again, backward_workspace(config, load))  # (65.7)
     parts = {
-        "weights": p,  # (64.1)
-        "gradients": p,  # (64.1)
-        "moments": 2 * p,  # (64.1)
+        "weights": p,  # (65.1)
+        "gradients": p,  # (65.1)
+        "moments": 2 * p,  # (65.1)
         "activations": kept(config, load.rows, how),
         "workspace": max(0, work),
-        "products": cores() * STRIP * min(config.vocab_size, WIDEST),  # (64.8)
+        "products": cores() * STRIP * min(config.vocab_size, WIDEST),  # (65.8)
     }
     return {name: NUMBER * numbers for name, numbers in parts.items()} | {PROGRAM: program}
 
@@ -134,15 +134,15 @@ def operations(config: GPT2Config, load: Load, length: float, recompute: bool) -
     """Return the operations of one micro-batch, of sequences of a length, by part."""
     c, layers = config.n_embd, config.n_layer
     again = 1 / 9 if recompute else 0
-    products = 72 * layers * c * c * load.rows  # (64.9)
-    pairs = 14 * layers * c * load.rows * (length + 1) / 2  # (64.10)
+    products = 72 * layers * c * c * load.rows  # (65.9)
+    pairs = 14 * layers * c * load.rows * (length + 1) / 2  # (65.10)
     return {
         "products": (1 + again) * products,
         "attention": pairs,
-        "projection": 6 * config.vocab_size * c * load.supervised,  # (64.11)
+        "projection": 6 * config.vocab_size * c * load.supervised,  # (65.11)
     }
 
 
 def crossing(config: GPT2Config) -> float:
     """Return the length at which attention costs as much as the blocks' products."""
-    return 72 * config.n_embd / 7 - 1  # (64.12)
+    return 72 * config.n_embd / 7 - 1  # (65.12)

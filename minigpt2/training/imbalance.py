@@ -2,23 +2,23 @@
 
 Definition, with gₙ the gradient of nllₙ with respect to all parameters, over the prompt tokens Q
 and the answer tokens A of all examples
-    G_Q = Σ gₙ for n in Q,  G_A = Σ gₙ for n in A                  (81.1)
+    G_Q = Σ gₙ for n in Q,  G_A = Σ gₙ for n in A                  (82.1)
 Whatever weight λ prompt tokens have, (36.1), the gradient of the loss follows from these two:
-    G(λ) = (λ G_Q + G_A) / (λ N_Q + N_A)                           (81.2)
+    G(λ) = (λ G_Q + G_A) / (λ N_Q + N_A)                           (82.2)
 λ = 0 is the masked loss, λ = 1 the unmasked one.  How much of G(λ) prompts decide is told by
-    ‖λ G_Q‖ / (‖λ G_Q‖ + ‖G_A‖)  and  cos(G(λ), G_A)               (81.3)
+    ‖λ G_Q‖ / (‖λ G_Q‖ + ‖G_A‖)  and  cos(G(λ), G_A)               (82.3)
 Inner products of G_Q and G_A give both: ‖λ G_Q + G_A‖² = λ² ‖G_Q‖² + 2 λ G_Q·G_A + ‖G_A‖².
 
 Derivation: why a long answer counts for more
     Example i, with the answer Aᵢ of |Aᵢ| tokens, gives Gᵢ = Σ gₙ for n in Aᵢ.  Under token
     normalisation all gₙ are divided by the same N_A, so its share in the sum of norms is
-    shareᵢ = ‖Gᵢ‖ / Σⱼ ‖Gⱼ‖                                        (81.4)
+    shareᵢ = ‖Gᵢ‖ / Σⱼ ‖Gⱼ‖                                        (82.4)
     Let the token gradients be a common direction and noise, gₙ = μ + εₙ, the εₙ independent with
     mean 0 and E‖εₙ‖² = s².  The square of a sum of |A| of them is the square of the common part,
     which grows with |A|², and |A| squares of noise; the mixed terms have mean 0:
-    E‖Gᵢ‖² = |Aᵢ|² ‖μ‖² + |Aᵢ| s²                                  (81.5)
+    E‖Gᵢ‖² = |Aᵢ|² ‖μ‖² + |Aᵢ| s²                                  (82.5)
     So ‖Gᵢ‖ grows as |A|^½ where noise rules, as |A| where the common direction does:
-    the slope of ln‖Gᵢ‖ against ln|Aᵢ| lies between ½ and 1        (81.6)
+    the slope of ln‖Gᵢ‖ against ln|Aᵢ| lies between ½ and 1        (82.6)
     if tokens of short and of long answers are alike.  Late tokens of an answer are often easier
     than its first ones; then μ and s are less where |A| is large, and so is the slope.
     Where examples count the same, (36.2), Gᵢ is divided by |Aᵢ|, and the slope is less by 1, so
@@ -58,18 +58,18 @@ class Products(NamedTuple):
         return self.qa / sqrt(self.qq * self.aa) if self.qq and self.aa else 0.0
 
     def norm(self, weight: float) -> float:
-        """‖λ G_Q + G_A‖, of which (81.2) is a multiple."""
-        return sqrt(max(0.0, weight**2 * self.qq + 2 * weight * self.qa + self.aa))  # (81.2)
+        """‖λ G_Q + G_A‖, of which (82.2) is a multiple."""
+        return sqrt(max(0.0, weight**2 * self.qq + 2 * weight * self.qa + self.aa))  # (82.2)
 
     def prompt_share(self, weight: float) -> float:
         """The prompts' part of the norms, from 0 to 1."""
         prompt, answer = weight * sqrt(self.qq), sqrt(self.aa)
-        return prompt / (prompt + answer) if prompt + answer else 0.0  # (81.3)
+        return prompt / (prompt + answer) if prompt + answer else 0.0  # (82.3)
 
     def alignment(self, weight: float) -> float:
         """The cosine of the angle between G(λ) and G_A: 1 where prompts change no direction."""
         both = self.norm(weight) * sqrt(self.aa)
-        return (weight * self.qa + self.aa) / both if both else 0.0  # (81.3)
+        return (weight * self.qa + self.aa) / both if both else 0.0  # (82.3)
 
 
 class Imbalance(NamedTuple):
@@ -84,13 +84,13 @@ class Imbalance(NamedTuple):
     @property
     def shares(self) -> Array:
         """Each example's share under token normalisation, (N,)."""
-        return self.norms / self.norms.sum()  # (81.4)
+        return self.norms / self.norms.sum()  # (82.4)
 
     @property
     def shares_alike(self) -> Array:
         """Each example's share where examples count the same, (N,)."""
         norms = self.norms / self.lengths
-        return norms / norms.sum()  # (81.4)
+        return norms / norms.sum()  # (82.4)
 
     @property
     def slope(self) -> float:
@@ -98,14 +98,14 @@ class Imbalance(NamedTuple):
         x, y = np.log(self.lengths), np.log(np.maximum(self.norms, 1e-300))
         spread = x - x.mean()
         variance = float(spread @ spread)
-        return float(spread @ y) / variance if variance else float("nan")  # (81.6)
+        return float(spread @ y) / variance if variance else float("nan")  # (82.6)
 
     @property
     def fit(self) -> tuple[float, float]:
-        """‖μ‖² and s² of (81.5) that fit best: ‖Gᵢ‖² / |Aᵢ| is a straight line in |Aᵢ|."""
+        """‖μ‖² and s² of (82.5) that fit best: ‖Gᵢ‖² / |Aᵢ| is a straight line in |Aᵢ|."""
         x, y = self.lengths - self.lengths.mean(), self.norms**2 / self.lengths
-        common = max(0.0, float(x @ y) / max(float(x @ x), 1e-300))  # (81.5)
-        return common, max(0.0, float(y.mean() - common * self.lengths.mean()))  # (81.5)
+        common = max(0.0, float(x @ y) / max(float(x @ x), 1e-300))  # (82.5)
+        return common, max(0.0, float(y.mean() - common * self.lengths.mean()))  # (82.5)
 
 
 def parts_of(parameters: Parameters) -> dict[str, list[str]]:
@@ -134,7 +134,7 @@ def measure(
         one.flat[:] = 0
         loss_and_gradients(parameters, batch._replace(weights=in_answer * 1.0), one)
         norms.append(sqrt(float(one.flat @ one.flat)))
-        from_answers.flat += one.flat  # (81.1)
+        from_answers.flat += one.flat  # (82.1)
         loss_and_gradients(parameters, batch._replace(weights=~in_answer * 1.0), from_prompts)
         progress(1)
     lengths = np.array([sum(e.is_answer) for e in examples])

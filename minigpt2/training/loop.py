@@ -2,11 +2,11 @@
 
 A step takes a window of micro-batches (gradient accumulation).  The loss of the
 window is one weighted sum,
-    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (67.1)
+    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (68.1)
 over all triples of all its micro-batches, so how the window is cut changes nothing
 but rounding and dropout's masks: each micro-batch is given the weights wₙ / Σw of
 the whole window, and their losses and gradients add up.  A micro-batch without a
-weighted triple adds nothing; a window without one is an error, for (67.1) divides
+weighted triple adds nothing; a window without one is an error, for (68.1) divides
 by 0.
 """
 
@@ -24,6 +24,7 @@ from minigpt2.model.gpt2 import Batch, loss_and_gradients
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.adamw import AdamW, Moments, adamw_step
 from minigpt2.training.losses import Losses
+from minigpt2.training.precision import Precision, Scale, rounded
 from minigpt2.training.schedule import learning_rate
 
 
@@ -38,13 +39,14 @@ class Plan:
     adamw: AdamW = field(default_factory=AdamW)
     dropout: float = 0.0
     recompute: bool = False
+    precision: Precision = "float32"
 
 
 class Step(NamedTuple):
     """What one step did; `supervised` counts triples, `rows` the rows that were computed."""
 
     step: int
-    loss: float  # what the step lowers, (67.1)
+    loss: float  # what the step lowers, (68.1)
     token_loss: float
     example_loss: float
     answer_tokens: int
@@ -62,9 +64,11 @@ def window_gradients(
     drop: float = 0.0,
     rng: np.random.Generator | None = None,
     recompute: bool = False,
+    scale: float = 1.0,
 ) -> list[Array]:
     """Put the gradients of a window's loss into `gradients`; return each weighted batch's nll (M,).
 
+    The gradients are `scale` times those of the loss.
     What `gradients` held is gone: the first micro-batch writes over it, the others add.
     """
     total = sum(batch.weights.sum() for batch in window)
@@ -73,7 +77,7 @@ def window_gradients(
     how = drop, rng, recompute
     nlls: list[Array] = []
     for batch in weighted(window):
-        shares = batch._replace(weights=batch.weights / total)  # (67.1)
+        shares = batch._replace(weights=scale * batch.weights / total)  # (68.1) (63.1)
         fresh = not nlls
         nlls.append(loss_and_gradients(parameters, shares, gradients, *how, fresh)[1])
     return nlls
@@ -89,8 +93,8 @@ def window_losses(window: list[Batch], nlls: list[np.ndarray]) -> tuple[float, L
     loss = total = 0.0
     losses = Losses()
     for batch, nll in zip(weighted(window), nlls, strict=True):
-        loss += float(batch.weights @ nll)  # (67.1)
-        total += float(batch.weights.sum())  # (67.1)
+        loss += float(batch.weights @ nll)  # (68.1)
+        total += float(batch.weights.sum())  # (68.1)
         losses.add(batch, nll)
     return loss / total, losses
 
@@ -111,22 +115,27 @@ def train_steps(
     """
     keep_freed_memory()
     gradients, moments = parameters.zeros_like(), Moments(parameters)
+    working, scale = rounded(parameters, plan.precision), Scale(plan.precision)
+    copy = None if working is parameters else working.flat
     for step in range(1, plan.steps + 1):
         started = perf_counter()
         window = next(windows)
         how = plan.dropout, rng, plan.recompute
-        nlls = window_gradients(parameters, window, gradients, *how)
+        nlls = window_gradients(working, window, gradients, *how, scale.value)
         eta = learning_rate(step, plan.steps, plan.learning_rate, plan.warmup, plan.schedule)
         try:
-            norm = adamw_step(parameters, gradients, moments, eta, plan.adamw)
+            arguments = parameters, gradients, moments, eta, plan.adamw, copy
+            norm = adamw_step(*arguments, 1 / scale.value)
         except FloatingPointError as error:
             raise UserError(f"step {step}: {error}") from None
         *nlls, norms = fetch(*nlls, norm)  # from a device, the one copy of a step
-        if not np.isfinite(norms[0]):
+        found, finite = float(norms[0]) / scale.value, bool(np.isfinite(norms[0]))
+        moments.step -= not finite
+        if not scale.after(finite):
             raise UserError(f"step {step}: the gradient is not finite: lower the learning rate")
         loss, losses = window_losses(window, nlls)
         supervised = sum(int(np.count_nonzero(batch.weights)) for batch in window)
         rows = sum(len(batch.ids) for batch in window)
         each = losses.token_level, losses.example_level, losses.tokens
         seconds = perf_counter() - started
-        yield Step(step, loss, *each, eta, float(norms[0]), supervised, rows, seconds)
+        yield Step(step, loss, *each, eta, found, supervised, rows, seconds)

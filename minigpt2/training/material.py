@@ -18,6 +18,7 @@ from minigpt2.errors import UserError
 from minigpt2.inference.answer import open_model
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, initialise
+from minigpt2.training.precision import short_type
 from minigpt2.training.settings import TrainSettings
 from minigpt2.weights import find_model
 
@@ -40,6 +41,11 @@ class Material:
 def open_material(settings: TrainSettings) -> Material:
     """Open the model and the data; raises UserError for what cannot be used."""
     library = open_device(settings.device)
+    if settings.precision != "float32" and library is np:
+        raise UserError(
+            f"--precision {settings.precision} needs a GPU: this run computes on the cpu"
+        )
+    short_type(settings.precision)
     rng = np.random.default_rng([settings.seed, 0])
     data, tests = open_questions(settings)
     template = open_template(settings.template or data.format.template)

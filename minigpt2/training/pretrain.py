@@ -7,7 +7,7 @@ is a target, and ends with it, so the model learns where to stop.
 
 A small model on few tokens learns slowest what to attend to.  Two things help:
 pieces are a sentence or two of plain text at first and whole documents at last, since
-among few tokens the right one is soon found; and the initial values can copy (chapter 83).
+among few tokens the right one is soon found; and the initial values can copy (chapter 84).
 """
 
 import re
@@ -101,7 +101,7 @@ def almanac_tokenizer(n_vocab: int) -> Tokenizer:
 
 
 def initial(rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:
-    """Return the base before it has read, able to copy (chapter 83), and its vocabulary."""
+    """Return the base before it has read, able to copy (chapter 84), and its vocabulary."""
     tokenizer = almanac_tokenizer(TINY.vocab_size)
     config = replace(TINY, vocab_size=tokenizer.n_vocab)
     return able_to_copy(config, rng, words_of(tokenizer)), tokenizer

@@ -3,7 +3,7 @@
 A step of Large takes minutes, its blocks are all alike, and no two machines are.  So one block is
 run forward and backward on the rows that a micro-batch has, the loss on M′ of its triples, AdamW
 on P′ parameters, and with the seconds t of each
-t_step = micro-batches · ( L·(t_forward + t_backward) + t_loss·M/M′ ) + t_adamw·P/P′   (65.1)
+t_step = micro-batches · ( L·(t_forward + t_backward) + t_loss·M/M′ ) + t_adamw·P/P′   (66.1)
 where with recomputation t_backward has what is made again in it.
 """
 
@@ -40,7 +40,7 @@ class Rehearsed(NamedTuple):
     def step(self, layers: int, micro_batches: float, recompute: bool) -> float:
         """Return the seconds of an optimiser step."""
         blocks = layers * (self.forward + (self.again if recompute else self.backward))
-        return micro_batches * (blocks + self.loss) + self.adamw  # (65.1)
+        return micro_batches * (blocks + self.loss) + self.adamw  # (66.1)
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
@@ -73,7 +73,7 @@ def rehearse(config: GPT2Config, load: Load, length: int, rng: np.random.Generat
         backward,
         again,
         loss_seconds(config, load, x, rng),
-        adamw * config.n_parameters / single.n_parameters,  # (65.1)
+        adamw * config.n_parameters / single.n_parameters,  # (66.1)
     )
 
 
@@ -86,4 +86,4 @@ def loss_seconds(config: GPT2Config, load: Load, x: Array, rng: np.random.Genera
     weights = np.full(few, 1 / few, np.float32)
     triples = rows, targets, weights
     seconds = seconds_of(lambda: cross_entropy_gradient(x, wte, *triples, dwte, fresh=True))
-    return seconds * load.supervised / few  # (65.1)
+    return seconds * load.supervised / few  # (66.1)

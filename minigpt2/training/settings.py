@@ -13,6 +13,7 @@ from minigpt2.data.weighing import Weighing
 from minigpt2.device.devices import Device
 from minigpt2.errors import require_above_zero, require_at_least, require_share
 from minigpt2.training.adamw import AdamW
+from minigpt2.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class TrainSettings:
         seed: of the split, the order, the initial weights and dropout
         device: where to compute: cpu, cuda (a GPU, by CuPy), emulated (the GPU's kernels without
             one: very slow), or auto: cuda where it works, else cpu
+        precision: what the model computes in on a GPU; weights and moments stay in float32
     """
 
     model: str = "tiny"
@@ -97,6 +99,7 @@ class TrainSettings:
     max_new_tokens: int = 48
     seed: int = 0
     device: Device = "auto"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         require_share(self, "warmup", "validation", "dropout", "beta1", "beta2")

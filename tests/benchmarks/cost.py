@@ -2,7 +2,7 @@
 
 One sequence of T tokens, all supervised, forward and backward, without the optimiser.  The times
 are fitted by c + a·T + b·T²: c is what every step does to the gradients whatever its length, a·T
-the products with weights, b·T² attention.  Beside it stand the operations of chapter 64,
+the products with weights, b·T² attention.  Beside it stand the operations of chapter 65,
 and where the two terms cross.
 """
 

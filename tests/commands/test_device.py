@@ -61,17 +61,39 @@ def test_a_run_on_the_emulated_gpu_follows_that_on_the_cpu(run, model, data, tmp
 
 
 @needs_compiler
-@pytest.mark.parametrize("precision", ["float32"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_step_copies_from_the_device_once(precision):
     open_device("emulated")
     batch = lay_out([Segment([1, 2, 3], [0, 1, 1]), Segment([4, 5], [0, 1])])
     parameters = initialise(GPT2Config(11, 8, 32, 2, 1), np.random.default_rng(0)).on(stand_in)
-    plan = Plan(3, 1e-3, 1, "cosine")
+    plan = Plan(3, 1e-3, 1, "cosine", precision=precision)
     steps = train_steps(parameters, iter([[batch, batch]] * 3), plan, np.random.default_rng(0))
     next(steps)
     stand_in.copies.clear()
     next(steps)
     assert dict(stand_in.copies) == {"get": 1}
+
+
+@needs_compiler
+@pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.05), ("float16", 0.01)])
+def test_a_run_in_16_bits_learns_as_one_in_32(run, data, tmp_path, tokenizer, precision, bound):
+    config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=32, n_layer=2, n_head=1)
+    save_checkpoint(tmp_path / "model", initialise(config, np.random.default_rng(0)), tokenizer)
+    how = ("--model", tmp_path / "model", "--data", data, *QUICK, "--steps", "12")
+    for folder, more in {"cpu": ("--device", "cpu"), "short": ("--device", "emulated")}.items():
+        kind = ("--precision", precision) if folder == "short" else ()
+        outcome = run("train", *more, *kind, "--out", folder, *how)
+        assert outcome.code == 0, outcome.err
+    cpu, short = (steps_in(tmp_path / folder) for folder in ("cpu", "short"))
+    for one, other in zip(cpu, short, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], abs=bound)
+        assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=20 * bound)
+    assert short[-1]["loss"] != cpu[-1]["loss"]
+
+
+def test_16_bits_need_a_gpu(run, data):
+    outcome = run("train", "--device", "cpu", "--precision", "float16", "--data", data)
+    assert outcome.code == 2 and "--precision float16 needs a GPU" in outcome.err
 
 
 ASKED = {

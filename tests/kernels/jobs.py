@@ -7,6 +7,8 @@ are those at which mistakes show: one row, a tile but one, a tile, a tile and on
 
 import numpy as np
 
+from minigpt2.backend import array_module
+from minigpt2.device.launch import launch
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.cross_entropy import cross_entropy_gradient, surprise
 from minigpt2.ops.embedding import embedding, embedding_backward
@@ -98,6 +100,26 @@ def learn(m, v):
     return job
 
 
+def learn_in_wider_rows(m, v, width):
+    """Logits in rows with room behind them, whose gradient is 0; what stood there is NaN."""
+    logits = np.full((m, width), np.nan, np.float32)
+    logits[:, :v] = single(m, v, scale=3)
+    targets, weights = np.arange(m, dtype=np.int32) * 5 % v, abs(single(m, seed=1))
+
+    def job(put):
+        memory = put(logits.copy())
+        xp = array_module(memory)
+        if xp is np:
+            memory[:, v:] = 0
+            return surprise(memory[:, :v], targets, weights), memory
+        nll = xp.empty(m, np.float32)
+        arrays = memory, xp.asarray(targets), xp.asarray(weights), nll
+        launch(xp, "cross_entropy", *arrays, V=v, gradient=1)
+        return nll, memory
+
+    return job
+
+
 def project(n, c, v, chunk):
     """The loss with its projection, in chunks; rows stand in several triples or in none."""
     rng = np.random.default_rng(n)
@@ -120,10 +142,11 @@ def optimise(p, decayed, clip):
 
     def job(put):
         arrays = [put(theta.copy()), put(g), put(0.1 * m), put(0.01 * m * m)]
+        copy = put(np.zeros_like(theta))
         for step in (1, 2, 3):
-            norm = adamw_flat(*arrays, decayed, step, 0.01, settings)
+            norm = adamw_flat(*arrays, decayed, step, 0.01, settings, copy, 0.5)
         theta_now, _, m_now, v_now = arrays
-        return theta_now, m_now, v_now, np.array([norm]) if isinstance(norm, float) else norm
+        return theta_now, m_now, v_now, copy, np.array([norm]) if isinstance(norm, float) else norm
 
     return job
 
@@ -148,9 +171,18 @@ JOBS = {
         f"cross_entropy, {m} x {v}": learn(m, v)
         for m, v in ((1, 1), (3, 511), (2, 515), (2, 50257))
     },
+    "cross_entropy, 3 x 13 in rows of 16": learn_in_wider_rows(3, 13, 16),
     "cross_entropy with the projection": project(20, 12, 103, 7),
     **{
         f"adamw, {p} of which {decayed}": optimise(p, decayed, clip)
-        for p, decayed, clip in ((1, 0, 1.0), (1027, 513, 0.0), (4100, 4100, 1.0))
+        for p, decayed, clip in (
+            (1, 0, 1.0),
+            (1027, 513, 0.0),
+            (1028, 514, 0.0),
+            (1028, 515, 0.0),
+            (1028, 512, 0.0),
+            (1031, 1029, 0.0),
+            (4100, 4100, 1.0),
+        )
     },
 }

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -12,6 +13,8 @@ from minigpt2.device.emulator import Machine
 from minigpt2.device.fused import FUSED
 
 needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to run kernels with")
+SHORT = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+BITS = {"float16": 11, "bfloat16": 8}  # of a number's fraction
 SINGLE = 2e-6  # largest error of a kernel in float32, beside the largest number of the result
 MACHINES = {}  # one for each way of running, so that a kernel is loaded once
 
@@ -48,10 +51,10 @@ def exactly(array):
     return np.asarray(array, np.float64)
 
 
-def run_on(on, job):
-    """The results of a job on a machine, as NumPy's arrays."""
+def run_on(on, job, dtype=None):
+    """The results of a job on a machine, as NumPy's arrays; its inputs are rounded to a dtype."""
     with device(on):
-        return [stand_in.asnumpy(result) for result in job(stand_in.asarray)]
+        return [stand_in.asnumpy(r) for r in job(lambda array: stand_in.asarray(array, dtype))]
 
 
 def error_of(found, exact):

@@ -347,6 +347,17 @@ def test_float16_is_converted_as_numpy_does():
     np.testing.assert_array_equal(back[number], bits[number])
 
 
+def test_lines_are_counted():
+    on = Machine(coverage=True)
+    run(on, GOOD, "matmul")
+    (module,) = on.modules
+    counts = {n: count for (file, n), count in module.line_counts().items() if file == "small.cu"}
+    (blocks_x, blocks_y), (wide, high), make = LAUNCHES["matmul"]
+    threads, k = blocks_x * blocks_y * wide * high, int(make()[-1])
+    assert counts[line_of("[first barrier]")] == threads * -(-k // 16)
+    assert counts[line_of("[shuffle]")] == 0
+
+
 def build_small(folder):
     """Build the small kernels with the cache in a folder; for another process."""
     compiling.cache_folder = lambda: Path(folder)

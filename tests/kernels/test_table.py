@@ -9,7 +9,7 @@ from minigpt2.device import stand_in
 from minigpt2.device.compile import kernels_in
 from minigpt2.device.launch import NUMBERS, launch, parameters_of, parsed
 from minigpt2.device.source import text_of
-from minigpt2.device.table import HEAD_SIZES, KERNELS, attention_tile, variants
+from minigpt2.device.table import HEAD_SIZES, KERNELS, attention_tile, threads_of, variants
 from minigpt2.shipped import shipped
 from tests.kernels.support import device, machine, needs_compiler
 
@@ -45,9 +45,13 @@ def test_parameters_are_those_of_the_source(name):
 def test_threads_are_those_that_the_source_is_bound_to(name):
     text = text_of(KERNELS[name].file)
     bound = kernels_in(text)[name]
-    if bound == "THREADS":
-        bound = re.search(r"#define THREADS (\d+|\(B / 4 \* TX\))", text)[1]
-    assert KERNELS[name].threads == (64 if "TX" in bound else int(bound))
+    for d in HEAD_SIZES:
+        rows = attention_tile(d)
+        warps = 4 if d <= 80 else 2
+        meaning = {"(B / 4 * TX)": rows // 4 * (256 // rows), "(32 * WARPS)": 32 * warps}
+        defined = re.search(r"#define THREADS (\(.*?\)|\d+)", text)
+        told = defined[1] if bound == "THREADS" else bound
+        assert threads_of(KERNELS[name], d) == (meaning.get(told) or int(told))
 
 
 @pytest.mark.parametrize("d", HEAD_SIZES)

@@ -1,4 +1,4 @@
-"""Losses: (66.1) to (66.3), however examples are batched."""
+"""Losses: (67.1) to (67.3), however examples are batched."""
 
 from itertools import pairwise
 from math import exp, inf, isnan

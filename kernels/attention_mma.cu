@@ -1,0 +1,268 @@
+// Attention over the token forest on tensor cores, for numbers of 16 bits.
+//
+//     row i sees row j  ⟺  j ≤ i < end[j]                         (8.1)
+//     sᵢⱼ = qᵢ · kⱼ / √D                                          (8.2)
+//     m′ = max(m, maxⱼ sᵢⱼ)                                       (8.5)
+//     α  = exp(m − m′)                                            (8.6)
+//     eᵢⱼ = exp(sᵢⱼ − m′)                                         (8.7)
+//     ℓ′ = α ℓ + Σⱼ eᵢⱼ                                           (8.8)
+//     a′ = α a + Σⱼ eᵢⱼ vⱼ                                        (8.9)
+//     oᵢ = a / ℓ                                                  (8.10)
+//     λᵢ = m + ln ℓ                                               (8.11)
+//     pᵢⱼ = exp(sᵢⱼ − λᵢ)                                         (8.12)
+//     dvⱼ  = Σᵢ pᵢⱼ doᵢ                                           (8.13)
+//     dpᵢⱼ = doᵢ · vⱼ                                             (8.14)
+//     dsᵢₖ = pᵢₖ (dpᵢₖ − Dᵢ)                                      (8.17)
+//     dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                     (8.19)
+//     dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                     (8.20)
+//
+// The same walk as in attention.cu, whose attention_reach and attention_row_dots go with it.  A block
+// of WARPS warps has 16 rows a warp; the rows that they meet come STEP at a time.  A warp's scores, (16, STEP),
+// are the sums of its tensor-core products and never leave its registers: softmaxed and rounded, they are
+// the left factor of the next product.  In attention_mma_dkv the block's own rows are keys, so what it
+// holds are the scores' columns: everything is exchanged, and the sums over i run along STEP.
+//
+// Products are of 16-bit numbers, sums are in float; p and ds are rounded to 16 bits before they are
+// multiplied.  That, not the sums, sets the error.
+//
+// Launch: grid (tiles of 16·WARPS rows, H), 32·WARPS threads; queries from the last tile down.
+//
+// The tile.  With four warps a block reads each row that it meets once for 64 rows of its own.  For D = 128 the
+// backward pass has room for two: its own two tiles and the two that it meets fill 35 KiB.  Rows in
+// shared memory are 8 numbers, 16 bytes, longer than D: the eight rows of an ldmatrix then lie in
+// different banks for every D that is built.
+//
+// Bytes: the least is 8·N·C forward and 16·N·C backward.  A visible tile of STEP rows is read again by each
+// block that sees it, 4·STEP·D bytes for 4·(16·WARPS)·STEP·D operations: 16·WARPS operations a byte, from the L2 cache.
+#include "number.cuh"
+#include "reduce.cuh"
+#include "forest.cuh"
+#include "mma.cuh"
+#ifndef D
+#define D 64  // features of a head: 32, 64, 80 or 128
+#endif
+#define WARPS (D <= 80 ? 4 : 2)
+#define THREADS (32 * WARPS)
+#define ROWS (16 * WARPS)  // of a block
+#define STEP 32            // rows that are met at once; a tile of `reach`
+#define ROW (D + 8)        // numbers from one row in shared memory to the next
+
+// Copy rows of x to shared memory, 16 bytes a thread; 0 behind the last.
+template <int COUNT>
+__device__ __forceinline__ void load_rows(real (&to)[COUNT][ROW], const real* x, size_t stride, int first, int N) {
+    for (int e = threadIdx.x; e < COUNT * D / 8; e += THREADS) {
+        const int r = e / (D / 8), c = e % (D / 8) * 8;
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (first + r < N) v = *(const uint4*)(x + (size_t)(first + r) * stride + c);
+        *(uint4*)&to[r][c] = v;
+    }
+}
+
+// s (16, STEP) = the warp's 16 rows of `own`, from `row` on, times the rows of `met`.
+template <int COUNT>
+__device__ __forceinline__ void inner(float (&s)[STEP / 8][4], const real (&own)[COUNT][ROW], int row,
+                                      const real (&met)[STEP][ROW]) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) s[n][i] = 0.f;
+#pragma unroll
+    for (int k = 0; k < D; k += 16) {
+        unsigned a[4], b[4];
+        four_matrices(a, &own[row + lane % 16][k + lane / 16 * 8]);
+#pragma unroll
+        for (int n = 0; n < STEP; n += 16) {
+            four_matrices(b, &met[n + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+            multiply(s[n / 8], a, b[0], b[1], real());
+            multiply(s[n / 8 + 1], a, b[2], b[3], real());
+        }
+    }
+}
+
+// sum (16, D) += p (16, STEP), rounded, times `met` (STEP, D).
+__device__ __forceinline__ void weigh(float (&sum)[D / 8][4], const float (&p)[STEP / 8][4], const real (&met)[STEP][ROW]) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int k = 0; k < STEP; k += 16) {
+        const float(&l)[4] = p[k / 8], (&r)[4] = p[k / 8 + 1];
+        const unsigned a[4] = {packed(l[0], l[1]), packed(l[2], l[3]), packed(r[0], r[1]), packed(r[2], r[3])};
+#pragma unroll
+        for (int n = 0; n < D; n += 16) {
+            unsigned b[4];
+            four_matrices_exchanged(b, &met[k + lane % 16][n + lane / 16 * 8]);
+            multiply(sum[n / 8], a, b[0], b[1], real());
+            multiply(sum[n / 8 + 1], a, b[2], b[3], real());
+        }
+    }
+}
+
+// Rows g and g + 8 of the warp's 16, each times its factor, to x from row `first` on.
+__device__ __forceinline__ void write_rows(real* x, size_t stride, const float (&sum)[D / 8][4], float upper, float lower,
+                                           int first, int N) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int n = first + g + 8 * half;
+        const float factor = half ? lower : upper;
+        if (n >= N) continue;
+#pragma unroll
+        for (int c = 0; c < D / 8; c++)
+            *(unsigned*)(x + (size_t)n * stride + 8 * c + 2 * t) = packed(sum[c][2 * half] * factor, sum[c][2 * half + 1] * factor);
+    }
+}
+
+__device__ __forceinline__ int last_tile(int q0, int N) { return (min(q0 + ROWS, N) - 1) / STEP; }
+
+// Over the four lanes that share a row.
+__device__ __forceinline__ float row_max(float x) { return lanes_max<4>(x); }
+__device__ __forceinline__ float row_sum(float x) { return lanes_sum<4>(x); }
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+attention_mma_forward(const real* __restrict__ qkv, const int* __restrict__ end, const int* __restrict__ reach,
+                      real* __restrict__ o, float* __restrict__ lse, int N, int H, float scale) {
+    __shared__ __align__(16) real Q[ROWS][ROW], K[STEP][ROW], V[STEP][ROW];
+    __shared__ int ends[STEP];
+    const int h = blockIdx.y, q0 = (gridDim.x - 1 - blockIdx.x) * ROWS, warp = threadIdx.x / 32;
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, first = q0 + 16 * warp;
+    const size_t C = (size_t)H * D, stride = 3 * C;
+    const real* q = qkv + h * D;
+    load_rows(Q, q, stride, q0, N);
+    float m[2] = {MINUS_INFINITY, MINUS_INFINITY}, total[2] = {}, a[D / 8][4] = {};
+    for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(reach, tile, q0)) {
+        const int k0 = tile * STEP;
+        load_rows(K, q + C, stride, k0, N);
+        load_rows(V, q + 2 * C, stride, k0, N);
+        if (threadIdx.x < STEP) ends[threadIdx.x] = k0 + (int)threadIdx.x < N ? end[k0 + threadIdx.x] : 0;
+        __syncthreads();
+        float s[STEP / 8][4], m_new[2] = {m[0], m[1]}, base[2], alpha[2];
+        inner(s, Q, 16 * warp, K);
+#pragma unroll
+        for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int key = 8 * n + 2 * t + i % 2, row = first + g + i / 2 * 8;
+                s[n][i] = k0 + key <= row && row < ends[key] ? s[n][i] * scale : MINUS_INFINITY;  // (8.1) (8.2)
+                m_new[i / 2] = fmaxf(m_new[i / 2], s[n][i]);
+            }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            m_new[half] = row_max(m_new[half]);                              // (8.5)
+            base[half] = m_new[half] == MINUS_INFINITY ? 0.f : m_new[half];  // nothing seen yet
+            alpha[half] = expf(m[half] - base[half]);                        // (8.6)
+            m[half] = m_new[half];
+            total[half] *= alpha[half];
+        }
+#pragma unroll
+        for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                s[n][i] = expf(s[n][i] - base[i / 2]);  // (8.7)
+                total[i / 2] += s[n][i];                // (8.8), of this lane's columns
+            }
+#pragma unroll
+        for (int c = 0; c < D / 8; c++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) a[c][i] *= alpha[i / 2];
+        weigh(a, s, V);  // (8.9)
+        __syncthreads();
+    }
+    float inverse[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float sum = row_sum(total[half]);
+        const int row = first + g + 8 * half;
+        inverse[half] = sum > 0.f ? 1.f / sum : 0.f;
+        if (t == 0 && row < N) lse[(size_t)h * N + row] = m[half] + logf(sum);  // (8.11)
+    }
+    write_rows(o + h * D, C, a, inverse[0], inverse[1], first, N);  // (8.10)
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+attention_mma_dkv(const real* __restrict__ qkv, const real* __restrict__ d_o, const int* __restrict__ end,
+                  const int* __restrict__ reach, const float* __restrict__ lse, const float* __restrict__ row_dots,
+                  real* __restrict__ dqkv, int N, int H, float scale) {
+    __shared__ __align__(16) real K[ROWS][ROW], V[ROWS][ROW], Q[STEP][ROW], dO[STEP][ROW];
+    __shared__ float lse_rows[STEP], dots[STEP];
+    const int h = blockIdx.y, k0 = blockIdx.x * ROWS, warp = threadIdx.x / 32;
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, first = k0 + 16 * warp;
+    const size_t C = (size_t)H * D, stride = 3 * C;
+    const real* q = qkv + h * D;
+    load_rows(K, q + C, stride, k0, N);
+    load_rows(V, q + 2 * C, stride, k0, N);
+    int ends[2], furthest = 0;
+#pragma unroll
+    for (int half = 0; half < 2; half++) ends[half] = first + g + 8 * half < N ? end[first + g + 8 * half] : 0;
+    for (int tile = k0 / STEP; tile <= last_tile(k0, N); tile++) furthest = max(furthest, reach[tile]);
+    float dk[D / 8][4] = {}, dv[D / 8][4] = {};
+    for (int q0 = k0; q0 < furthest; q0 += STEP) {
+        load_rows(Q, q, stride, q0, N);
+        load_rows(dO, d_o + h * D, C, q0, N);
+        if (threadIdx.x < STEP) {
+            const int row = q0 + threadIdx.x;
+            lse_rows[threadIdx.x] = row < N ? lse[(size_t)h * N + row] : 0.f;
+            dots[threadIdx.x] = row < N ? row_dots[(size_t)h * N + row] : 0.f;
+        }
+        __syncthreads();
+        float p[STEP / 8][4], ds[STEP / 8][4];
+        inner(p, K, 16 * warp, Q);
+        inner(ds, V, 16 * warp, dO);  // (8.14)
+#pragma unroll
+        for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int column = 8 * n + 2 * t + i % 2, row = q0 + column, key = first + g + i / 2 * 8;
+                const bool visible = key <= row && row < ends[i / 2];                     // (8.1)
+                p[n][i] = visible ? expf(p[n][i] * scale - lse_rows[column]) : 0.f;  // (8.2) (8.12)
+                ds[n][i] = p[n][i] * (ds[n][i] - dots[column]);                      // (8.17)
+            }
+        weigh(dv, p, dO);  // (8.13)
+        weigh(dk, ds, Q);
+        __syncthreads();
+    }
+    write_rows(dqkv + h * D + C, stride, dk, scale, scale, first, N);  // (8.20)
+    write_rows(dqkv + h * D + 2 * C, stride, dv, 1.f, 1.f, first, N);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+attention_mma_dq(const real* __restrict__ qkv, const real* __restrict__ d_o, const int* __restrict__ end,
+                 const int* __restrict__ reach, const float* __restrict__ lse, const float* __restrict__ row_dots,
+                 real* __restrict__ dqkv, int N, int H, float scale) {
+    __shared__ __align__(16) real Q[ROWS][ROW], dO[ROWS][ROW], K[STEP][ROW], V[STEP][ROW];
+    __shared__ int ends[STEP];
+    const int h = blockIdx.y, q0 = (gridDim.x - 1 - blockIdx.x) * ROWS, warp = threadIdx.x / 32;
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, first = q0 + 16 * warp;
+    const size_t C = (size_t)H * D, stride = 3 * C;
+    const real* q = qkv + h * D;
+    load_rows(Q, q, stride, q0, N);
+    load_rows(dO, d_o + h * D, C, q0, N);
+    float of_lse[2], of_dots[2], dq[D / 8][4] = {};
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = first + g + 8 * half;
+        of_lse[half] = row < N ? lse[(size_t)h * N + row] : 0.f;
+        of_dots[half] = row < N ? row_dots[(size_t)h * N + row] : 0.f;
+    }
+    for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(reach, tile, q0)) {
+        const int k0 = tile * STEP;
+        load_rows(K, q + C, stride, k0, N);
+        load_rows(V, q + 2 * C, stride, k0, N);
+        if (threadIdx.x < STEP) ends[threadIdx.x] = k0 + (int)threadIdx.x < N ? end[k0 + threadIdx.x] : 0;
+        __syncthreads();
+        float p[STEP / 8][4], ds[STEP / 8][4];
+        inner(p, Q, 16 * warp, K);
+        inner(ds, dO, 16 * warp, V);  // (8.14)
+#pragma unroll
+        for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int key = 8 * n + 2 * t + i % 2, row = first + g + i / 2 * 8;
+                const bool visible = k0 + key <= row && row < ends[key];                 // (8.1)
+                p[n][i] = visible ? expf(p[n][i] * scale - of_lse[i / 2]) : 0.f;  // (8.2) (8.12)
+                ds[n][i] = p[n][i] * (ds[n][i] - of_dots[i / 2]);                 // (8.17)
+            }
+        weigh(dq, ds, K);
+        __syncthreads();
+    }
+    write_rows(dqkv + h * D, stride, dq, scale, scale, first, N);  // (8.19)
+}
