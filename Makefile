@@ -56,6 +56,12 @@ gradcheck: $(VENV)/dev ## show every gradient against two numerical derivatives,
 check-kernels: $(VENV)/nvrtc ## compile every kernel for every GPU: no warning, no spill, none worse
 	@$(BIN)/python -m tests.kernels.gate
 
+mutate-kernels: $(VENV)/dev ## spoil every barrier and every bound of the kernels in turn: all are noticed
+	@$(BIN)/python -m tests.kernels.mutate
+
+cover-kernels: $(VENV)/dev ## which lines of the kernels the tests run
+	@$(BIN)/python -m tests.kernels.coverage
+
 parity: $(VENV)/parity ## compare every number with transformers, the reference
 	@$(BIN)/python -m tests.parity
 
@@ -89,4 +95,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check check-kernels gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test check check-kernels mutate-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean

@@ -1,0 +1,56 @@
+"""Which lines of the kernels the jobs run: `python -m tests.kernels.coverage`.
+
+Fails below LEAST of the lines of any file.
+"""
+
+import os
+import sys
+import tempfile
+from collections import Counter
+
+from minigpt2.device.emulator import Machine
+from minigpt2.shipped import shipped
+from tests.kernels.jobs import JOBS
+from tests.kernels.support import SHORT, run_on
+
+LEAST = 0.95
+
+
+def counts_of_jobs():
+    """How often each line ran in all jobs, in float and in both short types."""
+    on, counts = Machine(coverage=True), Counter()
+    for name, job in JOBS.items():
+        run_on(on, job)
+        if name.startswith(("attention", "gelu", "layer_norm", "cross_entropy, ")):
+            for dtype in SHORT.values():
+                run_on(on, job, dtype)
+    for module in on.modules:
+        counts.update(module.line_counts())  # also with the lines that never ran
+    return counts
+
+
+def shares(counts):
+    """Of each file of the kernels: the lines that ran, and those that did not."""
+    files = sorted(path.name for path in shipped("kernels").glob("*.cu*"))
+    for file in files:
+        lines = {line: count for (where, line), count in counts.items() if where == file}
+        run = sorted(line for line, count in lines.items() if count)
+        yield file, run, sorted(set(lines) - set(run))
+
+
+def main():
+    """Print the share of each file; returns 1 if one is below LEAST."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        found = list(shares(counts_of_jobs()))
+    worst = 1.0
+    for file, run, missed in found:
+        share = len(run) / max(1, len(run) + len(missed))
+        worst = min(worst, share)
+        rest = f", not {', '.join(map(str, missed))}" if missed else ""
+        print(f"{file:<20} {len(run):>4} of {len(run) + len(missed):>4} lines, {share:6.1%}{rest}")
+    return int(worst < LEAST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

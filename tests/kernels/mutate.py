@@ -1,0 +1,173 @@
+"""Spoilt kernels: `python -m tests.kernels.mutate [--update]`.
+
+Every barrier is taken out in turn, every test of a bound is made true, and every bound is moved by
+one; each must be noticed: by the emulator's checks, by a launch that cannot go on, or by a wrong
+result.  What a test cannot notice, it does not test.  The table of all is mutations.md beside this
+file.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+from rich.progress import track
+
+from minigpt2.device import launch
+from minigpt2.device.compile import CompileError, EmulatorError
+from minigpt2.device.emulator import Machine
+from minigpt2.device.source import text_of
+from minigpt2.shipped import shipped
+from tests.kernels.jobs import JOBS
+from tests.kernels.support import SHORT, assert_close, exactly, run_on
+
+TABLE = Path(__file__).parent / "mutations.md"
+SIZE = r"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|ends\[key\]|row|q0 \+ r)"
+BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
+HEAD = """# Spoilt kernels
+
+Written by `make mutate-kernels`. Each line is one change of a kernel, and how it is noticed.
+
+| compiled file | line | change | noticed as |
+| --- | --- | --- | --- |"""
+JOBS_OF = {
+    "adamw.cu": "adamw",
+    "attention.cu": "attention",
+    "attention_mma.cu": "attention",
+    "cross_entropy.cu": "cross_entropy",
+    "embedding.cu": "embedding",
+    "gelu.cu": "gelu",
+    "layer_norm.cu": "layer_norm",
+    "norm.cu": "adamw",
+}
+
+
+class Mutant(NamedTuple):
+    """A change of one place in a file's text."""
+
+    file: str
+    line: str  # where it stands, by the text's own #line directives
+    what: str
+    start: int
+    stop: int
+    instead: str
+
+
+def place_of(text, position):
+    """The file and the line of a position in a text."""
+    before = text[:position]
+    directive = list(re.finditer(r'#line (\d+) "(.*)"\n', before))[-1]
+    return f"{directive[2]}:{int(directive[1]) + before.count(chr(10), directive.end())}"
+
+
+def in_code(text, position):
+    """Whether a position is in code, not in a comment or a definition of the preprocessor."""
+    line = text[text.rfind("\n", 0, position) + 1 : position]
+    return "//" not in line and not line.startswith("#")
+
+
+def mutants_of(file):
+    """Every mutant of a file and of what it includes."""
+    text = text_of(file)
+
+    def mutant(what, start, stop, instead):
+        return Mutant(file, place_of(text, start), what, start, stop, instead)
+
+    for found in BARRIER.finditer(text):
+        if in_code(text, found.start()):
+            yield mutant(f"without {found[0][:-1]}", *found.span(), "")
+    for found in re.finditer(rf"(<=|>=|<|>) ({SIZE})(?=[\s;,)&?|])", text):
+        if not in_code(text, found.start()):
+            continue
+        sign, size = found[1], found[2]
+        moved = {"<": "<= {}", ">=": "> {}", "<=": "<= {} + 1", ">": ">= {}"}[sign].format(size)
+        yield mutant(f"{sign} {size} moved to {moved}", *found.span(), moved)
+        line = text[text.rfind("\n", 0, found.start()) + 1 : text.find("\n", found.end())]
+        if not re.search(r"\bfor \(", line):
+            always = f"{sign} 1e18"  # true for <, a way out that is not taken for >
+            yield mutant(f"{sign} {size} never tested", *found.span(), always)
+
+
+def noticed(mutant):
+    """How a mutant is noticed; empty if it is not."""
+    text = text_of(mutant.file)
+    spoilt = text[: mutant.start] + mutant.instead + text[mutant.stop :]
+
+    def text_for(file):
+        return spoilt if file == mutant.file else text_of(file)
+
+    on = Machine(check=True)
+    short = mutant.file == "attention_mma.cu"
+    with mock.patch.object(launch, "text_of", text_for):
+        for name in [name for name in JOBS if name.startswith(JOBS_OF[mutant.file])]:
+            try:
+                dtype, bound = (SHORT["float16"], 2.0**-9) if short else (None, 2e-6)
+                found = run_on(on, JOBS[name], dtype)
+                if on.findings:
+                    return on.findings[0].kind
+                assert_close(found, JOBS[name](rounded_to(dtype)), bound)
+            except CompileError:
+                raise  # not a spoilt kernel, but a mistake of this program
+            except EmulatorError as error:
+                return re.sub(r"^\w+: (line \d+: )?|,? by thread.*", "", str(error).splitlines()[0])
+            except AssertionError:
+                return "a wrong result"
+    return ""
+
+
+def rounded_to(dtype):
+    """What puts a reference's arrays: rounded as the kernel's are, then exact."""
+    return lambda array: exactly(array if dtype is None else array.astype(dtype))
+
+
+def tried(mutant):
+    """A mutant with how it is noticed."""
+    return mutant, noticed(mutant)
+
+
+def written(results):
+    """The text of the table."""
+    rows = [f"| {m.file} | {m.line} | {m.what} | {how} |" for m, how in results]
+    return "\n".join([HEAD, *rows, ""])
+
+
+def without_lines(table):
+    """A table's rows without what moves when a comment is written: the line's number, the kind."""
+    rows = re.findall(r"^\| (\S+) \| (\S+):\d+ \| (.*?) \|", table, flags=re.M)
+    return sorted(rows)
+
+
+def main():
+    """Try all mutants; returns 1 if one is not noticed, or if the table is not that of now."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--update", action="store_true", help="write the table anew")
+    update = parser.parse_args().update
+    files = sorted(path.name for path in shipped("kernels").glob("*.cu"))
+    untouched = [Mutant(file, "", "nothing", 0, 0, "") for file in files]
+    mutants = [mutant for file in files for mutant in mutants_of(file)]
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        with ProcessPoolExecutor(2) as pool:
+            for mutant, how in pool.map(tried, untouched):
+                assert not how, f"{mutant.file} as it is: {how}"
+            results = list(track(pool.map(tried, mutants), "spoiling kernels", len(mutants)))
+    table = written(results)
+    if update:
+        TABLE.write_text(table, encoding="utf-8")
+    missed = [mutant for mutant, how in results if not how]
+    for mutant in missed:
+        print(f"not noticed: {mutant.file} {mutant.line}: {mutant.what}", file=sys.stderr)
+    same = without_lines(table) == without_lines(TABLE.read_text(encoding="utf-8"))
+    if not same:
+        print("mutations.md is not of these kernels: add --update", file=sys.stderr)
+    print(f"{len(mutants)} spoilt kernels, {len(mutants) - len(missed)} noticed")
+    return int(bool(missed) or not same)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
