@@ -31,9 +31,12 @@
 // backward pass has room for two: its own two tiles and the two that it meets fill 35 KiB.  Rows in
 // shared memory are 8 numbers, 16 bytes, longer than D: the eight rows of an ldmatrix then lie in
 // different banks for every D that is built.
+// [banks] Where a row does not end with eight lanes (D = 32 and 80), the gap behind it moves the next one
+// onto banks in use: filling a tile takes up to two passes for one, a third of all passes at most.
 //
 // Bytes: the least is 8·N·C forward and 16·N·C backward.  A visible tile of STEP rows is read again by each
 // block that sees it, 4·STEP·D bytes for 4·(16·WARPS)·STEP·D operations: 16·WARPS operations a byte, from the L2 cache.
+// [sectors] λ and D of a head begin anywhere in a sector, so eight of them lie in two: 3 % of the sectors.
 #include "number.cuh"
 #include "reduce.cuh"
 #include "forest.cuh"
@@ -54,7 +57,7 @@ __device__ __forceinline__ void load_rows(real (&to)[COUNT][ROW], const real* x,
         const int r = e / (D / 8), c = e % (D / 8) * 8;
         uint4 v = make_uint4(0, 0, 0, 0);
         if (first + r < N) v = *(const uint4*)(x + (size_t)(first + r) * stride + c);
-        *(uint4*)&to[r][c] = v;
+        *(uint4*)&to[r][c] = v;  // [banks]
     }
 }
 
@@ -97,18 +100,26 @@ __device__ __forceinline__ void weigh(float (&sum)[D / 8][4], const float (&p)[S
     }
 }
 
-// Rows g and g + 8 of the warp's 16, each times its factor, to x from row `first` on.
+// Rows g and g + 8 of the warp's 16, each times its factor, to x from row `first` on.  Of two neighbouring
+// products, 16 columns, a lane holds two numbers each.  Lanes 2i and 2i + 1 exchange, so that each writes
+// four numbers that stand together, 8 bytes, and the four lanes of a row fill a sector.
 __device__ __forceinline__ void write_rows(real* x, size_t stride, const float (&sum)[D / 8][4], float upper, float lower,
                                            int first, int N) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const bool odd = t % 2;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int n = first + g + 8 * half;
         const float factor = half ? lower : upper;
-        if (n >= N) continue;
 #pragma unroll
-        for (int c = 0; c < D / 8; c++)
-            *(unsigned*)(x + (size_t)n * stride + 8 * c + 2 * t) = packed(sum[c][2 * half] * factor, sum[c][2 * half + 1] * factor);
+        for (int c = 0; c < D / 8; c += 2) {
+            const float(&l)[4] = sum[c], (&r)[4] = sum[c + 1];
+            const unsigned left = packed(l[2 * half] * factor, l[2 * half + 1] * factor);
+            const unsigned right = packed(r[2 * half] * factor, r[2 * half + 1] * factor);
+            const unsigned theirs = __shfl_xor_sync(ALL_LANES, odd ? left : right, 1);
+            const uint2 four = odd ? make_uint2(theirs, right) : make_uint2(left, theirs);
+            if (n < N) *(uint2*)(x + (size_t)n * stride + 8 * (c + odd) + 2 * (t - odd)) = four;
+        }
     }
 }
 
@@ -173,7 +184,7 @@ attention_mma_forward(const real* __restrict__ qkv, const int* __restrict__ end,
         const float sum = row_sum(total[half]);
         const int row = first + g + 8 * half;
         inverse[half] = sum > 0.f ? 1.f / sum : 0.f;
-        if (t == 0 && row < N) lse[(size_t)h * N + row] = m[half] + logf(sum);  // (8.11)
+        if (t == 0 && row < N) lse[(size_t)h * N + row] = m[half] + logf(sum);  // (8.11) [sectors]
     }
     write_rows(o + h * D, C, a, inverse[0], inverse[1], first, N);  // (8.10)
 }
@@ -240,8 +251,8 @@ attention_mma_dq(const real* __restrict__ qkv, const real* __restrict__ d_o, con
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = first + g + 8 * half;
-        of_lse[half] = row < N ? lse[(size_t)h * N + row] : 0.f;
-        of_dots[half] = row < N ? row_dots[(size_t)h * N + row] : 0.f;
+        of_lse[half] = row < N ? lse[(size_t)h * N + row] : 0.f;        // [sectors]
+        of_dots[half] = row < N ? row_dots[(size_t)h * N + row] : 0.f;  // [sectors]
     }
     for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(reach, tile, q0)) {
         const int k0 = tile * STEP;

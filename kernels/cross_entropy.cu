@@ -18,6 +18,8 @@
 //
 // Bytes, S being those of one number: reads the logits twice and writes them once, 3·S·V a triple, the
 // second time mostly from the L2 cache; the least is 2·S·V.  Without the gradient, S·V.
+// [sectors] Rows of an odd V begin anywhere in a sector.  A warp's 32 numbers of 16 bits then lie in three
+// sectors, not in two, of which the next warp wants one again and finds it in the L1 cache.
 // Shared memory: two numbers a warp.
 #include "number.cuh"
 #include "block.cuh"
@@ -47,7 +49,7 @@ cross_entropy(real* __restrict__ logits, const int* __restrict__ targets, const 
     const int target = targets[blockIdx.x];
     float m = MINUS_INFINITY, total = 0.f;
     for (int v = threadIdx.x; v < V; v += THREADS) {
-        const float x = to_float(row[v]), m_new = fmaxf(m, x);  // (8.5)
+        const float x = to_float(row[v]), m_new = fmaxf(m, x);  // (8.5) [sectors]
         total = exp_below(m, m_new) * total + exp_below(x, m_new);  // (8.8)
         m = m_new;
     }
@@ -59,7 +61,7 @@ cross_entropy(real* __restrict__ logits, const int* __restrict__ targets, const 
     __syncthreads();  // the target's logit is read before it is written over
     const float w = weights[blockIdx.x];
     for (int v = threadIdx.x; v < W; v += THREADS) {
-        const float p = v < V ? expf(to_float(row[v]) - lse) : 0.f;
-        store(&row[v], w * (v == target ? p - 1.f : p));  // (9.5)
+        const float p = v < V ? expf(to_float(row[v]) - lse) : 0.f;  // [sectors]
+        store(&row[v], w * (v == target ? p - 1.f : p));             // (9.5) [sectors]
     }
 }

@@ -28,9 +28,11 @@ template <class T, int ALIGNMENT> struct alignas(ALIGNMENT) Quad {
 };
 using float2 = Pair<float, 8>;
 using float4 = Quad<float, 16>;
+using uint2 = Pair<unsigned, 8>;
 using uint4 = Quad<unsigned, 16>;
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 UNWATCHED inline uint3 thread_idx() { return running->thread_idx; }

@@ -16,10 +16,14 @@
 
 namespace {
 
+struct Lane {
+    unsigned number;
+    uintptr_t address;
+};
 struct Place {
     uint64_t shared = 0, size = 0, write = 0, requests = 0, got = 0, ideal = 0;
-    std::vector<uint32_t> visits;                  // of each thread in this block
-    std::vector<std::vector<uintptr_t>> requested;  // addresses of each visit and warp
+    std::vector<uint32_t> visits;              // of each thread in this block
+    std::vector<std::vector<Lane>> requested;  // of each visit and warp
 };
 std::unordered_map<const void*, Place> places;
 
@@ -29,20 +33,24 @@ size_t distinct(std::vector<uintptr_t>& numbers) {
     return numbers.size();
 }
 
-void count_sectors(Place& place, std::vector<uintptr_t>& addresses) {
-    std::vector<uintptr_t> sectors;
-    for (uintptr_t a : addresses)
-        for (uintptr_t s = a / 32; s <= (a + place.size - 1) / 32; s++) sectors.push_back(s);
+void count_sectors(Place& place, const std::vector<Lane>& request) {
+    std::vector<uintptr_t> addresses, sectors;
+    for (const Lane& lane : request) {
+        addresses.push_back(lane.address);
+        for (uintptr_t s = lane.address / 32; s <= (lane.address + place.size - 1) / 32; s++) sectors.push_back(s);
+    }
     place.got += distinct(sectors);
     place.ideal += (distinct(addresses) * place.size + 31) / 32;
 }
 
-void count_banks(Place& place, const std::vector<uintptr_t>& addresses) {
-    const size_t lanes = place.size <= 4 ? 32 : 128 / place.size;
-    for (size_t first = 0; first < addresses.size(); first += lanes) {
+void count_banks(Place& place, const std::vector<Lane>& request) {
+    const unsigned together = place.size <= 4 ? 32 : 128 / place.size;  // lanes that are served at once
+    for (unsigned first = 0; first < 32; first += together) {
         std::vector<uintptr_t> words;
-        for (size_t i = first; i < std::min(addresses.size(), first + lanes); i++)
-            for (uintptr_t w = addresses[i] / 4; w <= (addresses[i] + place.size - 1) / 4; w++) words.push_back(w);
+        for (const Lane& lane : request)
+            if (lane.number / together == first / together)
+                for (uintptr_t w = lane.address / 4; w <= (lane.address + place.size - 1) / 4; w++) words.push_back(w);
+        if (words.empty()) continue;
         distinct(words);
         unsigned bank[32] = {}, worst = 0;
         for (uintptr_t w : words) worst = std::max(worst, ++bank[w % 32]);
@@ -66,16 +74,16 @@ void count_access(uintptr_t address, unsigned size, bool write, const void* pc, 
     if (place.requested.size() <= request) place.requested.resize(request + warps);
     const bool flexible = address >= (uintptr_t)dynamic_begin && address < (uintptr_t)dynamic_end;
     const uintptr_t base = region ? region->begin : (uintptr_t)(flexible ? dynamic_begin : kernel->shared_begin);
-    place.requested[request].push_back(address - base);  // arrays begin at round addresses on a GPU
+    place.requested[request].push_back({current->thread.lane, address - base});  // arrays begin at round addresses on a GPU
 }
 
 void settle_traffic() {
     for (auto& [pc, place] : places) {
-        for (auto& addresses : place.requested) {
-            if (addresses.empty()) continue;
+        for (const auto& request : place.requested) {
+            if (request.empty()) continue;
             place.requests++;
-            if (place.shared) count_banks(place, addresses);
-            else count_sectors(place, addresses);
+            if (place.shared) count_banks(place, request);
+            else count_sectors(place, request);
         }
         place.requested.clear();
         std::fill(place.visits.begin(), place.visits.end(), 0);

@@ -97,3 +97,12 @@ extern "C" __global__ void convert(const unsigned short* bits, float* y, unsigne
     y[i] = emulated::f16_to_float(bits[i]);
     back[i] = emulated::float_to_f16(y[i]);
 }
+
+// A warp writes four numbers a lane, after its lanes have met.
+extern "C" __global__ void fours(float* y) {
+    __shared__ float4 s[32];
+    const float v = __shfl_xor_sync(ALL, (float)threadIdx.x, 1);
+    s[threadIdx.x] = make_float4(v, v, v, v);
+    __syncwarp();
+    ((float4*)y)[threadIdx.x] = s[threadIdx.x ^ 1];
+}

@@ -333,6 +333,17 @@ def test_bank_conflicts_of_a_column(width, passes):
     assert found["shared", "store"] == (32, 32)
 
 
+@pytest.mark.parametrize("order", ["ascending", "random"])
+def test_lanes_are_served_by_their_numbers_in_whatever_order_they_ran(order):
+    on = Machine(traffic=True, order=order)
+    on.compile(GOOD).get_function("fours")((1,), (32,), (np.empty((32, 4), "f4"),))
+    assert {(t.space, t.kind): (t.got, t.ideal) for t in on.traffic} == {
+        ("shared", "store"): (4, 4),
+        ("shared", "load"): (4, 4),
+        ("global", "store"): (16, 16),
+    }
+
+
 # Compiling.
 
 

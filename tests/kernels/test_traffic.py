@@ -1,0 +1,63 @@
+"""How well the kernels use memory: sectors of global memory, passes through the shared banks.
+
+An access in the source that costs more than BOUNDS times the ideal must say so: its line bears
+[sectors] or [banks], and the file's first comment says why.
+"""
+
+import re
+
+import numpy as np
+
+from minigpt2.device.emulator import Machine
+from minigpt2.shipped import shipped
+from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise
+from tests.kernels.support import needs_compiler, run_on
+from tests.ops.cases import ends
+
+pytestmark = needs_compiler
+BOUNDS = {"global": 1.3, "shared": 1.1}  # times the ideal
+MARKS = {"global": "[sectors]", "shared": "[banks]"}
+TREE = ends((37, *[(n,) for n in (9, 30, 2, 17)]), (61, (20,), (33,)))
+SIZES = {
+    **{f"attention, heads of {d}": attend(TREE, 2, d) for d in (32, 64, 80, 128)},
+    "layer_norm": normalise(40, 1280, False),
+    "gelu": gate(6, 5120, True),
+    "embedding": embed(30, 1280, 5),
+    "cross_entropy": learn(3, 50257),
+    "adamw": optimise(20000, 15000, 1.0),
+}
+IN_FLOAT = ("embedding", "adamw")
+
+
+def expensive():
+    """Every access that costs too much, and the places in the source that it stands in.
+
+    Those are its own line, and the kernel's that led there.
+    """
+    for name, job in SIZES.items():
+        for dtype in (None,) if name in IN_FLOAT else (None, np.float16):
+            on = Machine(traffic=True)
+            run_on(on, job, dtype)
+            for access in on.traffic:
+                if access.got > BOUNDS[access.space] * access.ideal:
+                    yield access, set(re.findall(r"[\w.]+:\d+", access.line))
+
+
+def marked(mark):
+    """The lines of the kernels that bear a mark, as file:line, if their file says why."""
+    for path in shipped("kernels").glob("*.cu*"):
+        text = path.read_text(encoding="utf-8")
+        for number, line in enumerate(text.splitlines(), 1):
+            if mark in line and not line.startswith("//"):
+                assert f"\n// {mark} " in text.split("#include")[0]
+                yield f"{path.name}:{number}"
+
+
+def test_an_access_costs_what_its_bytes_cost_or_its_file_says_why_not():
+    found = list(expensive())
+    for space, mark in MARKS.items():
+        there = set(marked(mark))
+        over = [(access, places) for access, places in found if access.space == space]
+        unsaid = [f"{a.kernel} {a.line} {a.got / a.ideal:.2f}" for a, at in over if not at & there]
+        assert not unsaid, f"{space}: {unsaid}"
+        assert there <= set().union(*(places for _, places in over))  # no mark without need
