@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STYLE := --line-length 100 --target-version py310
 RULES := --select E,F,W,I,B,UP,SIM,C4,RUF --ignore SIM118,RUF001,RUF002,RUF003
 
+# The CUDA version of the driver, for what needs a GPU.
+CUDA ?= $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
+
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +30,13 @@ $(VENV)/dev: $(VENV)/run
 $(VENV)/parity: $(VENV)/dev
 	@echo 'installing the reference, PyTorch and transformers ...'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]'
+	@touch $@
+
+$(VENV)/cuda: $(VENV)/dev
+	@test -n "$(CUDA)" || \
+	  { echo 'nvidia-smi finds no GPU; where there is one, name its CUDA version: CUDA=12 or CUDA=13'; exit 2; }
+	@echo 'installing CuPy for CUDA $(CUDA) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]'
 	@touch $@
 
 $(VENV)/nvrtc: $(VENV)/dev
@@ -55,6 +65,9 @@ gradcheck: $(VENV)/dev ## show every gradient against two numerical derivatives,
 
 check-kernels: $(VENV)/nvrtc ## compile every kernel for every GPU: no warning, no spill, none worse
 	@$(BIN)/python -m tests.kernels.gate
+
+test-gpu: $(VENV)/cuda ## the tests of the kernels and of --device on this machine's GPU
+	@$(BIN)/python -m pytest --device cuda tests/kernels/test_fused.py tests/commands/test_device.py
 
 mutate-kernels: $(VENV)/dev ## spoil every barrier and every bound of the kernels in turn: all are noticed
 	@$(BIN)/python -m tests.kernels.mutate
@@ -95,4 +108,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check check-kernels mutate-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test check check-kernels test-gpu mutate-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean

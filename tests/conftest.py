@@ -4,10 +4,25 @@ import numpy as np
 import pytest
 
 from minigpt2.data.tokenizer import open_tokenizer
+from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import initialise
 from minigpt2.shipped import shipped
 from minigpt2.training.checkpoint import save_checkpoint
+from tests.chosen import DEVICES, choose
+
+
+def pytest_addoption(parser):
+    """Let the tests of the kernels run on a GPU."""
+    parser.addoption("--device", choices=DEVICES, default=DEVICES[0], help="that runs the kernels")
+
+
+def pytest_configure(config):
+    """Open the device that was asked for, or say in one line why it cannot be."""
+    try:
+        choose(config.getoption("--device"))
+    except UserError as error:
+        pytest.exit(str(error), returncode=2)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import initialise
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.loop import Plan, train_steps
-from tests.kernels.support import needs_compiler
+from tests.kernels.support import DEVICE, emulated_only, needs_device
 
 QUICK = ("--steps", "30", "--samples", "1", "--max_new_tokens", "4", "--learning_rate", "1e-3")
 
@@ -44,23 +44,24 @@ def model(request, tmp_path, tokenizer):
     return folder
 
 
-@needs_compiler
-def test_a_run_on_the_emulated_gpu_follows_that_on_the_cpu(run, model, data, tmp_path):
+@needs_device
+def test_a_run_on_the_gpu_follows_that_on_the_cpu(run, model, data, tmp_path):
     how = ("--model", model, "--data", data, *QUICK, "--batch_size", "2", "--micro_batch", "1")
-    for device in ("cpu", "emulated"):
+    for device in ("cpu", DEVICE):
         outcome = run("train", "--device", device, "--out", device, *how)
         assert outcome.code == 0, outcome.err
-        assert f"device    {device}" in outcome.out
-    cpu, emulated = (steps_in(tmp_path / device) for device in ("cpu", "emulated"))
-    assert len(cpu) == len(emulated) == 30
-    for one, other in zip(cpu, emulated, strict=True):
+        assert "device    " + told(open_device(device)) in outcome.out
+    cpu, gpu = (steps_in(tmp_path / device) for device in ("cpu", DEVICE))
+    assert len(cpu) == len(gpu) == 30
+    for one, other in zip(cpu, gpu, strict=True):
         for name in ("loss", "token_loss", "example_loss"):
             assert other[name] == pytest.approx(one[name], abs=1e-4), one["step"]
         assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-3)
     assert cpu[-1]["loss"] < cpu[0]["loss"] - 0.1
 
 
-@needs_compiler
+@emulated_only
+@needs_device
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_step_copies_from_the_device_once(precision):
     open_device("emulated")
@@ -74,13 +75,13 @@ def test_a_step_copies_from_the_device_once(precision):
     assert dict(stand_in.copies) == {"get": 1}
 
 
-@needs_compiler
+@needs_device
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.05), ("float16", 0.01)])
 def test_a_run_in_16_bits_learns_as_one_in_32(run, data, tmp_path, tokenizer, precision, bound):
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=32, n_layer=2, n_head=1)
     save_checkpoint(tmp_path / "model", initialise(config, np.random.default_rng(0)), tokenizer)
     how = ("--model", tmp_path / "model", "--data", data, *QUICK, "--steps", "12")
-    for folder, more in {"cpu": ("--device", "cpu"), "short": ("--device", "emulated")}.items():
+    for folder, more in {"cpu": ("--device", "cpu"), "short": ("--device", DEVICE)}.items():
         kind = ("--precision", precision) if folder == "short" else ()
         outcome = run("train", *more, *kind, "--out", folder, *how)
         assert outcome.code == 0, outcome.err
@@ -107,22 +108,22 @@ ASKED = {
 }
 
 
-@needs_compiler
+@needs_device
 @pytest.mark.parametrize("command", ASKED)
-def test_answers_are_the_same_on_the_emulated_gpu(run, model, command):
-    cpu, emulated = (
-        run(*ASKED[command], "--model", model, "--device", device) for device in ("cpu", "emulated")
+def test_answers_are_the_same_on_the_gpu(run, model, command):
+    cpu, gpu = (
+        run(*ASKED[command], "--model", model, "--device", device) for device in ("cpu", DEVICE)
     )
-    assert cpu.code == emulated.code == 0, emulated.err
-    assert emulated.out == cpu.out
+    assert cpu.code == gpu.code == 0, gpu.err
+    assert gpu.out == cpu.out
 
 
-@needs_compiler
+@needs_device
 def test_evaluate_measures_the_same(run, model, data):
     how = ("evaluate", "--model", model, "--data", data, "--max_new_tokens", "4")
-    cpu, emulated = (run(*how, "--device", device) for device in ("cpu", "emulated"))
-    assert cpu.code == emulated.code == 0, emulated.err
-    assert emulated.out.splitlines()[0] == cpu.out.splitlines()[0]
+    cpu, gpu = (run(*how, "--device", device) for device in ("cpu", DEVICE))
+    assert cpu.code == gpu.code == 0, gpu.err
+    assert gpu.out.splitlines()[0] == cpu.out.splitlines()[0]
 
 
 # Devices that cannot be used.

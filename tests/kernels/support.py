@@ -1,6 +1,11 @@
-"""Kernels under test: an emulated device to run them on, and what they are compared with."""
+"""Kernels under test: a device to run them on, and what they are compared with.
+
+The device is emulated, or with `pytest --device cuda` it is the GPU of this machine; all else is
+the same.
+"""
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -9,35 +14,64 @@ import pytest
 from minigpt2 import backend
 from minigpt2.device import stand_in
 from minigpt2.device.compile import compiler
+from minigpt2.device.devices import open_device
 from minigpt2.device.emulator import Machine
 from minigpt2.device.fused import FUSED
+from tests.chosen import device_under_test
 
+DEVICE = device_under_test()
+ON_GPU = DEVICE == "cuda"
 needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to run kernels with")
+needs_device = pytest.mark.skipif(
+    not ON_GPU and not compiler(), reason="no C++ compiler to run kernels with"
+)
+emulated_only = pytest.mark.skipif(ON_GPU, reason="only an emulated device counts and checks")
 SHORT = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 BITS = {"float16": 11, "bfloat16": 8}  # of a number's fraction
 SINGLE = 2e-6  # largest error of a kernel in float32, beside the largest number of the result
 MACHINES = {}  # one for each way of running, so that a kernel is loaded once
 
 
+GPU = SimpleNamespace(findings=[])  # it runs as it likes, and tells nothing
+
+
 def machine(**how):
-    """A machine that is kept for the tests that want one like it."""
+    """A machine that is kept for the tests that want one like it; or the GPU."""
     key = tuple(sorted(how.items()))
-    return MACHINES.setdefault(key, Machine(**how))
+    return GPU if ON_GPU else MACHINES.setdefault(key, Machine(**how))
 
 
 @contextmanager
 def device(on):
-    """The stand-in for CuPy in use, its kernels on this machine."""
+    """CuPy in use, or its stand-in with its kernels on this machine."""
     libraries, fused = list(backend.LIBRARIES), dict(backend.FUSED)
-    backend.register(stand_in, FUSED)
-    stand_in.copies.clear()
     try:
-        with stand_in.using(on):
-            yield stand_in
+        if on is GPU:
+            cupy = open_device("cuda")
+            with cupy.cuda.using_allocator(unwritten(cupy)):
+                yield cupy
+        else:
+            backend.register(stand_in, FUSED)
+            stand_in.copies.clear()
+            with stand_in.using(on):
+                yield stand_in
     finally:
         backend.LIBRARIES[:] = libraries
         backend.FUSED.clear()
         backend.FUSED.update(fused)
+
+
+def unwritten(cupy):
+    """An allocator of memory whose every bit is 1, as that of the stand-in: NaN, or -1."""
+    pool = cupy.get_default_memory_pool()
+
+    def allocate(size):
+        memory = pool.malloc(size)
+        if size:
+            memory.memset(0xFF, size)
+        return memory
+
+    return allocate
 
 
 def single(*shape, seed=0, scale=1.0):
@@ -53,8 +87,8 @@ def exactly(array):
 
 def run_on(on, job, dtype=None):
     """The results of a job on a machine, as NumPy's arrays; its inputs are rounded to a dtype."""
-    with device(on):
-        return [stand_in.asnumpy(r) for r in job(lambda array: stand_in.asarray(array, dtype))]
+    with device(on) as xp:
+        return [xp.asnumpy(r) for r in job(lambda array: xp.asarray(array, dtype))]
 
 
 def error_of(found, exact):
