@@ -72,6 +72,9 @@ test-gpu: $(VENV)/cuda ## the tests of the kernels and of --device on this machi
 mutate-kernels: $(VENV)/dev ## spoil every barrier and every bound of the kernels in turn: all are noticed
 	@$(BIN)/python -m tests.kernels.mutate
 
+predict-kernels: $(VENV)/dev ## what the kernels should take on A100 and H100, by a roofline
+	@$(BIN)/python -m tests.kernels.roofline
+
 cover-kernels: $(VENV)/dev ## which lines of the kernels the tests run
 	@$(BIN)/python -m tests.kernels.coverage
 
@@ -108,4 +111,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check check-kernels test-gpu mutate-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test check check-kernels test-gpu mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean

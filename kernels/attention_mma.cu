@@ -34,6 +34,9 @@
 // [banks] Where a row does not end with eight lanes (D = 32 and 80), the gap behind it moves the next one
 // onto banks in use: filling a tile takes up to two passes for one, a third of all passes at most.
 //
+// Up to D = 64 a warp reads its own rows from shared memory once and keeps them in registers; for longer
+// heads the sums take those, and the rows are read for every tile again.
+//
 // Bytes: the least is 8·N·C forward and 16·N·C backward.  A visible tile of STEP rows is read again by each
 // block that sees it, 4·STEP·D bytes for 4·(16·WARPS)·STEP·D operations: 16·WARPS operations a byte, from the L2 cache.
 // [sectors] λ and D of a head begin anywhere in a sector, so eight of them lie in two: 3 % of the sectors.
@@ -49,6 +52,7 @@
 #define ROWS (16 * WARPS)  // of a block
 #define STEP 32            // rows that are met at once; a tile of `reach`
 #define ROW (D + 8)        // numbers from one row in shared memory to the next
+#define KEEP (D <= 64)     // whether a warp's own rows stay in registers
 
 // Copy rows of x to shared memory, 16 bytes a thread; 0 behind the last.
 template <int COUNT>
@@ -61,10 +65,26 @@ __device__ __forceinline__ void load_rows(real (&to)[COUNT][ROW], const real* x,
     }
 }
 
-// s (16, STEP) = the warp's 16 rows of `own`, from `row` on, times the rows of `met`.
-template <int COUNT>
-__device__ __forceinline__ void inner(float (&s)[STEP / 8][4], const real (&own)[COUNT][ROW], int row,
-                                      const real (&met)[STEP][ROW]) {
+// The warp's own 16 rows as left factors, 16 features each.
+struct Own {
+    const real (*rows)[ROW];  // the first of them, in shared memory
+    unsigned of[KEEP ? D / 16 : 1][4];
+
+    __device__ __forceinline__ void read(int k) {
+        const int lane = threadIdx.x % 32;
+        four_matrices(of[KEEP ? k / 16 : 0], &rows[lane % 16][k + lane / 16 * 8]);
+    }
+};
+__device__ __forceinline__ Own own_of(const real (&rows)[ROWS][ROW]) {
+    Own own;
+    own.rows = rows + threadIdx.x / 32 * 16;
+#pragma unroll
+    for (int k = 0; KEEP && k < D; k += 16) own.read(k);
+    return own;
+}
+
+// s (16, STEP) = the warp's own rows times the rows of `met`.
+__device__ __forceinline__ void inner(float (&s)[STEP / 8][4], Own& own, const real (&met)[STEP][ROW]) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < STEP / 8; n++)
@@ -72,8 +92,9 @@ __device__ __forceinline__ void inner(float (&s)[STEP / 8][4], const real (&own)
         for (int i = 0; i < 4; i++) s[n][i] = 0.f;
 #pragma unroll
     for (int k = 0; k < D; k += 16) {
-        unsigned a[4], b[4];
-        four_matrices(a, &own[row + lane % 16][k + lane / 16 * 8]);
+        if (!KEEP) own.read(k);
+        const unsigned(&a)[4] = own.of[KEEP ? k / 16 : 0];
+        unsigned b[4];
 #pragma unroll
         for (int n = 0; n < STEP; n += 16) {
             four_matrices(b, &met[n + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
@@ -139,6 +160,8 @@ attention_mma_forward(const real* __restrict__ qkv, const int* __restrict__ end,
     const size_t C = (size_t)H * D, stride = 3 * C;
     const real* q = qkv + h * D;
     load_rows(Q, q, stride, q0, N);
+    __syncthreads();
+    Own queries = own_of(Q);
     float m[2] = {MINUS_INFINITY, MINUS_INFINITY}, total[2] = {}, a[D / 8][4] = {};
     for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(reach, tile, q0)) {
         const int k0 = tile * STEP;
@@ -147,7 +170,7 @@ attention_mma_forward(const real* __restrict__ qkv, const int* __restrict__ end,
         if (threadIdx.x < STEP) ends[threadIdx.x] = k0 + (int)threadIdx.x < N ? end[k0 + threadIdx.x] : 0;
         __syncthreads();
         float s[STEP / 8][4], m_new[2] = {m[0], m[1]}, base[2], alpha[2];
-        inner(s, Q, 16 * warp, K);
+        inner(s, queries, K);
 #pragma unroll
         for (int n = 0; n < STEP / 8; n++)
 #pragma unroll
@@ -201,6 +224,8 @@ attention_mma_dkv(const real* __restrict__ qkv, const real* __restrict__ d_o, co
     const real* q = qkv + h * D;
     load_rows(K, q + C, stride, k0, N);
     load_rows(V, q + 2 * C, stride, k0, N);
+    __syncthreads();
+    Own keys = own_of(K), values = own_of(V);
     int ends[2], furthest = 0;
 #pragma unroll
     for (int half = 0; half < 2; half++) ends[half] = first + g + 8 * half < N ? end[first + g + 8 * half] : 0;
@@ -216,8 +241,8 @@ attention_mma_dkv(const real* __restrict__ qkv, const real* __restrict__ d_o, co
         }
         __syncthreads();
         float p[STEP / 8][4], ds[STEP / 8][4];
-        inner(p, K, 16 * warp, Q);
-        inner(ds, V, 16 * warp, dO);  // (8.14)
+        inner(p, keys, Q);
+        inner(ds, values, dO);  // (8.14)
 #pragma unroll
         for (int n = 0; n < STEP / 8; n++)
 #pragma unroll
@@ -247,6 +272,8 @@ attention_mma_dq(const real* __restrict__ qkv, const real* __restrict__ d_o, con
     const real* q = qkv + h * D;
     load_rows(Q, q, stride, q0, N);
     load_rows(dO, d_o + h * D, C, q0, N);
+    __syncthreads();
+    Own queries = own_of(Q), gradients = own_of(dO);
     float of_lse[2], of_dots[2], dq[D / 8][4] = {};
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -261,8 +288,8 @@ attention_mma_dq(const real* __restrict__ qkv, const real* __restrict__ d_o, con
         if (threadIdx.x < STEP) ends[threadIdx.x] = k0 + (int)threadIdx.x < N ? end[k0 + threadIdx.x] : 0;
         __syncthreads();
         float p[STEP / 8][4], ds[STEP / 8][4];
-        inner(p, Q, 16 * warp, K);
-        inner(ds, dO, 16 * warp, V);  // (8.14)
+        inner(p, queries, K);
+        inner(ds, gradients, V);  // (8.14)
 #pragma unroll
         for (int n = 0; n < STEP / 8; n++)
 #pragma unroll

@@ -1,0 +1,273 @@
+"""Predicted times of the kernels: `python -m tests.kernels.roofline [--update]`.
+
+No machine of this project has a GPU, so none of these times was measured.  A roofline is the least
+that the hardware allows: the bytes that must come from memory at its full rate, all bytes that the
+kernel asks for at the L2 cache's, its passes through shared memory at one a clock, or the
+operations at the peak, whichever takes longest.  Launches, barriers, special functions and what is
+not overlapped come on top.
+
+The bytes that a kernel asks for are written here as formulas; a test holds them against those that
+the emulator counts.  Passes are what it counts for a pair of tiles.  `--update` writes the table
+into kernels/README.md.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minigpt2.device.emulator import Machine
+from minigpt2.device.table import KERNELS, SHORT, attention_tile, options_of
+from minigpt2.model.config import OFFICIAL
+from minigpt2.shipped import shipped
+from tests.kernels.gate.__main__ import TABLE, name_of
+from tests.kernels.jobs import attend
+from tests.kernels.support import BITS, SINGLE, run_on
+from tests.kernels.support import SHORT as SHORT_TYPES
+
+PAGE = shipped("kernels") / "README.md"
+BEGIN, END = "<!-- predicted: make predict-kernels -->\n", "<!-- end -->\n"
+TYPES = {"float": "float32", "f16": "float16", "bf16": "bfloat16"}
+
+
+class Gpu(NamedTuple):
+    """What a data sheet promises, a second."""
+
+    architecture: int
+    clocks: float  # of all multiprocessors together
+    memory: float  # bytes
+    cache: float  # bytes from L2
+    float32: float  # operations
+    tensor: float  # operations on numbers of 16 bits, dense
+
+
+# NVIDIA's data sheets of the 80 GB SXM boards.  L2: 5,120 bytes a clock (A100 whitepaper); for H100
+# NVIDIA gives no number, so the same a clock.
+GPUS = {
+    "A100": Gpu(80, 108 * 1.41e9, 2.039e12, 5120 * 1.41e9, 19.5e12, 312e12),
+    "H100": Gpu(90, 132 * 1.83e9, 3.35e12, 5120 * 1.83e9, 66.9e12, 989e12),
+}
+
+
+class Load(NamedTuple):
+    """The sizes of a step."""
+
+    end: np.ndarray  # (N,) of the forest
+    tokens: int  # distinct ones among the rows
+    H: int
+    D: int
+    F: int
+    M: int  # triples in a chunk
+    V: int
+    P: int
+
+    @property
+    def N(self):
+        """Rows."""
+        return len(self.end)
+
+    @property
+    def C(self):
+        """Features."""
+        return self.H * self.D
+
+
+class Work(NamedTuple):
+    """Of one launch: bytes that must move, bytes that it asks for, operations, pairs of tiles."""
+
+    least: float
+    asked: float
+    operations: float
+    pairs: float = 0
+
+
+def pairs_of_tiles(end, own, met):
+    """Pairs of a tile of `own` queries and a tile of `met` keys that it sees something of."""
+    n, pairs = len(end), 0
+    reach = [end[k : k + met].max() for k in range(0, n, met)]
+    for q0 in range(0, n, own):
+        last = (min(q0 + own, n) - 1) // met
+        pairs += sum(1 for t in range(last + 1) if (t + 1) * met > q0 or reach[t] > q0)
+    return pairs
+
+
+def pairs_of_keys(end, own, met):
+    """The same for tiles of `own` keys: queries from the tile's first row to its furthest end."""
+    n = len(end)
+    return sum(-(-(end[k : k + own].max() - k) // met) for k in range(0, n, own))
+
+
+def attention(kind, tensor):
+    """The work of one of attention's kernels; `tensor` for those on tensor cores."""
+    rows_own = {"forward": 2, "dkv": 4, "dq": 3}[kind]  # of S N C: read once or written once
+    least = {"forward": 4, "dkv": 6, "dq": 5}[kind]
+    products = {"forward": 2, "dkv": 4, "dq": 3}[kind]
+
+    def work(a, s):
+        tile = attention_tile(a.D)
+        own, met = (64 if a.D <= 80 else 32, 32) if tensor else (tile, tile)
+        count = a.H * (pairs_of_keys if kind == "dkv" else pairs_of_tiles)(a.end, own, met)
+        met_bytes = count * (2 * s * met * a.D + (8 if kind == "dkv" else 4) * met)
+        operations = count * own * met * a.D * 2 * products
+        elements = s * a.N * a.C
+        return Work(least * elements, rows_own * elements + met_bytes, operations, count)
+
+    return work
+
+
+def flat(least, asked, operations):
+    """Work on N rows: multiples of S·N·C and operations an element."""
+    return lambda a, s: Work(least * s * a.N * a.C, asked * s * a.N * a.C, operations * a.N * a.C)
+
+
+def wide(least, asked, operations):
+    """The same for rows of F."""
+    return lambda a, s: Work(least * s * a.N * a.F, asked * s * a.N * a.F, operations * a.N * a.F)
+
+
+def embedding_backward(a, s):
+    """dx once, and each row of the table that occurs is read and written.
+
+    Each of the four warps asks for four indices to know whether a run begins, and for two more
+    with every 128 features of a row: each a sector.
+    """
+    least = s * a.N * a.C + 8 * a.tokens * a.C
+    return Work(least, least + 32 * a.N * (16 + 2 * a.C / 128), a.N * a.C)
+
+
+def row_dots(a, s):
+    """o and do read, a number for each row and head written, each into a sector of its own."""
+    read = 2 * s * a.N * a.C
+    return Work(read + 4 * a.N * a.H, read + 32 * a.N * a.H, 2 * a.N * a.C)
+
+
+def adamw(a, s):
+    """θ, g, m, v read, θ, m, v written, and the copy."""
+    moved = (28 + (s if s == 2 else 0)) * a.P
+    return Work(moved, moved, 15 * a.P)
+
+
+def layer_norm_backward(a, s):
+    """dy, x, passing read and dx written, gamma from the cache, partial sums of 256 blocks."""
+    partial = 8 * min(a.N, 256) * a.C
+    return Work(4 * s * a.N * a.C, 5 * s * a.N * a.C + partial, 14 * a.N * a.C)
+
+
+WORK: dict[str, Callable] = {
+    "embedding_forward": flat(3, 3, 1),
+    "embedding_backward": embedding_backward,
+    "layer_norm_forward": flat(4, 6, 9),  # γ and β from the cache
+    "layer_norm_backward": layer_norm_backward,
+    "gelu_forward": wide(2, 3, 20),  # b from the cache; a tanh counts as ten
+    "gelu_backward": wide(3, 4, 30),
+    "attention_forward": attention("forward", False),
+    "attention_row_dots": row_dots,
+    "attention_dkv": attention("dkv", False),
+    "attention_dq": attention("dq", False),
+    "attention_mma_forward": attention("forward", True),
+    "attention_mma_dkv": attention("dkv", True),
+    "attention_mma_dq": attention("dq", True),
+    "cross_entropy": lambda a, s: Work(2 * s * a.M * a.V, 3 * s * a.M * a.V, 10 * a.M * a.V),
+    "squares": lambda a, s: Work(4 * a.P, 4 * a.P, 2 * a.P),
+    "adamw": adamw,
+}
+
+
+def large():
+    """Four sequences of 1,024 tokens through GPT-2 Large, 512 triples a chunk."""
+    config, rows = OFFICIAL["gpt2-large"], 4096
+    end = np.repeat(np.arange(1024, rows + 1, 1024), 1024)
+    c, heads = config.n_embd, config.n_head
+    return Load(end, 1500, heads, c // heads, 4 * c, 512, config.vocab_size, config.n_parameters)
+
+
+def causal(n):
+    """One sequence alone, two heads of 64: what the emulator counts passes on."""
+    return Load(np.full(n, n), 0, 2, 64, 0, 0, 0, 0)
+
+
+@cache
+def passes_of_a_pair(kernel, storage):
+    """The passes through shared memory that the emulator counts for a pair of tiles."""
+    if not kernel.startswith("attention") or kernel == "attention_row_dots":
+        return 0
+    on, load = Machine(traffic=True), causal(256)
+    run_on(on, attend(load.end, load.H, load.D), SHORT_TYPES.get(TYPES[storage]))
+    told = [t for t in on.traffic if t.kernel == kernel and t.space == "shared"]
+    return sum(t.got for t in told) / WORK[kernel](load, 2).pairs
+
+
+def seconds(gpu, work, passes, tensor):
+    """The predicted time, and what sets it."""
+    peak = gpu.tensor if tensor else gpu.float32
+    times = {
+        "memory": work.least / gpu.memory,
+        "L2 cache": work.asked / gpu.cache,
+        "shared memory": passes * work.pairs / gpu.clocks,
+        "operations": work.operations / peak,
+    }
+    limit = max(times, key=times.get)
+    return times[limit], limit
+
+
+def rows(load, resources):
+    """The table's rows: every kernel in float32 and in 16 bits."""
+    for kernel, work_of in WORK.items():
+        tensor = kernel.startswith("attention_mma")
+        replaced = kernel.replace("attention", "attention_mma") in set(KERNELS) - {kernel}
+        for storage in ("float",) if replaced else ("float", "f16"):  # on these GPUs
+            if storage not in KERNELS[kernel].storage:
+                continue
+            work = work_of(load, 2 if storage in SHORT else 4)
+            options = options_of(storage, load.D if KERNELS[kernel].heads else 0)
+            cells = [f"`{kernel}`", TYPES[storage], f"{work.least / 1e6:,.1f}"]
+            cells.append(f"{work.asked / work.least:.1f}")
+            passes = passes_of_a_pair(kernel, storage)
+            for gpu in GPUS.values():
+                time, limit = seconds(gpu, work, passes, tensor)
+                share = resources[name_of(kernel, options, gpu.architecture)][2]
+                cells += [f"{time * 1e6:,.1f}", limit, f"{share:.0%}"]
+            yield [*cells, bound_of(storage)]
+
+
+def bound_of(storage):
+    """The largest error that the tests allow."""
+    return f"{SINGLE:g}" if storage == "float" else f"4 · 2^-{BITS[TYPES[storage]]}"
+
+
+def table():
+    """The table as it stands in the README."""
+    resources = json.loads(Path(TABLE).read_text(encoding="utf-8"))
+    heads = ["kernel", "numbers", "least, MB", "asked ÷ least"]
+    for gpu in GPUS:
+        heads += [f"{gpu}, µs", "set by", "occupancy"]
+    heads.append("test bound")
+    lines = [heads, ["---"] * len(heads), *rows(large(), resources)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def page_with(text):
+    """The README with this table in its place."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}"
+
+
+def main():
+    """Print the table, or write it; returns 1 if the README has another."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--update", action="store_true", help="write it into kernels/README.md")
+    text = table()
+    if parser.parse_args().update:
+        PAGE.write_text(page_with(text), encoding="utf-8")
+    print(text, end="")
+    return int(page_with(text) != PAGE.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
