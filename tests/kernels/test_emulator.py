@@ -11,6 +11,7 @@ from minigpt2.device import compile as compiling
 from minigpt2.device.compile import EmulatorError, build
 from minigpt2.device.emulator import Machine
 from minigpt2.errors import UserError
+from minigpt2.shipped import shipped
 from tests.kernels.support import machine, needs_compiler, single
 
 pytestmark = needs_compiler
@@ -342,6 +343,16 @@ def test_lanes_are_served_by_their_numbers_in_whatever_order_they_ran(order):
         ("shared", "load"): (4, 4),
         ("global", "store"): (16, 16),
     }
+
+
+def test_the_readme_shows_what_its_example_prints(capsys):
+    page = (shipped("kernels") / "emulator" / "README.md").read_text(encoding="utf-8")
+    blocks = (re.findall(f"```{kind}\n(.*?)```", page, re.S) for kind in ("python", "text"))
+    (example,), (printed,) = blocks
+    exec(example, {})
+    assert capsys.readouterr().out == printed
+    exec(example.replace("    y[", "    __syncthreads();\n    y["), {})
+    assert capsys.readouterr().out == ""
 
 
 # Compiling.
