@@ -93,6 +93,13 @@ bench-peers: $(VENV)/parity ## training, decoding and loading beside PyTorch, in
 	@$(BIN)/python -m tests.benchmarks.decode --json runs/decode.json
 	@$(BIN)/python -m tests.parity.large --model gpt2
 
+bench-gpu: $(VENV)/cuda ## training on this machine's GPU, beside PyTorch where it is installed
+	@mkdir -p runs
+	@for precision in float32 bfloat16 float16; do \
+	  $(BIN)/python -m tests.benchmarks.peers --device cuda --precision $$precision \
+	    $(if $(DATA),--data $(DATA)) --batch 32 --dense 8x1024 --rounds 10 \
+	    --model $(or $(MODEL),gpt2) --json runs/gpu-$$precision.json || exit; done
+
 bench-cost: $(VENV)/dev ## time of a step against the length of its sequence, with a fit
 	@$(BIN)/python -m tests.benchmarks.cost
 
@@ -111,4 +118,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check check-kernels test-gpu mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test check check-kernels test-gpu mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu bench-memory bench-cost bench pretrain weights clean

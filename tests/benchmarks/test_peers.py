@@ -4,6 +4,7 @@ PyTorch's contenders run in `make bench-peers` alone; here it is this project an
 """
 
 import json
+import sys
 from statistics import median
 
 import numpy as np
@@ -14,6 +15,7 @@ from minigpt2.errors import UserError
 from tests.benchmarks.peers import __main__ as peers
 from tests.benchmarks.peers.jobs import dense, tuning
 from tests.benchmarks.peers.worker import BARE
+from tests.kernels.support import needs_compiler
 
 QUIET = Console(quiet=True)
 
@@ -32,6 +34,33 @@ def test_contenders_take_turns_and_the_ratio_is_that_of_one_round(way):
     with shown.capture() as text:
         shown.print(peers.table_of([result]))
     assert BARE in text.get() and f"{result['ratio'][BARE]:.2f}" in text.get()
+
+
+@needs_compiler
+def test_on_a_device_the_same_contenders_take_the_same_steps():
+    job = dense(1, 40, peers.COMPARED + 1, "tiny")
+    here = peers.in_turns(job, ["ours"], 1, QUIET)
+    there = peers.in_turns(job, ["ours", BARE], 1, QUIET, peers.HERE._replace(device="emulated"))
+    assert here["operations"] == there["operations"] and there["losses_differ_by"] == 0
+
+
+def test_without_a_gpu_the_benchmark_says_so_in_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert peers.main(["--device", "cuda"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_share_of_the_data_sheet_is_shown_where_it_is_known():
+    assert peers.speed_of(150e12, 300e12) == "150,000, 50% of the data sheet"
+    assert peers.speed_of(2e9, None) == "2"
+
+
+def test_peaks_are_those_of_the_gpu_and_of_the_numbers(monkeypatch):
+    monkeypatch.setattr(peers, "open_device", lambda device: device)
+    monkeypatch.setattr(peers, "told", lambda device: "NVIDIA H100 80GB HBM3: CuPy")
+    assert peers.peak_of("cuda", "bfloat16") == 989e12
+    assert peers.peak_of("cuda", "float32") == 66.9e12
+    assert peers.peak_of("cpu", "float32") is None
 
 
 class Says:

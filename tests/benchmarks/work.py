@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minigpt2.backend import array_module
 from minigpt2.data.forest import Segment, lay_out
 from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.ops.cross_entropy import CHUNK_BYTES
@@ -93,7 +94,7 @@ class Product(NamedTuple):
         """Multiply."""
         left = left.T if self.turned == "left" else left
         right = right.T if self.turned == "right" else right
-        return np.matmul(left, right, out=out)
+        return array_module(out).matmul(left, right, out=out)
 
 
 FORMS = ("forward", "dx", "dw")
@@ -152,6 +153,10 @@ class Matrices:
     def __init__(self, products, rng):
         self.operands = mapped(max(prod(p.left) + prod(p.right) for p in products), rng)
         self.out = mapped(max(prod(p.result) for p in products))
+
+    def move(self, library, dtype):
+        """Take them to a device, in a type of numbers."""
+        self.operands, self.out = (library.asarray(a, dtype) for a in (self.operands, self.out))
 
     def multiply(self, product):
         """Make one product."""

@@ -26,6 +26,7 @@ from minigpt2.device.table import KERNELS, SHORT, attention_tile, options_of
 from minigpt2.model.config import OFFICIAL
 from minigpt2.shipped import shipped
 from tests.kernels.gate.__main__ import TABLE, name_of
+from tests.kernels.gpus import GPUS
 from tests.kernels.jobs import attend
 from tests.kernels.support import BITS, SINGLE, run_on
 from tests.kernels.support import SHORT as SHORT_TYPES
@@ -33,25 +34,6 @@ from tests.kernels.support import SHORT as SHORT_TYPES
 PAGE = shipped("kernels") / "README.md"
 BEGIN, END = "<!-- predicted: make predict-kernels -->\n", "<!-- end -->\n"
 TYPES = {"float": "float32", "f16": "float16", "bf16": "bfloat16"}
-
-
-class Gpu(NamedTuple):
-    """What a data sheet promises, a second."""
-
-    architecture: int
-    clocks: float  # of all multiprocessors together
-    memory: float  # bytes
-    cache: float  # bytes from L2
-    float32: float  # operations
-    tensor: float  # operations on numbers of 16 bits, dense
-
-
-# NVIDIA's data sheets of the 80 GB SXM boards.  L2: 5,120 bytes a clock (A100 whitepaper); for H100
-# NVIDIA gives no number, so the same a clock.
-GPUS = {
-    "A100": Gpu(80, 108 * 1.41e9, 2.039e12, 5120 * 1.41e9, 19.5e12, 312e12),
-    "H100": Gpu(90, 132 * 1.83e9, 3.35e12, 5120 * 1.83e9, 66.9e12, 989e12),
-}
 
 
 class Load(NamedTuple):

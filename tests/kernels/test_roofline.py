@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from minigpt2.device.emulator import Machine
+from tests.kernels.gpus import GPUS
 from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise
 from tests.kernels.roofline import (
-    GPUS,
     PAGE,
     WORK,
     Load,

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -21,49 +22,53 @@ from rich.console import Console
 from rich.table import Table
 
 from minigpt2.data.opening import ALMANAC
+from minigpt2.device.devices import open_device, told
 from minigpt2.errors import UserError
 from minigpt2.model.parameters import initialise
 from minigpt2.weights import save_parameters
 from tests.benchmarks.peers.jobs import dense, tuning
-from tests.benchmarks.peers.worker import BARE, CONTENDERS, Worker
+from tests.benchmarks.peers.worker import BARE, CONTENDERS, How, Worker
 from tests.benchmarks.work import MODELS
+from tests.kernels.gpus import GPUS
 
-AGREE = 1e-4  # losses
+HERE = How(len(os.sched_getaffinity(0)))
+
+AGREE = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.05}  # losses
 COMPARED = 4  # steps whose losses are compared; they warm up, too
 PEERS = ("ours", BARE, "PyTorch, padded", "PyTorch, packed", "PyTorch, packed, compiled")
 LARGE = ("ours, recomputing", BARE, "PyTorch, padded")
 
 
-def chosen_threads(name, folder, job):
+def chosen_threads(name, folder, job, how):
     """The number of threads with which a peer is fastest, of one and all."""
     most = len(os.sched_getaffinity(0))
-    if name.startswith("ours") or name == BARE or most == 1:
+    if name.startswith("ours") or name == BARE or most == 1 or how.on_gpu:
         return most
     seconds = {}
     for threads in (1, most):
-        worker = Worker(name, folder, job, threads)
+        worker = Worker(name, folder, job, how._replace(threads=threads))
         worker.step()
         seconds[threads] = worker.step()[1]
         worker.stop()
     return min(seconds, key=seconds.get)
 
 
-def differ_by(name, step, losses):
+def differ_by(name, step, losses, precision="float32"):
     """How far the losses of one step are apart; raises UserError if that is too far."""
     losses = {who: loss for who, loss in losses.items() if who != BARE}
     ours = next(iter(losses.values()))
     for who, loss in losses.items():
-        if abs(loss - ours) > AGREE:
+        if abs(loss - ours) > AGREE[precision]:
             raise UserError(f"{name}, step {step}: {who} has loss {loss}, not {ours}")
     return max(abs(loss - ours) for loss in losses.values())
 
 
-def compare(workers, job, console):
+def compare(workers, job, console, precision="float32"):
     """Let all take the first steps; raises UserError if their losses differ."""
     worst = 0.0
     for step in range(1, COMPARED + 1):
         losses = {name: worker.step()[0] for name, worker in workers.items()}
-        worst = max(worst, differ_by(job.name, step, losses))
+        worst = max(worst, differ_by(job.name, step, losses, precision))
     console.print(f"{job.name}: losses agree to {worst:.1e} over {COMPARED} steps", highlight=False)
     return worst
 
@@ -74,22 +79,24 @@ def say(console, number, rounds, seconds):
     console.print(f"  round {number + 1} of {rounds}: {taken}", highlight=False, soft_wrap=True)
 
 
-def in_turns(job, names, rounds, console):
+def in_turns(job, names, rounds, console, how=HERE):
     """Compare and time the contenders at one job, all alive at once; every number found."""
     with weights_of(job) as folder:
         with console.status(f"{job.name}: finding the best number of threads"):
-            threads = {name: chosen_threads(name, folder, job) for name in names}
-        workers = {name: Worker(name, folder, job, threads[name]) for name in names}
+            threads = {name: chosen_threads(name, folder, job, how) for name in names}
+        workers = {n: Worker(n, folder, job, how._replace(threads=threads[n])) for n in names}
         with console.status(f"{job.name}: comparing losses"):
-            worst = compare(workers, job, console)
+            worst = compare(workers, job, console, how.precision)
         seconds = {name: [] for name in names}
         for number in range(rounds):
             for name in list(names)[:: 1 if number % 2 else -1]:
                 seconds[name].append(workers[name].step()[1])
             say(console, number, rounds, seconds)
         peaks = {name: worker.stop() for name, worker in workers.items()}
-    tokens = [job.tokens(COMPARED + number) for number in range(rounds)]
-    return result_of(job, worst, threads, seconds, peaks, tokens)
+    result = result_of(job, worst, threads, seconds, peaks, range(COMPARED, COMPARED + rounds))
+    if how.on_gpu:
+        result["job"] += f", {how.precision}"
+    return result
 
 
 def one_at_a_time(job, names, rounds, console):
@@ -101,14 +108,14 @@ def one_at_a_time(job, names, rounds, console):
             losses = [{}, {}]
             for name in names:
                 with console.status(f"{job.name}, round {number + 1}: {name}"):
-                    worker = Worker(name, folder, job, threads[name])
+                    worker = Worker(name, folder, job, How(threads[name]))
                     (losses[0][name], _), (losses[1][name], taken) = worker.step(), worker.step()
                     peaks[name] = worker.stop()
                 seconds[name].append(taken)
             apart = [differ_by(job.name, n + 1, found) for n, found in enumerate(losses)]
             worst = max(worst, *apart)
             say(console, number, rounds, seconds)
-    return result_of(job, worst, threads, seconds, peaks, [job.tokens(1)] * rounds)
+    return result_of(job, worst, threads, seconds, peaks, [1] * rounds)
 
 
 @contextmanager
@@ -119,9 +126,11 @@ def weights_of(job):
         yield folder
 
 
-def result_of(job, worst, threads, seconds, peaks, tokens):
-    """All that was found, and medians."""
+def result_of(job, worst, threads, seconds, peaks, steps):
+    """All that was found in these steps, and medians."""
     ours = next(iter(seconds.values()))
+    tokens = [job.tokens(step) for step in steps]
+    work = [job.operations(step) for step in steps]
     return {
         "job": job.name,
         "losses_differ_by": worst,
@@ -129,17 +138,19 @@ def result_of(job, worst, threads, seconds, peaks, tokens):
         "seconds": seconds,
         "tokens": tokens,
         "peak_memory": peaks,
+        "operations": work,
+        "operations_per_second": {n: median(np.divide(work, s)) for n, s in seconds.items()},
         "tokens_per_second": {n: median(np.divide(tokens, s)) for n, s in seconds.items()},
         "ratio": {n: median(np.divide(s, ours)) for n, s in seconds.items()},
     }
 
 
-def table_of(results):
-    """All jobs as a table."""
+def table_of(results, peak=None):
+    """All jobs as a table; with a GPU's peak, in operations a second, also the share of it."""
     table = Table(title="Training steps: real tokens/s, and the peer's time over ours", box=None)
     for column in ("job", "contender"):
         table.add_column(column, no_wrap=True)
-    for column in ("threads", "tokens/s", "s a step", "times ours", "peak, GB"):
+    for column in ("threads", "tokens/s", "s a step", "times ours", "memory, GB", "GFLOP/s"):
         table.add_column(column, justify="right")
     for result in results:
         for name, seconds in result["seconds"].items():
@@ -151,8 +162,24 @@ def table_of(results):
                 f"{median(seconds):.2f}",
                 f"{result['ratio'][name]:.2f}",
                 f"{result['peak_memory'][name] / 1e9:.2f}",
+                speed_of(result["operations_per_second"][name], peak),
             )
     return table
+
+
+def speed_of(operations, peak):
+    """Operations a second, and which share of the peak that is, if one is known."""
+    share = f", {operations / peak:.0%} of the data sheet" if peak else ""
+    return f"{operations / 1e9:,.0f}{share}"
+
+
+def peak_of(device, precision):
+    """A GPU's operations a second by its data sheet; None on a processor, or if it is not known."""
+    if device != "cuda":
+        return None
+    name = told(open_device(device))
+    known = [gpu for what, gpu in GPUS.items() if what in name]
+    return (known[0].float32 if precision == "float32" else known[0].tensor) if known else None
 
 
 def arguments():
@@ -169,6 +196,8 @@ def arguments():
     add("--dense", nargs="*", default=["4x256", "1x1024"], help="rows x length of dense steps")
     add("--large", action="store_true", help="also Large at 1 x 1024, recomputing")
     add("--rounds", type=int, default=5, help="timed steps of each")
+    add("--device", default="cpu", choices=["cpu", "cuda", "emulated"], help="where all compute")
+    add("--precision", default="float32", choices=AGREE, help="of all, on a GPU")
     add("--contenders", nargs="*", default=list(PEERS), choices=CONTENDERS)
     add("--json", type=Path, metavar="FILE", help="where to write every number")
     return parser
@@ -185,17 +214,30 @@ def jobs_of(options):
         yield dense(rows, length, steps, options.model)
 
 
+def present(names):
+    """The contenders that can be run: PyTorch's only where it is installed."""
+    if find_spec("torch") and find_spec("transformers"):
+        return names
+    print("torch and transformers are not installed: without PyTorch's contenders")
+    return [name for name in names if not name.startswith("PyTorch")]
+
+
 def main(argv=None):
     """Run all jobs, print the table."""
     options = arguments().parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    results = []
+    results, how = [], HERE._replace(device=options.device, precision=options.precision)
+    try:
+        peak = peak_of(options.device, options.precision)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     for job in jobs_of(options):
-        results.append(in_turns(job, options.contenders, options.rounds, console))
+        results.append(in_turns(job, present(options.contenders), options.rounds, console, how))
     if options.large:
         job = dense(1, 1024, 2, "gpt2-large")
         results.append(one_at_a_time(job, LARGE, options.rounds, console))
-    console.print(table_of(results))
+    console.print(table_of(results, peak))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -2,22 +2,31 @@
 
 import numpy as np
 
-from minigpt2.data.batches import batch_of
-from tests.benchmarks.peers.ours import example_of
+from minigpt2.device.devices import open_device
+from minigpt2.training.precision import short_type
+from tests.benchmarks.peers.jobs import forest_of
 from tests.benchmarks.work import Matrices, matrix_products
 
 
 class Bare:
     """The products that our step makes, on as many rows, over and over in the same memory."""
 
-    def __init__(self, folder, job, threads):
-        batches = (batch_of([example_of(*pair) for pair in batch]) for batch in job.batches)
-        steps = [matrix_products(job.config, batch) for batch in batches]
+    def __init__(self, folder, job, how):
+        steps = [matrix_products(job.config, forest_of(batch)) for batch in job.batches]
         self._steps = iter(steps)
         self._matrices = Matrices(set().union(*steps), np.random.default_rng(0))
+        self._library = open_device(how.device)
+        if self._library is not np:
+            self._matrices.move(self._library, short_type(how.precision))
 
     def step(self):
         """Make the products of the next step; there is no loss."""
         for product, times in next(self._steps).items():
             for _ in range(times):
                 self._matrices.multiply(product)
+        if self._library is not np:
+            self._library.cuda.Device().synchronize()
+
+    def memory(self):
+        """The bytes that CuPy has taken from the GPU."""
+        return self._library.get_default_memory_pool().total_bytes()

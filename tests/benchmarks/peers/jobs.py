@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.data.examples import encode
+from minigpt2.data.batches import batch_of
+from minigpt2.data.examples import Example, encode
 from minigpt2.data.opening import open_data
 from minigpt2.data.template import open_template
 from minigpt2.data.tokenizer import gpt2_tokenizer
 from minigpt2.data.truncation import truncate_all
 from minigpt2.model.config import GPT2Config
-from tests.benchmarks.work import MODELS
+from tests.benchmarks.work import MODELS, operations
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 5e-5, 0.1, 1.0
 
@@ -26,6 +27,20 @@ class Job(NamedTuple):
     def tokens(self, step):
         """Real tokens of a step: those of its examples, without padding."""
         return sum(len(ids) for ids, _ in self.batches[step])
+
+    def operations(self, step):
+        """Operations of our step: forward and backward over the forest, products and attention."""
+        return sum(operations(self.config, forest_of(self.batches[step])).values())
+
+
+def forest_of(batch):
+    """A batch as this project lays it out: its answer is all that comes after the prompt."""
+    return batch_of([Example(list(ids), answered(ids, prompt)) for ids, prompt in batch])
+
+
+def answered(ids, prompt):
+    """For each token, whether it is part of the answer."""
+    return [n >= prompt for n in range(len(ids))]
 
 
 def tuning(data, batch_size, steps, model="gpt2"):

@@ -1,30 +1,27 @@
 """The strongest PyTorch script we can write for this job.
 
 No padding: the sequences of a batch stand one after the other as rows, and only attention sees
-them apart, by PyTorch's own fused kernel for each.  Only rows that predict an answer's token meet
-the vocabulary.  AdamW is the fused one.  Compiled, what lies between two attentions is one graph
-for rows of any number.
+them apart, by PyTorch's own fused kernel: in one call where all are of one length, else in one for
+each.  Only rows that predict an answer's token meet the vocabulary.  AdamW is the fused one.
+Compiled, what lies between two attentions is one graph for rows of any number.
 """
 
 import torch
 from torch.nn import functional
 
-from tests.benchmarks.peers.jobs import CLIP
-from tests.benchmarks.peers.optimiser import make_optimiser
+from tests.benchmarks.peers.optimiser import Learner
 from tests.parity.reference import official, open_reference
 
 EPS = 1e-5
 
 
-class Packed:
+class Packed(Learner):
     """GPT-2 written out on torch's functions."""
 
-    def __init__(self, folder, job, threads, compiled=False):
-        torch.set_num_threads(threads)
-        model = open_reference(folder)
+    def __init__(self, folder, job, how, compiled=False):
+        model = open_reference(folder).to("cuda" if how.on_gpu else "cpu")
         self._p = {official(name): tensor for name, tensor in model.named_parameters()}
-        self._parameters = list(self._p.values())
-        self._optimiser = make_optimiser(self._parameters, fused=True)
+        super().__init__(self._p.values(), how, fused=True)
         self._config = job.config
         self._batches = iter(job.batches)
         wrap = (lambda f: torch.compile(f, dynamic=True)) if compiled else (lambda f: f)
@@ -33,17 +30,13 @@ class Packed:
     def step(self):
         """Take the next step; return its loss."""
         batch = [(torch.tensor(ids[:-1]), ids, prompt) for ids, prompt in next(self._batches)]
-        self._optimiser.zero_grad()
-        loss = self._loss(batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, CLIP)
-        self._optimiser.step()
-        return loss.item()
+        return self.learn(lambda: self._loss(batch))
 
     def _loss(self, batch):
         p, lengths = self._p, [len(rows) for rows, _, _ in batch]
-        positions = torch.cat([torch.arange(n) for n in lengths])
-        x = p["wte.weight"][torch.cat([rows for rows, _, _ in batch])] + p["wpe.weight"][positions]
+        positions = torch.cat([torch.arange(n) for n in lengths]).to(self.device)
+        ids = torch.cat([rows for rows, _, _ in batch]).to(self.device)
+        x = p["wte.weight"][ids] + p["wpe.weight"][positions]
         for layer in range(self._config.n_layer):
             own = {name: p[f"h.{layer}.{name}"] for name in NAMES}
             o = attend(self._before(x, own), lengths, self._config.n_head)
@@ -53,8 +46,9 @@ class Packed:
             chosen += range(start + prompt - 1, start + n)
             targets += ids[prompt:]
             start += n
-        rows = norm(x[torch.tensor(chosen)], p["ln_f.weight"], p["ln_f.bias"])
-        return functional.cross_entropy(rows @ p["wte.weight"].T, torch.tensor(targets))
+        chosen, targets = (torch.tensor(part).to(self.device) for part in (chosen, targets))
+        rows = norm(x[chosen], p["ln_f.weight"], p["ln_f.bias"])
+        return functional.cross_entropy(rows @ p["wte.weight"].T, targets)
 
 
 NAMES = tuple(
@@ -81,6 +75,10 @@ def before_attention(x, p):
 
 def attend(qkv, lengths, n_head):
     """Causal attention of each sequence by itself."""
+    if len(set(lengths)) == 1:
+        parts = qkv.view(len(lengths), lengths[0], 3, n_head, -1).permute(2, 0, 3, 1, 4)
+        o = functional.scaled_dot_product_attention(*parts, is_causal=True)
+        return o.transpose(1, 2).reshape(len(qkv), -1)
     outs = []
     for part in qkv.split(lengths):
         q, k, v = (one.reshape(len(part), n_head, -1).transpose(0, 1) for one in part.chunk(3, 1))

@@ -2,32 +2,24 @@
 
 import torch
 
-from tests.benchmarks.peers.jobs import CLIP
-from tests.benchmarks.peers.optimiser import make_optimiser
+from tests.benchmarks.peers.optimiser import Learner
 from tests.parity.reference import open_reference
 
 PAD = 0  # hidden by the attention mask
 
 
-class Padded:
+class Padded(Learner):
     """GPT2LMHeadModel with its own loss."""
 
-    def __init__(self, folder, job, threads):
-        torch.set_num_threads(threads)
-        self._model = open_reference(folder)
-        self._parameters = list(self._model.parameters())
-        self._optimiser = make_optimiser(self._parameters, fused=False)
+    def __init__(self, folder, job, how):
+        self._model = open_reference(folder).to("cuda" if how.on_gpu else "cpu")
+        super().__init__(self._model.parameters(), how, fused=how.on_gpu)
         self._batches = iter(job.batches)
 
     def step(self):
         """Take the next step; return its loss."""
-        ids, mask, labels = padded(next(self._batches))
-        self._optimiser.zero_grad()
-        loss = self._model(ids, attention_mask=mask, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, CLIP)
-        self._optimiser.step()
-        return loss.item()
+        ids, mask, labels = (part.to(self.device) for part in padded(next(self._batches)))
+        return self.learn(lambda: self._model(ids, attention_mask=mask, labels=labels).loss)
 
 
 def padded(batch):

@@ -4,6 +4,7 @@ import importlib
 import multiprocessing
 from functools import partial
 from time import perf_counter
+from typing import NamedTuple
 
 from minigpt2.memory import peak_memory
 
@@ -20,25 +21,38 @@ CONTENDERS = {
 }
 
 
-def serve(pipe, name, folder, job, threads):
+class How(NamedTuple):
+    """Where a contender computes, and in what numbers."""
+
+    threads: int
+    device: str = "cpu"
+    precision: str = "float32"
+
+    @property
+    def on_gpu(self):
+        """Whether that is a GPU."""
+        return self.device == "cuda"
+
+
+def serve(pipe, name, folder, job, how):
     """Build the contender; then take one step for each message, and answer (loss, seconds)."""
     module, kind, options = CONTENDERS[name]
     contender = getattr(importlib.import_module(f"tests.benchmarks.peers.{module}"), kind)
-    made = contender(folder, job, threads, **options)
+    made = contender(folder, job, how, **options)
     while pipe.recv():
         started = perf_counter()
         loss = made.step()
         pipe.send((loss, perf_counter() - started))
-    pipe.send(peak_memory())
+    pipe.send(made.memory() if how.on_gpu else peak_memory())
 
 
 class Worker:
     """The process, seen from outside."""
 
-    def __init__(self, name, folder, job, threads):
+    def __init__(self, name, folder, job, how):
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        work = partial(serve, other, name, folder, job, threads)
+        work = partial(serve, other, name, folder, job, how)
         self._process = context.Process(target=work, daemon=True)
         self._process.start()
         other.close()
@@ -49,7 +63,7 @@ class Worker:
         return self._pipe.recv()
 
     def stop(self):
-        """End it; return the bytes it held at most."""
+        """End it; return the bytes it held at most, on a GPU those of the GPU."""
         self._pipe.send(False)
         peak = self._pipe.recv()
         self._process.join()
