@@ -69,6 +69,9 @@ check-kernels: $(VENV)/nvrtc ## compile every kernel for every GPU: no warning, 
 test-gpu: $(VENV)/cuda ## the tests of the kernels and of --device on this machine's GPU
 	@$(BIN)/python -m pytest --device cuda tests/kernels/test_fused.py tests/commands/test_device.py
 
+check-races: $(VENV)/dev ## large launches of the kernels, every access looked at
+	@$(BIN)/python -m tests.kernels.races
+
 mutate-kernels: $(VENV)/dev ## spoil every barrier and every bound of the kernels in turn: all are noticed
 	@$(BIN)/python -m tests.kernels.mutate
 
@@ -118,4 +121,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check check-kernels test-gpu mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test check check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu bench-memory bench-cost bench pretrain weights clean

@@ -1,0 +1,76 @@
+"""Large launches under the checks: `python -m tests.kernels.races`.
+
+The tests' jobs are as small as mistakes allow.  These are many tiles long and wide, in two orders
+of threads and blocks, so that what meets only at size has met.  Any finding, and any error above
+the tests' bounds, is a fault.
+"""
+
+import os
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+from rich.progress import track
+
+from minigpt2.device.emulator import Machine
+from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise
+from tests.kernels.support import BITS, SHORT, SINGLE, error_of, exactly, run_on
+from tests.ops.cases import ends
+
+LONG = ends((700,))
+BUSHY = ends((150, *[(n, (n // 2,)) for n in range(3, 60, 4)]), (90,))
+ORDERS = ({"order": "ascending"}, {"order": "random", "seed": 5})
+JOBS = {
+    **{f"attention, {len(LONG)} rows, heads of {d}": attend(LONG, 1, d) for d in (64, 128)},
+    f"attention, a bush of {len(BUSHY)} rows": attend(BUSHY, 3, 64),
+    "layer_norm, 700 x 1280": normalise(700, 1280, False),
+    "gelu, 40 x 5120": gate(40, 5120, True),
+    "embedding, 900 x 768": embed(900, 768, 50),
+    "cross_entropy, 12 x 50257": learn(12, 50257),
+    "adamw, 300001": optimise(300001, 200002, 1.0),
+}
+IN_FLOAT = ("embedding", "adamw")
+
+
+def runs():
+    """Each job, in float and in float16, in each order."""
+    for name in JOBS:
+        for kind in ("float32",) if name.startswith(IN_FLOAT) else ("float32", "float16"):
+            for order in ORDERS:
+                yield name, kind, order
+
+
+def faults_of(run):
+    """What is wrong with a run."""
+    name, kind, order = run
+    job, dtype = JOBS[name], SHORT.get(kind)
+    on = Machine(check=True, **order)
+    found = run_on(on, job, dtype)
+    exact = job(lambda array: exactly(array if dtype is None else array.astype(dtype)))
+    bound = SINGLE if dtype is None else 4 * 2.0 ** -BITS[kind]
+    worst = max(error_of(one, other) for one, other in zip(found, exact, strict=True))
+    wrong = [f"an error of {worst:.1e}"] if not worst <= bound else []
+    wrong += [] if all(np.isfinite(one).all() for one in found) else ["not finite"]
+    return run, worst, [*wrong, *map(str, on.findings)]
+
+
+def main():
+    """Run all; returns 1 if anything is wrong."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        work, failed = list(runs()), 0
+        with ProcessPoolExecutor(2) as pool:
+            results = track(pool.map(faults_of, work), "looking for races", len(work))
+            for (name, kind, order), worst, faults in list(results):
+                failed += bool(faults)
+                how = f"{name}, {kind}, {order['order']}"
+                print(f"{how:<55} error {worst:.1e}, {len(faults)} faults")
+                for fault in faults:
+                    print(f"  {fault}", file=sys.stderr)
+    print(f"{len(work)} large launches, {failed} with faults")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
