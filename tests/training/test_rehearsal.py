@@ -1,7 +1,6 @@
 """Rehearsal: the parts make a step."""
 
 from itertools import repeat
-from statistics import median
 
 import numpy as np
 import pytest
@@ -23,11 +22,14 @@ def test_the_parts_add_up():
 
 
 def test_a_step_takes_about_as_long_as_rehearsed():
-    """Within a factor of two: the machine that tests run on is shared."""
-    rng = np.random.default_rng(0)
-    rehearsed = rehearse(CONFIG, Load(1024, 1024), 128, rng).step(CONFIG.n_layer, 1, False)
+    """Within a factor of two, both at their best of four: other work may come between."""
+    rng, rehearsals, taken = np.random.default_rng(0), [], []
     batch = make_batch(CONFIG, 1024, 128, 1.0, 0, rng)
-    steps = train_steps(initialise(CONFIG, rng), repeat([batch]), Plan(4, 1e-4, 1, "linear"), rng)
-    taken = median(step.seconds for step in list(steps)[1:])
-    assert rehearsed == pytest.approx(taken, rel=1.0)
-    assert taken == pytest.approx(rehearsed, rel=1.0)
+    steps = train_steps(initialise(CONFIG, rng), repeat([batch]), Plan(9, 1e-4, 1, "linear"), rng)
+    next(steps)
+    for _ in range(4):
+        rehearsed = rehearse(CONFIG, Load(1024, 1024), 128, rng)
+        rehearsals.append(rehearsed.step(CONFIG.n_layer, 1, False))
+        taken += [next(steps).seconds, next(steps).seconds]
+    assert min(rehearsals) == pytest.approx(min(taken), rel=1.0)
+    assert min(taken) == pytest.approx(min(rehearsals), rel=1.0)
