@@ -113,6 +113,9 @@ def threads() -> ThreadPoolExecutor:
 
 def each_block(work: Callable[[slice], None], blocks: list[slice]) -> None:
     """Do the work for every block, each core going through a share of them in order."""
+    if len(blocks) == 1:
+        work(blocks[0])
+        return
     step = -(-len(blocks) // cores())
 
     def walk(start: int) -> None:

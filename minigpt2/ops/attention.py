@@ -79,22 +79,27 @@ Cost
     computed are about the visible ones where segments are long beside a block, and
     several times as many where they are short.  Keeps qkv, o and λ: (4·C + H)
     numbers a row, and never a matrix of pairs larger than one block of queries by
-    one block of keys a head.  Blocks of keys are longer than those of queries: each
-    means another round of (8.5) to (8.9), while a long block of queries computes
-    more pairs that are not visible.
+    one block of keys a head.  What hides pairs is made once a call, for all heads:
+    one number a pair of each block that is visible in part, so B numbers a row in a
+    long sequence.
+
+On a CPU
+    The heads do not meet, so each core takes a share of them, with queries, keys
+    and values copied out of qkv so that a head's rows stand together.  Blocks are
+    small enough, 64³ products of two numbers a head, that BLAS leaves each matrix
+    product to the core that asks for it: larger ones it would split among all cores,
+    each of which has its own.
 """
 
 from collections.abc import Iterator
 from math import sqrt
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, fusible
+from minigpt2.backend import Array, array_module, cores, each_block, fusible
 from minigpt2.ops.dropout import keep_factors
-
-KEYS_TO_QUERIES = 4  # a block of keys holds this many times the rows of a block of queries
 
 
 class Saved(NamedTuple):
@@ -149,15 +154,37 @@ def mask_stream(seed: int, rows: slice) -> np.random.Generator:
     return np.random.default_rng([seed, rows.start, 1])
 
 
-def scores(q: Array, k: Array, visible: Array | None) -> Array:
-    """Return q kᵀ (H, B, K) for q (H, B, D), already divided by √D, and k (H, K, D).
+def seen_by_blocks(
+    end: Array, block: int, xp: ModuleType, dtype: Any
+) -> list[tuple[slice, list[tuple[Array, Array | None]]]]:
+    """Return each block of query rows with the blocks of keys it sees, and what is added to scores.
 
-    A pair that is not visible has −∞: adding that is many times faster than choosing.
+    That is 0 for a visible pair and −∞ for another, (B, K), or None when all pairs are visible:
+    adding is many times faster than choosing.
     """
+
+    def added(visible: Array | None) -> Array | None:
+        if visible is None:
+            return None
+        return xp.asarray(np.where(visible, 0, -np.inf).astype(dtype))  # (8.1)
+
+    return [
+        (rows, [(keys, added(seen)) for keys, seen in key_blocks(end, rows, block, xp)])
+        for rows in query_blocks(len(end), block)
+    ]
+
+
+def shares_of_heads(n_head: int, one: bool) -> list[slice]:
+    """Return the heads of each core, as slices; all as one slice if that is asked for."""
+    step = n_head if one else -(-n_head // cores())
+    return [slice(i, min(i + step, n_head)) for i in range(0, n_head, step)]
+
+
+def scores(q: Array, k: Array, added: Array | None) -> Array:
+    """Return q kᵀ (H, B, K) for q (H, B, D), already divided by √D, and k (H, K, D)."""
     s = q @ k.transpose(0, 2, 1)  # (H, B, K)  (8.2)
-    if visible is not None:
-        xp = array_module(q)
-        s += xp.asarray(np.where(visible, 0, -np.inf).astype(s.real.dtype))  # (8.1)
+    if added is not None:
+        s += added  # (8.1)
     return s
 
 
@@ -171,29 +198,34 @@ def attention(
     """
     xp = array_module(qkv)
     n, features = len(qkv), qkv.shape[1] // 3
-    q, k, v = split_heads(qkv, 3, n_head)  # (H, N, D)
     o = xp.empty((n, features), qkv.dtype)
-    o_heads = split_heads(o, 1, n_head)[0]
     lse = xp.empty((n_head, n, 1), qkv.dtype)
-    for rows in query_blocks(n, block):
-        q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
-        rng = mask_stream(seed, rows)
-        m = xp.full_like(lse[:, rows], -xp.inf)
-        total = xp.zeros_like(m)
-        a = xp.zeros_like(q_rows)
-        for keys, visible in key_blocks(end, rows, KEYS_TO_QUERIES * block, xp):
-            s = scores(q_rows, k[:, keys], visible)  # (H, B, K)  (8.2)
-            m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
-            alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
-            s -= m_new
-            e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
-            total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
-            z_e = e * keep_factors(e.shape, dropout, rng, e) if dropout else e
-            a *= alpha
-            a += z_e @ v[:, keys]  # (H, B, D)  (8.9)
-            m = m_new
-        o_heads[:, rows] = a / total  # (8.10)
-        lse[:, rows] = m + xp.log(total)  # (8.11)
+    qkv_heads, o_heads = split_heads(qkv, 3, n_head), split_heads(o, 1, n_head)[0]
+    seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
+
+    def attend(heads: slice) -> None:
+        q, k, v = qkv_heads[:, heads].copy()  # (H, N, D)
+        q /= sqrt(features // n_head)  # (8.2)
+        for rows, blocks in seen:
+            rng = mask_stream(seed, rows) if dropout else None
+            q_rows = q[:, rows]
+            m = xp.full_like(lse[heads, rows], -xp.inf)
+            total, a = xp.zeros_like(m), xp.zeros_like(q_rows)
+            for keys, added in blocks:
+                s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
+                m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
+                alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
+                s -= m_new
+                e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
+                total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
+                z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e
+                a *= alpha
+                a += z_e @ v[:, keys]  # (H, B, D)  (8.9)
+                m = m_new
+            o_heads[heads, rows] = a / total  # (8.10)
+            lse[heads, rows] = m + xp.log(total)  # (8.11)
+
+    each_block(attend, shares_of_heads(n_head, xp is not np or dropout > 0 or n <= block))
     return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block)
 
 
@@ -204,28 +236,38 @@ def attention_backward(do: Array, saved: Saved) -> Array:
     xp = array_module(qkv)
     n, features = do.shape
     scale = 1 / sqrt(features // n_head)
-    dqkv = xp.zeros_like(qkv)
-    q, k, v = split_heads(qkv, 3, n_head)  # (H, N, D)
-    dq, dk, dv = split_heads(dqkv, 3, n_head)  # (H, N, D)
-    do_heads = split_heads(do, 1, n_head)[0]
-    row_dots = split_heads(do * o, 1, n_head)[0].sum(-1, keepdims=True)  # (H, N, 1)  (8.18)
-    for rows in query_blocks(n, block):
-        q_rows = q[:, rows] * scale  # (H, B, D)  (8.2)
-        do_rows = do_heads[:, rows]
-        rng = mask_stream(seed, rows)
-        for keys, visible in key_blocks(end, rows, KEYS_TO_QUERIES * block, xp):
-            s = scores(q_rows, k[:, keys], visible)  # (H, B, K)  (8.2)
-            s -= lse[:, rows]
-            p = xp.exp(s, out=s)  # (H, B, K)  (8.12)
-            dp = do_rows @ v[:, keys].transpose(0, 2, 1)  # (H, B, K)  (8.14)
-            z_p = p
-            if dropout:
-                z = keep_factors(p.shape, dropout, rng, p)  # (H, B, K)
-                z_p = z * p
-                dp *= z  # (8.14)
-            dv[:, keys] += z_p.transpose(0, 2, 1) @ do_rows  # (8.13)
-            dp -= row_dots[:, rows]
-            ds = xp.multiply(p, dp, out=dp)  # (H, B, K)  (8.17)
-            dq[:, rows] += scale * (ds @ k[:, keys])  # (8.19)
-            dk[:, keys] += ds.transpose(0, 2, 1) @ q_rows  # (8.20)
+    dqkv = xp.empty_like(qkv)
+    qkv_heads, dqkv_heads = split_heads(qkv, 3, n_head), split_heads(dqkv, 3, n_head)
+    do_heads, o_heads = (split_heads(rows, 1, n_head)[0] for rows in (do, o))  # (H, N, D)
+    seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
+
+    def go_back(heads: slice) -> None:
+        q, k, v = qkv_heads[:, heads].copy()  # (H, N, D)
+        q *= scale  # (8.2)
+        d_o = do_heads[heads].copy()
+        row_dots = (d_o * o_heads[heads]).sum(-1, keepdims=True)  # (H, N, 1)  (8.18)
+        gradients = xp.zeros((3, *k.shape), k.dtype)
+        dq, dk, dv = gradients  # (H, N, D)
+        for rows, blocks in seen:
+            q_rows, do_rows = q[:, rows], d_o[:, rows]
+            rng = mask_stream(seed, rows) if dropout else None
+            for keys, added in blocks:
+                s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
+                s -= lse[heads, rows]
+                p = xp.exp(s, out=s)  # (H, B, K)  (8.12)
+                dp = do_rows @ v[:, keys].transpose(0, 2, 1)  # (H, B, K)  (8.14)
+                z_p = p
+                if rng:
+                    z = keep_factors(p.shape, dropout, rng, p)  # (H, B, K)
+                    z_p = z * p
+                    dp *= z  # (8.14)
+                dv[:, keys] += z_p.transpose(0, 2, 1) @ do_rows  # (8.13)
+                dp -= row_dots[:, rows]
+                ds = xp.multiply(p, dp, out=dp)  # (H, B, K)  (8.17)
+                dq[:, rows] += ds @ k[:, keys]  # (8.19)
+                dk[:, keys] += ds.transpose(0, 2, 1) @ q_rows  # (8.20)
+        dq *= scale  # (8.19)
+        dqkv_heads[:, heads] = gradients
+
+    each_block(go_back, shares_of_heads(n_head, xp is not np or dropout > 0 or n <= block))
     return dqkv

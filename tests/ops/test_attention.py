@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2.ops.attention import (
-    KEYS_TO_QUERIES,
     attention,
     attention_backward,
     key_blocks,
@@ -213,15 +212,31 @@ def test_keys_that_no_row_of_a_block_sees_are_never_looked_at(end, block):
 
 
 def test_never_a_matrix_of_pairs_larger_than_one_block_by_one_block_a_head():
-    n, block = 1500, 50
+    n, block = 4000, 50
     end = np.full(n, n)
     qkv, do = inputs(end, 0, heads=2)
     tracemalloc.start()
     attention_backward(do, attention(qkv, end, 2, block=block)[1])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    pairs = 2 * block * KEYS_TO_QUERIES * block * 8  # bytes, of two heads
-    assert peak < 2 * qkv.nbytes + 3 * pairs + 5 * do.nbytes < n * n * 8 / 8
+    pairs = 2 * block * block * 8  # bytes, of two heads
+    hidden = n * block * 8  # of the blocks on the diagonal
+    assert peak < 4 * qkv.nbytes + hidden + 3 * pairs + 5 * do.nbytes < n * n * 8 / 16
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 8])
+def test_however_many_cores_share_the_heads_the_bits_are_the_same(monkeypatch, cores):
+    end = FOREST[:, None].repeat(5, 1).ravel() * 5
+    qkv, do = inputs(end, 0, heads=3)
+
+    def both():
+        o, saved = attention(qkv, end, 3, block=4)
+        return o, saved.lse, attention_backward(do, saved)
+
+    first = both()
+    monkeypatch.setattr("minigpt2.ops.attention.cores", lambda: cores)
+    for one, other in zip(first, both(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_keeps_qkv_o_and_lambda():
