@@ -43,12 +43,13 @@ Cost
     triples whose weight is not 0.  Workspace: the logits of one chunk, and
     TABLE_BYTES of what is added to dwte: a fresh (V, C) table would be the largest
     array of a step, so (9.6) is summed where the caller gathers gradients; a dwte that
-    holds nothing yet takes the first chunk's without being read.
+    holds nothing yet takes the first chunk's without being read.  On a CPU each core takes
+    its share of a chunk's rows, in blocks that fit in its cache.
 """
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, fusible, wide
+from minigpt2.backend import Array, array_module, each_block, fusible, row_blocks, wide
 from minigpt2.ops.embedding import scatter_add
 
 CHUNK_BYTES = 1 << 27  # of the logits of one chunk
@@ -107,18 +108,25 @@ def surprise(logits: Array, targets: Array, weights: Array | None) -> Array:
     With weights (B,) the logits' memory holds dL/dlogits afterwards.
     """
     xp = array_module(logits)
-    target = (xp.arange(len(logits)), xp.asarray(targets))
-    at_target = logits[target]  # (B,)
-    m = logits.max(-1, keepdims=True)  # (B, 1)
-    logits -= m
-    xp.exp(logits, out=logits)
-    total = logits.sum(-1, keepdims=True)  # (B, 1)
-    nll = (m + xp.log(total))[:, 0] - at_target  # (B,)  (9.2) (9.3)
-    if weights is not None:
-        w = xp.asarray(weights, total.real.dtype)[:, None]  # (B, 1)
-        dlogits = logits  # the same memory, from here on the gradient
-        dlogits *= w / total  # (B, V)  (9.5)
-        dlogits[target] -= w[:, 0]  # (9.5)
+    nll = xp.empty(len(logits), logits.dtype)
+
+    def use_up(block: slice) -> None:
+        part = logits[block]  # (B, V), a view
+        target = (xp.arange(len(part)), xp.asarray(targets[block]))
+        at_target = part[target]  # (B,)
+        m = part.max(-1, keepdims=True)  # (B, 1)
+        part -= m
+        xp.exp(part, out=part)
+        total = part.sum(-1, keepdims=True)  # (B, 1)
+        nll[block] = (m + xp.log(total))[:, 0] - at_target  # (B,)  (9.2) (9.3)
+        if weights is not None:
+            w = xp.asarray(weights[block], total.real.dtype)[:, None]  # (B, 1)
+            dlogits = part  # the same memory, from here on the gradient
+            dlogits *= w / total  # (B, V)  (9.5)
+            dlogits[target] -= w[:, 0]  # (9.5)
+
+    whole = [slice(0, len(logits))]
+    each_block(use_up, row_blocks(len(logits), logits[:1].nbytes) if xp is np else whole)
     return nll
 
 
