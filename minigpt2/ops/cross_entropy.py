@@ -49,7 +49,7 @@ Cost
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, each_block, fusible, row_blocks, wide
+from minigpt2.backend import Array, array_module, fusible, map_rows, wide
 from minigpt2.ops.embedding import scatter_add
 
 CHUNK_BYTES = 1 << 27  # of the logits of one chunk
@@ -108,26 +108,22 @@ def surprise(logits: Array, targets: Array, weights: Array | None) -> Array:
     With weights (B,) the logits' memory holds dL/dlogits afterwards.
     """
     xp = array_module(logits)
-    nll = xp.empty(len(logits), logits.dtype)
 
-    def use_up(block: slice) -> None:
-        part = logits[block]  # (B, V), a view
-        target = (xp.arange(len(part)), xp.asarray(targets[block]))
-        at_target = part[target]  # (B,)
-        m = part.max(-1, keepdims=True)  # (B, 1)
-        part -= m
-        xp.exp(part, out=part)
-        total = part.sum(-1, keepdims=True)  # (B, 1)
-        nll[block] = (m + xp.log(total))[:, 0] - at_target  # (B,)  (9.2) (9.3)
-        if weights is not None:
-            w = xp.asarray(weights[block], total.real.dtype)[:, None]  # (B, 1)
-            dlogits = part  # the same memory, from here on the gradient
+    def formula(logits: Array, targets: Array, *weights: Array) -> Array:
+        target = (xp.arange(len(logits)), xp.asarray(targets))
+        at_target = logits[target]  # (B,)
+        m = logits.max(-1, keepdims=True)  # (B, 1)
+        logits -= m
+        xp.exp(logits, out=logits)
+        total = logits.sum(-1, keepdims=True)  # (B, 1)
+        for given in weights:
+            w = xp.asarray(given, total.real.dtype)[:, None]  # (B, 1)
+            dlogits = logits  # the same memory, from here on the gradient
             dlogits *= w / total  # (B, V)  (9.5)
             dlogits[target] -= w[:, 0]  # (9.5)
+        return (m + xp.log(total))[:, 0] - at_target  # (B,)  (9.2) (9.3)
 
-    whole = [slice(0, len(logits))]
-    each_block(use_up, row_blocks(len(logits), logits[:1].nbytes) if xp is np else whole)
-    return nll
+    return map_rows(formula, logits, targets, *(() if weights is None else (weights,)))
 
 
 def walk(
