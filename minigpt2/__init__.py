@@ -100,4 +100,11 @@ Chapters, in reading order; a chapter uses only those above it
     86  cli                         Command line
 """
 
+import os
+
+# OpenBLAS looks at this once, when NumPy loads it.  Its threads wait so many clock cycles for the
+# next product before they sleep, as a power of two: 0.1 ms here, and not the usual 20 ms, in which
+# they would keep cores from the threads that do the work between two products.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "18")
+
 __version__ = "0.1.0"

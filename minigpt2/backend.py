@@ -25,7 +25,7 @@ time a host asks a device for a number, it waits for all that was launched befor
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, wraps
 from types import ModuleType
 from typing import Any, TypeVar
@@ -107,22 +107,25 @@ def cores() -> int:
 
 @cache
 def threads() -> ThreadPoolExecutor:
-    """Return the pool that element-wise work runs in: one thread for each core that is ours."""
-    return ThreadPoolExecutor(cores())
+    """Return the pool that element-wise work runs in, beside the thread that asks for it."""
+    return ThreadPoolExecutor(max(1, cores() - 1))
 
 
 def each_block(work: Callable[[slice], None], blocks: list[slice]) -> None:
     """Do the work for every block, each core going through a share of them in order."""
-    if len(blocks) == 1:
-        work(blocks[0])
-        return
-    step = -(-len(blocks) // cores())
+    step = max(1, -(-len(blocks) // cores()))
 
     def walk(start: int) -> None:
         for block in blocks[start : start + step]:
             work(block)
 
-    list(threads().map(walk, range(0, len(blocks), max(1, step))))
+    others = [threads().submit(walk, start) for start in range(step, len(blocks), step)]
+    try:
+        walk(0)
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
 
 
 def map_rows(formula: Callable[..., Any], *arrays: Array) -> Any:

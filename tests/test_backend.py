@@ -1,9 +1,14 @@
 """Backend: an op is replaced on a device and nowhere else, and a device is asked once."""
 
+import os
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from minigpt2 import backend
 from minigpt2.backend import array_module, each_block, fetch, fusible, map_rows, register
@@ -93,6 +98,62 @@ def test_every_block_is_done_once():
     done = []
     each_block(done.append, list(range(7)))
     assert sorted(done) == list(range(7))
+
+
+def test_what_goes_wrong_in_a_block_is_raised_when_no_core_is_at_work_any_more():
+    done = []
+
+    def work(block):
+        if block in (0, 5):
+            raise ArithmeticError(f"block {block}")
+        done.append(block)
+
+    with pytest.raises(ArithmeticError):
+        each_block(work, list(range(8)))
+    before = list(done)
+    time.sleep(0.01)
+    assert done == before
+
+
+IDLE = """
+import time
+import minigpt2
+import numpy as np
+
+x = np.ones((500, 500), np.float32)
+x @ x
+x @ x
+before = time.process_time()
+time.sleep(0.015)
+print(time.process_time() - before)
+"""
+
+
+@pytest.mark.skipif(backend.cores() < 2, reason="one core: BLAS has no threads that could wait")
+def test_after_a_product_the_threads_of_blas_leave_the_cores_alone():
+    def seconds(**environment):
+        runs = [
+            subprocess.run(
+                [sys.executable, "-c", IDLE],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            for _ in range(3)
+        ]
+        return [float(run.stdout) for run in runs]
+
+    asleep = min(seconds())
+    assert asleep < 0.003
+    if blas() == "openblas":  # and what a user has set stays
+        assert max(seconds(OPENBLAS_THREAD_TIMEOUT="26")) > 2 * asleep
+
+
+def blas():
+    """The library that does NumPy's products."""
+    names = [lib["internal_api"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+    return names[0] if names else None
 
 
 def test_rows_are_mapped_in_blocks(monkeypatch):

@@ -84,7 +84,7 @@ Cost
     long sequence.
 
 On a CPU
-    The heads do not meet, so each core takes a share of them, with queries, keys
+    The heads do not meet, so each core takes a share of them, G heads, with queries, keys
     and values copied out of qkv so that a head's rows stand together.  Blocks are
     small enough, 64³ products of two numbers a head, that BLAS leaves each matrix
     product to the core that asks for it: larger ones it would split among all cores,
@@ -181,8 +181,8 @@ def shares_of_heads(n_head: int, one: bool) -> list[slice]:
 
 
 def scores(q: Array, k: Array, added: Array | None) -> Array:
-    """Return q kᵀ (H, B, K) for q (H, B, D), already divided by √D, and k (H, K, D)."""
-    s = q @ k.transpose(0, 2, 1)  # (H, B, K)  (8.2)
+    """Return q kᵀ (G, B, K) for q (G, B, D), already divided by √D, and k (G, K, D)."""
+    s = q @ k.transpose(0, 2, 1)  # (G, B, K)  (8.2)
     if added is not None:
         s += added  # (8.1)
     return s
@@ -204,7 +204,7 @@ def attention(
     seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
 
     def attend(heads: slice) -> None:
-        q, k, v = qkv_heads[:, heads].copy()  # (H, N, D)
+        q, k, v = qkv_heads[:, heads].copy()  # (G, N, D)
         q /= sqrt(features // n_head)  # (8.2)
         for rows, blocks in seen:
             rng = mask_stream(seed, rows) if dropout else None
@@ -212,15 +212,15 @@ def attention(
             m = xp.full_like(lse[heads, rows], -xp.inf)
             total, a = xp.zeros_like(m), xp.zeros_like(q_rows)
             for keys, added in blocks:
-                s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
-                m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
-                alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
+                s = scores(q_rows, k[:, keys], added)  # (G, B, K)  (8.2)
+                m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (G, B, 1)  (8.5)
+                alpha = xp.exp(m - m_new)  # (G, B, 1)  (8.6)
                 s -= m_new
-                e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
-                total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
+                e = xp.exp(s, out=s)  # (G, B, K)  (8.7)
+                total = alpha * total + e.sum(-1, keepdims=True)  # (G, B, 1)  (8.8)
                 z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e
                 a *= alpha
-                a += z_e @ v[:, keys]  # (H, B, D)  (8.9)
+                a += z_e @ v[:, keys]  # (G, B, D)  (8.9)
                 m = m_new
             o_heads[heads, rows] = a / total  # (8.10)
             lse[heads, rows] = m + xp.log(total)  # (8.11)
@@ -242,28 +242,28 @@ def attention_backward(do: Array, saved: Saved) -> Array:
     seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
 
     def go_back(heads: slice) -> None:
-        q, k, v = qkv_heads[:, heads].copy()  # (H, N, D)
+        q, k, v = qkv_heads[:, heads].copy()  # (G, N, D)
         q *= scale  # (8.2)
         d_o = do_heads[heads].copy()
-        row_dots = (d_o * o_heads[heads]).sum(-1, keepdims=True)  # (H, N, 1)  (8.18)
+        row_dots = (d_o * o_heads[heads]).sum(-1, keepdims=True)  # (G, N, 1)  (8.18)
         gradients = xp.zeros((3, *k.shape), k.dtype)
-        dq, dk, dv = gradients  # (H, N, D)
+        dq, dk, dv = gradients  # (G, N, D)
         for rows, blocks in seen:
             q_rows, do_rows = q[:, rows], d_o[:, rows]
             rng = mask_stream(seed, rows) if dropout else None
             for keys, added in blocks:
-                s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
+                s = scores(q_rows, k[:, keys], added)  # (G, B, K)  (8.2)
                 s -= lse[heads, rows]
-                p = xp.exp(s, out=s)  # (H, B, K)  (8.12)
-                dp = do_rows @ v[:, keys].transpose(0, 2, 1)  # (H, B, K)  (8.14)
+                p = xp.exp(s, out=s)  # (G, B, K)  (8.12)
+                dp = do_rows @ v[:, keys].transpose(0, 2, 1)  # (G, B, K)  (8.14)
                 z_p = p
                 if rng:
-                    z = keep_factors(p.shape, dropout, rng, p)  # (H, B, K)
+                    z = keep_factors(p.shape, dropout, rng, p)  # (G, B, K)
                     z_p = z * p
                     dp *= z  # (8.14)
                 dv[:, keys] += z_p.transpose(0, 2, 1) @ do_rows  # (8.13)
                 dp -= row_dots[:, rows]
-                ds = xp.multiply(p, dp, out=dp)  # (H, B, K)  (8.17)
+                ds = xp.multiply(p, dp, out=dp)  # (G, B, K)  (8.17)
                 dq[:, rows] += ds @ k[:, keys]  # (8.19)
                 dk[:, keys] += ds.transpose(0, 2, 1) @ q_rows  # (8.20)
         dq *= scale  # (8.19)
