@@ -36,7 +36,7 @@ class Normalised(NamedTuple):
 
 
 class Gated(NamedTuple):
-    """What GELU keeps here: its input, not t."""
+    """What GELU keeps here: its input, not the slope."""
 
     h: Array  # (N, F)
     b: Array | None  # (F,)
@@ -103,7 +103,7 @@ def layer_norm_backward(dy: Array, saved: Any, passing: Array | None = None) -> 
     return dx, both[0], both[1]
 
 
-def gelu(x: Array, b: Array | None = None) -> Any:
+def gelu(x: Array, b: Array | None = None, backward: bool = True) -> Any:
     """Gate every element of x + b, (5.1) to (5.3)."""
     if not fits("gelu_forward", F=x.shape[1]):
         return NotImplemented
@@ -113,7 +113,7 @@ def gelu(x: Array, b: Array | None = None) -> Any:
 
 
 def gelu_backward(dy: Array, saved: Any) -> Any:
-    """Return dx, (5.4) to (5.6)."""
+    """Return dx, (5.5) to (5.7)."""
     if not isinstance(saved, Gated):
         return NotImplemented
     dx = array_module(dy).empty_like(dy)

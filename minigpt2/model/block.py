@@ -27,7 +27,7 @@ Read it
 
 Cost
     24·N·C² operations forward in the four products, twice that backward, and
-    attention's.  Keeps 20·N·C + N·H + 2·N numbers; with recomputation (selective
+    attention's.  Keeps 16·N·C + N·H + 2·N numbers; with recomputation (selective
     activation checkpointing) 6·N·C + N·H: x, r, o, and q, k, v.  From these the
     backward pass makes the rest again, which takes two normalisations, one GELU
     and one product, 8·N·C² operations; m is never made again, for nothing needs
@@ -90,12 +90,14 @@ def block(
     seed: int = 0,
     attend: Attend = attention,
     recompute: bool = False,
-) -> tuple[Array, Saved | Kept]:
+    backward: bool = True,
+) -> tuple[Array, Any]:
     """Run one block on the stream x (N, C) over the forest end (N,); returns y (N, C).
 
     p holds the block's tensors by name; `drop` is the dropout rate and `seed` fixes its masks.
     Another `attend` than attention itself takes its place and its arguments; going backward
-    needs attention.  With `recompute` it keeps little, and block_backward makes the rest again.
+    needs attention.  With `recompute` it keeps little, and block_backward makes the rest again;
+    where no `backward` pass follows it keeps nothing.
     """
     rng = np.random.default_rng(seed) if drop else None
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (23.1)
@@ -104,20 +106,22 @@ def block(
     a, attn_proj = linear(o, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (N, C)  (23.1)
     a, attn_drop = dropout(a, drop, rng)  # (N, C)  (23.1)
     r, h, ln_2 = add_layer_norm(x, a, p["ln_2.weight"], p["ln_2.bias"], eps)  # (23.1) (23.2)
-    g, c_fc, act = gated(h, p)  # (N, 4*C)  (23.2)
+    g, c_fc, act = gated(h, p, backward and not recompute)  # (N, 4*C)  (23.2)
     m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (N, C)  (23.2)
     m, mlp_drop = dropout(m, drop, rng)  # (N, C)  (23.2)
     y = r + m  # (N, C)  (23.2)
+    if not backward:
+        return y, None
     if recompute:
         return y, Kept(x, r, attn, attn_drop, mlp_drop, p, eps)
     saved = Saved(ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop)
     return y, saved
 
 
-def gated(h: Array, p: dict[str, Array]) -> tuple[Array, Any, Any]:
+def gated(h: Array, p: dict[str, Array], backward: bool = True) -> tuple[Array, Any, Any]:
     """Return g (N, 4C) of the normalised h (N, C), and what the two ops up to it saved."""
     u, c_fc = linear(h, p["mlp.c_fc.weight"], None)  # (N, 4*C)  (23.2)
-    g, act = gelu(u, p["mlp.c_fc.bias"])  # (N, 4*C)  (23.2)
+    g, act = gelu(u, p["mlp.c_fc.bias"], backward)  # (N, 4*C)  (23.2)
     return g, c_fc, act
 
 

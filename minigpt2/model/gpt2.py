@@ -25,7 +25,7 @@ Cost
     The blocks' 12·L·C² weights meet every row, the V·C of wte the M supervised
     triples, with 2 operations each forward and 4 backward:
     2·(12·L·C²·N + V·C·M) forward and twice that backward, plus attention's.
-    Recomputation adds 8·L·C²·N and keeps 6 rows of C for each row and block, not 20.
+    Recomputation adds 8·L·C²·N and keeps 6 rows of C for each row and block, not 16.
 """
 
 from collections.abc import Callable
@@ -86,10 +86,9 @@ def gpt2(
     for layer in range(config.n_layer):
         seed = int(rng.integers(2**63)) if drop and rng else 0
         how = (config.n_head, config.layer_norm_epsilon, drop, seed)
-        arguments = (x, batch.end, p.block(layer), *how, attend(layer), recompute)
+        arguments = (x, batch.end, p.block(layer), *how, attend(layer), recompute, backward)
         x, saved = block(*arguments)  # (N, C)  (24.2)
-        if backward:
-            blocks.append(saved)
+        blocks.append(saved)
         del saved, arguments
     eps = config.layer_norm_epsilon
     h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (N, C)  (24.3)

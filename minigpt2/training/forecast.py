@@ -4,13 +4,13 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     What stays, with P parameters: weights, gradients, and AdamW's m and v,
     P + P + 2·P                                                    (65.1)
     What a block keeps for its backward pass: x̂ of two normalisations, the inputs of four linear
-    maps (1 + 1 + 1 + 4), q, k and v (3), what GELU had and made of it (4 + 4), which with o, the
-    input of the second map, make 20 rows of C; a logarithm a head, and r of the normalisations
-    keptₗ = 20·N·C + N·H + 2·N   (with dropout 2·N·C more)         (65.2)
+    maps (1 + 1 + 1 + 4), q, k and v (3), and the slope of GELU (4), which make 16 rows of C; a
+    logarithm a head, and r of the normalisations
+    keptₗ = 16·N·C + N·H + 2·N   (with dropout 2·N·C more)         (65.2)
     With recomputation it keeps the stream before each branch (2), q, k and v (3), and o,
     keptₗ = 6·N·C + N·H   (with dropout 2·N·C more)                (65.3)
     and of (65.2) the rest is made again for one block at a time:
-    again = 16·N·C + 2·N   (0 without recomputation)               (65.4)
+    again = 12·N·C + 2·N   (0 without recomputation)               (65.4)
     The loss: hidden rows before and after, one chunk of B rows of logits, and what is added to
     the gradient of the table at once (chapter 9's TABLE_BYTES)
     loss = 4·N·C + M·C + B·(V + C) + added                         (65.5)
@@ -77,12 +77,12 @@ def kept_by_block(config: GPT2Config, rows: int, how: How) -> int:
     masks = 2 * rows * c if how.dropout else 0
     if how.recompute:
         return 6 * rows * c + rows * h + masks  # (65.3)
-    return 20 * rows * c + rows * h + 2 * rows + masks  # (65.2)
+    return 16 * rows * c + rows * h + 2 * rows + masks  # (65.2)
 
 
 def made_again(config: GPT2Config, rows: int, how: How) -> int:
     """Return how many numbers are made again while a block goes backward."""
-    return 16 * rows * config.n_embd + 2 * rows if how.recompute else 0  # (65.4)
+    return 12 * rows * config.n_embd + 2 * rows if how.recompute else 0  # (65.4)
 
 
 def kept(config: GPT2Config, rows: int, how: How) -> int:

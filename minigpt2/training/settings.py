@@ -51,7 +51,7 @@ class TrainSettings:
         eps: AdamW's epsilon, outside the root
         clip: largest global norm of the gradient; 0 for no limit
         dropout: share of features and attention weights that are dropped
-        recompute: keep a third of what each block makes, and make the rest again on the way back
+        recompute: keep 3/8 of what each block makes, and make the rest again on the way back
         validation: share of the examples that is held back for validation
         evaluate_every: steps between validations; 0 for the end only
         save_every: steps between checkpoints; 0 for the end only

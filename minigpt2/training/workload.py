@@ -29,7 +29,7 @@ class PlanSettings(DataSettings):
             (default: none; every example is as long as the context, every token supervised)
         batch_size: examples in one optimiser step
         micro_batch: examples computed at once (default: batch_size)
-        recompute: keep a third of what each block makes, and make the rest again on the way back
+        recompute: keep 3/8 of what each block makes, and make the rest again on the way back
         dropout: share of features and attention weights that are dropped
         seed: of the order, as of a training run
         memory: what the run may take, in GB of 10⁹ bytes (default: what this machine has left)

@@ -56,6 +56,13 @@ def test_smooth_in_between():
     assert abs(np.diff(slope, 2)).max() < 2 * (x[1] - x[0]) ** 2  # so it has a second derivative
 
 
+def test_without_a_backward_pass_y_is_the_same_and_nothing_is_saved():
+    x = np.random.default_rng(0).standard_normal((7, 5))
+    y, saved = gelu(x, x[0], backward=False)
+    assert saved is None
+    np.testing.assert_array_equal(y, gelu(x, x[0])[0])
+
+
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 0.841192), (-1, -0.158808), (2, 1.954598)])
 def test_the_tanh_form(x, y):
     np.testing.assert_allclose(value_and_slope([x])[0], y, atol=5e-7)
