@@ -19,12 +19,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 
-from minigpt2.backend import threads
+from minigpt2.backend import cores
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, tensor_shapes
@@ -84,7 +85,8 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
     def read(name: str) -> None:
         read_into(name, stored[name], parameters[name])
 
-    list(threads().map(read, parameters.views))  # reading and looking both let others run
+    with ThreadPoolExecutor(cores()) as pool:  # reading and looking both let others run
+        list(pool.map(read, parameters.views))
     if HEAD in stored and not is_same(HEAD, stored[HEAD], parameters["wte.weight"]):
         raise UserError(
             f"{stored[HEAD].path}: {HEAD} differs from wte.weight; in a GPT-2 they are one tensor"

@@ -8,10 +8,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 from minigpt2 import backend
-from minigpt2.backend import array_module, each_block, fetch, fusible, map_rows, register
+from minigpt2.backend import (
+    array_module,
+    each_block,
+    fetch,
+    fusible,
+    map_rows,
+    register,
+    row_blocks,
+)
 
 
 class DeviceArray:
@@ -156,6 +166,20 @@ def blas():
     return names[0] if names else None
 
 
+@given(st.integers(0, 300), st.integers(1, 5000))
+def test_blocks_have_all_rows_and_fit_and_are_shared_out_evenly(n, row_bytes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "BLOCK_BYTES", 1000)
+        patch.setattr(backend, "cores", lambda: 3)
+        blocks = row_blocks(n, row_bytes)
+    assert [row for block in blocks for row in range(n)[block]] == list(range(n))
+    sizes = [block.stop - block.start for block in blocks]
+    assert all(size == 1 or size * row_bytes <= 1000 for size in sizes)
+    share = -(-len(blocks) // 3)  # blocks of the first core
+    assert all(size == sizes[0] for size in sizes[:-1])
+    assert len(blocks) < 2 or share * sizes[0] <= n / 3 + share
+
+
 def test_rows_are_mapped_in_blocks(monkeypatch):
     monkeypatch.setattr(backend, "BLOCK_BYTES", 64)
     x = np.arange(60.0).reshape(20, 3)
@@ -168,4 +192,4 @@ def test_rows_are_mapped_in_blocks(monkeypatch):
     plus, sums = map_rows(formula, x)
     np.testing.assert_array_equal(plus, x + 1)
     np.testing.assert_array_equal(sums, x.sum(-1))
-    assert max(sizes) == 2 and sum(sizes) == 20
+    assert max(sizes) == 2 and sum(sizes) == 20 + 1  # one row tells what to expect

