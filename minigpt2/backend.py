@@ -94,12 +94,13 @@ def wide(dtype: Any) -> Any:
     return np.dtype(np.float32) if np.dtype(dtype).itemsize == 2 else np.dtype(dtype)
 
 
-def row_blocks(n: int, row_bytes: int) -> list[slice]:
+def row_blocks(n: int, row_bytes: int, times: int = 1) -> list[slice]:
     """Cut n rows of row_bytes each into slices of at most BLOCK_BYTES (and at least one row).
 
     If one is not enough, there are as many for each core, all of one size as nearly as may be.
+    Slices may be several `times` as large.
     """
-    count = -(-n // max(1, BLOCK_BYTES // max(1, row_bytes)))
+    count = -(-n // max(1, times * BLOCK_BYTES // max(1, row_bytes)))
     if count > 1:
         count = -(-count // cores()) * cores()
     step = max(1, -(-n // max(1, count)))
@@ -137,7 +138,7 @@ def helpers() -> SimpleQueue[Any]:
     return tasks
 
 
-def each_block(work: Callable[[slice], None], blocks: list[slice]) -> None:
+def each_block(work: Callable[[Any], None], blocks: list[Any]) -> None:
     """Do the work for every block, each core going through a share of them in order.
 
     What goes wrong in a share is raised when every core is done with its own.
@@ -160,24 +161,32 @@ def each_block(work: Callable[[slice], None], blocks: list[slice]) -> None:
         raise failure
 
 
-def map_rows(formula: Callable[..., Any], *arrays: Array) -> Any:
+def map_rows(formula: Callable[..., Any], *arrays: Array, sums: int = 0) -> Any:
     """Return formula(*arrays), computed on blocks of rows when the arrays are NumPy's.
 
-    Every array and every result has the rows on axis 0, and a row of a result depends on
-    the same row of the arrays alone.  The formula returns one array or a tuple of arrays.
+    Every array has the rows on axis 0.  The formula returns one array or a tuple of arrays.  The
+    last `sums` of them are sums over the rows; in all others a row depends on the same row of the
+    arrays alone.
     """
     n = len(arrays[0])
     largest = max(a.nbytes for a in arrays)
     if n < 2 or largest <= BLOCK_BYTES or array_module(arrays[0]) is not np:
         return formula(*arrays)
+    blocks = row_blocks(n, largest // n)
     tried = formula(*(a[:1].copy() for a in arrays))  # tells shapes and types
     several = isinstance(tried, tuple)
-    results = [np.empty((n, *p.shape[1:]), p.dtype) for p in (tried if several else (tried,))]
+    kinds = tried if several else (tried,)
+    mapped = len(kinds) - sums
+    results = [np.empty((n, *kind.shape[1:]), kind.dtype) for kind in kinds[:mapped]]
+    results += [np.empty((len(blocks), *kind.shape), kind.dtype) for kind in kinds[mapped:]]
 
-    def fill(rows: slice) -> None:
+    def fill(block: tuple[int, slice]) -> None:
+        number, rows = block
         parts = formula(*(a[rows] for a in arrays))
-        for result, part in zip(results, parts if several else (parts,), strict=True):
-            result[rows] = part
+        where = [rows] * mapped + [number] * sums
+        for result, place, part in zip(results, where, parts if several else (parts,), strict=True):
+            result[place] = part
 
-    each_block(fill, row_blocks(n, largest // n))
+    each_block(fill, list(enumerate(blocks)))
+    results[mapped:] = [result.sum(0) for result in results[mapped:]]
     return tuple(results) if several else results[0]

@@ -193,3 +193,13 @@ def test_rows_are_mapped_in_blocks(monkeypatch):
     np.testing.assert_array_equal(plus, x + 1)
     np.testing.assert_array_equal(sums, x.sum(-1))
     assert max(sizes) == 2 and sum(sizes) == 20 + 1  # one row tells what to expect
+
+
+def test_sums_over_rows_are_added_up_over_blocks(monkeypatch):
+    monkeypatch.setattr(backend, "BLOCK_BYTES", 64)
+    x = np.arange(60.0).reshape(20, 3)
+    double, total, squares = map_rows(lambda x: (2 * x, x.sum(0), (x * x).sum()), x, sums=2)
+    np.testing.assert_array_equal(double, 2 * x)
+    np.testing.assert_array_equal(total, x.sum(0))
+    assert squares == (x * x).sum()
+    np.testing.assert_array_equal(map_rows(lambda x: x.sum(0), x, sums=1), x.sum(0))

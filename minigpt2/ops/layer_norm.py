@@ -48,7 +48,7 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, array_module, fusible, map_rows
+from minigpt2.backend import Array, array_module, fusible, map_rows, wide
 
 
 class Saved(NamedTuple):
@@ -96,17 +96,18 @@ def layer_norm_backward(
     x_hat, r, gamma = saved
     xp = array_module(dy)
 
-    def formula(dy: Array, x_hat: Array, r: Array, *passing: Array) -> Array:
+    def formula(dy: Array, x_hat: Array, r: Array, *passing: Array) -> tuple[Array, Array, Array]:
+        each = dy * x_hat  # (N, C)
+        dgamma = each.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.5)
+        dbeta = dy.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.6)
         g = gamma * dy  # (N, C)  (4.7)
-        along = (g * x_hat).mean(-1, keepdims=True)  # (N, 1)
+        along = xp.multiply(gamma, each, out=each).mean(-1, keepdims=True)  # (N, 1)
         g -= g.mean(-1, keepdims=True)
-        g -= x_hat * along
+        g -= xp.multiply(x_hat, along, out=each)
         dx = xp.multiply(r, g, out=g)  # (N, C)  (4.10)
         for other in passing:
             dx += other  # (N, C)  (4.12)
-        return dx
+        return dx, dgamma, dbeta
 
-    dgamma = (dy * x_hat).sum(0)  # (C,)  (4.5)
-    dbeta = dy.sum(0)  # (C,)  (4.6)
     others = () if passing is None else (passing,)
-    return map_rows(formula, dy, x_hat, r, *others), dgamma, dbeta
+    return map_rows(formula, dy, x_hat, r, *others, sums=2)

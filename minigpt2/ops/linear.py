@@ -29,7 +29,7 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, array_module, wide
+from minigpt2.backend import Array, array_module, map_rows, wide
 
 
 class Saved(NamedTuple):
@@ -61,5 +61,5 @@ def linear_backward(
     xp = array_module(dy)
     dx = dy @ w.T  # (N, C)  (2.2)
     dw = xp.matmul(x.T, dy, out=room)  # (C, K)  (2.3)
-    db = dy.sum(0, dtype=wide(dy.dtype))  # (K,)  (2.4)
+    db = map_rows(lambda dy: dy.sum(0, dtype=wide(dy.dtype)), dy, sums=1)  # (K,)  (2.4)
     return dx, dw, db

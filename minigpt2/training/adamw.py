@@ -27,6 +27,10 @@ Derivation of the bias correction
     (1 − β₁) Σⱼ β₁^(s−j) = 1 − β₁ˢ                                 (62.7)
     Divided by (62.7), m is their weighted mean, and v likewise.
 
+    As numbers, the two corrections need no pass over the arrays.  With c = √(1 − β₂ˢ) the
+    root in (62.6) is √v̂ = √v / c by (62.5), and multiplying above and below by c gives
+    η m̂ / (√v̂ + ε) = ( η c / (1 − β₁ˢ) ) m / (√v + c ε)            (62.8)
+
 Read it
     The first step moves every parameter by η against the sign of its gradient,
     however large or small that is (up to ε, and decay aside), unless it is 0.  Scaling the loss
@@ -46,6 +50,8 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module, each_block, fusible, row_blocks
 from minigpt2.model.parameters import Parameters
+
+PIECE = 2  # of usual blocks: memory sets the speed here, and fewer calls are worth more than L2
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def adamw_flat(
 
     parts = (0, n_decayed, settings.weight_decay), (n_decayed, len(theta), 0.0)
     for start, stop, decay in parts:
-        blocks = row_blocks(stop - start, theta.itemsize)
+        blocks = row_blocks(stop - start, theta.itemsize, PIECE)
         pieces = [slice(start + b.start, start + b.stop) for b in blocks]
         each_block(partial(update, decay), pieces)
     if copy is not None:
@@ -150,11 +156,10 @@ def adamw_update(
     part *= (1 - beta2) * kappa**2  # (62.2), and its share in (62.4)
     v *= beta2
     v += part  # (62.4)
-    root = xp.divide(v, 1 - beta2**step, out=part)  # (62.5)
-    xp.sqrt(root, out=root)
-    root += settings.eps  # (62.6)
-    change = xp.divide(m, root, out=root)  # (62.6)
-    change *= eta / (1 - beta1**step)  # (62.5) (62.6)
+    root = xp.sqrt(v, out=part)
+    root += settings.eps * sqrt(1 - beta2**step)
+    change = xp.divide(m, root, out=root)
+    change *= eta * sqrt(1 - beta2**step) / (1 - beta1**step)  # (62.8)
     if decay:
         theta *= 1 - eta * decay  # (62.6)
     theta -= change  # (62.6)
