@@ -75,23 +75,24 @@ Read it
 Cost
     4·D operations and one exponential a head forward for each pair that is
     computed, 10·D and one exponential backward (the scores are made again).  A
-    block of queries meets every key that one of its rows sees, so the pairs
-    computed are about the visible ones where segments are long beside a block, and
-    several times as many where they are short.  Keeps qkv, o and λ: (4·C + H)
-    numbers a row, and never a matrix of pairs larger than one block of queries by
-    one block of keys a head.  What hides pairs is made once a call, for all heads:
-    one number a pair of each block that is visible in part, so B numbers a row in a
-    long sequence.
+    block of queries meets every key that one of its rows sees, and ends where a leaf
+    ends if it can, so the pairs computed are about the visible ones where segments are
+    long beside a block, and a few times as many where they are short.  Keeps qkv, o
+    and λ: (4·C + H) numbers a row, and never a matrix of pairs larger than the square
+    of a block a head.  What hides pairs is made once a forest, for all layers: one number
+    a pair of each block that is visible in part, so B numbers a row in a long sequence.
 
 On a CPU
     The heads do not meet, so each core takes a share of them, G heads, with queries, keys
     and values copied out of qkv so that a head's rows stand together.  Blocks are
-    small enough, 64³ products of two numbers a head, that BLAS leaves each matrix
+    small enough, 64³ multiplications a head and product, that BLAS leaves each matrix
     product to the core that asks for it: larger ones it would split among all cores,
     each of which has its own.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
 from math import sqrt
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -121,9 +122,21 @@ def split_heads(x: Array, parts: int, n_head: int) -> Array:
     return x.reshape(n, parts, n_head, features // (parts * n_head)).transpose(1, 2, 0, 3)
 
 
-def query_blocks(n: int, block: int) -> Iterator[slice]:
-    """Cut n rows into slices of at most `block`."""
-    return (slice(i, min(i + block, n)) for i in range(0, n, block))
+def query_blocks(end: Array, block: int) -> list[slice]:
+    """Cut the rows of a forest into slices of at most `block`, behind a leaf where that can be.
+
+    Row i is the last of a leaf iff end[i] = i + 1; rows up to the next one are a run.  Runs that
+    fit into one slice are taken together, and one that does not fit is cut evenly.
+    """
+    slices, start = [], 0
+    stops = (np.flatnonzero(end == np.arange(1, len(end) + 1)) + 1).tolist()
+    for stop, after in pairwise([*stops, np.inf]):
+        if after - start > block:
+            pieces = -(-(stop - start) // block)
+            step = -(-(stop - start) // pieces)
+            slices += [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
+            start = stop
+    return slices
 
 
 def key_blocks(
@@ -132,14 +145,16 @@ def key_blocks(
     """Yield the keys that a block of query rows sees, with who sees what; the rows' own first.
 
     A key j is seen by some row of the block iff j < rows.stop and end[j] > rows.start; no
-    other key is looked at.  At most `block` keys come at once, as a slice where they stand
-    together, else as an array of indices, one of the library xp.  `visible` is (B, K), or None
-    when all pairs are.
+    other key is looked at.  At most block² pairs come at once, their keys as a slice where they
+    stand together, else as an array of indices, one of the library xp.  `visible` is (B, K), or
+    None when all pairs are.
     """
     seen = np.flatnonzero(end[: rows.stop] > rows.start)
     i = np.arange(rows.start, rows.stop)[:, None]
-    for stop in range(len(seen), 0, -block):
-        j = seen[max(0, stop - block) : stop]
+    pieces = -(-len(seen) // (block**2 // len(i)))
+    step = max(len(i), -(-len(seen) // pieces))
+    for stop in range(len(seen), 0, -step):
+        j = seen[max(0, stop - step) : stop]
         visible = (j <= i) & (i < end[j])  # (B, K)  (8.1)
         together = j[-1] - j[0] + 1 == len(j)
         keys = slice(j[0], j[-1] + 1) if together else xp.asarray(j)
@@ -154,13 +169,15 @@ def mask_stream(seed: int, rows: slice) -> np.random.Generator:
     return np.random.default_rng([seed, rows.start, 1])
 
 
+@lru_cache(2)
 def seen_by_blocks(
-    end: Array, block: int, xp: ModuleType, dtype: Any
+    end: bytes, block: int, xp: ModuleType, dtype: Any
 ) -> list[tuple[slice, list[tuple[Array, Array | None]]]]:
     """Return each block of query rows with the blocks of keys it sees, and what is added to scores.
 
     That is 0 for a visible pair and −∞ for another, (B, K), or None when all pairs are visible:
-    adding is many times faster than choosing.
+    adding is many times faster than choosing.  The forest comes as the bytes of `end`: all layers
+    ask for the same one.
     """
 
     def added(visible: Array | None) -> Array | None:
@@ -168,9 +185,10 @@ def seen_by_blocks(
             return None
         return xp.asarray(np.where(visible, 0, -np.inf).astype(dtype))  # (8.1)
 
+    rows_of = np.frombuffer(end, np.int64)
     return [
-        (rows, [(keys, added(seen)) for keys, seen in key_blocks(end, rows, block, xp)])
-        for rows in query_blocks(len(end), block)
+        (rows, [(keys, added(seen)) for keys, seen in key_blocks(rows_of, rows, block, xp)])
+        for rows in query_blocks(rows_of, block)
     ]
 
 
@@ -201,7 +219,7 @@ def attention(
     o = xp.empty((n, features), qkv.dtype)
     lse = xp.empty((n_head, n, 1), qkv.dtype)
     qkv_heads, o_heads = split_heads(qkv, 3, n_head), split_heads(o, 1, n_head)[0]
-    seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
+    seen = seen_by_blocks(np.asarray(end, np.int64).tobytes(), block, xp, qkv.real.dtype)
 
     def attend(heads: slice) -> None:
         q, k, v = qkv_heads[:, heads].copy()  # (G, N, D)
@@ -239,7 +257,7 @@ def attention_backward(do: Array, saved: Saved) -> Array:
     dqkv = xp.empty_like(qkv)
     qkv_heads, dqkv_heads = split_heads(qkv, 3, n_head), split_heads(dqkv, 3, n_head)
     do_heads, o_heads = (split_heads(rows, 1, n_head)[0] for rows in (do, o))  # (H, N, D)
-    seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
+    seen = seen_by_blocks(np.asarray(end, np.int64).tobytes(), block, xp, qkv.real.dtype)
 
     def go_back(heads: slice) -> None:
         q, k, v = qkv_heads[:, heads].copy()  # (G, N, D)

@@ -4,6 +4,7 @@ The plain masked softmax with full (N, N) matrices, and its gradient, stand in c
 """
 
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -188,8 +189,21 @@ def test_rising_scores_raise_the_maximum_block_after_block():
 
 @given(forests, blocks)
 @quick
+def test_blocks_of_queries_have_all_rows_and_cut_no_run_that_fits(end, block):
+    rows = query_blocks(end, block)
+    assert [i for one in rows for i in range(len(end))[one]] == list(range(len(end)))
+    assert all(one.stop - one.start <= block for one in rows)
+    cuts = {one.start for one in rows[1:]}
+    stops = [0, *(np.flatnonzero(end == np.arange(len(end)) + 1) + 1)]
+    for start, stop in pairwise(stops):
+        if stop - start <= block:
+            assert not cuts & set(range(start + 1, stop))
+
+
+@given(forests, blocks)
+@quick
 def test_the_block_with_the_row_itself_comes_first(end, block):
-    for rows in query_blocks(len(end), block):
+    for rows in query_blocks(end, block):
         keys, visible = next(key_blocks(end, rows, block))
         own = np.arange(len(end))[keys]
         i = np.arange(rows.start, rows.stop)
@@ -202,11 +216,12 @@ def test_the_block_with_the_row_itself_comes_first(end, block):
 @quick
 def test_keys_that_no_row_of_a_block_sees_are_never_looked_at(end, block):
     pairs = sees(end)
-    for rows in query_blocks(len(end), block):
+    for rows in query_blocks(end, block):
         found = np.zeros_like(pairs[rows])
         for keys, visible in key_blocks(end, rows, block):
             j = np.arange(len(end))[keys]
-            assert pairs[rows][:, j].any(0).all() and len(j) <= block and not found[:, j].any()
+            assert pairs[rows][:, j].any(0).all() and not found[:, j].any()
+            assert len(j) * (rows.stop - rows.start) <= block * block
             found[:, j] = True if visible is None else visible
         np.testing.assert_array_equal(found, pairs[rows])
 
