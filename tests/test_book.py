@@ -389,8 +389,9 @@ class Watch:
     def look_into(self, value):
         """Compare the fields of every named tuple of the file that a function returns."""
         for one in (value, *value) if isinstance(value, tuple) else ():
-            bound = {}
-            for field, (line, shape) in self.fields.get(type(one).__name__, {}).items():
+            bound, fields = {}, self.fields.get(type(one).__name__, {})
+            own = set(fields) <= set(getattr(one, "_fields", ()))  # another chapter's has its name
+            for field, (line, shape) in fields.items() if own else ():
                 self.compare(line, field, getattr(one, field), shape, bound)
 
     def compare(self, line, name, value, shape, bound):

@@ -22,6 +22,13 @@ Derivation, writing dz for ∂ℒ/∂z
     Within a branch each op's backward takes what the op after it returned:
     the forward pass, read upward.
 
+    Behind attention a row of (23.1) and (23.2) needs the same row of x and of attention's output
+    alone.  So where later ops read only some rows S of y, as those of a loss do, both are made
+    for these rows only, from
+    x_S, attention( … )_S                                          (23.5)
+    and since nothing reads the others, the gradients that they send back are zero:
+    d attention( … )ᵢ = 0 and, of (23.4)'s sum, drᵢ = 0 for i not in S   (23.6)
+
 Read it
     With both projections at 0 the block is the identity, forward and backward.
 
@@ -42,9 +49,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array
+from minigpt2.backend import Array, array_module
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.dropout import dropout, dropout_backward
+from minigpt2.ops.embedding import scatter_add
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import add_layer_norm, layer_norm, layer_norm_backward
 from minigpt2.ops.linear import Saved as Linear
@@ -66,16 +74,18 @@ class Saved(NamedTuple):
     act: Any
     mlp_proj: Any
     mlp_drop: Any
+    read: Array | None  # (R,)
 
 
 class Kept(NamedTuple):
     """What a block keeps with recomputation, and what it takes to make the rest again."""
 
     x: Array  # (N, C)
-    r: Array  # (N, C)
+    r: Array  # (R, C), R = N where all rows are read
     attn: Any
     attn_drop: Any
     mlp_drop: Any
+    read: Array | None  # (R,)
     p: dict[str, Array]
     eps: float
 
@@ -91,50 +101,73 @@ def block(
     attend: Attend = attention,
     recompute: bool = False,
     backward: bool = True,
+    read: Array | None = None,
 ) -> tuple[Array, Any]:
     """Run one block on the stream x (N, C) over the forest end (N,); returns y (N, C).
 
     p holds the block's tensors by name; `drop` is the dropout rate and `seed` fixes its masks.
     Another `attend` than attention itself takes its place and its arguments; going backward
     needs attention.  With `recompute` it keeps little, and block_backward makes the rest again;
-    where no `backward` pass follows it keeps nothing.
+    where no `backward` pass follows it keeps nothing.  Where only the rows `read` (R,) of y matter,
+    each named once, it returns these, (R, C).
     """
     rng = np.random.default_rng(seed) if drop else None
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (23.1)
     qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (23.1)
     o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (23.1)
-    a, attn_proj = linear(o, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (N, C)  (23.1)
-    a, attn_drop = dropout(a, drop, rng)  # (N, C)  (23.1)
-    r, h, ln_2 = add_layer_norm(x, a, p["ln_2.weight"], p["ln_2.bias"], eps)  # (23.1) (23.2)
-    g, c_fc, act = gated(h, p, backward and not recompute)  # (N, 4*C)  (23.2)
-    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (N, C)  (23.2)
-    m, mlp_drop = dropout(m, drop, rng)  # (N, C)  (23.2)
-    y = r + m  # (N, C)  (23.2)
+    x_s, o_s = of_rows(read, x, o)  # (R, C)  (23.5)
+    a, attn_proj = linear(o_s, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (R, C)  (23.1)
+    a, attn_drop = dropout(a, drop, rng)  # (R, C)  (23.1)
+    r, h, ln_2 = add_layer_norm(x_s, a, p["ln_2.weight"], p["ln_2.bias"], eps)  # (23.1) (23.2)
+    g, c_fc, act = gated(h, p, backward and not recompute)  # (R, 4*C)  (23.2)
+    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (R, C)  (23.2)
+    m, mlp_drop = dropout(m, drop, rng)  # (R, C)  (23.2)
+    y = r + m  # (R, C)  (23.2)
     if not backward:
         return y, None
     if recompute:
-        return y, Kept(x, r, attn, attn_drop, mlp_drop, p, eps)
-    saved = Saved(ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop)
+        return y, Kept(x, r, attn, attn_drop, mlp_drop, read, p, eps)
+    saved = Saved(
+        ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, read
+    )
     return y, saved
 
 
+def of_rows(read: Array | None, *arrays: Array) -> tuple[Array, ...]:
+    """Return the rows `read` (R,) of arrays (N, C), or all of them."""
+    if read is None:
+        return arrays
+    chosen = array_module(arrays[0]).asarray(read)
+    return tuple(array[chosen] for array in arrays)
+
+
+def among_all(read: Array | None, n: int, rows: Array) -> Array:
+    """Return an array (N, C) with the rows (R, C) where `read` (R,) says, and 0 elsewhere."""
+    if read is None:
+        return rows
+    return scatter_add(rows, read, n).astype(rows.dtype, copy=False)  # (N, C)  (23.6)
+
+
 def gated(h: Array, p: dict[str, Array], backward: bool = True) -> tuple[Array, Any, Any]:
-    """Return g (N, 4C) of the normalised h (N, C), and what the two ops up to it saved."""
-    u, c_fc = linear(h, p["mlp.c_fc.weight"], None)  # (N, 4*C)  (23.2)
-    g, act = gelu(u, p["mlp.c_fc.bias"], backward)  # (N, 4*C)  (23.2)
+    """Return g (R, 4C) of the normalised h (R, C), and what the two ops up to it saved."""
+    u, c_fc = linear(h, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (23.2)
+    g, act = gelu(u, p["mlp.c_fc.bias"], backward)  # (R, 4*C)  (23.2)
     return g, c_fc, act
 
 
 def made_again(kept: Kept) -> Saved:
     """Return all that the backward pass needs, from what was kept."""
-    x, r, attn, attn_drop, mlp_drop, p, eps = kept
+    x, r, attn, attn_drop, mlp_drop, read, p, eps = kept
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (23.1)
     c_attn = Linear(h, p["attn.c_attn.weight"])
-    attn_proj = Linear(attn.o, p["attn.c_proj.weight"])
-    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (N, C)  (23.2)
-    g, c_fc, act = gated(h, p)  # (N, 4*C)  (23.2)
+    (o_s,) = of_rows(read, attn.o)  # (R, C)  (23.5)
+    attn_proj = Linear(o_s, p["attn.c_proj.weight"])
+    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (23.2)
+    g, c_fc, act = gated(h, p)  # (R, 4*C)  (23.2)
     mlp_proj = Linear(g, p["mlp.c_proj.weight"])
-    return Saved(ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop)
+    return Saved(
+        ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, read
+    )
 
 
 def add_gradients(d: dict[str, Array], name: str, dwb: Sequence[Array], fresh: bool) -> None:
@@ -155,24 +188,26 @@ def room_of(d: dict[str, Array], fresh: bool, dtype: Any, name: str) -> Array | 
 def block_backward(
     dy: Array, saved: Saved | Kept, d: dict[str, Array], fresh: bool = False
 ) -> Array:
-    """Turn dL/dy (N, C) into dL/dx (N, C), adding the parameters' gradients to the views d.
+    """Turn dL/dy (R, C) into dL/dx (N, C), adding the parameters' gradients to the views d.
 
     With `fresh` they are put there, over what d holds; products are made in place.
     """
     saved = made_again(saved) if isinstance(saved, Kept) else saved
     room = partial(room_of, d, fresh, dy.dtype)
-    dm = dropout_backward(dy, saved.mlp_drop)  # (N, C)  (23.3)
-    dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (N, 4*C)  (23.3)
+    dm = dropout_backward(dy, saved.mlp_drop)  # (R, C)  (23.3)
+    dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (R, 4*C)  (23.3)
     add_gradients(d, "mlp.c_proj", dwb, fresh)
-    du = gelu_backward(dg, saved.act)  # (N, 4*C)  (23.3)
-    dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (N, C)  (23.3)
+    du = gelu_backward(dg, saved.act)  # (R, 4*C)  (23.3)
+    dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (R, C)  (23.3)
     add_gradients(d, "mlp.c_fc", dwb, fresh)
-    dr, *dwb = layer_norm_backward(dh, saved.ln_2, dy)  # (N, C)  (23.3)
+    dr, *dwb = layer_norm_backward(dh, saved.ln_2, dy)  # (R, C)  (23.3)
     add_gradients(d, "ln_2", dwb, fresh)
 
-    da = dropout_backward(dr, saved.attn_drop)  # (N, C)  (23.4)
-    do, *dwb = linear_backward(da, saved.attn_proj, room("attn.c_proj"))  # (N, C)  (23.4)
+    da = dropout_backward(dr, saved.attn_drop)  # (R, C)  (23.4)
+    do, *dwb = linear_backward(da, saved.attn_proj, room("attn.c_proj"))  # (R, C)  (23.4)
     add_gradients(d, "attn.c_proj", dwb, fresh)
+    n = len(saved.c_attn.x)
+    do, dr = (among_all(saved.read, n, rows) for rows in (do, dr))  # (N, C)  (23.6)
     dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (23.4)
     dh, *dwb = linear_backward(dqkv, saved.c_attn, room("attn.c_attn"))  # (N, C)  (23.4)
     add_gradients(d, "attn.c_attn", dwb, fresh)

@@ -9,6 +9,8 @@ Definition
     h  = ln_f( x_L )                                               (24.3)
     ℒ  = Σₙ wₙ nllₙ, the nll being those of  h wteᵀ                 (24.4)
 
+    The sum names few rows of h, so (24.2) makes no others in the last block, by (23.5).
+
 Derivation, writing dz for ∂ℒ/∂z
     (24.1) to (24.4) are a chain, so the backward pass goes through it once from
     the end.  One tensor stands in two links: wte is read in (24.1) and
@@ -22,9 +24,10 @@ Read it
     Untrained, the model knows nothing: its loss per token is close to ln V.
 
 Cost
-    The blocks' 12·L·C² weights meet every row, the V·C of wte the M supervised
-    triples, with 2 operations each forward and 4 backward:
-    2·(12·L·C²·N + V·C·M) forward and twice that backward, plus attention's.
+    The blocks' 12·L·C² weights meet every row, but for 9·C² of the last block, which
+    meet the R rows that the loss reads; the V·C of wte meet the M supervised triples.
+    With 2 operations each forward and 4 backward:
+    2·(12·L·C²·N − 9·C²·(N − R) + V·C·M) forward and twice that backward, plus attention's.
     Recomputation adds 8·L·C²·N and keeps 6 rows of C for each row and block, not 16.
 """
 
@@ -72,9 +75,11 @@ def gpt2(
     recompute: bool = False,
     attend: Callable[[int], Attend] = lambda layer: attention,
     backward: bool = True,
+    read: Array | None = None,
 ) -> tuple[Array, Saved]:
-    """Return the hidden rows h (N, C) of a batch; h @ wte.T are the logits.
+    """Return the hidden rows h (R, C) of a batch; h @ wte.T are the logits.
 
+    The last block makes the rows that are `read` (R,), each named once; without that all N.
     `rng` draws the dropout masks' seeds; without one drop > 0 raises ValueError.  `attend`
     says what a layer takes for attention.  Where no `backward` pass follows, no block keeps
     anything.
@@ -86,22 +91,24 @@ def gpt2(
     for layer in range(config.n_layer):
         seed = int(rng.integers(2**63)) if drop and rng else 0
         how = (config.n_head, config.layer_norm_epsilon, drop, seed)
-        arguments = (x, batch.end, p.block(layer), *how, attend(layer), recompute, backward)
-        x, saved = block(*arguments)  # (N, C)  (24.2)
+        of_these = read if layer == config.n_layer - 1 else None
+        which = (attend(layer), recompute, backward, of_these)
+        arguments = (x, batch.end, p.block(layer), *how, *which)
+        x, saved = block(*arguments)  # (24.2)
         blocks.append(saved)
         del saved, arguments
     eps = config.layer_norm_epsilon
-    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (N, C)  (24.3)
+    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (R, C)  (24.3)
     return h, Saved(emb, dropped, blocks, ln_f)
 
 
 def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters, fresh: bool = False) -> None:
-    """Add to `gradients` what dL/dh (N, C) means for every parameter.
+    """Add to `gradients` what dL/dh (R, C) means for every parameter.
 
     Uses `saved` up: what a block kept is freed as soon as it has been gone through.  With
     `fresh` all but wte's is put over what `gradients` holds.
     """
-    dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (N, C)  (24.3)
+    dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (R, C)  (24.3)
     add_gradients(gradients.views, "ln_f", dwb, fresh)
     for layer in reversed(range(gradients.config.n_layer)):
         dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer), fresh)  # (24.2)
@@ -112,10 +119,20 @@ def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters, fresh: bool = 
     embedding_backward(dx, saved.embedding, dwte, dwpe)  # (24.1) (24.5)
 
 
+def rows_read(batch: Batch) -> tuple[Array | None, Array]:
+    """Return the rows of h that the loss reads (R,), and each triple's place among them (M,).
+
+    Instead of all N rows in their order it returns None.
+    """
+    read, places = np.unique(batch.rows, return_inverse=True)  # (R,), (M,)
+    return (None if len(read) == len(batch.ids) else read), places
+
+
 def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
     """Return the loss of a batch, and the negative log-likelihood of each triple (M,)."""
-    h, _ = gpt2(parameters, batch, backward=False)
-    triples = batch.rows, batch.targets, batch.weights
+    read, rows = rows_read(batch)
+    h, _ = gpt2(parameters, batch, backward=False, read=read)
+    triples = rows, batch.targets, batch.weights
     return cross_entropy(h, parameters["wte.weight"], *triples)  # (24.4)
 
 
@@ -134,8 +151,9 @@ def loss_and_gradients(
     are put over what `gradients` holds, which spares clearing and reading it: a tenth of the
     step's traffic for a small batch.
     """
-    h, saved = gpt2(parameters, batch, drop, rng, recompute)
-    triples = batch.rows, batch.targets, batch.weights
+    read, rows = rows_read(batch)
+    h, saved = gpt2(parameters, batch, drop, rng, recompute, read=read)
+    triples = rows, batch.targets, batch.weights
     wte, dwte = parameters["wte.weight"], gradients["wte.weight"]
     loss, nll, dh = cross_entropy_gradient(h, wte, *triples, dwte, fresh=fresh)  # (24.4) (24.5)
     gpt2_backward(dh, saved, gradients, fresh)

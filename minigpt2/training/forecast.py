@@ -26,16 +26,17 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     products = 384 · min(V, 18,000) a thread                       (65.8)
 
 Derivation: operations of a step over sequences of length T, one after the other N rows in all
-    Of the blocks' 12·C² weights each meets every row with 2 operations forward and 4 backward:
-    72·L·C²·N                                                      (65.9)
+    Of the blocks' 12·C² weights each meets every row with 2 operations forward and 4 backward,
+    but for 9·C² in the last block, which meet the rows of triples only, M where no two share one:
+    72·L·C²·N − 54·C²·(N − M)                                      (65.9)
     A row sees (T + 1)/2 rows on average; attention takes 4·C operations a pair forward, 10·C
     backward, where the scores are made again:
     14·L·C·N·(T + 1)/2  ≈  7·L·C·T·N                               (65.10)
     The projection, for M triples:
     6·V·C·M                                                        (65.11)
     Recomputation makes u again, one product of 8·C² operations a row: a ninth of (65.9).
-    For one sequence N = T, so (65.9) is linear in T and (65.10) quadratic.  They are equal where
-    72·C² = 7·C·(T + 1):
+    For one sequence N = T, every row supervised, (65.9) is linear in T and (65.10) quadratic.
+    They are equal where 72·C² = 7·C·(T + 1):
     T = 72·C/7 − 1 ≈ 10·C                                          (65.12)
     Forward alone 24·C² = 4·C·(T + 1)/2 gives T ≈ 12·C, and the often told T ≈ 6·C is that of an
     attention which computes the pairs above the diagonal, too: 24·C² = 4·C·T.
@@ -134,7 +135,8 @@ def operations(config: GPT2Config, load: Load, length: float, recompute: bool) -
     """Return the operations of one micro-batch, of sequences of a length, by part."""
     c, layers = config.n_embd, config.n_layer
     again = 1 / 9 if recompute else 0
-    products = 72 * layers * c * c * load.rows  # (65.9)
+    unread = max(0, load.rows - load.supervised)
+    products = 72 * layers * c * c * load.rows - 54 * c * c * unread  # (65.9)
     pairs = 14 * layers * c * load.rows * (length + 1) / 2  # (65.10)
     return {
         "products": (1 + again) * products,

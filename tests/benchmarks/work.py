@@ -51,15 +51,22 @@ def supervised_triples(batch):
     return int(np.count_nonzero(batch.weights))
 
 
-def operations(config, batch):
-    """The operations of a step, by part.  With N rows, M supervised triples and S visible pairs:
+def rows_read(batch):
+    """How many rows the loss reads: the last block makes no others behind its attention."""
+    return len(np.unique(batch.rows))
 
-    linear products    12·L·C² weights meet N rows: 2 operations each forward, 4 backward
+
+def operations(config, batch):
+    """The operations of a step, by part.  With N rows, M supervised triples in R rows, S visible
+    pairs:
+
+    linear products    12·L·C² weights meet N rows, 9·C² of the last block R rows: 2 operations
+                       each forward, 4 backward
     attention          L·H heads, S pairs: 4·D operations forward, 10·D backward (scores again)
     loss               V·C weights meet M rows: 6 operations each, forward and backward at once
     """
     c, layers = config.n_embd, config.n_layer
-    met = 12 * layers * c * c * len(batch.ids)
+    met = 12 * layers * c * c * len(batch.ids) - 9 * c * c * (len(batch.ids) - rows_read(batch))
     seen = layers * c * visible_pairs(batch)  # H·D is C
     return {
         "linear products, forward": 2 * met,
@@ -119,10 +126,11 @@ def matrix_products(config, batch):
     at a time.  Attention's products are one small batch a head and belong to no layer: not here.
     """
     n, c, counts = len(batch.ids), config.n_embd, Counter()
-    layers = {"c_attn": (c, 3 * c), "attn.c_proj": (c, c), "c_fc": (c, 4 * c)}
-    layers["mlp.c_proj"] = (4 * c, c)
-    for name, sizes in layers.items():
-        counts.update(dict.fromkeys(three_forms(name, n, *sizes), config.n_layer))
+    counts.update(dict.fromkeys(three_forms("c_attn", n, c, 3 * c), config.n_layer))
+    behind = {"attn.c_proj": (c, c), "c_fc": (c, 4 * c), "mlp.c_proj": (4 * c, c)}
+    for name, sizes in behind.items():
+        for rows, count in ((n, config.n_layer - 1), (rows_read(batch), 1)):
+            counts.update(dict.fromkeys(three_forms(name, rows, *sizes), count))
     whole, left = divmod(supervised_triples(batch), CHUNK_BYTES // (config.vocab_size * FLOAT32))
     for rows, count in ((CHUNK_BYTES // (config.vocab_size * FLOAT32), whole), (left, 1)):
         if rows and count:

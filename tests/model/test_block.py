@@ -64,6 +64,24 @@ def test_fresh_gradients_are_put_over_what_is_there(drop):
         np.testing.assert_array_equal(put[name], d[name])
 
 
+@pytest.mark.parametrize("read", [[0, 3, 4, 9], [len(X) - 1], []])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_rows_that_nothing_reads_are_left_out_and_the_others_are_the_same(read, recompute):
+    read = np.array(read, np.int64)
+    p, d = fresh()
+    whole, saved = block(X, FIRST.end, p, H)
+    dy = np.zeros_like(DY)
+    dy[read] = DY[read]
+    dx = block_backward(dy, saved, d)
+    _, own = fresh()
+    y, saved = block(X, FIRST.end, p, H, recompute=recompute, read=read)
+    assert y.shape == (len(read), X.shape[1])
+    np.testing.assert_allclose(y, whole[read], atol=1e-13)
+    np.testing.assert_allclose(block_backward(DY[read], saved, own), dx, atol=1e-12)
+    for name in NAMES:
+        np.testing.assert_allclose(own[name], d[name], atol=1e-12)
+
+
 @pytest.mark.parametrize("drop", [0.0, 0.3])
 def test_inputs_are_not_modified(drop):
     p, d = fresh()
