@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from minigpt2.backend import Array, array_module
-from minigpt2.model.gpt2 import Batch, gpt2
+from minigpt2.model.gpt2 import Batch, gpt2, rows_read
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.attention import attention, split_heads
 
@@ -71,9 +71,10 @@ class Cache:
         self.lengths = self.lengths[chosen]
 
     def begin(self, prompts: Sequence[Sequence[int]], batch: Batch) -> Array:
-        """Fill the empty cache from a forest of prompts below one root; return h (N, C).
+        """Fill the empty cache from a forest of prompts below one root; return their last h (B, C).
 
-        The root has the trunk's rows; the rest of each prompt is one segment, in order.
+        The root has the trunk's rows; the rest of each prompt is one segment, in order, and its
+        triple names its last row.
         """
         p = self.trunk.shape[3]
         self.lengths[:] = [len(prompt) - p for prompt in prompts]
@@ -89,7 +90,9 @@ class Cache:
 
             return attend
 
-        return self.run(batch, through)
+        read, places = rows_read(batch)
+        h = self.run(batch, through, read)  # (R, C)
+        return h[array_module(h).asarray(places)]  # (B, C)
 
     def extend(self, ids: Array) -> Array:
         """Let every branch grow by the tokens ids (B, n); return their rows h (B, n, C)."""
@@ -103,9 +106,9 @@ class Cache:
         self.lengths += n
         return h.reshape(b, n, -1)
 
-    def run(self, batch: Batch, through: Any) -> Array:
-        """Run the model on a batch with another attention in each layer; return h (N, C)."""
-        return gpt2(self.parameters, batch, backward=False, attend=through)[0]
+    def run(self, batch: Batch, through: Any, read: Array | None = None) -> Array:
+        """Run the model with another attention in each layer; return h (N, C), or rows of it."""
+        return gpt2(self.parameters, batch, backward=False, attend=through, read=read)[0]
 
     def grown(self, layer: int) -> Any:
         """Return the attention of new rows, n a branch, over all that the cache holds."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from minigpt2.backend import array_module
 from minigpt2.data.forest import Segment, common_prefix, lay_out
 from minigpt2.inference.cache import Cache
 from minigpt2.inference.sampling import GREEDY, Sampling, sample
@@ -41,9 +40,7 @@ def tokens_of(
     trunk = common_prefix(prompts) if len(prompts) > 1 else 0
     room = min(context, max(map(len, prompts)) + max_new) - trunk
     cache = Cache(parameters, len(prompts), trunk, room)
-    batch = forest_of(prompts)
-    h = cache.begin(prompts, batch)
-    h = h[array_module(h).asarray(batch.rows)]  # (B, C)
+    h = cache.begin(prompts, forest_of(prompts))  # (B, C)
     live = list(range(len(prompts)))
     sequences = [list(prompt) for prompt in prompts]
     for made in range(1, max_new + 1):

@@ -24,8 +24,7 @@ def whole(sequence, parameters=PARAMETERS):
 def filled(prompts, trunk, room, parameters=PARAMETERS):
     """A cache that holds the prompts, and their last rows."""
     cache = Cache(parameters, len(prompts), trunk, room)
-    batch = forest_of(prompts)
-    return cache, cache.begin(prompts, batch)[batch.rows]
+    return cache, cache.begin(prompts, forest_of(prompts))
 
 
 @given(st.data())
