@@ -36,6 +36,7 @@ Cost
 from collections.abc import Callable, Sequence
 from functools import reduce
 from math import sqrt
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -120,13 +121,13 @@ class Cache:
             n, features = len(qkv) // b, qkv.shape[1] // 3
             heads = qkv.reshape(b, n, 3, n_head, features // n_head).transpose(2, 0, 3, 1, 4)
             q = heads[0] / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
-            new = lengths[:, None] + np.arange(n)  # (B, n) the new rows' places in their branches
-            which = xp.asarray(np.arange(b)[:, None])  # (B, 1)
-            branches[:, which, :, xp.asarray(new)] = heads[1:].transpose(1, 3, 0, 2, 4)
-            k, v = branches[..., : new.max() + 1, :]  # (B, H, S, D)
+            for branch, start in enumerate(lengths.tolist()):
+                branches[:, branch, :, start : start + n] = heads[1:, branch]
+            k, v = branches[..., : lengths.max() + n, :]  # (B, H, S, D)
             s = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
             if b > 1 or n > 1:
-                visible = np.arange(k.shape[2]) <= new[:, None, :, None]  # (B, 1, n, S)  (57.1)
+                new = (lengths[:, None] + np.arange(n))[:, None, :, None]  # (B, 1, n, 1)
+                visible = np.arange(k.shape[2]) <= new  # (B, 1, n, S)  (57.1)
                 s = xp.where(xp.asarray(visible), s, -xp.inf)
             places = [(s, lambda e: e @ v)]
             if trunk.shape[2]:
@@ -151,10 +152,7 @@ def one_softmax(places: list[tuple[Array, Callable[[Array], Array]]]) -> Array:
     A place has its scores s (B, H, n, S) and a function from exponentials to Σ e v (B, H, n, D).
     """
     xp = array_module(places[0][0])
-    m = reduce(xp.maximum, (s.max(-1, keepdims=True) for s, _ in places))  # (B, H, n, 1)  (57.2)
-    a = total = 0
-    for s, weigh in places:
-        e = xp.exp(s - m)  # (B, H, n, S)  (57.3)
-        a = a + weigh(e)
-        total = total + e.sum(-1, keepdims=True)
-    return a / total  # (57.4)
+    m = reduce(xp.maximum, [s.max(-1, keepdims=True) for s, _ in places])  # (B, H, n, 1)  (57.2)
+    each = [(xp.exp(s - m), weigh) for s, weigh in places]  # (57.3)
+    a = reduce(add, [weigh(e) for e, weigh in each])  # (B, H, n, D)
+    return a / reduce(add, [e.sum(-1, keepdims=True) for e, _ in each])  # (57.4)
