@@ -44,6 +44,31 @@ def test_on_a_device_the_same_contenders_take_the_same_steps():
     assert here["operations"] == there["operations"] and there["losses_differ_by"] == 0
 
 
+def test_the_best_number_of_threads_is_found_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(peers, "fastest", lambda name, *how: asked.append(name) or 1)
+    monkeypatch.setattr(peers.os, "sched_getaffinity", lambda process: {0, 1})
+    known = {}
+    for name in ("PyTorch, padded", BARE, "PyTorch, packed", "ours", "PyTorch, padded"):
+        threads = peers.chosen_threads(name, "folder", "job", peers.HERE, known)
+        assert threads == (1 if name.startswith("PyTorch") else 2)
+    assert asked == ["PyTorch, padded", "PyTorch, packed"]
+
+
+def test_a_run_that_is_stopped_has_written_the_jobs_that_are_done(monkeypatch, tmp_path):
+    def in_turns(job, *rest):
+        if "4" in job.name:
+            raise KeyboardInterrupt
+        return {"job": job.name}
+
+    monkeypatch.setattr(peers, "in_turns", in_turns)
+    found = tmp_path / "found.json"
+    options = ["--model", "tiny", "--batch", "--dense", "2x8", "4x8", "--json", str(found)]
+    with pytest.raises(KeyboardInterrupt):
+        peers.main(options)
+    assert json.loads(found.read_text()) == [{"job": "tiny, dense 2 x 8"}]
+
+
 def test_without_a_gpu_the_benchmark_says_so_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert peers.main(["--device", "cuda"]) == 2

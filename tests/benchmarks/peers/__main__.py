@@ -39,13 +39,23 @@ PEERS = ("ours", BARE, "PyTorch, padded", "PyTorch, packed", "PyTorch, packed, c
 LARGE = ("ours, recomputing", BARE, "PyTorch, padded")
 
 
-def chosen_threads(name, folder, job, how):
-    """The number of threads with which a peer is fastest, of one and all."""
+def chosen_threads(name, folder, job, how, known):
+    """The number of threads with which a peer is fastest, of one and all; `known` remembers it.
+
+    It is found at the first job: starting a peer twice takes longer than a job's steps.
+    """
     most = len(os.sched_getaffinity(0))
     if name.startswith("ours") or name == BARE or most == 1 or how.on_gpu:
         return most
+    if name not in known:
+        known[name] = fastest(name, folder, job, how, (1, most))
+    return known[name]
+
+
+def fastest(name, folder, job, how, choices):
+    """The number of threads, of some, with which a peer takes its second step fastest."""
     seconds = {}
-    for threads in (1, most):
+    for threads in choices:
         worker = Worker(name, folder, job, how._replace(threads=threads))
         worker.step()
         seconds[threads] = worker.step()[1]
@@ -79,11 +89,15 @@ def say(console, number, rounds, seconds):
     console.print(f"  round {number + 1} of {rounds}: {taken}", highlight=False, soft_wrap=True)
 
 
-def in_turns(job, names, rounds, console, how=HERE):
-    """Compare and time the contenders at one job, all alive at once; every number found."""
+def in_turns(job, names, rounds, console, how=HERE, known=None):
+    """Compare and time the contenders at one job, all alive at once; every number found.
+
+    `known` holds the best number of threads of contenders that were met before.
+    """
+    known = {} if known is None else known
     with weights_of(job) as folder:
         with console.status(f"{job.name}: finding the best number of threads"):
-            threads = {name: chosen_threads(name, folder, job, how) for name in names}
+            threads = {name: chosen_threads(name, folder, job, how, known) for name in names}
         workers = {n: Worker(n, folder, job, how._replace(threads=threads[n])) for n in names}
         with console.status(f"{job.name}: comparing losses"):
             worst = compare(workers, job, console, how.precision)
@@ -232,15 +246,22 @@ def main(argv=None):
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    names, known = present(options.contenders), {}
     for job in jobs_of(options):
-        results.append(in_turns(job, present(options.contenders), options.rounds, console, how))
+        results.append(in_turns(job, names, options.rounds, console, how, known))
+        keep(results, options.json)
     if options.large:
         job = dense(1, 1024, 2, "gpt2-large")
-        results.append(one_at_a_time(job, LARGE, options.rounds, console))
+        results.append(one_at_a_time(job, present(LARGE), options.rounds, console))
+        keep(results, options.json)
     console.print(table_of(results, peak))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def keep(results, path):
+    """Write what was found so far, so that a run that is stopped loses one job."""
+    if path:
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
