@@ -35,7 +35,7 @@ import numpy as np
 
 Array = Any  # numpy.ndarray, or cupy.ndarray where a GPU computes
 Op = TypeVar("Op", bound=Callable[..., Any])
-BLOCK_BYTES = 1 << 18  # of one array in one block of rows: a few such blocks fill a core's L2 cache
+BLOCK_BYTES = 1 << 20  # of one array in one block of rows: a few such blocks fit in a core's L3
 LIBRARIES: list[ModuleType] = []  # of devices that are in use
 FUSED: dict[str, Callable[..., Any]] = {}  # what takes an op's place on them, by the op's name
 
@@ -94,13 +94,12 @@ def wide(dtype: Any) -> Any:
     return np.dtype(np.float32) if np.dtype(dtype).itemsize == 2 else np.dtype(dtype)
 
 
-def row_blocks(n: int, row_bytes: int, times: int = 1) -> list[slice]:
+def row_blocks(n: int, row_bytes: int) -> list[slice]:
     """Cut n rows of row_bytes each into slices of at most BLOCK_BYTES (and at least one row).
 
     If one is not enough, there are as many for each core, all of one size as nearly as may be.
-    Slices may be several `times` as large.
     """
-    count = -(-n // max(1, times * BLOCK_BYTES // max(1, row_bytes)))
+    count = -(-n // max(1, BLOCK_BYTES // max(1, row_bytes)))
     if count > 1:
         count = -(-count // cores()) * cores()
     step = max(1, -(-n // max(1, count)))

@@ -51,8 +51,6 @@ import numpy as np
 from minigpt2.backend import Array, array_module, each_block, fusible, row_blocks
 from minigpt2.model.parameters import Parameters
 
-PIECE = 2  # of usual blocks: memory sets the speed here, and fewer calls are worth more than L2
-
 
 @dataclass(frozen=True)
 class AdamW:
@@ -127,7 +125,7 @@ def adamw_flat(
 
     parts = (0, n_decayed, settings.weight_decay), (n_decayed, len(theta), 0.0)
     for start, stop, decay in parts:
-        blocks = row_blocks(stop - start, theta.itemsize, PIECE)
+        blocks = row_blocks(stop - start, theta.itemsize)
         pieces = [slice(start + b.start, start + b.stop) for b in blocks]
         each_block(partial(update, decay), pieces)
     if copy is not None:
