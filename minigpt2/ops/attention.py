@@ -83,11 +83,11 @@ Cost
     a pair of each block that is visible in part, so B numbers a row in a long sequence.
 
 On a CPU
-    The heads do not meet, so each core takes a share of them, G heads, with queries, keys
-    and values copied out of qkv so that a head's rows stand together.  Blocks are
-    small enough, 64³ multiplications a head and product, that BLAS leaves each matrix
-    product to the core that asks for it: larger ones it would split among all cores,
-    each of which has its own.
+    Going forward, blocks of queries do not meet, so each core takes a share of them, all
+    heads at once.  Going backward they meet in dk and dv, and each core takes a share of
+    the heads instead, G of them.  Blocks are small enough, 64³ multiplications a head and
+    product, that BLAS leaves each product to the core that asks for it: larger ones it
+    would split among all cores, each of which has its own.
 """
 
 from collections.abc import Iterator
@@ -192,6 +192,14 @@ def seen_by_blocks(
     ]
 
 
+def dealt_out(blocks: list[Any]) -> list[Any]:
+    """Return blocks in an order in which each core's share has every so manieth of them.
+
+    A later block of a sequence sees more keys, so neighbours cost about the same.
+    """
+    return [block for first in range(cores()) for block in blocks[first :: cores()]]
+
+
 def shares_of_heads(n_head: int, one: bool) -> list[slice]:
     """Return the heads of each core, as slices; all as one slice if that is asked for."""
     step = n_head if one else -(-n_head // cores())
@@ -199,8 +207,8 @@ def shares_of_heads(n_head: int, one: bool) -> list[slice]:
 
 
 def scores(q: Array, k: Array, added: Array | None) -> Array:
-    """Return q kᵀ (G, B, K) for q (G, B, D), already divided by √D, and k (G, K, D)."""
-    s = q @ k.transpose(0, 2, 1)  # (G, B, K)  (8.2)
+    """Return q kᵀ (H, B, K) for q (H, B, D), already divided by √D, and k (H, K, D)."""
+    s = q @ k.transpose(0, 2, 1)  # (8.2)
     if added is not None:
         s += added  # (8.1)
     return s
@@ -218,32 +226,29 @@ def attention(
     n, features = len(qkv), qkv.shape[1] // 3
     o = xp.empty((n, features), qkv.dtype)
     lse = xp.empty((n_head, n, 1), qkv.dtype)
-    qkv_heads, o_heads = split_heads(qkv, 3, n_head), split_heads(o, 1, n_head)[0]
+    q, k, v = split_heads(qkv, 3, n_head)  # (H, N, D)
+    o_heads = split_heads(o, 1, n_head)[0]  # (H, N, D)
     seen = seen_by_blocks(np.asarray(end, np.int64).tobytes(), block, xp, qkv.real.dtype)
 
-    def attend(heads: slice) -> None:
-        q, k, v = qkv_heads[:, heads].copy()  # (G, N, D)
-        q /= sqrt(features // n_head)  # (8.2)
-        for rows, blocks in seen:
-            rng = mask_stream(seed, rows) if dropout else None
-            q_rows = q[:, rows]
-            m = xp.full_like(lse[heads, rows], -xp.inf)
-            total, a = xp.zeros_like(m), xp.zeros_like(q_rows)
-            for keys, added in blocks:
-                s = scores(q_rows, k[:, keys], added)  # (G, B, K)  (8.2)
-                m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (G, B, 1)  (8.5)
-                alpha = xp.exp(m - m_new)  # (G, B, 1)  (8.6)
-                s -= m_new
-                e = xp.exp(s, out=s)  # (G, B, K)  (8.7)
-                total = alpha * total + e.sum(-1, keepdims=True)  # (G, B, 1)  (8.8)
-                z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e
-                a *= alpha
-                a += z_e @ v[:, keys]  # (G, B, D)  (8.9)
-                m = m_new
-            o_heads[heads, rows] = a / total  # (8.10)
-            lse[heads, rows] = m + xp.log(total)  # (8.11)
+    def attend(one: tuple[slice, list[tuple[Array, Array | None]]]) -> None:
+        rows, blocks = one
+        rng = mask_stream(seed, rows) if dropout else None
+        q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
+        m, total, a = xp.full((n_head, 1, 1), -xp.inf, lse.dtype), 0.0, 0.0
+        for keys, added in blocks:
+            s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
+            m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
+            alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
+            s -= m_new
+            e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
+            total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
+            z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e
+            a = alpha * a + z_e @ v[:, keys]  # (H, B, D)  (8.9)
+            m = m_new
+        o_heads[:, rows] = a / total  # (8.10)
+        lse[:, rows] = m + xp.log(total)  # (8.11)
 
-    each_block(attend, shares_of_heads(n_head, xp is not np or dropout > 0 or n <= block))
+    each_block(attend, dealt_out(seen) if xp is np else seen)
     return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block)
 
 
@@ -260,18 +265,18 @@ def attention_backward(do: Array, saved: Saved) -> Array:
     seen = seen_by_blocks(np.asarray(end, np.int64).tobytes(), block, xp, qkv.real.dtype)
 
     def go_back(heads: slice) -> None:
-        q, k, v = qkv_heads[:, heads].copy()  # (G, N, D)
-        q *= scale  # (8.2)
-        d_o = do_heads[heads].copy()
-        row_dots = (d_o * o_heads[heads]).sum(-1, keepdims=True)  # (G, N, 1)  (8.18)
-        gradients = xp.zeros((3, *k.shape), k.dtype)
-        dq, dk, dv = gradients  # (G, N, D)
+        q, k, v = qkv_heads[:, heads]  # (G, N, D)
+        dk, dv = xp.zeros((2, *k.shape), k.dtype)  # (G, N, D)
         for rows, blocks in seen:
-            q_rows, do_rows = q[:, rows], d_o[:, rows]
+            q_rows = q[:, rows] * scale  # (G, B, D)  (8.2)
+            do_rows, lse_rows = do_heads[heads, rows], lse[heads, rows]
+            row_dots = (do_rows * o_heads[heads, rows]).sum(-1, keepdims=True)  # (G, B, 1)  (8.18)
+            dq = xp.zeros_like(q_rows)  # (G, B, D)
             rng = mask_stream(seed, rows) if dropout else None
             for keys, added in blocks:
-                s = scores(q_rows, k[:, keys], added)  # (G, B, K)  (8.2)
-                s -= lse[heads, rows]
+                k_rows = k[:, keys]  # (G, K, D)
+                s = scores(q_rows, k_rows, added)  # (G, B, K)  (8.2)
+                s -= lse_rows
                 p = xp.exp(s, out=s)  # (G, B, K)  (8.12)
                 dp = do_rows @ v[:, keys].transpose(0, 2, 1)  # (G, B, K)  (8.14)
                 z_p = p
@@ -280,12 +285,13 @@ def attention_backward(do: Array, saved: Saved) -> Array:
                     z_p = z * p
                     dp *= z  # (8.14)
                 dv[:, keys] += z_p.transpose(0, 2, 1) @ do_rows  # (8.13)
-                dp -= row_dots[:, rows]
+                dp -= row_dots
                 ds = xp.multiply(p, dp, out=dp)  # (G, B, K)  (8.17)
-                dq[:, rows] += ds @ k[:, keys]  # (8.19)
+                dq += ds @ k_rows  # (8.19)
                 dk[:, keys] += ds.transpose(0, 2, 1) @ q_rows  # (8.20)
-        dq *= scale  # (8.19)
-        dqkv_heads[:, heads] = gradients
+            dq *= scale  # (8.19)
+            dqkv_heads[0, heads, rows] = dq
+        dqkv_heads[1, heads], dqkv_heads[2, heads] = dk, dv
 
     each_block(go_back, shares_of_heads(n_head, xp is not np or dropout > 0 or n <= block))
     return dqkv

@@ -240,7 +240,7 @@ def test_never_a_matrix_of_pairs_larger_than_one_block_by_one_block_a_head():
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 8])
-def test_however_many_cores_share_the_heads_the_bits_are_the_same(monkeypatch, cores):
+def test_however_many_cores_take_part_the_bits_are_the_same(monkeypatch, cores):
     end = FOREST[:, None].repeat(5, 1).ravel() * 5
     qkv, do = inputs(end, 0, heads=3)
 
@@ -249,7 +249,8 @@ def test_however_many_cores_share_the_heads_the_bits_are_the_same(monkeypatch, c
         return o, saved.lse, attention_backward(do, saved)
 
     first = both()
-    monkeypatch.setattr("minigpt2.ops.attention.cores", lambda: cores)
+    for module in ("ops.attention", "backend"):
+        monkeypatch.setattr(f"minigpt2.{module}.cores", lambda: cores)
     for one, other in zip(first, both(), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -99,7 +99,8 @@ def test_dropout_costs_one_product_an_element_backward():
 
 
 def test_attention_costs_4d_operations_a_visible_pair_forward_and_10d_backward(monkeypatch):
-    monkeypatch.setattr("minigpt2.ops.attention.cores", lambda: 1)  # one tally
+    for module in ("ops.attention", "backend"):
+        monkeypatch.setattr(f"minigpt2.{module}.cores", lambda: 1)  # one tally
     n, heads = 200, 2
     pairs, width = heads * n * (n + 1) / 2, 200
     qkv, end = counted(n, 3 * heads * width), np.full(n, n)
