@@ -4,8 +4,8 @@
 //     u = √(2/π) (x + a x³),  a = 0.044715                        (5.1)
 //     w = ½ (1 + tanh u)                                          (5.2)
 //     y = x w                                                     (5.3)
-//     x ∂u/∂x = 3 u − 2 √(2/π) x                                  (5.5)
-//     ∂y/∂x = w ( 1 + 2 (1 − w) x ∂u/∂x )                         (5.6)
+//     ∂u/∂x = √(2/π) (1 + 3 a x²)                                 (5.5)
+//     ∂y/∂x = w + 2 y (1 − w) ∂u/∂x                               (5.6)
 //     dx = dy ∂y/∂x                                               (5.7)
 //
 // On a CPU the forward pass makes the slope (5.6) and keeps it; here making it from h costs less
@@ -29,9 +29,9 @@ __device__ __forceinline__ float gate(float u) { return 0.5f * (1.f + tanhf(u));
 __device__ __forceinline__ float gated(float x) { return x * gate(inner(x)); }  // (5.3)
 
 __device__ __forceinline__ float slope(float x) {
-    const float u = inner(x), w = gate(u);
-    const float x_du_dx = 3.f * u - 2.f * ROOT_2_PI * x;  // (5.5)
-    return w * (1.f + 2.f * (1.f - w) * x_du_dx);         // (5.6)
+    const float w = gate(inner(x));
+    const float du_dx = ROOT_2_PI * (1.f + 3.f * A * x * x);  // (5.5)
+    return w + 2.f * x * w * (1.f - w) * du_dx;               // (5.6)
 }
 
 __device__ __forceinline__ float4 input(const real* h, const real* b) {
