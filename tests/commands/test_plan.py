@@ -4,6 +4,14 @@ import re
 
 import pytest
 
+from tests.commands.conftest import in_a_process
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Run the command in a process of its own: it counts what the process has held so far."""
+    return lambda *arguments: in_a_process("plan", *arguments, cwd=tmp_path)
+
 
 def test_tells_memory_time_and_that_it_fits(run, little_model):
     outcome = run("plan", little_model, "--batch-size", "2")
@@ -15,16 +23,16 @@ def test_tells_memory_time_and_that_it_fits(run, little_model):
     assert "this fits" not in outcome.out
 
 
-def test_proposes_what_fits(run):
-    outcome = run("plan", "gpt2-large", "--memory", "14.3", "--time", "false")
+def test_proposes_what_fits(plan):
+    outcome = plan("gpt2-large", "--memory", "14.3", "--time", "false")
     assert outcome.code == 0, outcome.err
     assert "of 14.30 GB: does not fit" in outcome.out
     proposal = next(line for line in outcome.out.splitlines() if "minigpt2 train" in line)
     assert "--context 1024 --batch-size 8 --micro-batch 1 --recompute true" in proposal
 
 
-def test_says_what_would_fit_where_nothing_does(run):
-    outcome = run("plan", "gpt2-xl", "--memory", "14", "--time", "false")
+def test_says_what_would_fit_where_nothing_does(plan):
+    outcome = plan("gpt2-xl", "--memory", "14", "--time", "false")
     assert outcome.code == 0, outcome.err
     assert re.search(r"nothing fits: .* alone take 2\d\.\d\d GB; gpt2-large would", outcome.out)
 
