@@ -102,6 +102,8 @@ import numpy as np
 from minigpt2.backend import Array, array_module, cores, each_block, fusible
 from minigpt2.ops.dropout import keep_factors
 
+Seen = tuple[slice, list[tuple[Array, Array | None]]]  # a block of rows, its keys, what is added
+
 
 class Saved(NamedTuple):
     """What the backward pass needs from the forward pass."""
@@ -169,35 +171,39 @@ def mask_stream(seed: int, rows: slice) -> np.random.Generator:
     return np.random.default_rng([seed, rows.start, 1])
 
 
-@lru_cache(2)
-def seen_by_blocks(
-    end: bytes, block: int, xp: ModuleType, dtype: Any
-) -> list[tuple[slice, list[tuple[Array, Array | None]]]]:
+def seen_by_blocks(end: Array, block: int, xp: ModuleType, dtype: Any) -> list[Seen]:
     """Return each block of query rows with the blocks of keys it sees, and what is added to scores.
 
     That is 0 for a visible pair and −∞ for another, (B, K), or None when all pairs are visible:
-    adding is many times faster than choosing.  The forest comes as the bytes of `end`: all layers
-    ask for the same one.
+    adding is many times faster than choosing.
     """
+    return made_once(np.asarray(end, np.int64).tobytes(), block, xp, dtype)
+
+
+@lru_cache(2)
+def made_once(forest: bytes, block: int, xp: ModuleType, dtype: Any) -> list[Seen]:
+    """Return what seen_by_blocks does, of end's bytes: all layers ask for the same forest."""
 
     def added(visible: Array | None) -> Array | None:
         if visible is None:
             return None
         return xp.asarray(np.where(visible, 0, -np.inf).astype(dtype))  # (8.1)
 
-    rows_of = np.frombuffer(end, np.int64)
+    end = np.frombuffer(forest, np.int64)
     return [
-        (rows, [(keys, added(seen)) for keys, seen in key_blocks(rows_of, rows, block, xp)])
-        for rows in query_blocks(rows_of, block)
+        (rows, [(keys, added(seen)) for keys, seen in key_blocks(end, rows, block, xp)])
+        for rows in query_blocks(end, block)
     ]
 
 
-def dealt_out(blocks: list[Any]) -> list[Any]:
-    """Return blocks in an order in which each core's share has every so manieth of them.
+def shares_of_blocks(blocks: list[Seen], one: bool) -> list[list[Seen]]:
+    """Return the blocks of each core, all as one share if that is asked for.
 
-    A later block of a sequence sees more keys, so neighbours cost about the same.
+    A later block of a sequence sees more keys, so neighbours, which cost about the same, go to
+    different cores.
     """
-    return [block for first in range(cores()) for block in blocks[first :: cores()]]
+    count = 1 if one else min(cores(), len(blocks))
+    return [blocks[first::count] for first in range(count)]
 
 
 def shares_of_heads(n_head: int, one: bool) -> list[slice]:
@@ -228,27 +234,27 @@ def attention(
     lse = xp.empty((n_head, n, 1), qkv.dtype)
     q, k, v = split_heads(qkv, 3, n_head)  # (H, N, D)
     o_heads = split_heads(o, 1, n_head)[0]  # (H, N, D)
-    seen = seen_by_blocks(np.asarray(end, np.int64).tobytes(), block, xp, qkv.real.dtype)
+    seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
 
-    def attend(one: tuple[slice, list[tuple[Array, Array | None]]]) -> None:
-        rows, blocks = one
-        rng = mask_stream(seed, rows) if dropout else None
-        q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
-        m, total, a = xp.full((n_head, 1, 1), -xp.inf, lse.dtype), 0.0, 0.0
-        for keys, added in blocks:
-            s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
-            m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
-            alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
-            s -= m_new
-            e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
-            total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
-            z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e
-            a = alpha * a + z_e @ v[:, keys]  # (H, B, D)  (8.9)
-            m = m_new
-        o_heads[:, rows] = a / total  # (8.10)
-        lse[:, rows] = m + xp.log(total)  # (8.11)
+    def attend(share: list[Seen]) -> None:
+        for rows, blocks in share:
+            rng = mask_stream(seed, rows) if dropout else None
+            q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
+            m, total, a = xp.full((n_head, 1, 1), -xp.inf, lse.dtype), 0.0, 0.0
+            for keys, added in blocks:
+                s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
+                m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
+                alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
+                s -= m_new
+                e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
+                total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
+                z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e
+                a = alpha * a + z_e @ v[:, keys]  # (H, B, D)  (8.9)
+                m = m_new
+            o_heads[:, rows] = a / total  # (8.10)
+            lse[:, rows] = m + xp.log(total)  # (8.11)
 
-    each_block(attend, dealt_out(seen) if xp is np else seen)
+    each_block(attend, shares_of_blocks(seen, one=xp is not np))
     return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block)
 
 
@@ -262,7 +268,7 @@ def attention_backward(do: Array, saved: Saved) -> Array:
     dqkv = xp.empty_like(qkv)
     qkv_heads, dqkv_heads = split_heads(qkv, 3, n_head), split_heads(dqkv, 3, n_head)
     do_heads, o_heads = (split_heads(rows, 1, n_head)[0] for rows in (do, o))  # (H, N, D)
-    seen = seen_by_blocks(np.asarray(end, np.int64).tobytes(), block, xp, qkv.real.dtype)
+    seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
 
     def go_back(heads: slice) -> None:
         q, k, v = qkv_heads[:, heads]  # (G, N, D)

@@ -4,7 +4,7 @@ The plain masked softmax with full (N, N) matrices, and its gradient, stand in c
 """
 
 import tracemalloc
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +16,9 @@ from minigpt2.ops.attention import (
     attention_backward,
     key_blocks,
     query_blocks,
+    shares_of_blocks,
 )
+from tests.cores import take_cores
 from tests.ops.cases import (
     DROPPED,
     FOREST,
@@ -249,10 +251,21 @@ def test_however_many_cores_take_part_the_bits_are_the_same(monkeypatch, cores):
         return o, saved.lse, attention_backward(do, saved)
 
     first = both()
-    for module in ("ops.attention", "backend"):
-        monkeypatch.setattr(f"minigpt2.{module}.cores", lambda: cores)
+    take_cores(monkeypatch, cores)
     for one, other in zip(first, both(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 8])
+def test_every_block_of_queries_is_in_one_share_and_on_a_device_all_are_in_the_callers(
+    monkeypatch, cores
+):
+    take_cores(monkeypatch, cores)
+    blocks = [(slice(i, i + 1), []) for i in range(5)]
+    assert shares_of_blocks(blocks, one=True) == [blocks]  # no other thread knows the device
+    shares = shares_of_blocks(blocks, one=False)
+    assert sorted(chain(*shares), key=lambda one: one[0].start) == blocks
+    assert len(shares) == min(cores, 5) and max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_keeps_qkv_o_and_lambda():
