@@ -28,7 +28,7 @@ Cost
     meet the R rows that the loss reads; the V·C of wte meet the M supervised triples.
     With 2 operations each forward and 4 backward:
     2·(12·L·C²·N − 9·C²·(N − R) + V·C·M) forward and twice that backward, plus attention's.
-    Recomputation adds 8·L·C²·N and keeps 6 rows of C for each row and block, not 16.
+    Recomputation adds 8·C²·(L·N − (N − R)) and keeps 6 rows of C for each row and block, not 16.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,8 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     P + P + 2·P                                                    (65.1)
     What a block keeps for its backward pass: x̂ of two normalisations, the inputs of four linear
     maps (1 + 1 + 1 + 4), q, k and v (3), and the slope of GELU (4), which make 16 rows of C; a
-    logarithm a head, and r of the normalisations
+    logarithm a head, and r of the normalisations; the last block counts like the others, though
+    behind attention it keeps the rows of triples only,
     keptₗ = 16·N·C + N·H + 2·N   (with dropout 2·N·C more)         (65.2)
     With recomputation it keeps the stream before each branch (2), q, k and v (3), and o,
     keptₗ = 6·N·C + N·H   (with dropout 2·N·C more)                (65.3)
@@ -34,10 +35,11 @@ Derivation: operations of a step over sequences of length T, one after the other
     14·L·C·N·(T + 1)/2  ≈  7·L·C·T·N                               (65.10)
     The projection, for M triples:
     6·V·C·M                                                        (65.11)
-    Recomputation makes u again, one product of 8·C² operations a row: a ninth of (65.9).
+    Recomputation makes u again, one product of 8·C² operations for each row that (65.9) counts:
+    8·L·C²·N − 8·C²·(N − M)                                        (65.12)
     For one sequence N = T, every row supervised, (65.9) is linear in T and (65.10) quadratic.
     They are equal where 72·C² = 7·C·(T + 1):
-    T = 72·C/7 − 1 ≈ 10·C                                          (65.12)
+    T = 72·C/7 − 1 ≈ 10·C                                          (65.13)
     Forward alone 24·C² = 4·C·(T + 1)/2 gives T ≈ 12·C, and the often told T ≈ 6·C is that of an
     attention which computes the pairs above the diagonal, too: 24·C² = 4·C·T.
 
@@ -134,12 +136,13 @@ def peak(parts: Mapping[str, int]) -> int:
 def operations(config: GPT2Config, load: Load, length: float, recompute: bool) -> dict[str, float]:
     """Return the operations of one micro-batch, of sequences of a length, by part."""
     c, layers = config.n_embd, config.n_layer
-    again = 1 / 9 if recompute else 0
     unread = max(0, load.rows - load.supervised)
     products = 72 * layers * c * c * load.rows - 54 * c * c * unread  # (65.9)
+    if recompute:
+        products += 8 * c * c * (layers * load.rows - unread)  # (65.12)
     pairs = 14 * layers * c * load.rows * (length + 1) / 2  # (65.10)
     return {
-        "products": (1 + again) * products,
+        "products": products,
         "attention": pairs,
         "projection": 6 * config.vocab_size * c * load.supervised,  # (65.11)
     }
@@ -147,4 +150,4 @@ def operations(config: GPT2Config, load: Load, length: float, recompute: bool) -
 
 def crossing(config: GPT2Config) -> float:
     """Return the length at which attention costs as much as the blocks' products."""
-    return 72 * config.n_embd / 7 - 1  # (65.12)
+    return 72 * config.n_embd / 7 - 1  # (65.13)

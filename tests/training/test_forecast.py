@@ -117,6 +117,9 @@ def test_recomputation_makes_one_product_again():
     once, again = (operations(LARGE, Load(1024, 1024), 1024, r) for r in (False, True))
     product = 2 * LARGE.n_layer * 4 * LARGE.n_embd**2 * 1024
     assert again["products"] == pytest.approx(once["products"] + product)
+    few = [operations(LARGE, Load(1024, 100), 1024, r)["products"] for r in (False, True)]
+    rows = (LARGE.n_layer - 1) * 1024 + 100  # the last block makes u for supervised rows
+    assert few[1] - few[0] == pytest.approx(2 * 4 * LARGE.n_embd**2 * rows)
     assert again["attention"] == once["attention"]
 
 
