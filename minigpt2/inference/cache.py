@@ -121,13 +121,16 @@ class Cache:
             n, features = len(qkv) // b, qkv.shape[1] // 3
             heads = qkv.reshape(b, n, 3, n_head, features // n_head).transpose(2, 0, 3, 1, 4)
             q = heads[0] / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
-            for branch, start in enumerate(lengths.tolist()):
-                branches[:, branch, :, start : start + n] = heads[1:, branch]
-            k, v = branches[..., : lengths.max() + n, :]  # (B, H, S, D)
+            new = lengths[:, None] + np.arange(n)  # (B, n) the new rows' places in their branches
+            if b == 1:  # they stand together
+                branches[..., new[0, 0] : new[0, -1] + 1, :] = heads[1:]
+            else:
+                which = xp.asarray(np.arange(b)[:, None])  # (B, 1)
+                branches[:, which, :, xp.asarray(new)] = heads[1:].transpose(1, 3, 0, 2, 4)
+            k, v = branches[..., : new.max() + 1, :]  # (B, H, S, D)
             s = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
             if b > 1 or n > 1:
-                new = (lengths[:, None] + np.arange(n))[:, None, :, None]  # (B, 1, n, 1)
-                visible = np.arange(k.shape[2]) <= new  # (B, 1, n, S)  (57.1)
+                visible = np.arange(k.shape[2]) <= new[:, None, :, None]  # (B, 1, n, S)  (57.1)
                 s = xp.where(xp.asarray(visible), s, -xp.inf)
             places = [(s, lambda e: e @ v)]
             if trunk.shape[2]:
