@@ -154,10 +154,11 @@ def adamw_update(
     part *= (1 - beta2) * kappa**2  # (62.2), and its share in (62.4)
     v *= beta2
     v += part  # (62.4)
+    c = sqrt(1 - beta2**step)  # (62.8)
     root = xp.sqrt(v, out=part)
-    root += settings.eps * sqrt(1 - beta2**step)
+    root += c * settings.eps
     change = xp.divide(m, root, out=root)
-    change *= eta * sqrt(1 - beta2**step) / (1 - beta1**step)  # (62.8)
+    change *= eta * c / (1 - beta1**step)  # (62.8)
     if decay:
         theta *= 1 - eta * decay  # (62.6)
     theta -= change  # (62.6)
