@@ -7,10 +7,11 @@ Why
     Element-wise formulas make several passes over their rows.  On a CPU those
     passes are cheap when a block of rows stays in cache from the first pass to
     the last, so such an op hands its formula to `map_rows`, which runs it block
-    by block.  Every core walks through a share of the blocks of its own (NumPy
-    lets go of the interpreter's lock while it computes): handing out single blocks
-    would cost more in waking threads than it brings.  On a GPU the formula sees
-    all rows at once.
+    by block.  Every core takes the next block when it is done with its last (NumPy lets
+    go of the interpreter's lock while it computes).  The threads are woken once for all
+    blocks: that costs more than a block.  Meanwhile a matrix product is its core's own:
+    OpenBLAS would split it among all cores, each of which is busy, so it is told not to.
+    On a GPU the formula sees all rows at once.
 
     For some ops a GPU has a kernel that does all of the op in one go.  Such an op is
     `fusible`: when its arrays are on a device, the function that was registered under
@@ -23,11 +24,15 @@ it needs of them.  Back come only losses and the gradient's norm, once a step, b
 time a host asks a device for a number, it waits for all that was launched before.
 """
 
+import ctypes
 import os
-from collections.abc import Callable, Iterable
-from functools import cache, partial, wraps
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, wraps
+from itertools import product
+from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -137,25 +142,81 @@ def helpers() -> SimpleQueue[Any]:
     return tasks
 
 
-def each_block(work: Callable[[Any], None], blocks: list[Any]) -> None:
-    """Do the work for every block, each core going through a share of them in order.
+@cache
+def openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """Return the functions of NumPy's OpenBLAS that ask for its number of threads and set it.
 
-    What goes wrong in a share is raised when every core is done with its own.
+    It comes in a folder beside NumPy or inside it; else, on Linux, it may be the system's.  None
+    where NumPy's products are another library's.
     """
-    step = max(1, -(-len(blocks) // cores()))
+    numpy, maps = Path(np.__file__).parent, Path("/proc/self/maps")
+    found = [*numpy.parent.glob("numpy.libs/*openblas*"), *numpy.glob(".dylibs/*openblas*")]
+    if not found and maps.exists():
+        found = [Path(line.split()[-1]) for line in maps.read_text().splitlines() if "blas" in line]
+    for path, before, after in product(found, ("scipy_", ""), ("64_", "")):
+        library = ctypes.PyDLL(str(path))
+        names = (f"{before}openblas_{what}_num_threads{after}" for what in ("get", "set"))
+        ask, tell = (getattr(library, name, None) for name in names)
+        if ask and tell:
+            return ask, tell
+    return None
 
-    def walk(start: int) -> None:
-        for block in blocks[start : start + step]:
+
+class OneCoreAProduct:
+    """While somebody is inside, the thread that asks for a matrix product makes it alone.
+
+    Whoever comes in first notes how many threads OpenBLAS had, and the last one out gives them
+    back.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.threads = Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            functions = openblas()
+            if functions and self.inside == 1:
+                self.threads = functions[0]()
+                functions[1](1)
+
+    def __exit__(self, *failure: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            functions = openblas()
+            if functions and not self.inside:
+                functions[1](self.threads)
+
+
+ONE_CORE_A_PRODUCT = OneCoreAProduct()
+
+
+def each_block(work: Callable[[Any], None], blocks: Sequence[Any]) -> None:
+    """Do the work for every block; each core takes the next one when it is done with its last.
+
+    What goes wrong with a block is raised when no core is at work any more.
+    """
+    left = deque(blocks)
+
+    def walk() -> None:
+        while left:
+            try:
+                block = left.popleft()
+            except IndexError:  # another core was faster
+                return
             work(block)
 
+    others = min(cores(), len(blocks)) - 1
+    if others < 1:
+        return walk()
     done: SimpleQueue[BaseException | None] = SimpleQueue()
-    others = range(step, len(blocks), step)
-    for start in others:
-        helpers().put((partial(walk, start), done))
-    try:
-        walk(0)
-    finally:
-        failures = [done.get() for _ in others]
+    with ONE_CORE_A_PRODUCT:
+        for _ in range(others):
+            helpers().put((walk, done))
+        try:
+            walk()
+        finally:
+            failures = [done.get() for _ in range(others)]
     for failure in filter(None, failures):
         raise failure
 

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +16,7 @@ from threadpoolctl import threadpool_info
 
 from minigpt2 import backend
 from minigpt2.backend import (
+    ONE_CORE_A_PRODUCT,
     array_module,
     each_block,
     fetch,
@@ -22,6 +25,7 @@ from minigpt2.backend import (
     register,
     row_blocks,
 )
+from tests.cores import take_cores
 
 
 class DeviceArray:
@@ -123,6 +127,49 @@ def test_what_goes_wrong_in_a_block_is_raised_when_no_core_is_at_work_any_more()
     before = list(done)
     time.sleep(0.01)
     assert done == before
+
+
+def test_in_shares_a_product_is_its_cores_own_and_afterwards_all_cores(monkeypatch):
+    before = threads_of_blas()
+    take_cores(monkeypatch, 2)
+    found = []
+    each_block(lambda block: found.append(threads_of_blas()), [0, 1])
+    assert set(chain(*found)) == {1} or backend.openblas() is None
+
+    def work(block):
+        raise ArithmeticError
+
+    for failing in (lambda: each_block(work, [0, 1]), lambda: each_block(work, [0])):
+        with pytest.raises(ArithmeticError):
+            failing()
+        assert threads_of_blas() == before
+    each_block(lambda block: found.append(threads_of_blas()), [0])
+    assert found[-1] == before  # the caller alone has all cores
+
+
+def test_the_last_one_out_gives_blas_its_threads_back():
+    before = threads_of_blas()
+    with ONE_CORE_A_PRODUCT:
+        with ONE_CORE_A_PRODUCT:
+            pass
+        assert set(threads_of_blas()) <= {1} or backend.openblas() is None
+    assert threads_of_blas() == before
+
+
+def threads_of_blas():
+    """How many threads each BLAS of the process would take."""
+    return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where libraries are loaded from is known")
+def test_openblas_is_found_if_numpy_has_it(monkeypatch, tmp_path):
+    wheel = list(Path(np.__file__).parents[1].glob("numpy.libs/*openblas*"))
+    assert (backend.openblas() is not None) == (blas() == "openblas") or not wheel
+    backend.openblas.cache_clear()
+    monkeypatch.setattr(np, "__file__", str(tmp_path / "numpy" / "__init__.py"))
+    again = backend.openblas()  # as if NumPy had no wheel: by what is loaded
+    backend.openblas.cache_clear()
+    assert (again is not None) == (blas() == "openblas")
 
 
 IDLE = """

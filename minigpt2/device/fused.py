@@ -157,7 +157,7 @@ def attention_kernels(library: ModuleType, dtype: Any, d: int) -> tuple[str, int
 
 
 def attention(
-    qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 64
+    qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 128
 ) -> Any:
     """Attend over the forest, (8.1) to (8.11)."""
     xp, n, d = array_module(qkv), len(qkv), qkv.shape[1] // (3 * n_head)

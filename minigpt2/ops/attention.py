@@ -83,11 +83,10 @@ Cost
     a pair of each block that is visible in part, so B numbers a row in a long sequence.
 
 On a CPU
-    Going forward, blocks of queries do not meet, so each core takes a share of them, all
+    Going forward, blocks of queries do not meet, so each core takes one after the other, all
     heads at once.  Going backward they meet in dk and dv, and each core takes a share of
-    the heads instead, G of them.  Blocks are small enough, 64³ multiplications a head and
-    product, that BLAS leaves each product to the core that asks for it: larger ones it
-    would split among all cores, each of which has its own.
+    the heads instead, G of them.  A product in a share is its core's own (chapter 1), so a
+    block has the size that suits caches: 128³ multiplications a head and product.
 """
 
 from collections.abc import Iterator
@@ -127,13 +126,14 @@ def split_heads(x: Array, parts: int, n_head: int) -> Array:
 def query_blocks(end: Array, block: int) -> list[slice]:
     """Cut the rows of a forest into slices of at most `block`, behind a leaf where that can be.
 
-    Row i is the last of a leaf iff end[i] = i + 1; rows up to the next one are a run.  Runs that
-    fit into one slice are taken together, and one that does not fit is cut evenly.
+    Row i is the last of a leaf iff end[i] = i + 1; rows up to the next one are a run.  One that
+    does not fit is cut evenly.  Runs are taken together up to half a block: they hide more pairs
+    from each other than they show.
     """
     slices, start = [], 0
     stops = (np.flatnonzero(end == np.arange(1, len(end) + 1)) + 1).tolist()
     for stop, after in pairwise([*stops, np.inf]):
-        if after - start > block:
+        if after - start > block // 2:
             pieces = -(-(stop - start) // block)
             step = -(-(stop - start) // pieces)
             slices += [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
@@ -196,16 +196,6 @@ def made_once(forest: bytes, block: int, xp: ModuleType, dtype: Any) -> list[See
     ]
 
 
-def shares_of_blocks(blocks: list[Seen], one: bool) -> list[list[Seen]]:
-    """Return the blocks of each core, all as one share if that is asked for.
-
-    A later block of a sequence sees more keys, so neighbours, which cost about the same, go to
-    different cores.
-    """
-    count = 1 if one else min(cores(), len(blocks))
-    return [blocks[first::count] for first in range(count)]
-
-
 def shares_of_heads(n_head: int, one: bool) -> list[slice]:
     """Return the heads of each core, as slices; all as one slice if that is asked for."""
     step = n_head if one else -(-n_head // cores())
@@ -222,7 +212,7 @@ def scores(q: Array, k: Array, added: Array | None) -> Array:
 
 @fusible
 def attention(
-    qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 64
+    qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 128
 ) -> tuple[Array, Saved]:
     """Attend over the forest that end (N,) describes; qkv (N, 3C) holds q, k, v side by side.
 
@@ -236,25 +226,29 @@ def attention(
     o_heads = split_heads(o, 1, n_head)[0]  # (H, N, D)
     seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
 
-    def attend(share: list[Seen]) -> None:
-        for rows, blocks in share:
-            rng = mask_stream(seed, rows) if dropout else None
-            q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
-            m, total, a = xp.full((n_head, 1, 1), -xp.inf, lse.dtype), 0.0, 0.0
-            for keys, added in blocks:
-                s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
-                m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
-                alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
-                s -= m_new
-                e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
-                total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
-                z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e
-                a = alpha * a + z_e @ v[:, keys]  # (H, B, D)  (8.9)
-                m = m_new
-            o_heads[:, rows] = a / total  # (8.10)
-            lse[:, rows] = m + xp.log(total)  # (8.11)
+    def attend(one: Seen) -> None:
+        rows, blocks = one
+        rng = mask_stream(seed, rows) if dropout else None
+        q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
+        m, total, a = xp.full((n_head, 1, 1), -xp.inf, lse.dtype), 0.0, 0.0
+        for keys, added in blocks:
+            s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
+            m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
+            alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
+            s -= m_new
+            e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
+            total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
+            z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e
+            a = alpha * a + z_e @ v[:, keys]  # (H, B, D)  (8.9)
+            m = m_new
+        o_heads[:, rows] = a / total  # (8.10)
+        lse[:, rows] = m + xp.log(total)  # (8.11)
 
-    each_block(attend, shares_of_blocks(seen, one=xp is not np))
+    if xp is np:
+        each_block(attend, seen[::-1])  # the last blocks of a sequence see most: those first
+    else:
+        for one in seen:
+            attend(one)
     return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block)
 
 

@@ -109,7 +109,7 @@ def masks_of(monkeypatch, seed, rate=0.5):
 
         monkeypatch.setattr(module, "keep_factors", recorded)
     take_cores(monkeypatch, 1)  # calls in one order
-    n = 160  # more rows than one block of queries
+    n = 300  # more rows than one block of queries
     x = np.random.default_rng(0).standard_normal((n, C))
     _, saved = block(x, np.full(n, n), fresh()[0], H, drop=rate, seed=seed)
     monkeypatch.undo()

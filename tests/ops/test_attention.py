@@ -4,19 +4,21 @@ The plain masked softmax with full (N, N) matrices, and its gradient, stand in c
 """
 
 import tracemalloc
-from itertools import chain, pairwise
+from itertools import pairwise
+from threading import Barrier, get_ident
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minigpt2.ops import attention as module
 from minigpt2.ops.attention import (
     attention,
     attention_backward,
     key_blocks,
     query_blocks,
-    shares_of_blocks,
+    scores,
 )
 from tests.cores import take_cores
 from tests.ops.cases import (
@@ -200,6 +202,11 @@ def test_blocks_of_queries_have_all_rows_and_cut_no_run_that_fits(end, block):
     for start, stop in pairwise(stops):
         if stop - start <= block:
             assert not cuts & set(range(start + 1, stop))
+    after = dict(pairwise(stops))  # where a run begins: where it ends
+    for one in rows[:-1]:  # runs are together as far as half a block goes
+        assert one.stop not in stops or after[one.stop] - one.start > block // 2
+        whole = one.start in after and one.stop in stops
+        assert not whole or after[one.start] == one.stop or one.stop - one.start <= block // 2
 
 
 @given(forests, blocks)
@@ -256,16 +263,32 @@ def test_however_many_cores_take_part_the_bits_are_the_same(monkeypatch, cores):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("cores", [1, 2, 3, 8])
-def test_every_block_of_queries_is_in_one_share_and_on_a_device_all_are_in_the_callers(
-    monkeypatch, cores
-):
-    take_cores(monkeypatch, cores)
-    blocks = [(slice(i, i + 1), []) for i in range(5)]
-    assert shares_of_blocks(blocks, one=True) == [blocks]  # no other thread knows the device
-    shares = shares_of_blocks(blocks, one=False)
-    assert sorted(chain(*shares), key=lambda one: one[0].start) == blocks
-    assert len(shares) == min(cores, 5) and max(map(len, shares)) - min(map(len, shares)) <= 1
+class Device:
+    """A library that is not NumPy and computes like it."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+
+@pytest.mark.parametrize(("library", "count"), [(np, 2), (Device(), 1)], ids=["NumPy", "device"])
+def test_all_cores_take_part_but_on_a_device_the_callers_thread_alone(monkeypatch, library, count):
+    take_cores(monkeypatch, 2)
+    threads, all_there = set(), Barrier(count)
+
+    def recorded(*operands):
+        if get_ident() not in threads:
+            threads.add(get_ident())
+            all_there.wait(timeout=10)
+        return scores(*operands)
+
+    monkeypatch.setattr(module, "scores", recorded)
+    monkeypatch.setattr(module, "array_module", lambda x: library)
+    qkv, do = inputs(FOREST, 0)
+    _, saved = attention(qkv, FOREST, H, block=4)
+    assert len(threads) == count and get_ident() in threads
+    threads.clear()
+    attention_backward(do, saved)
+    assert len(threads) == count and get_ident() in threads
 
 
 def test_keeps_qkv_o_and_lambda():
