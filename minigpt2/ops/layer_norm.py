@@ -59,6 +59,11 @@ class Saved(NamedTuple):
     gamma: Array  # (C,)
 
 
+def row_dots(x: Array, y: Array) -> Array:
+    """Return the inner product of each row of x (N, C) with that of y, (N, 1)."""
+    return (x[:, None] @ y[:, :, None])[:, 0]
+
+
 @fusible
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Saved]:
     """Normalise each row of x (N, C), then scale by gamma (C,) and shift by beta (C,)."""
@@ -66,7 +71,7 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[
 
     def formula(x: Array) -> tuple[Array, Array, Array]:
         xc = x - x.sum(-1, keepdims=True) / c  # (N, C)  (4.1)
-        r = 1 / xp.sqrt((xc * xc).sum(-1, keepdims=True) / c + eps)  # (N, 1)  (4.2)
+        r = 1 / xp.sqrt(row_dots(xc, xc) / c + eps)  # (N, 1)  (4.2)
         x_hat = xp.multiply(xc, r, out=xc)  # (N, C)  (4.3)
         y = gamma * x_hat  # (N, C)
         y += beta  # (N, C)  (4.4)
@@ -94,15 +99,15 @@ def layer_norm_backward(
     `passing` (N, C) is what other readers of x sent back; it is added to dL/dx.
     """
     x_hat, r, gamma = saved
-    xp = array_module(dy)
+    xp, c = array_module(dy), dy.shape[-1]
 
     def formula(dy: Array, x_hat: Array, r: Array, *passing: Array) -> tuple[Array, Array, Array]:
         each = dy * x_hat  # (N, C)
         dgamma = each.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.5)
         dbeta = dy.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.6)
         g = gamma * dy  # (N, C)  (4.7)
-        along = xp.multiply(gamma, each, out=each).mean(-1, keepdims=True)  # (N, 1)
-        g -= g.mean(-1, keepdims=True)
+        along = row_dots(g, x_hat) / c  # (N, 1)
+        g -= g.sum(-1, keepdims=True) / c
         g -= xp.multiply(x_hat, along, out=each)
         dx = xp.multiply(r, g, out=g)  # (N, C)  (4.10)
         for other in passing:
