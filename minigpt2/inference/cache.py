@@ -34,7 +34,7 @@ Cost
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from math import sqrt
 from operator import add
 from typing import Any
@@ -100,10 +100,11 @@ class Cache:
         b, n = ids.shape
         if n > self.room:
             raise ValueError(f"{n} more rows do not fit: there is room for {self.room}")
-        positions = (self.trunk.shape[3] + self.lengths[:, None] + np.arange(n)).ravel()
+        new = self.lengths[:, None] + np.arange(n)  # (B, n) the new rows' places in their branches
+        positions = (self.trunk.shape[3] + new).ravel()
         nothing = np.empty(0, np.int64)
         batch = Batch(ids.ravel(), positions, nothing, nothing, nothing, nothing)
-        h = self.run(batch, self.grown)
+        h = self.run(batch, partial(self.grown, new, self.added_to_scores(new)))
         self.lengths += n
         return h.reshape(b, n, -1)
 
@@ -111,27 +112,31 @@ class Cache:
         """Run the model with another attention in each layer; return h (N, C), or rows of it."""
         return gpt2(self.parameters, batch, backward=False, attend=through, read=read)[0]
 
-    def grown(self, layer: int) -> Any:
-        """Return the attention of new rows, n a branch, over all that the cache holds."""
-        trunk, branches, lengths = self.trunk[layer], self.branches[layer], self.lengths
+    def added_to_scores(self, new: Array) -> Array:
+        """Return what makes new rows (B, n) see what they may of their branches (B, 1, n, S).
+
+        That is 0 for a visible pair and −∞ for another.
+        """
+        xp, dtype = array_module(self.branches), self.branches.dtype
+        visible = np.arange(new.max() + 1) <= new[:, None, :, None]  # (B, 1, n, S)  (57.1)
+        return xp.asarray(np.where(visible, 0, -np.inf).astype(dtype))
+
+    def grown(self, new: Array, added: Array, layer: int) -> Any:
+        """Return a layer's attention of new rows (B, n), over all that the cache holds."""
+        trunk, branches, (b, n) = self.trunk[layer], self.branches[layer], new.shape
 
         def attend(qkv: Array, end: Array, n_head: int, *how: Any) -> tuple[Array, None]:
-            xp = array_module(qkv)
-            b = len(lengths)
-            n, features = len(qkv) // b, qkv.shape[1] // 3
+            xp, features = array_module(qkv), qkv.shape[1] // 3
             heads = qkv.reshape(b, n, 3, n_head, features // n_head).transpose(2, 0, 3, 1, 4)
             q = heads[0] / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
-            new = lengths[:, None] + np.arange(n)  # (B, n) the new rows' places in their branches
             if b == 1:  # they stand together
                 branches[..., new[0, 0] : new[0, -1] + 1, :] = heads[1:]
             else:
                 which = xp.asarray(np.arange(b)[:, None])  # (B, 1)
                 branches[:, which, :, xp.asarray(new)] = heads[1:].transpose(1, 3, 0, 2, 4)
-            k, v = branches[..., : new.max() + 1, :]  # (B, H, S, D)
+            k, v = branches[..., : added.shape[-1], :]  # (B, H, S, D)
             s = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
-            if b > 1 or n > 1:
-                visible = np.arange(k.shape[2]) <= new[:, None, :, None]  # (B, 1, n, S)  (57.1)
-                s = xp.where(xp.asarray(visible), s, -xp.inf)
+            s += added  # (57.1)
             places = [(s, lambda e: e @ v)]
             if trunk.shape[2]:
                 s = for_all(q, lambda q: q @ trunk[0].transpose(0, 2, 1))  # (B, H, n, P)  (8.2)
