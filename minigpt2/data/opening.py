@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from minigpt2.data.almanac import questions
 from minigpt2.data.batches import split
 from minigpt2.data.examples import Example, encode
 from minigpt2.data.formats import ALPACA_FORMAT, DataSet, load_data
@@ -70,6 +69,8 @@ class Opened(NamedTuple):
 def open_data(name: str, columns: Mapping[str, str] | None = None) -> DataSet:
     """Return the records of a file or folder, or the trained questions of the almanac."""
     if name == ALMANAC:
+        from minigpt2.data.almanac import questions  # it takes time to load
+
         return DataSet(as_records(questions(0).train), ALPACA_FORMAT)
     return load_data(Path(name), columns)
 

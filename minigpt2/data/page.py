@@ -6,12 +6,12 @@ The pages are in minigpt2/pages; Jinja2 fills them, and escapes what it fills in
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 
 @cache
-def pages() -> Environment:
-    """Return where pages are, and how they are filled."""
+def pages() -> Any:
+    """Return where pages are, and how they are filled: an Environment of Jinja2's."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # they take time to load
+
     loader = PackageLoader("minigpt2", "pages")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 

@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from rapidfuzz import fuzz
-from rapidfuzz.process import cdist
 
 from minigpt2.backend import Array
 from minigpt2.data.batches import batch_of
@@ -113,6 +111,9 @@ def near_duplicates(
     progress: Callable[[int], None] = lambda finished: None,
 ) -> list[Pair]:
     """Return those of `ones` that have a near-duplicate among `others`, with the nearest."""
+    from rapidfuzz import fuzz  # they take time to load
+    from rapidfuzz.process import cdist
+
     pairs = []
     for start in range(0, len(ones), AT_ONCE):
         some = ones[start : start + AT_ONCE]
