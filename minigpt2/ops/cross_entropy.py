@@ -52,7 +52,7 @@ import numpy as np
 from minigpt2.backend import Array, array_module, fusible, map_rows, wide
 from minigpt2.ops.embedding import scatter_add
 
-CHUNK_BYTES = 1 << 27  # of the logits of one chunk
+CHUNK_BYTES = 1 << 28  # of the logits of one chunk
 TABLE_BYTES = 1 << 24  # of the rows of dwte that a chunk adds to at once
 
 
