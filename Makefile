@@ -103,7 +103,7 @@ bench-gpu: $(VENV)/cuda ## training on this machine's GPU, beside PyTorch where 
 	    $(if $(DATA),--data $(DATA)) --batch 32 --dense 8x1024 --rounds 10 \
 	    --model $(or $(MODEL),gpt2) --json runs/gpu-$$precision.json || exit; done
 
-bench-cost: $(VENV)/dev ## time of a step against the length of its sequence, with a fit
+bench-cost: $(VENV)/dev ## time of a step against length and batch size, with a fit
 	@$(BIN)/python -m tests.benchmarks.cost
 
 bench-memory: $(VENV)/dev ## a step of full-size Large: memory and time, beside the forecast

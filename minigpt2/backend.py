@@ -8,10 +8,10 @@ Why
     passes are cheap when a block of rows stays in cache from the first pass to
     the last, so such an op hands its formula to `map_rows`, which runs it block
     by block.  Every core takes the next block when it is done with its last (NumPy lets
-    go of the interpreter's lock while it computes).  The threads are woken once for all
-    blocks: that costs more than a block.  Meanwhile a matrix product is its core's own:
-    OpenBLAS would split it among all cores, each of which is busy, so it is told not to.
-    On a GPU the formula sees all rows at once.
+    go of the interpreter's lock while it computes).  Threads are woken once for all the
+    blocks, not once for each, which would cost more than it brings.  Meanwhile a matrix
+    product is its core's own: OpenBLAS would split it among all cores, each of which is
+    busy, so it is told not to.  On a GPU the formula sees all rows at once.
 
     For some ops a GPU has a kernel that does all of the op in one go.  Such an op is
     `fusible`: when its arrays are on a device, the function that was registered under
@@ -26,6 +26,7 @@ time a host asks a device for a number, it waits for all that was launched befor
 
 import ctypes
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, wraps
@@ -146,15 +147,16 @@ def helpers() -> SimpleQueue[Any]:
 def openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """Return the functions of NumPy's OpenBLAS that ask for its number of threads and set it.
 
-    It comes in a folder beside NumPy or inside it; else, on Linux, it may be the system's.  None
-    where NumPy's products are another library's.
+    It comes in a folder beside NumPy or inside it; else, on Linux, it is looked for among what is
+    loaded.  None where NumPy's products are another library's.
     """
     numpy, maps = Path(np.__file__).parent, Path("/proc/self/maps")
     found = [*numpy.parent.glob("numpy.libs/*openblas*"), *numpy.glob(".dylibs/*openblas*")]
-    if not found and maps.exists():
-        found = [Path(line.split()[-1]) for line in maps.read_text().splitlines() if "blas" in line]
-    for path, before, after in product(found, ("scipy_", ""), ("64_", "")):
-        library = ctypes.PyDLL(str(path))
+    paths = [str(path) for path in found]
+    if not paths and maps.exists():
+        paths = sorted(set(re.findall(r"/\S*blas\S*\.so\S*", maps.read_text())))
+    for path, before, after in product(paths, ("scipy_", ""), ("64_", "")):
+        library = ctypes.PyDLL(path)
         names = (f"{before}openblas_{what}_num_threads{after}" for what in ("get", "set"))
         ask, tell = (getattr(library, name, None) for name in names)
         if ask and tell:

@@ -85,8 +85,8 @@ Cost
 On a CPU
     Going forward, blocks of queries do not meet, so each core takes one after the other, all
     heads at once.  Going backward they meet in dk and dv, and each core takes a share of
-    the heads instead, G of them.  A product in a share is its core's own (chapter 1), so a
-    block has the size that suits caches: 128³ multiplications a head and product.
+    the heads instead, G of them.  Meanwhile a product is its core's own (chapter 1), so a
+    block may be as large as caches like it: up to 128 rows and 128 keys.
 """
 
 from collections.abc import Iterator
@@ -127,8 +127,8 @@ def query_blocks(end: Array, block: int) -> list[slice]:
     """Cut the rows of a forest into slices of at most `block`, behind a leaf where that can be.
 
     Row i is the last of a leaf iff end[i] = i + 1; rows up to the next one are a run.  One that
-    does not fit is cut evenly.  Runs are taken together up to half a block: they hide more pairs
-    from each other than they show.
+    does not fit is cut evenly.  Runs are taken together only up to half a block: no row of one
+    sees the other's, and those pairs are computed for nothing.
     """
     slices, start = [], 0
     stops = (np.flatnonzero(end == np.arange(1, len(end) + 1)) + 1).tolist()

@@ -1,9 +1,12 @@
-"""Time of a step against the length of its sequence: `python -m tests.benchmarks.cost`.
+"""Time of a step against length and batch size: `python -m tests.benchmarks.cost`.
 
 One sequence of T tokens, all supervised, forward and backward, without the optimiser.  The times
 are fitted by c + a·T + b·T²: c is what every step does to the gradients whatever its length, a·T
 the products with weights, b·T² attention.  Beside it stand the operations of chapter 65,
 and where the two terms cross.
+
+Then batches of B sequences of 64 tokens, whose times are fitted by c + a·B: no row sees another
+sequence's.
 """
 
 import argparse
@@ -24,44 +27,80 @@ from minigpt2.training.forecast import Load, crossing, operations
 from tests.benchmarks.work import MODELS, make_batch
 
 LENGTHS = (64, 128, 256, 384, 512, 768, 1024)
+SIZES, SHORT = (1, 2, 4, 8, 16), 64  # batches, and the tokens of a sequence in them
 
 
-def times(config, lengths, rounds, progress):
-    """Seconds of every round by length, the lengths interleaved, after a round that warms up."""
+def times(config, shapes, rounds, progress):
+    """Seconds of every round for each (sequences, length), interleaved, after one that warms up."""
     rng = np.random.default_rng(0)
     keep_freed_memory()
     parameters = initialise(config, rng)
     gradients = parameters.zeros_like()
-    batches = {length: make_batch(config, length, length, 1.0, 0, rng) for length in lengths}
-    found = {length: [] for length in lengths}
+    batches = {(n, t): make_batch(config, n * t, t, 1.0, 0, rng) for n, t in shapes}
+    found = {shape: [] for shape in shapes}
     for number in range(1 + rounds):
-        for length in lengths if number % 2 else reversed(lengths):
+        for shape in shapes if number % 2 else reversed(shapes):
             gradients.flat[:] = 0
             started = perf_counter()
-            loss_and_gradients(parameters, batches[length], gradients)
+            loss_and_gradients(parameters, batches[shape], gradients)
             if number:
-                found[length].append(perf_counter() - started)
+                found[shape].append(perf_counter() - started)
             progress()
     return found
 
 
-def fit(lengths, seconds):
-    """c, a and b of c + a·T + b·T² with the least relative error."""
-    t, y = np.array(lengths, float), np.array(seconds)
-    terms = np.stack([np.ones_like(t), t, t * t], 1) / y[:, None]
-    return np.linalg.lstsq(terms, np.ones_like(t), rcond=None)[0].tolist()
+def fit(x, seconds, degree=2):
+    """c, a and b of c + a·x + b·x², or so far as the degree goes, with the least relative error."""
+    x, y = np.array(x, float), np.array(seconds)
+    terms = x[:, None] ** np.arange(degree + 1) / y[:, None]
+    return np.linalg.lstsq(terms, np.ones_like(x), rcond=None)[0].tolist()
 
 
-def counted(config, length):
+def counted(config, length, sequences=1):
     """Operations of the linear and of the quadratic term."""
-    done = operations(config, Load(length, length), length, recompute=False)
+    rows = sequences * length
+    done = operations(config, Load(rows, rows), length, recompute=False)
     return done["products"] + done["projection"], done["attention"]
 
 
+def measure_batches(config, sizes, length, rounds, progress=lambda: None):
+    """Every number that is shown of batches: seconds by size, the fit, operations."""
+    found = times(config, [(n, length) for n in sizes], rounds, progress)
+    seconds = [median(taken) for taken in found.values()]
+    c, a = fit(sizes, seconds, 1)
+    return {
+        "sizes": list(sizes),
+        "length": length,
+        "seconds": seconds,
+        "fitted": [c + a * n for n in sizes],
+        "operations": [sum(counted(config, length, n)) for n in sizes],
+        "c": c,
+        "a": a,
+    }
+
+
+def show_batches(console, name, result):
+    """Print the table of batches."""
+    title = f"{name}: seconds of a batch of sequences of {result['length']} tokens"
+    table = Table(title=title, title_justify="left", box=None)
+    for head in ("sequences", "measured", "fit", "GFLOP"):
+        table.add_column(head, justify="right")
+    columns = (result[key] for key in ("sizes", "seconds", "fitted", "operations"))
+    for n, seconds, fitted, done in zip(*columns, strict=True):
+        table.add_row(f"{n:,}", f"{seconds:.3f}", f"{fitted:.3f}", f"{done / 1e9:,.1f}")
+    console.print(table)
+    each = result["operations"][-1] / result["sizes"][-1]
+    console.print(
+        f"{1e3 * result['c']:.0f} ms + {1e3 * result['a']:.2f} ms · B; what grows runs at "
+        f"{each / result['a'] / 1e9:.0f} GFLOP/s",
+        highlight=False,
+    )
+
+
 def measure(config, lengths, rounds, progress=lambda: None):
-    """Every number that is shown."""
-    found = times(config, lengths, rounds, progress)
-    seconds = [median(found[length]) for length in lengths]
+    """Every number that is shown of lengths."""
+    found = times(config, [(1, length) for length in lengths], rounds, progress)
+    seconds = [median(taken) for taken in found.values()]
     c, a, b = fit(lengths, seconds)
     fitted = [c + a * t + b * t * t for t in lengths]
     return {
@@ -74,7 +113,7 @@ def measure(config, lengths, rounds, progress=lambda: None):
         "b": b,
         "crossing_counted": crossing(config),
         "crossing_measured": a / b if b > 0 else None,
-        "raw": {str(length): taken for length, taken in found.items()},
+        "raw": {str(length): taken for (_, length), taken in found.items()},
     }
 
 
@@ -120,7 +159,7 @@ def main(argv=None):
     """Measure and print; write the numbers if a file is named."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.cost",
-        description="Time of a step against the length of its sequence, with a fit",
+        description="Time of a step against length and batch size, with a fit",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--model", choices=MODELS, default="gpt2", help="the size")
@@ -132,11 +171,13 @@ def main(argv=None):
     console = Console(width=None if sys.stdout.isatty() else 120)
     with console.status("taking the steps") as status:
         done = iter(range(1, 10**6))
-        total = (1 + options.rounds) * len(lengths)
-        result = measure(
-            config, lengths, options.rounds, lambda: status.update(f"{next(done)} of {total}")
-        )
+        total = (1 + options.rounds) * (len(lengths) + len(SIZES))
+        how = options.rounds, lambda: status.update(f"{next(done)} of {total}")
+        result = measure(config, lengths, *how)
+        result["batches"] = measure_batches(config, SIZES, SHORT, *how)
     show(console, options.model, result)
+    console.print()
+    show_batches(console, options.model, result["batches"])
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         console.print(f"written to {options.json}", highlight=False)

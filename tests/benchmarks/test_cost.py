@@ -15,6 +15,16 @@ def test_the_fit_finds_its_terms():
     assert cost.fit(lengths, seconds) == pytest.approx([0.3, 2e-3, 5e-7], rel=1e-6)
 
 
+def test_the_fit_of_batches_is_a_line():
+    sizes = np.array(cost.SIZES)
+    assert cost.fit(sizes, 0.2 + 0.03 * sizes, 1) == pytest.approx([0.2, 0.03], rel=1e-6)
+
+
+def test_operations_of_a_batch_are_those_of_its_sequences():
+    one, four = (sum(cost.counted(SMALL, 32, n)) for n in (1, 4))
+    assert four == pytest.approx(4 * one)
+
+
 def test_linear_and_quadratic_operations_grow_so():
     (linear, pairs), (linear_twice, pairs_twice) = (cost.counted(SMALL, t) for t in (500, 1000))
     assert linear_twice / linear == pytest.approx(2)
@@ -27,3 +37,11 @@ def test_runs_and_tells_everything(capsys):
     shown = capsys.readouterr().out
     assert "ms · T" in shown and "GFLOP/s" in shown
     assert all(len(taken) == 2 for taken in result["raw"].values())
+
+
+def test_batches_are_run_and_told(capsys):
+    result = cost.measure_batches(SMALL, (1, 2, 4), 8, rounds=2)
+    cost.show_batches(cost.Console(width=120), "small", result)
+    shown = capsys.readouterr().out
+    assert "ms · B" in shown and "sequences of 8 tokens" in shown
+    assert len(result["seconds"]) == len(result["fitted"]) == 3
