@@ -35,7 +35,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -143,12 +143,20 @@ def helpers() -> SimpleQueue[Any]:
     return tasks
 
 
+class OpenBLAS(NamedTuple):
+    """What NumPy's OpenBLAS does beside what NumPy asks of it."""
+
+    threads: Callable[[], int]
+    set_threads: Callable[[int], None]
+    axpby: dict[str, Callable[..., None]]  # by the letter of NumPy's type
+
+
 @cache
-def openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """Return the functions of NumPy's OpenBLAS that ask for its number of threads and set it.
+def openblas() -> OpenBLAS | None:
+    """Return NumPy's OpenBLAS; None where NumPy's products are another library's.
 
     It comes in a folder beside NumPy or inside it; else, on Linux, it is looked for among what is
-    loaded.  None where NumPy's products are another library's.
+    loaded.
     """
     numpy, maps = Path(np.__file__).parent, Path("/proc/self/maps")
     found = [*numpy.parent.glob("numpy.libs/*openblas*"), *numpy.glob(".dylibs/*openblas*")]
@@ -156,12 +164,41 @@ def openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     if not paths and maps.exists():
         paths = sorted(set(re.findall(r"/\S*blas\S*\.so\S*", maps.read_text())))
     for path, before, after in product(paths, ("scipy_", ""), ("64_", "")):
-        library = ctypes.PyDLL(path)
+        library = ctypes.PyDLL(path)  # keeps the interpreter's lock in what takes no time
         names = (f"{before}openblas_{what}_num_threads{after}" for what in ("get", "set"))
         ask, tell = (getattr(library, name, None) for name in names)
         if ask and tell:
-            return ask, tell
+            return OpenBLAS(ask, tell, axpby_of(path, f"{before}cblas_{{}}axpby{after}"))
     return None
+
+
+def axpby_of(path: str, name: str) -> dict[str, Callable[..., None]]:
+    """Return a library's functions for y ← a x + b y, by the letter of NumPy's type."""
+    library, functions = ctypes.CDLL(path), {}
+    count = ctypes.c_int64 if name.endswith("64_") else ctypes.c_int
+    for letter, blas_letter, number in (("f", "s", ctypes.c_float), ("d", "d", ctypes.c_double)):
+        function = getattr(library, name.format(blas_letter), None)
+        if function:
+            vector = ctypes.c_void_p, count  # where it is, and how far its numbers are apart
+            function.argtypes = count, number, *vector, number, *vector
+            function.restype = None
+            functions[letter] = function
+    return functions
+
+
+def axpby(a: float, x: Array, b: float, y: Array) -> None:
+    """Put a x + b y into y, of x and y (n,).
+
+    NumPy goes over memory three times for it, OpenBLAS once.
+    """
+    blas = openblas() if array_module(y) is np else None
+    routine = blas.axpby.get(y.dtype.char) if blas else None
+    alike = x.dtype == y.dtype and x.shape == y.shape == (y.size,)
+    if routine and alike and x.flags.c_contiguous and y.flags.carray:
+        routine(y.size, a, x.ctypes.data, 1, b, y.ctypes.data, 1)
+    else:
+        y *= b
+        y += a * x
 
 
 class OneCoreAProduct:
@@ -177,17 +214,17 @@ class OneCoreAProduct:
     def __enter__(self) -> None:
         with self.lock:
             self.inside += 1
-            functions = openblas()
-            if functions and self.inside == 1:
-                self.threads = functions[0]()
-                functions[1](1)
+            blas = openblas()
+            if blas and self.inside == 1:
+                self.threads = blas.threads()
+                blas.set_threads(1)
 
     def __exit__(self, *failure: object) -> None:
         with self.lock:
             self.inside -= 1
-            functions = openblas()
-            if functions and not self.inside:
-                functions[1](self.threads)
+            blas = openblas()
+            if blas and not self.inside:
+                blas.set_threads(self.threads)
 
 
 ONE_CORE_A_PRODUCT = OneCoreAProduct()

@@ -18,6 +18,7 @@ from minigpt2 import backend
 from minigpt2.backend import (
     ONE_CORE_A_PRODUCT,
     array_module,
+    axpby,
     each_block,
     fetch,
     fusible,
@@ -170,6 +171,64 @@ def test_openblas_is_found_if_numpy_has_it(monkeypatch, tmp_path):
     again = backend.openblas()  # as if NumPy had no wheel: by what is loaded
     backend.openblas.cache_clear()
     assert (again is not None) == (blas() == "openblas")
+
+
+lengths = st.integers(0, 300)
+
+
+@given(lengths, st.sampled_from("fdFD"), st.integers(1, 2), st.integers(0, 99))
+def test_axpby_is_what_it_says_for_all_types_and_with_gaps(n, letter, stride, seed):
+    x, y = np.random.default_rng(seed).standard_normal((2, stride * n)).astype(letter)
+    before = x.copy()
+    expected = 0.25 * x[::stride].astype("D") - 3 * y[::stride]
+    between = y[1::2].copy()
+    assert axpby(0.25, x[::stride], -3, y[::stride]) is None
+    np.testing.assert_allclose(
+        y[::stride], expected, rtol=0, atol=1e-5 if letter in "fF" else 1e-14
+    )
+    np.testing.assert_array_equal(x, before)
+    if stride == 2:
+        np.testing.assert_array_equal(y[1::2], between)
+
+
+@given(lengths, st.sampled_from("fd"), st.integers(1, 40))
+def test_axpby_in_pieces_gives_the_same_bits(n, letter, piece):
+    x, y = np.random.default_rng(n).standard_normal((2, n)).astype(letter)
+    whole = y.copy()
+    axpby(0.1, x, 0.9, whole)
+    for start in range(0, n, piece):
+        axpby(0.1, x[start : start + piece], 0.9, y[start : start + piece])
+    np.testing.assert_array_equal(y, whole)
+
+
+def test_axpby_writes_nowhere_it_must_not():
+    x, y = np.ones(4, np.float32), np.ones(4, np.float32)
+    for wrong in (x[:3], np.ones((4, 2), np.float32)):
+        with pytest.raises(ValueError, match="broadcast"):
+            axpby(1, wrong, 1, y)
+    y.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        axpby(1, x, 1, y)
+    np.testing.assert_array_equal(y, 1)
+
+
+def test_axpby_without_openblas_gives_the_same(monkeypatch):
+    x, y = np.random.default_rng(0).standard_normal((2, 100))
+    with_it, without = y.copy(), y.copy()
+    axpby(0.1, x, 0.9, with_it)
+    monkeypatch.setattr(backend, "openblas", lambda: None)
+    axpby(0.1, x, 0.9, without)
+    np.testing.assert_allclose(with_it, without, rtol=0, atol=1e-15)
+
+
+@pytest.mark.skipif(backend.openblas() is None, reason="NumPy's products are another library's")
+def test_openblas_is_asked_where_it_can_do_it(monkeypatch):
+    asked = []
+    spy = backend.openblas()._replace(axpby=dict.fromkeys("fd", lambda *how: asked.append(how)))
+    monkeypatch.setattr(backend, "openblas", lambda: spy)
+    for letter in "fdFD":
+        axpby(2, np.ones(3, letter), 3, np.ones(3, letter))
+    assert [how[:2] + how[3:5] for how in asked] == 2 * [(3, 2, 1, 3)]
 
 
 IDLE = """

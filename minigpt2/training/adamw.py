@@ -48,7 +48,7 @@ from math import sqrt
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, each_block, fusible, row_blocks
+from minigpt2.backend import Array, array_module, axpby, each_block, fusible, row_blocks
 from minigpt2.model.parameters import Parameters
 
 
@@ -160,18 +160,11 @@ def adamw_update(
     """Update one piece of theta, m and v (each of the same length) in place."""
     xp = array_module(theta)
     beta1, beta2 = settings.beta1, settings.beta2
-    part = g * ((1 - beta1) * kappa)  # (62.2), and its share in (62.3)
-    m *= beta1
-    m += part  # (62.3)
-    xp.multiply(g, g, out=part)
-    part *= (1 - beta2) * kappa**2  # (62.2), and its share in (62.4)
-    v *= beta2
-    v += part  # (62.4)
+    axpby((1 - beta1) * kappa, g, beta1, m)  # (62.2) (62.3)
+    square = g * g
+    axpby((1 - beta2) * kappa**2, square, beta2, v)  # (62.2) (62.4)
     c = sqrt(1 - beta2**step)  # (62.8)
-    root = xp.sqrt(v, out=part)
+    root = xp.sqrt(v, out=square)
     root += c * settings.eps
     change = xp.divide(m, root, out=root)
-    change *= eta * c / (1 - beta1**step)  # (62.8)
-    if decay:
-        theta *= 1 - eta * decay  # (62.6)
-    theta -= change  # (62.6)
+    axpby(-eta * c / (1 - beta1**step), change, 1 - eta * decay, theta)  # (62.6) (62.8)

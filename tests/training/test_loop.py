@@ -229,6 +229,8 @@ def test_memory_does_not_grow_after_the_third_step():
         peaks.append(peak)
         tracemalloc.reset_peak()
     tracemalloc.stop()
-    slack = 16_384  # bookkeeping; one array of a row a token kept each step would be 80,000
+    slack = (
+        40_000  # lists of small objects fill up; an array of a row a token, kept, would be 80,000
+    )
     assert max(kept[3:]) <= kept[2] + slack
     assert max(peaks[3:]) <= peaks[2] + slack
