@@ -13,6 +13,9 @@ Why
     product is its core's own: OpenBLAS would split it among all cores, each of which is
     busy, so it is told not to.  On a GPU the formula sees all rows at once.
 
+    NumPy adds and multiplies one pass at a time.  For one sum that is frequent, a x + b y, BLAS
+    has a function that needs one pass instead of three: `axpby`.
+
     For some ops a GPU has a kernel that does all of the op in one go.  Such an op is
     `fusible`: when its arrays are on a device, the function that was registered under
     the op's name is called in its place.  The op itself knows nothing of kernels, and
