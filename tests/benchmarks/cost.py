@@ -81,8 +81,9 @@ def measure_batches(config, sizes, length, rounds, progress=lambda: None):
 
 def show_batches(console, name, result):
     """Print the table of batches."""
-    title = f"{name}: seconds of sequences of {result['length']} tokens"
-    table = Table(title=title, title_justify="left", box=None)
+    title = f"{name}: seconds of a batch of sequences of {result['length']} tokens"
+    console.print(title, highlight=False)
+    table = Table(box=None)
     for head in ("sequences", "measured", "fit", "GFLOP"):
         table.add_column(head, justify="right")
     columns = (result[key] for key in ("sizes", "seconds", "fitted", "operations"))
