@@ -30,7 +30,7 @@ LENGTHS = (64, 128, 256, 384, 512, 768, 1024)
 SIZES, SHORT = (1, 2, 4, 8, 16), 64  # batches, and the tokens of a sequence in them
 
 
-def times(config, shapes, rounds, progress):
+def times(config, shapes, rounds, progress=lambda: None):
     """Seconds of every round for each (sequences, length), interleaved, after one that warms up."""
     rng = np.random.default_rng(0)
     keep_freed_memory()
@@ -63,13 +63,12 @@ def counted(config, length, sequences=1):
     return done["products"] + done["projection"], done["attention"]
 
 
-def measure_batches(config, sizes, length, rounds, progress=lambda: None):
-    """Every number that is shown of batches: seconds by size, the fit, operations."""
-    found = times(config, [(n, length) for n in sizes], rounds, progress)
-    seconds = [median(taken) for taken in found.values()]
+def of_batches(config, length, found):
+    """Every number that is shown of batches, from the seconds of every round by size."""
+    sizes, seconds = list(found), [median(taken) for taken in found.values()]
     c, a = fit(sizes, seconds, 1)
     return {
-        "sizes": list(sizes),
+        "sizes": sizes,
         "length": length,
         "seconds": seconds,
         "fitted": [c + a * n for n in sizes],
@@ -98,14 +97,13 @@ def show_batches(console, name, result):
     )
 
 
-def measure(config, lengths, rounds, progress=lambda: None):
-    """Every number that is shown of lengths."""
-    found = times(config, [(1, length) for length in lengths], rounds, progress)
-    seconds = [median(taken) for taken in found.values()]
+def of_lengths(config, found):
+    """Every number that is shown of lengths, from the seconds of every round by length."""
+    lengths, seconds = list(found), [median(taken) for taken in found.values()]
     c, a, b = fit(lengths, seconds)
     fitted = [c + a * t + b * t * t for t in lengths]
     return {
-        "lengths": list(lengths),
+        "lengths": lengths,
         "seconds": seconds,
         "fitted": fitted,
         "operations": [counted(config, length) for length in lengths],
@@ -114,7 +112,7 @@ def measure(config, lengths, rounds, progress=lambda: None):
         "b": b,
         "crossing_counted": crossing(config),
         "crossing_measured": a / b if b > 0 else None,
-        "raw": {str(length): taken for (_, length), taken in found.items()},
+        "raw": {str(length): taken for length, taken in found.items()},
     }
 
 
@@ -170,12 +168,15 @@ def main(argv=None):
     config = MODELS[options.model]
     lengths = [t for t in LENGTHS if t <= config.n_positions]
     console = Console(width=None if sys.stdout.isatty() else 120)
+    shapes = list(dict.fromkeys([(1, t) for t in lengths] + [(n, SHORT) for n in SIZES]))
     with console.status("taking the steps") as status:
         done = iter(range(1, 10**6))
-        total = (1 + options.rounds) * (len(lengths) + len(SIZES))
-        how = options.rounds, lambda: status.update(f"{next(done)} of {total}")
-        result = measure(config, lengths, *how)
-        result["batches"] = measure_batches(config, SIZES, SHORT, *how)
+        total = (1 + options.rounds) * len(shapes)
+        found = times(
+            config, shapes, options.rounds, lambda: status.update(f"{next(done)} of {total}")
+        )
+    result = of_lengths(config, {t: found[1, t] for t in lengths})
+    result["batches"] = of_batches(config, SHORT, {n: found[n, SHORT] for n in SIZES})
     show(console, options.model, result)
     console.print()
     show_batches(console, options.model, result["batches"])

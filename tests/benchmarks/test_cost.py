@@ -32,7 +32,8 @@ def test_linear_and_quadratic_operations_grow_so():
 
 
 def test_runs_and_tells_everything(capsys):
-    result = cost.measure(SMALL, (8, 16, 32, 64), rounds=2)
+    found = cost.times(SMALL, [(1, t) for t in (8, 16, 32, 64)], rounds=2)
+    result = cost.of_lengths(SMALL, {t: taken for (_, t), taken in found.items()})
     cost.show(cost.Console(width=120), "small", result)
     shown = capsys.readouterr().out
     assert "ms · T" in shown and "GFLOP/s" in shown
@@ -40,7 +41,8 @@ def test_runs_and_tells_everything(capsys):
 
 
 def test_batches_are_run_and_told(capsys):
-    result = cost.measure_batches(SMALL, (1, 2, 4), 8, rounds=2)
+    found = cost.times(SMALL, [(n, 8) for n in (1, 2, 4)], rounds=2)
+    result = cost.of_batches(SMALL, 8, {n: taken for (n, _), taken in found.items()})
     cost.show_batches(cost.Console(width=120), "small", result)
     shown = capsys.readouterr().out
     assert "ms · B" in shown and "sequences of 8 tokens" in shown
