@@ -1,14 +1,18 @@
 // Layer normalisation, with the addition to the residual stream before it.
 //
-//     x = stream + a, where there is something to add             (4.11)
+//     xᵢ  = streamᵢ + aᵢ, where there is something to add         (4.21)
 //     μ   = (1/C) Σᵢ xᵢ                                           (4.1)
-//     r   = 1 / √( (1/C) Σᵢ (xᵢ − μ)² + ε )                       (4.2)
-//     x̂ᵢ  = (xᵢ − μ) r                                            (4.3)
-//     yᵢ  = γᵢ x̂ᵢ + βᵢ                                            (4.4)
-//     dγᵢ = Σₙ dyₙᵢ x̂ₙᵢ                                           (4.5)
-//     dβᵢ = Σₙ dyₙᵢ                                               (4.6)
-//     gᵢ  = γᵢ dyᵢ                                                (4.7)
-//     dxᵢ = passing + r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )                   (4.10) (4.12)
+//     v   = (1/C) Σᵢ (xᵢ − μ)²                                    (4.2)
+//     r   = 1 / √(v + ε)                                          (4.3)
+//     x̂ᵢ  = (xᵢ − μ) r                                            (4.4)
+//     yᵢ  = γᵢ x̂ᵢ + βᵢ                                            (4.5)
+//     dγᵢ = Σₙ dyₙᵢ x̂ₙᵢ                                           (4.6)
+//     dβᵢ = Σₙ dyₙᵢ                                               (4.7)
+//     gᵢ  = γᵢ dyᵢ                                                (4.8)
+//     ⟨g⟩ = (1/C) Σⱼ gⱼ                                           (4.18)
+//     ⟨g x̂⟩ = (1/C) Σⱼ gⱼ x̂ⱼ                                      (4.19)
+//     dxᵢ = r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )                             (4.20)
+//     dxᵢ = passingᵢ + r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )                  (4.22)
 //
 // `passing` is the gradient that the stream brings past the normalisation; 0 where there is none.
 //
@@ -45,15 +49,15 @@ layer_norm_forward(const real* __restrict__ stream, const real* __restrict__ a, 
         v[k] = to_float(stream[row + c]);
         if (a) {
             v[k] += to_float(a[row + c]);
-            store(&x[row + c], v[k]);  // (4.11)
+            store(&x[row + c], v[k]);  // (4.21)
             v[k] = to_float(x[row + c]);  // as the backward pass will read it
         }
         sum += v[k];
     }
     const float mu = block_sum<WARPS>(sum, room[0]) / C;  // (4.1)
     EACH(k, c) squares += (v[k] - mu) * (v[k] - mu);
-    const float r = 1.f / sqrtf(block_sum<WARPS>(squares, room[1]) / C + eps);  // (4.2)
-    EACH(k, c) store(&y[row + c], to_float(gamma[c]) * ((v[k] - mu) * r) + to_float(beta[c]));  // (4.3) (4.4)
+    const float r = 1.f / sqrtf(block_sum<WARPS>(squares, room[1]) / C + eps);  // (4.2) (4.3)
+    EACH(k, c) store(&y[row + c], to_float(gamma[c]) * ((v[k] - mu) * r) + to_float(beta[c]));  // (4.4) (4.5)
     if (threadIdx.x == 0) {
         mean[blockIdx.x] = mu;
         inverse[blockIdx.x] = r;
@@ -74,18 +78,18 @@ layer_norm_backward(const real* __restrict__ dy, const real* __restrict__ x, con
         float x_hat[MOST], g[MOST], sum_g = 0.f, sum_along = 0.f;
         EACH(k, c) {
             const float d = to_float(dy[row + c]);
-            x_hat[k] = (to_float(x[row + c]) - mu) * r;  // (4.3)
-            g[k] = to_float(gamma[c]) * d;               // (4.7)
-            dgamma[k] += d * x_hat[k];                   // (4.5)
-            dbeta[k] += d;                               // (4.6)
+            x_hat[k] = (to_float(x[row + c]) - mu) * r;  // (4.4)
+            g[k] = to_float(gamma[c]) * d;               // (4.8)
+            dgamma[k] += d * x_hat[k];                   // (4.6)
+            dbeta[k] += d;                               // (4.7)
             sum_g += g[k];
             sum_along += g[k] * x_hat[k];
         }
-        const float mean_g = block_sum<WARPS>(sum_g, room[0]) / C;
-        const float along = block_sum<WARPS>(sum_along, room[1]) / C;
+        const float mean_g = block_sum<WARPS>(sum_g, room[0]) / C;     // (4.18)
+        const float along = block_sum<WARPS>(sum_along, room[1]) / C;  // (4.19)
         EACH(k, c) {
-            const float back = r * (g[k] - mean_g - x_hat[k] * along);                     // (4.10)
-            store(&dx[row + c], passing ? to_float(passing[row + c]) + back : back);  // (4.12)
+            const float back = r * (g[k] - mean_g - x_hat[k] * along);                     // (4.20)
+            store(&dx[row + c], passing ? to_float(passing[row + c]) + back : back);  // (4.22)
         }
     }
     EACH(k, c) {
@@ -100,6 +104,6 @@ layer_norm_sum(const float* __restrict__ partial, float* __restrict__ both, int 
     const int c = blockIdx.x * THREADS + threadIdx.x, which = blockIdx.y;
     if (c >= C) return;
     float sum = 0.f;
-    for (int b = 0; b < R; b++) sum += partial[(size_t)(2 * b + which) * C + c];  // (4.5) (4.6)
+    for (int b = 0; b < R; b++) sum += partial[(size_t)(2 * b + which) * C + c];  // (4.6) (4.7)
     both[(size_t)which * C + c] = sum;
 }

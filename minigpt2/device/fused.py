@@ -31,7 +31,7 @@ class Normalised(NamedTuple):
 
     x: Array  # (N, C)
     mean: Array  # (N,)
-    inverse: Array  # (N,) r of (4.2)
+    inverse: Array  # (N,) r of (4.3)
     gamma: Array  # (C,)
 
 
@@ -69,7 +69,7 @@ def add_at(table: Array, rows: Array, index: Array) -> Any:
 
 
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
-    """Normalise each row, (4.1) to (4.4)."""
+    """Normalise each row, (4.1) to (4.5)."""
     if not fits("layer_norm_forward", C=x.shape[1]):
         return NotImplemented
     xp, n = array_module(x), len(x)
@@ -78,26 +78,26 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
     return y, Normalised(x, mean, inverse, gamma)
 
 
-def add_layer_norm(stream: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
-    """Add to the stream and normalise the sum, (4.11) and (4.1) to (4.4)."""
+def add_layer_norm(residual: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
+    """Add to the residual and normalise the sum, (4.21) and (4.1) to (4.5)."""
     if not fits("layer_norm_forward", C=a.shape[1]):
         return NotImplemented
     xp, n = array_module(a), len(a)
     x, y = xp.empty_like(a), xp.empty_like(a)
     mean, inverse = xp.empty(n, xp.float32), xp.empty(n, xp.float32)
-    launch(xp, "layer_norm_forward", stream, a, gamma, beta, x, y, mean, inverse, eps=eps)
+    launch(xp, "layer_norm_forward", residual, a, gamma, beta, x, y, mean, inverse, eps=eps)
     return x, y, Normalised(x, mean, inverse, gamma)
 
 
-def layer_norm_backward(dy: Array, saved: Any, passing: Array | None = None) -> Any:
-    """Return dx, dgamma and dbeta, (4.5) to (4.12)."""
+def layer_norm_backward(dy: Array, saved: Any, d_residual: Array | None = None) -> Any:
+    """Return dx, dgamma and dbeta, (4.6) to (4.22)."""
     if not isinstance(saved, Normalised):
         return NotImplemented
     xp, (n, c) = array_module(dy), dy.shape
     dx = xp.empty_like(dy)
     partial = xp.empty((min(n, LAYER_NORM_BLOCKS), 2, c), xp.float32)
     both = xp.empty((2, c), xp.float32)
-    arrays = dy, saved.x, saved.gamma, saved.mean, saved.inverse, passing, dx, partial
+    arrays = dy, saved.x, saved.gamma, saved.mean, saved.inverse, d_residual, dx, partial
     launch(xp, "layer_norm_backward", *arrays)
     launch(xp, "layer_norm_sum", partial, both)
     return dx, both[0], both[1]

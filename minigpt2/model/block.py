@@ -5,7 +5,7 @@ Why
     replaces them: it reads the stream, normalised, and adds what it found.  So
     the gradient, too, has a way back on which nothing multiplies it.
 
-Definition, with ln (4.4), drop (7.1), attention (8.4) and gelu (5.3)
+Definition, with ln (4.5), drop (7.1), attention (8.4) and gelu (5.3)
     r = x + drop( attention( ln₁(x) W₁ + b₁ ) W₂ + b₂ )            (23.1)
     y = r + drop( gelu( ln₂(r) W₃ + b₃ ) W₄ + b₄ )                 (23.2)
     W₁ to W₄ are the weights of attn.c_attn, attn.c_proj, mlp.c_fc and mlp.c_proj.
@@ -200,7 +200,7 @@ def block_backward(
     du = gelu_backward(dg, saved.act)  # (R, 4*C)  (23.3)
     dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (R, C)  (23.3)
     add_gradients(d, "mlp.c_fc", dwb, fresh)
-    dr, *dwb = layer_norm_backward(dh, saved.ln_2, dy)  # (R, C)  (23.3)
+    dr, *dwb = layer_norm_backward(dh, saved.ln_2, d_residual=dy)  # (R, C)  (23.3)
     add_gradients(d, "ln_2", dwb, fresh)
 
     da = dropout_backward(dr, saved.attn_drop)  # (R, C)  (23.4)
@@ -211,6 +211,6 @@ def block_backward(
     dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (23.4)
     dh, *dwb = linear_backward(dqkv, saved.c_attn, room("attn.c_attn"))  # (N, C)  (23.4)
     add_gradients(d, "attn.c_attn", dwb, fresh)
-    dx, *dwb = layer_norm_backward(dh, saved.ln_1, dr)  # (N, C)  (23.4)
+    dx, *dwb = layer_norm_backward(dh, saved.ln_1, d_residual=dr)  # (N, C)  (23.4)
     add_gradients(d, "ln_1", dwb, fresh)
     return dx

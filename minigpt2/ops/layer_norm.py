@@ -2,45 +2,89 @@
 
 Why
     The residual stream grows as blocks add to it.  Before a branch of a block reads
-    the stream it is brought back to one scale, token by token, so no token depends
-    on its neighbours and no batch statistics are kept.
+    the stream, each token's features are brought back to one scale.  A token is
+    normalised by itself: it does not depend on its neighbours, and no statistics of
+    a batch are kept.
 
 Definition, for one token x with C features and learned γ, β
     μ   = (1/C) Σᵢ xᵢ                                        (4.1)
-    r   = 1 / √( (1/C) Σᵢ (xᵢ − μ)² + ε )                    (4.2)
-    x̂ᵢ  = (xᵢ − μ) r                                         (4.3)
-    yᵢ  = γᵢ x̂ᵢ + βᵢ                                         (4.4)
+    v   = (1/C) Σᵢ (xᵢ − μ)²                                 (4.2)
+    r   = 1 / √(v + ε)                                       (4.3)
+    x̂ᵢ  = (xᵢ − μ) r                                         (4.4)
+    yᵢ  = γᵢ x̂ᵢ + βᵢ                                         (4.5)
+    v is the variance, r the reciprocal standard deviation, `rstd` in the code.
     (Ba, Kiros and Hinton 2016, equations 3 and 4; ε is inside the root.)
 
-Derivation, writing dz for ∂ℒ/∂z
-    γ and β are shared by all N tokens, so their gradients add over tokens:
-    dγᵢ = Σₙ dyₙᵢ x̂ₙᵢ                                        (4.5)
-    dβᵢ = Σₙ dyₙᵢ                                            (4.6)
-    and the normalised features receive
-    gᵢ  = dx̂ᵢ = γᵢ dyᵢ                                       (4.7)
+Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
+    γ and β are shared by all N tokens.  Number the tokens n: by (4.5)
+    ∂yₙᵢ/∂γᵢ = x̂ₙᵢ and ∂yₙᵢ/∂βᵢ = 1, and the gradients add over the tokens,
+    dγᵢ = Σₙ dyₙᵢ x̂ₙᵢ                                        (4.6)
+    dβᵢ = Σₙ dyₙᵢ                                            (4.7)
+    From here on there is one token again.  x̂ᵢ reaches ℒ through yᵢ alone, and
+    ∂yᵢ/∂x̂ᵢ = γᵢ.  Its gradient gets the short name g:
+    gᵢ  = dx̂ᵢ = γᵢ dyᵢ                                       (4.8)
 
     An input xᵢ reaches x̂ⱼ by three paths: directly (when i = j), through μ, and
-    through r.  Since ∂μ/∂xᵢ = 1/C and Σⱼ (xⱼ − μ) = 0, the chain rule on (4.2) is
-    ∂r/∂xᵢ = −½ r³ · (2/C)(xᵢ − μ) = −(1/C) r² x̂ᵢ            (4.8)
-    and the product rule on (4.3), with δ for the Kronecker delta, (4.8), and
-    (xⱼ − μ) r = x̂ⱼ,
-    ∂x̂ⱼ/∂xᵢ = r (δᵢⱼ − 1/C) + (xⱼ − μ) ∂r/∂xᵢ
-            = r (δᵢⱼ − 1/C − x̂ᵢ x̂ⱼ / C)                      (4.9)
-    Sum (4.9) over every x̂ⱼ that xᵢ feeds:
-    dxᵢ = Σⱼ gⱼ ∂x̂ⱼ/∂xᵢ = r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )          (4.10)
-    where ⟨·⟩ is the mean over the C features.
+    through r.  First μ, from (4.1):
+    ∂μ/∂xᵢ = 1/C                                             (4.9)
+    Then v.  Write δᵢⱼ for the Kronecker delta, 1 when i = j and 0 otherwise.  The
+    chain rule on the square in (4.2), with ∂xⱼ/∂xᵢ = δᵢⱼ and (4.9), is
+    ∂v/∂xᵢ = (1/C) Σⱼ 2 (xⱼ − μ) (δᵢⱼ − 1/C)                 (4.10)
+    δᵢⱼ picks the term j = i of the sum.  What 1/C multiplies adds up to nothing,
+    Σⱼ (xⱼ − μ) = Σⱼ xⱼ − C μ = C μ − C μ = 0                (4.11)
+    so moving the mean does not move the variance, and (4.10) with (4.11) is
+    ∂v/∂xᵢ = (2/C) (xᵢ − μ) − (2/C²) Σⱼ (xⱼ − μ) = (2/C) (xᵢ − μ)   (4.12)
+    Then r, which (4.3) writes as (v + ε)^(−½).  By the power rule
+    ∂r/∂v = −½ (v + ε)^(−³⁄²) = −½ r³                        (4.13)
+    and the chain rule multiplies (4.13) by (4.12), where (xᵢ − μ) r = x̂ᵢ by (4.4):
+    ∂r/∂xᵢ = −½ r³ (2/C) (xᵢ − μ) = −(1/C) r² x̂ᵢ             (4.14)
+    The three paths meet in the product rule on (4.4), with (4.9):
+    ∂x̂ⱼ/∂xᵢ = r (δᵢⱼ − 1/C) + (xⱼ − μ) ∂r/∂xᵢ                (4.15)
+    Put (4.14) into (4.15); one r of r² makes (xⱼ − μ) r = x̂ⱼ, the other one stays:
+    ∂x̂ⱼ/∂xᵢ = r (δᵢⱼ − 1/C − x̂ᵢ x̂ⱼ / C)                      (4.16)
+    xᵢ feeds every x̂ⱼ.  Sum gⱼ times (4.16) over j, and take out of each sum what
+    does not depend on j:
+    dxᵢ = Σⱼ gⱼ ∂x̂ⱼ/∂xᵢ = r ( Σⱼ gⱼ δᵢⱼ − (1/C) Σⱼ gⱼ − x̂ᵢ (1/C) Σⱼ gⱼ x̂ⱼ )   (4.17)
+    The first of the three sums is gᵢ.  The other two are means over the features:
+    ⟨g⟩ = (1/C) Σⱼ gⱼ                                        (4.18)
+    ⟨g x̂⟩ = (1/C) Σⱼ gⱼ x̂ⱼ                                   (4.19)
+    With these names, (4.17) is what the code computes:
+    dxᵢ = r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )                          (4.20)
 
-    In a block, x is the residual stream: a sum, which goes on past the normalisation,
-    xᵢ  = streamᵢ + aᵢ                                       (4.11)
-    so x has other readers, too.  What they send back adds to (4.10), and by (4.11) the
-    stream and a both receive the sum,
-    dstreamᵢ = daᵢ = passingᵢ + dxᵢ                          (4.12)
+    In a block, x is the residual stream after a branch has added its output a to it,
+    xᵢ  = residualᵢ + aᵢ                                     (4.21)
+    and it has two readers: the normalisation, and the stream that leads on to later
+    layers.  Write d_residual for the gradient that comes back along the stream.
+    Then both gradients add, and since ∂xᵢ/∂residualᵢ = ∂xᵢ/∂aᵢ = 1 in (4.21),
+    residual and a receive the same sum:
+    dxᵢ = d_residualᵢ + r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )            (4.22)
 
 Read it
     dx is r times g without its mean and (up to ε) without its component along x̂.
     So dx is at right angles to the constant row and, up to ε, to x itself, which
     is μ + x̂ / r: adding a constant to x leaves the output alone, and so, up to
     ε, does scaling x.  Both are tests.
+
+Example: x = (1, 2, 6) has the mean 3 and the variance (4 + 1 + 9) / 3 = 14/3
+    >>> import numpy as np
+    >>> x, gamma, beta = np.array([[1.0, 2.0, 6.0]]), np.ones(3), np.zeros(3)
+    >>> y, saved = layer_norm(x, gamma, beta, eps=0)
+    >>> print(saved.rstd.round(3), np.sqrt(3 / 14).round(3))  # (4.3)
+    [[0.463]] 0.463
+    >>> print(y.round(3))  # (4.5): mean 0 and variance 1
+    [[-0.926 -0.463  1.389]]
+
+    Going backward, let ℒ be the first feature of y, so dy = (1, 0, 0).  The steps of (4.20):
+    g                  1.000   0.000   0.000
+    − ⟨g⟩             −0.333  −0.333  −0.333      ⟨g⟩ = 1/3
+    − x̂ ⟨g x̂⟩         −0.286  −0.143   0.429      ⟨g x̂⟩ = −0.926 / 3 = −0.309
+    the sum            0.381  −0.476   0.095      at right angles to (1, 1, 1) and to x̂
+    times r            0.176  −0.220   0.044
+    >>> dx, _, _ = layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), saved)
+    >>> print(dx.round(3))  # (4.20)
+    [[ 0.176 -0.22   0.044]]
+    >>> print(abs(dx.sum()) < 1e-12, abs((dx * x).sum()) < 1e-12)
+    True True
 
 Cost
     7·N·C additions and multiplications forward, 11·N·C backward; keeps x̂ and r.
@@ -55,64 +99,77 @@ class Saved(NamedTuple):
     """What the backward pass needs from the forward pass."""
 
     x_hat: Array  # (N, C)
-    r: Array  # (N, 1)
+    rstd: Array  # (N, 1)
     gamma: Array  # (C,)
 
 
-def row_dots(x: Array, y: Array) -> Array:
-    """Return the inner product of each row of x (N, C) with that of y, (N, 1)."""
+def rowwise_dot(x: Array, y: Array) -> Array:
+    """Return the inner product of each row of x (N, C) with that row of y (N, C), as (N, 1)."""
     return (x[:, None] @ y[:, :, None])[:, 0]
 
 
 @fusible
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Saved]:
-    """Normalise each row of x (N, C), then scale by gamma (C,) and shift by beta (C,)."""
+    """Normalise each row of x (N, C), scale it by gamma (C,) and shift it by beta (C,).
+
+    Returns y (N, C).
+    """
     xp, c = array_module(x), x.shape[-1]
 
     def formula(x: Array) -> tuple[Array, Array, Array]:
-        xc = x - x.sum(-1, keepdims=True) / c  # (N, C)  (4.1)
-        r = 1 / xp.sqrt(row_dots(xc, xc) / c + eps)  # (N, 1)  (4.2)
-        x_hat = xp.multiply(xc, r, out=xc)  # (N, C)  (4.3)
-        y = gamma * x_hat  # (N, C)
-        y += beta  # (N, C)  (4.4)
-        return y, x_hat, r
+        mu = x.sum(-1, keepdims=True) / c  # (N, 1)  (4.1)
+        centred = x - mu  # (N, C)
+        v = rowwise_dot(centred, centred) / c  # (N, 1)  (4.2)
+        rstd = 1 / xp.sqrt(v + eps)  # (N, 1)  (4.3)
+        x_hat = xp.multiply(centred, rstd, out=centred)  # (N, C)  (4.4)
+        y = gamma * x_hat  # (N, C)  (4.5)
+        y += beta  # (N, C)  (4.5)
+        return y, x_hat, rstd
 
-    y, x_hat, r = map_rows(formula, x)
-    return y, Saved(x_hat, r, gamma)
+    y, x_hat, rstd = map_rows(formula, x)
+    return y, Saved(x_hat, rstd, gamma)
 
 
 @fusible
 def add_layer_norm(
-    stream: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5
+    residual: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5
 ) -> tuple[Array, Array, Saved]:
-    """Add a (N, C) to the stream (N, C) and normalise the sum; returns both, (N, C)."""
-    x = stream + a  # (N, C)  (4.11)
+    """Add a branch's output a (N, C) to the residual (N, C), and normalise the sum.
+
+    Returns the sum x (N, C), its normalisation y (N, C), and what layer_norm saves.
+    """
+    x = residual + a  # (N, C)  (4.21)
     return x, *layer_norm(x, gamma, beta, eps)
 
 
 @fusible
 def layer_norm_backward(
-    dy: Array, saved: Saved, passing: Array | None = None
+    dy: Array, saved: Saved, d_residual: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """Turn dL/dy (N, C) into dL/dx (N, C), dL/dgamma (C,), dL/dbeta (C,).
 
-    `passing` (N, C) is what other readers of x sent back; it is added to dL/dx.
+    `d_residual` (N, C) is the gradient from the other readers of x.  It is added to dL/dx, which
+    is then the gradient of both terms of add_layer_norm.
     """
-    x_hat, r, gamma = saved
+    x_hat, rstd, gamma = saved
     xp, c = array_module(dy), dy.shape[-1]
 
-    def formula(dy: Array, x_hat: Array, r: Array, *passing: Array) -> tuple[Array, Array, Array]:
-        each = dy * x_hat  # (N, C)
-        dgamma = each.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.5)
-        dbeta = dy.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.6)
-        g = gamma * dy  # (N, C)  (4.7)
-        along = row_dots(g, x_hat) / c  # (N, 1)
-        g -= g.sum(-1, keepdims=True) / c
-        g -= xp.multiply(x_hat, along, out=each)
-        dx = xp.multiply(r, g, out=g)  # (N, C)  (4.10)
-        for other in passing:
-            dx += other  # (N, C)  (4.12)
+    def formula(
+        dy: Array, x_hat: Array, rstd: Array, *d_residual: Array
+    ) -> tuple[Array, Array, Array]:
+        product = dy * x_hat  # (N, C)
+        dgamma = product.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.6)
+        dbeta = dy.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.7)
+        g = gamma * dy  # (N, C)  (4.8)
+        mean_g = g.sum(-1, keepdims=True) / c  # (N, 1)  (4.18)
+        mean_g_x_hat = rowwise_dot(g, x_hat) / c  # (N, 1)  (4.19)
+        dx = g  # (N, C), the same memory: (4.20) is built in it, term by term
+        dx -= mean_g
+        dx -= xp.multiply(x_hat, mean_g_x_hat, out=product)
+        dx *= rstd  # (N, C)  (4.20)
+        for gradient in d_residual:
+            dx += gradient  # (N, C)  (4.22)
         return dx, dgamma, dbeta
 
-    others = () if passing is None else (passing,)
-    return map_rows(formula, dy, x_hat, r, *others, sums=2)
+    others = () if d_residual is None else (d_residual,)
+    return map_rows(formula, dy, x_hat, rstd, *others, sums=2)

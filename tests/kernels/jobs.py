@@ -44,7 +44,7 @@ def attend(end, heads, d, seed=0):
 
 def normalise(n, c, plain):
     """Layer normalisation, by itself or of a sum with what passes it."""
-    x, a, dy, passing = (single(n, c, seed=seed, scale=2) for seed in range(4))
+    x, a, dy, d_residual = (single(n, c, seed=seed, scale=2) for seed in range(4))
     gamma, beta = single(c, seed=4), single(c, seed=5)
 
     def job(put):
@@ -52,7 +52,7 @@ def normalise(n, c, plain):
             y, saved = layer_norm(put(x), put(gamma), put(beta))
             return y, *layer_norm_backward(put(dy), saved)
         total, y, saved = add_layer_norm(put(x), put(a), put(gamma), put(beta))
-        return total, y, *layer_norm_backward(put(dy), saved, put(passing))
+        return total, y, *layer_norm_backward(put(dy), saved, d_residual=put(d_residual))
 
     return job
 

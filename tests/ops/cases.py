@@ -173,34 +173,35 @@ LAYER_NORM = [
 ]
 
 
-def stream_and_branch(stream, a, gamma, beta):
-    """What a block has after the sum: the sum itself and its normalisation, side by side."""
-    x, y, _ = add_layer_norm(stream, a, gamma, beta)
+def sum_and_norm(residual, a, gamma, beta):
+    """What a block has after the sum: the sum itself and its normalisation, in one array."""
+    x, y, _ = add_layer_norm(residual, a, gamma, beta)
     return np.concatenate([x, y], -1)
 
 
-def stream_backward(d, arguments, passed=1.0):
-    """The way back of both, where the sum's own readers send `passed` times what they should."""
-    passing, dy = passed * d[:, :C], np.ascontiguousarray(d[:, C:])
-    dx, dgamma, dbeta = layer_norm_backward(dy, add_layer_norm(*arguments)[2], passing)
+def sum_and_norm_backward(d, arguments, factor=1.0):
+    """Its gradients, where the one that comes along the residual is multiplied by `factor`."""
+    d_residual, dy = factor * d[:, :C], np.ascontiguousarray(d[:, C:])
+    saved = add_layer_norm(*arguments)[2]
+    dx, dgamma, dbeta = layer_norm_backward(dy, saved, d_residual=d_residual)
     return dx, dx.copy(), dgamma, dbeta
 
 
-def stream_bug(passed):
-    """A way back on which the residual stream's gradient is not passed on once."""
-    return lambda d, a: (*stream_backward(d, a, passed)[:2], None, None)
+def residual_bug(factor):
+    """A backward pass that does not add the residual's gradient exactly once."""
+    return lambda d, a: (*sum_and_norm_backward(d, a, factor)[:2], None, None)
 
 
 LAYER_NORM.append(
     Case(
         "layer_norm, of a sum",
-        stream_and_branch,
-        stream_backward,
-        {"stream": normal(N, C), "a": normal(N, C), "gamma": normal(C), "beta": normal(C)},
+        sum_and_norm,
+        sum_and_norm_backward,
+        {"residual": normal(N, C), "a": normal(N, C), "gamma": normal(C), "beta": normal(C)},
         {
-            "the stream is not passed on": stream_bug(0),
-            "passed on twice": stream_bug(2),
-            "sign of what passes": stream_bug(-1),
+            "forget the residual's gradient": residual_bug(0),
+            "the residual's gradient twice": residual_bug(2),
+            "sign of the residual's gradient": residual_bug(-1),
         },
         linear_in=("gamma", "beta"),
     )

@@ -63,20 +63,42 @@ def test_dx_is_g_without_its_mean_and_without_its_component_along_x_hat_times_r(
     x, gamma, beta, dy = inputs(size)
     _, saved = layer_norm(x, gamma, beta, eps=0)
     dx, _, _ = layer_norm_backward(dy, saved)
-    scale = saved.r[:, 0] * np.linalg.norm(gamma * dy, axis=-1)
+    scale = saved.rstd[:, 0] * np.linalg.norm(gamma * dy, axis=-1)
     np.testing.assert_allclose(dx.sum(-1) / scale, 0, atol=1e-11)
     np.testing.assert_allclose((dx * saved.x_hat).sum(-1) / scale, 0, atol=1e-11)
-    rest = gamma * dy - dx / saved.r
+    rest = gamma * dy - dx / saved.rstd
     for n, row in enumerate(rest):
         plane = np.stack([np.ones_like(row), saved.x_hat[n]], 1)
         left = row - plane @ np.linalg.lstsq(plane, row)[0]
         np.testing.assert_allclose(left / scale[n], 0, atol=1e-10)
 
 
+def test_every_step_of_the_derivation_is_the_derivative_it_says():
+    """(4.9), (4.12), (4.14) and (4.16), for one token, against the complex step."""
+    (x,), eps, h = np.random.default_rng(0).standard_normal((1, 7)), 1e-2, 1e-30
+    c = len(x)
+
+    def definition(x):
+        mu = x.sum() / c
+        v = ((x - mu) ** 2).sum() / c
+        r = (v + eps) ** -0.5
+        return mu, v, r, (x - mu) * r
+
+    mu, _, r, x_hat = definition(x)
+    slopes = [definition(x + 1j * h * e) for e in np.eye(c)]
+    dmu, dv, dr, dx_hat = (np.array(slope).imag / h for slope in zip(*slopes, strict=True))
+    close = {"rtol": 1e-12, "atol": 1e-15}
+    np.testing.assert_allclose(dmu, 1 / c, **close)  # (4.9)
+    np.testing.assert_allclose(dv, 2 / c * (x - mu), **close)  # (4.12)
+    np.testing.assert_allclose(dr, -(r**2) * x_hat / c, **close)  # (4.14)
+    jacobian = r * (np.eye(c) - 1 / c - np.outer(x_hat, x_hat) / c)
+    np.testing.assert_allclose(dx_hat, jacobian, **close)  # (4.16)
+
+
 def test_epsilon_is_inside_the_root():
     x = np.array([[1.0, -1.0]])
     y, saved = layer_norm(x, np.ones(2), np.zeros(2), eps=3.0)
-    np.testing.assert_allclose(saved.r, [[1 / np.sqrt(1 + 3.0)]])
+    np.testing.assert_allclose(saved.rstd, [[1 / np.sqrt(1 + 3.0)]])
     np.testing.assert_allclose(y, [[0.5, -0.5]])
 
 
@@ -102,4 +124,4 @@ def test_blocks_of_rows_give_what_all_rows_at_once_give():
 def test_keeps_x_hat_and_r():
     x, gamma, beta, _ = inputs((3, 5, 0))
     saved = layer_norm(x, gamma, beta)[1]
-    assert saved._fields == ("x_hat", "r", "gamma")
+    assert saved._fields == ("x_hat", "rstd", "gamma")

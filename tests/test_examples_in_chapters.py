@@ -1,0 +1,24 @@
+"""The worked examples of the chapters run, and print what the chapters show."""
+
+import doctest
+import importlib
+
+import pytest
+
+from tests.test_book import SOURCES
+
+WITH_EXAMPLES = [module for module, text in SOURCES.items() if ">>> " in text]
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_the_examples_print_what_the_chapter_shows(module):
+    name = f"minigpt2.{module.replace('/', '.')}".removesuffix(".__init__")
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted and not result.failed
+
+
+def test_a_wrong_number_is_noticed():
+    wrong = doctest.DocTestParser().get_doctest(">>> print(1 + 1)\n3\n", {}, "wrong", None, None)
+    silent = doctest.DocTestRunner(verbose=False)
+    silent.run(wrong, out=lambda text: None)
+    assert silent.failures == 1
