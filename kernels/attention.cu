@@ -12,8 +12,8 @@
 //     pᵢⱼ = exp(sᵢⱼ − λᵢ)                                         (8.12)
 //     dvⱼ  = Σᵢ pᵢⱼ doᵢ                                           (8.13)
 //     dpᵢⱼ = doᵢ · vⱼ                                             (8.14)
-//     dsᵢₖ = pᵢₖ (dpᵢₖ − Dᵢ)                                      (8.17)
-//     Dᵢ = doᵢ · oᵢ                                               (8.18)
+//     dsᵢₙ = pᵢₙ (dpᵢₙ − Δᵢ)                                      (8.17)
+//     Δᵢ = doᵢ · oᵢ                                               (8.18)
 //     dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                     (8.19)
 //     dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                     (8.20)
 //
@@ -236,7 +236,7 @@ attention_row_dots(const real* __restrict__ o, const real* __restrict__ d_o, flo
     if (threadIdx.x % 32 == 0) row_dots[(size_t)(pair % H) * N + pair / H] = sum;
 }
 
-// λ and Dᵢ of a tile of queries; where there is no row, no pair is visible either.
+// λ and Δᵢ of a tile of queries; where there is no row, no pair is visible either.
 __device__ __forceinline__ void load_rows(float (&lse_rows)[B], float (&dots)[B], const float* lse, const float* row_dots,
                                           int first, int N) {
     if (threadIdx.x < B) {

@@ -12,7 +12,7 @@
 //     pᵢⱼ = exp(sᵢⱼ − λᵢ)                                         (8.12)
 //     dvⱼ  = Σᵢ pᵢⱼ doᵢ                                           (8.13)
 //     dpᵢⱼ = doᵢ · vⱼ                                             (8.14)
-//     dsᵢₖ = pᵢₖ (dpᵢₖ − Dᵢ)                                      (8.17)
+//     dsᵢₙ = pᵢₙ (dpᵢₙ − Δᵢ)                                      (8.17)
 //     dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                     (8.19)
 //     dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                     (8.20)
 //
@@ -39,7 +39,7 @@
 //
 // Bytes: the least is 8·N·C forward and 16·N·C backward.  A visible tile of STEP rows is read again by each
 // block that sees it, 4·STEP·D bytes for 4·(16·WARPS)·STEP·D operations: 16·WARPS operations a byte, from the L2 cache.
-// [sectors] λ and D of a head begin anywhere in a sector, so eight of them lie in two: 3 % of the sectors.
+// [sectors] λ and Δ of a head begin anywhere in a sector, so eight of them lie in two: 3 % of the sectors.
 #include "number.cuh"
 #include "reduce.cuh"
 #include "forest.cuh"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from minigpt2.ops.attention import made_once
+from minigpt2.ops.attention import cached_tile_plan
 from tests.gradcheck import CHAPTERS, cases_of, sizes_of
 from tests.gradients import draw
 from tests.ops.cases import SIZES
@@ -448,7 +448,7 @@ def watch_case(case, sizes, module, text):
     """The watch on a module after the forward and the backward pass of one case."""
     watch = Watch(str(ROOT / f"{module}.py"), text, sizes)
     arguments, dy = draw(case)
-    made_once.cache_clear()  # what is remembered runs no line
+    cached_tile_plan.cache_clear()  # what is remembered runs no line
     watch.run(case.forward, *arguments)
     watch.run(case.backward, dy, arguments)
     return watch

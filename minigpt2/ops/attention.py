@@ -1,40 +1,66 @@
 """Attention over the token forest: each token reads the tokens that lead up to it.
 
 Why
-    Every other op treats rows one by one; this one lets a token gather features
-    from earlier tokens, as much from each as query and key agree.
+    Every other op treats rows one by one.  This one lets a token gather features
+    from earlier tokens, from each as much as its key agrees with the token's query.
 
-    A batch is one row of tokens cut into a forest of segments.  A token sees its
-    own segment up to itself, and the whole of every ancestor segment.  Segments
-    are laid out depth first, so all that may read row j's segment follows it
-    without a gap, and one integer a row says where that stops:
+Who sees whom
+    A batch is one row of tokens cut into a forest of segments (data/forest).  A token
+    sees its own segment up to itself, and the whole of every ancestor segment.
+    Segments are laid out depth first, so the rows that may see row j come after it
+    without a gap, up to the row where the subtree of j's segment ends: end[j].
     row i sees row j  ⟺  j ≤ i < end[j]                      (8.1)
-    One sequence is the special case end[j] = N.
 
-    Each row brings to each head three vectors of D numbers, cut from one linear
-    map of its features (23.1): a query q, what it looks for; a key k, what it is
-    found by; a value v, what it hands over.  The H heads work side by side, each
-    on its own D of the C features, so a token can read in H ways at once.
-    q · k is a sum of D products.  If their factors are independent, with mean 0
-    and variance 1, its variance is D; the division by √D in (8.2) brings it back
-    to 1, where the softmax does not yet put everything on one key.
+    For example nine rows in five segments.  The first, rows 0 to 2, is continued by
+    3-4 and by 7; 3-4 is continued by 5-6; row 8 is a tree of its own:
 
-Definition, for one head of D features, with j over the rows that i sees
+        row   0  1  2 │ 3  4 │ 5  6 │ 7 │ 8         0-2 ─┬─ 3-4 ─── 5-6
+        end   8  8  8 │ 7  7 │ 7  7 │ 8 │ 9              └─ 7
+                                                    8
+    Row 7 sees 0, 1, 2 and 7, but not 3 to 6, whose end is 7.  In one sequence end[j] = N.
+
+Definition, for one head of D features, with j and n over the rows that i sees
     sᵢⱼ = qᵢ · kⱼ / √D                                       (8.2)
-    pᵢⱼ = exp(sᵢⱼ) / Σⱼ′ exp(sᵢⱼ′)                           (8.3)
+    pᵢⱼ = exp(sᵢⱼ) / Σₙ exp(sᵢₙ)                             (8.3)
     oᵢ  = Σⱼ zᵢⱼ pᵢⱼ vⱼ                                      (8.4)
-    z are the keep factors of dropout (7.1), 1 where there is none.  The heads'
-    outputs stand side by side in o.  (Vaswani et al. 2017, equation 1 and section
-    3.2.)
+    Each row has a query q, what it looks for; a key k, by which others find it; a
+    value v, what they read from it.  All three come from one linear map of the row
+    (model/block).  The H heads do the same, each with its own D of the C features,
+    and o holds their outputs one after the other.  The keep factors z of dropout
+    (7.1) are 1 where there is none.  q · k is a sum of D products.  If their factors
+    are independent, with mean 0 and variance 1, its variance is D, and division by √D
+    brings it back to 1, where the softmax does not yet put everything on one key.
+    (Vaswani et al. 2017, equation 1 and section 3.2.)
+
+In plain NumPy, for one head, without dropout, with matrices of all N·N pairs
+    >>> import numpy as np
+    >>> def plain_attention(q, k, v, end):
+    ...     i, j = np.indices((len(q), len(q)))
+    ...     s = q @ k.T / np.sqrt(q.shape[1])               # (8.2)
+    ...     s = np.where((j <= i) & (i < end), s, -np.inf)  # (8.1)
+    ...     e = np.exp(s - s.max(1, keepdims=True))
+    ...     p = e / e.sum(1, keepdims=True)                 # (8.3)
+    ...     return p @ v                                    # (8.4)
+
+    Four rows of one sequence, D = 1, every q = 1, and keys that are logarithms of whole
+    numbers, so that exp(s) = 4, 2, 1, 2.  The last row has p = (4, 2, 1, 2) / 9 and
+    reads (4·9 + 2·18 + 1·12 + 2·3) / 9 = 10:
+    >>> q, k = np.ones((4, 1)), np.log([[4.0], [2], [1], [2]])
+    >>> v = np.array([[9.0], [18], [12], [3]])
+    >>> print(plain_attention(q, k, v, end=np.full(4, 4)).ravel().round(6))
+    [ 9. 12. 12. 10.]
 
 Forward without the (N, N) matrix: the online softmax
     Go through the keys block by block.  For each row keep the largest score so
     far, m, and two sums taken relative to it, so that no exponential overflows:
-    ℓ = Σⱼ exp(sᵢⱼ − m)  and  a = Σⱼ zᵢⱼ exp(sᵢⱼ − m) vⱼ.  A new block may raise m.
-    From here to (8.9) maxⱼ and Σⱼ are over the keys of the new block alone:
+    ℓ = Σⱼ exp(sᵢⱼ − m)  and  a = Σⱼ zᵢⱼ exp(sᵢⱼ − m) vⱼ.  They begin with m = −∞ and
+    ℓ = a = 0.  From here to (8.9) maxⱼ and Σⱼ are over the keys of the new block
+    alone, which may raise m:
     m′ = max(m, maxⱼ sᵢⱼ)                                    (8.5)
     Old terms were taken relative to m; exp(s − m′) = exp(s − m) exp(m − m′), so
+    they are multiplied by
     α  = exp(m − m′)                                         (8.6)
+    and the new ones join them:
     eᵢⱼ = exp(sᵢⱼ − m′)                                      (8.7)
     ℓ′ = α ℓ + Σⱼ eᵢⱼ                                        (8.8)
     a′ = α a + Σⱼ zᵢⱼ eᵢⱼ vⱼ                                 (8.9)
@@ -43,28 +69,55 @@ Forward without the (N, N) matrix: the online softmax
     oᵢ = a / ℓ                                               (8.10)
     One number a row is enough to find every probability again, the log-sum-exp
     λᵢ = m + ln ℓ = ln Σⱼ exp(sᵢⱼ)                           (8.11)
+    because (8.3) divides exp(sᵢⱼ) by exp(λᵢ):
     pᵢⱼ = exp(sᵢⱼ − λᵢ)                                      (8.12)
     The block with the row itself comes first.  There each row sees at least
     itself, so m is finite from then on and −∞ − (−∞) never arises.
     (Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1.)
 
-Derivation, writing dx for ∂ℒ/∂x
+    The last row of the example in two blocks of two keys, its own block first:
+        keys 2, 3    exp(s) = 1, 2    m = ln 2            e = ½, 1    ℓ = 1.5     a = 9
+        keys 0, 1    exp(s) = 4, 2    m = ln 4, α = ½     e = 1, ½    ℓ = 2.25    a = 22.5
+    and o = 22.5 / 2.25 = 10 again, λ = ln 4 + ln 2.25 = ln 9:
+    >>> o, saved = attention(np.hstack([q, k, v]), np.full(4, 4), n_head=1, block=2)
+    >>> print(o.ravel().round(6), np.exp(saved.lse[0, 3]).round(6))
+    [ 9. 12. 12. 10.] [9.]
+
+    And on the nine rows of the forest, with random numbers:
+    >>> rows, end = np.random.default_rng(0).standard_normal((9, 3)), [8, 8, 8, 7, 7, 7, 7, 8, 9]
+    >>> plain = plain_attention(rows[:, :1], rows[:, 1:2], rows[:, 2:], np.array(end))
+    >>> print(abs(attention(rows, np.array(end), n_head=1, block=2)[0] - plain).max() < 1e-12)
+    True
+
+Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     oᵢ is linear in the values, and vⱼ feeds every row that sees j.  From (8.4):
     dvⱼ  = Σᵢ zᵢⱼ pᵢⱼ doᵢ                                    (8.13)
     dpᵢⱼ = zᵢⱼ (doᵢ · vⱼ)                                    (8.14)
-    The softmax's Jacobian by way of λ.  From (8.11) and (8.12),
-    ∂λᵢ/∂sᵢₖ = exp(sᵢₖ) / Σⱼ exp(sᵢⱼ) = pᵢₖ                  (8.15)
+    The softmax's Jacobian by way of λ.  The derivative of the logarithm in (8.11) and
+    then (8.3) give
+    ∂λᵢ/∂sᵢₙ = exp(sᵢₙ) / Σⱼ exp(sᵢⱼ) = pᵢₙ                  (8.15)
     and the chain rule on (8.12) with (8.15), δ being the Kronecker delta:
-    ∂pᵢⱼ/∂sᵢₖ = pᵢⱼ (δⱼₖ − pᵢₖ)                              (8.16)
-    Sum (8.16) over every pᵢⱼ that sᵢₖ feeds:
-    dsᵢₖ = Σⱼ dpᵢⱼ pᵢⱼ (δⱼₖ − pᵢₖ) = pᵢₖ (dpᵢₖ − Dᵢ),  Dᵢ = Σⱼ pᵢⱼ dpᵢⱼ   (8.17)
-    Dᵢ looks as if it needed a whole row of p and dp at once, a product over all
-    pairs before the first ds.  Put (8.14) into it, and take doᵢ out of the sum:
-    Dᵢ = Σⱼ pᵢⱼ zᵢⱼ (doᵢ · vⱼ) = doᵢ · Σⱼ zᵢⱼ pᵢⱼ vⱼ = doᵢ · oᵢ   (8.18)
-    which is one inner product of two rows that are at hand, so ds can be made
-    block by block.  Last, the product rule on (8.2), summed over what each feeds:
+    ∂pᵢⱼ/∂sᵢₙ = pᵢⱼ (δⱼₙ − pᵢₙ)                              (8.16)
+    Sum (8.16) over every pᵢⱼ that sᵢₙ feeds.  δⱼₙ picks the term j = n, and what is
+    left of the sum has the name Δᵢ = Σⱼ pᵢⱼ dpᵢⱼ:
+    dsᵢₙ = Σⱼ dpᵢⱼ pᵢⱼ (δⱼₙ − pᵢₙ) = pᵢₙ (dpᵢₙ − Δᵢ)         (8.17)
+    Δᵢ looks as if it needed a whole row of p and dp at once, a product over all
+    pairs before the first ds.  Put (8.14) into it, take doᵢ out of the sum, and find
+    (8.4) there:
+    Δᵢ = Σⱼ pᵢⱼ zᵢⱼ (doᵢ · vⱼ) = doᵢ · Σⱼ zᵢⱼ pᵢⱼ vⱼ = doᵢ · oᵢ   (8.18)
+    This is one inner product of two rows that are at hand, so ds can be made block
+    by block.  Last, (8.2) is linear in qᵢ and in kⱼ.  Sum over the scores that each feeds:
     dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                  (8.19)
     dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                  (8.20)
+    In the code ℓ is `total`, λ is `lse` and Δ is `delta`.
+
+    In the example, let ℒ be the last row's output.  Then dp = v = (9, 18, 12, 3),
+    Δ = o = 10, and ds = p (dp − Δ) = (4·−1, 2·8, 1·2, 2·−7) / 9, which adds up to 0.
+    As q = 1, dk is ds; and dv is p.  Nine times both, as rows:
+    >>> dqkv = attention_backward(np.array([[0.0], [0], [0], [1]]), saved)
+    >>> print((9 * dqkv[:, 1:].T).round(6))
+    [[ -4.  16.   2. -14.]
+     [  4.   2.   1.   2.]]
 
 Read it
     o is a weighted mean of values, so values that are all equal come out
@@ -73,20 +126,21 @@ Read it
     branch of the forest.
 
 Cost
-    4·D operations and one exponential a head forward for each pair that is
-    computed, 10·D and one exponential backward (the scores are made again).  A
-    block of queries meets every key that one of its rows sees, and ends where a leaf
-    ends if it can, so the pairs computed are about the visible ones where segments are
-    long beside a block, and a few times as many where they are short.  Keeps qkv, o
-    and λ: (4·C + H) numbers a row, and never a matrix of pairs larger than the square
-    of a block a head.  What hides pairs is made once a forest, for all layers: one number
-    a pair of each block that is visible in part, so B numbers a row in a long sequence.
+    A head needs 4·D operations and one exponential forward for each pair that is
+    computed, 10·D and one exponential backward, where the scores are recomputed.  A block
+    of queries meets every key that one of its rows sees, and ends where a leaf ends if it
+    can.  So about as many pairs are computed as are visible where segments are longer
+    than a block, and a few times as many where they are shorter.  Keeps qkv, o and λ:
+    (4·C + H) numbers a row, and never a matrix of pairs larger than the square of a
+    block a head.  The plan of blocks is made once a forest, for all layers: one number
+    for each pair of a block that is visible in part, so B numbers a row in a long sequence.
 
 On a CPU
-    Going forward, blocks of queries do not meet, so each core takes one after the other, all
-    heads at once.  Going backward they meet in dk and dv, and each core takes a share of
-    the heads instead, G of them.  Meanwhile a product is its core's own (chapter 1), so a
-    block may be as large as caches like it: up to 128 rows and 128 keys.
+    Going forward, blocks of queries write to different rows, so each core takes one after
+    the other, all heads at once.  Going backward they add to the same rows of dk and dv, so
+    each core takes a share of the heads instead, G of them.  Meanwhile each core makes its
+    own matrix products, so a block may be as large as its cache allows: up to
+    128 rows and 128 keys.
 """
 
 from collections.abc import Iterator
@@ -100,8 +154,6 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module, cores, each_block, fusible
 from minigpt2.ops.dropout import keep_factors
-
-Seen = tuple[slice, list[tuple[Array, Array | None]]]  # a block of rows, its keys, what is added
 
 
 class Saved(NamedTuple):
@@ -124,11 +176,11 @@ def split_heads(x: Array, parts: int, n_head: int) -> Array:
 
 
 def query_blocks(end: Array, block: int) -> list[slice]:
-    """Cut the rows of a forest into slices of at most `block`, behind a leaf where that can be.
+    """Split the rows of a forest into slices of at most `block`, at ends of leaves if possible.
 
-    Row i is the last of a leaf iff end[i] = i + 1; rows up to the next one are a run.  One that
-    does not fit is cut evenly.  Runs are taken together only up to half a block: no row of one
-    sees the other's, and those pairs are computed for nothing.
+    Row i is the last of a leaf iff end[i] = i + 1; rows up to the next one are a run.  A run that
+    is longer than a block is cut evenly.  Runs share a slice only up to half a block: no row of
+    one sees the other's, so their pairs are computed for nothing.
     """
     slices, start = [], 0
     stops = (np.flatnonzero(end == np.arange(1, len(end) + 1)) + 1).tolist()
@@ -143,13 +195,12 @@ def query_blocks(end: Array, block: int) -> list[slice]:
 
 def key_blocks(
     end: Array, rows: slice, block: int, xp: ModuleType = np
-) -> Iterator[tuple[Array, Array | None]]:
-    """Yield the keys that a block of query rows sees, with who sees what; the rows' own first.
+) -> Iterator[tuple[Any, Array | None]]:
+    """Yield the blocks of keys that some query of the slice `rows` sees; its own rows come first.
 
-    A key j is seen by some row of the block iff j < rows.stop and end[j] > rows.start; no
-    other key is looked at.  At most block² pairs come at once, their keys as a slice where they
-    stand together, else as an array of indices, one of the library xp.  `visible` is (B, K), or
-    None when all pairs are.
+    Row j is such a key iff j < rows.stop and end[j] > rows.start.  Each block is (keys, visible).
+    Keys are a slice where they are contiguous, else an array of indices of the library xp; at most
+    block² pairs come at once.  `visible` (B, K) says which pairs are, and is None when all are.
     """
     seen = np.flatnonzero(end[: rows.stop] > rows.start)
     i = np.arange(rows.start, rows.stop)[:, None]
@@ -158,55 +209,64 @@ def key_blocks(
     for stop in range(len(seen), 0, -step):
         j = seen[max(0, stop - step) : stop]
         visible = (j <= i) & (i < end[j])  # (B, K)  (8.1)
-        together = j[-1] - j[0] + 1 == len(j)
-        keys = slice(j[0], j[-1] + 1) if together else xp.asarray(j)
+        contiguous = j[-1] - j[0] + 1 == len(j)
+        keys = slice(j[0], j[-1] + 1) if contiguous else xp.asarray(j)
         yield keys, None if visible.all() else visible
 
 
-def mask_stream(seed: int, rows: slice) -> np.random.Generator:
-    """Return the random numbers that drop probabilities of a block of query rows.
+class QueryBlock(NamedTuple):
+    """A block of query rows, and the blocks of keys that it sees."""
 
-    The 1 keeps row 0's stream apart from that of the seed alone, which chapter 23 uses.
+    rows: slice
+    tiles: list[tuple[Any, Array | None]]  # keys, and the mask that is added to their scores
+
+
+def tile_plan(end: Array, block: int, xp: ModuleType, dtype: Any) -> list[QueryBlock]:
+    """Return every block of queries with the keys it sees, and masks to add to the scores.
+
+    A mask (B, K) is 0 for a visible pair and −∞ for another, and None when all pairs are visible:
+    adding is many times faster than choosing.  All layers ask for the same plan, so it is kept.
     """
-    return np.random.default_rng([seed, rows.start, 1])
-
-
-def seen_by_blocks(end: Array, block: int, xp: ModuleType, dtype: Any) -> list[Seen]:
-    """Return each block of query rows with the blocks of keys it sees, and what is added to scores.
-
-    That is 0 for a visible pair and −∞ for another, (B, K), or None when all pairs are visible:
-    adding is many times faster than choosing.
-    """
-    return made_once(np.asarray(end, np.int64).tobytes(), block, xp, dtype)
+    return cached_tile_plan(np.asarray(end, np.int64).tobytes(), block, xp, dtype)
 
 
 @lru_cache(2)
-def made_once(forest: bytes, block: int, xp: ModuleType, dtype: Any) -> list[Seen]:
-    """Return what seen_by_blocks does, of end's bytes: all layers ask for the same forest."""
+def cached_tile_plan(end_bytes: bytes, block: int, xp: ModuleType, dtype: Any) -> list[QueryBlock]:
+    """Return the plan for the bytes of `end`, which a cache can compare and an array cannot."""
+    end = np.frombuffer(end_bytes, np.int64)
 
-    def added(visible: Array | None) -> Array | None:
+    def mask_of(visible: Array | None) -> Array | None:
         if visible is None:
             return None
         return xp.asarray(np.where(visible, 0, -np.inf).astype(dtype))  # (8.1)
 
-    end = np.frombuffer(forest, np.int64)
     return [
-        (rows, [(keys, added(seen)) for keys, seen in key_blocks(end, rows, block, xp)])
+        QueryBlock(
+            rows, [(keys, mask_of(visible)) for keys, visible in key_blocks(end, rows, block, xp)]
+        )
         for rows in query_blocks(end, block)
     ]
 
 
-def shares_of_heads(n_head: int, one: bool) -> list[slice]:
-    """Return the heads of each core, as slices; all as one slice if that is asked for."""
-    step = n_head if one else -(-n_head // cores())
+def dropout_rng(seed: int, rows: slice) -> np.random.Generator:
+    """Return the generator that draws z for a block of query rows, for all heads.
+
+    The 1 keeps the stream of row 0 apart from that of the seed alone, which model/block uses.
+    """
+    return np.random.default_rng([seed, rows.start, 1])
+
+
+def head_groups(n_head: int, groups: int) -> list[slice]:
+    """Split the heads into at most so many slices, as even as possible."""
+    step = -(-n_head // groups)
     return [slice(i, min(i + step, n_head)) for i in range(0, n_head, step)]
 
 
-def scores(q: Array, k: Array, added: Array | None) -> Array:
-    """Return q kᵀ (H, B, K) for q (H, B, D), already divided by √D, and k (H, K, D)."""
-    s = q @ k.transpose(0, 2, 1)  # (8.2)
-    if added is not None:
-        s += added  # (8.1)
+def scores(q: Array, k: Array, mask: Array | None) -> Array:
+    """Return q kᵀ + mask (G, B, K) for q (G, B, D), already divided by √D, and k (G, K, D)."""
+    s = q @ k.transpose(0, 2, 1)  # (G, B, K)  (8.2)
+    if mask is not None:
+        s += mask  # (8.1)
     return s
 
 
@@ -214,9 +274,10 @@ def scores(q: Array, k: Array, added: Array | None) -> Array:
 def attention(
     qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 128
 ) -> tuple[Array, Saved]:
-    """Attend over the forest that end (N,) describes; qkv (N, 3C) holds q, k, v side by side.
+    """Attend over the forest that end (N,) describes.
 
-    Returns o (N, C).  With dropout, `seed` and `block` fix which probabilities are dropped.
+    qkv (N, 3C) holds queries, keys and values, C features each.  Returns o (N, C).  With dropout,
+    `seed` and `block` fix which probabilities are dropped.
     """
     xp = array_module(qkv)
     n, features = len(qkv), qkv.shape[1] // 3
@@ -224,31 +285,31 @@ def attention(
     lse = xp.empty((n_head, n, 1), qkv.dtype)
     q, k, v = split_heads(qkv, 3, n_head)  # (H, N, D)
     o_heads = split_heads(o, 1, n_head)[0]  # (H, N, D)
-    seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
 
-    def attend(one: Seen) -> None:
-        rows, blocks = one
-        rng = mask_stream(seed, rows) if dropout else None
+    def attend(query_block: QueryBlock) -> None:
+        rows = query_block.rows
+        rng = dropout_rng(seed, rows) if dropout else None
         q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
         m, total, a = xp.full((n_head, 1, 1), -xp.inf, lse.dtype), 0.0, 0.0
-        for keys, added in blocks:
-            s = scores(q_rows, k[:, keys], added)  # (H, B, K)  (8.2)
+        for keys, mask in query_block.tiles:
+            s = scores(q_rows, k[:, keys], mask)  # (H, B, K)  (8.2)
             m_new = xp.maximum(m, s.max(-1, keepdims=True))  # (H, B, 1)  (8.5)
             alpha = xp.exp(m - m_new)  # (H, B, 1)  (8.6)
             s -= m_new
             e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
             total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
-            z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e
+            z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e  # (H, B, K)
             a = alpha * a + z_e @ v[:, keys]  # (H, B, D)  (8.9)
             m = m_new
         o_heads[:, rows] = a / total  # (8.10)
         lse[:, rows] = m + xp.log(total)  # (8.11)
 
+    plan = tile_plan(end, block, xp, qkv.real.dtype)
     if xp is np:
-        each_block(attend, seen[::-1])  # the last blocks of a sequence see most: those first
+        each_block(attend, plan[::-1])  # the last blocks of a sequence see most: those first
     else:
-        for one in seen:
-            attend(one)
+        for query_block in plan:
+            attend(query_block)
     return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block)
 
 
@@ -262,20 +323,20 @@ def attention_backward(do: Array, saved: Saved) -> Array:
     dqkv = xp.empty_like(qkv)
     qkv_heads, dqkv_heads = split_heads(qkv, 3, n_head), split_heads(dqkv, 3, n_head)
     do_heads, o_heads = (split_heads(rows, 1, n_head)[0] for rows in (do, o))  # (H, N, D)
-    seen = seen_by_blocks(end, block, xp, qkv.real.dtype)
+    plan = tile_plan(end, block, xp, qkv.real.dtype)
 
-    def go_back(heads: slice) -> None:
+    def attend_backward(heads: slice) -> None:
         q, k, v = qkv_heads[:, heads]  # (G, N, D)
         dk, dv = xp.zeros((2, *k.shape), k.dtype)  # (G, N, D)
-        for rows, blocks in seen:
+        for rows, tiles in plan:
             q_rows = q[:, rows] * scale  # (G, B, D)  (8.2)
             do_rows, lse_rows = do_heads[heads, rows], lse[heads, rows]
-            row_dots = (do_rows * o_heads[heads, rows]).sum(-1, keepdims=True)  # (G, B, 1)  (8.18)
+            delta = (do_rows * o_heads[heads, rows]).sum(-1, keepdims=True)  # (G, B, 1)  (8.18)
             dq = xp.zeros_like(q_rows)  # (G, B, D)
-            rng = mask_stream(seed, rows) if dropout else None
-            for keys, added in blocks:
+            rng = dropout_rng(seed, rows) if dropout else None
+            for keys, mask in tiles:
                 k_rows = k[:, keys]  # (G, K, D)
-                s = scores(q_rows, k_rows, added)  # (G, B, K)  (8.2)
+                s = scores(q_rows, k_rows, mask)  # (G, B, K)  (8.2)
                 s -= lse_rows
                 p = xp.exp(s, out=s)  # (G, B, K)  (8.12)
                 dp = do_rows @ v[:, keys].transpose(0, 2, 1)  # (G, B, K)  (8.14)
@@ -285,7 +346,7 @@ def attention_backward(do: Array, saved: Saved) -> Array:
                     z_p = z * p
                     dp *= z  # (8.14)
                 dv[:, keys] += z_p.transpose(0, 2, 1) @ do_rows  # (8.13)
-                dp -= row_dots
+                dp -= delta
                 ds = xp.multiply(p, dp, out=dp)  # (G, B, K)  (8.17)
                 dq += ds @ k_rows  # (8.19)
                 dk[:, keys] += ds.transpose(0, 2, 1) @ q_rows  # (8.20)
@@ -293,5 +354,8 @@ def attention_backward(do: Array, saved: Saved) -> Array:
             dqkv_heads[0, heads, rows] = dq
         dqkv_heads[1, heads], dqkv_heads[2, heads] = dk, dv
 
-    each_block(go_back, shares_of_heads(n_head, xp is not np or dropout > 0 or n <= block))
+    on_a_device, is_one_block = xp is not np, n <= block
+    masks_span_all_heads = dropout > 0  # a block's z is drawn for all heads in one go
+    undivided = on_a_device or is_one_block or masks_span_all_heads
+    each_block(attend_backward, head_groups(n_head, 1 if undivided else cores()))
     return dqkv

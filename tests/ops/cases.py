@@ -442,8 +442,8 @@ def attention_case(name, end, block, **bugs_of_the_mask):
         *passes(lambda qkv: attention(qkv, end, H, block=block), attention_backward),
         {"qkv": normal(N, 3 * C)},
         {
-            "forget Dᵢ": attention_bug(end, inner=0),
-            "sign of Dᵢ": attention_bug(end, inner=-1),
+            "forget Δᵢ": attention_bug(end, inner=0),
+            "sign of Δᵢ": attention_bug(end, inner=-1),
             "drop 1/√D": attention_bug(end, power=0),
             "1/√D twice": attention_bug(end, power=2),
             "dv without the transpose": attention_bug(end, right=False),
@@ -503,7 +503,7 @@ ATTENTION = [
             "dropout forgotten in dv": dropout_bug(lambda z: (1.0, z)),
             "mask not rescaled": dropout_bug(lambda z: (1.0 * (z > 0), None)),
             "mask of another head": dropout_bug(lambda z: (np.roll(z, 1, 0), None)),
-            "forget Dᵢ": lambda do, a: (
+            "forget Δᵢ": lambda do, a: (
                 dense_attention_backward(
                     do, a[0], FOREST, H, keep_factors(a[0], FOREST, **DROPPED), inner=0
                 ),
