@@ -2,32 +2,44 @@
 
 Why
     Between the two linear maps of a block's second branch, the MLP (multi-layer
-    perceptron), something must bend, or both would be one linear map.  GELU lets
-    large x through, stops very negative x, and has no corner in between.
+    perceptron), there must be something that is not linear, or both would be one
+    linear map.  GELU lets large x through, stops very negative x, and has no corner
+    in between.
 
 Definition, the tanh form that GPT-2 was trained with
     u = √(2/π) (x + a x³),  a = 0.044715                     (5.1)
-    w = ½ (1 + tanh u) = 1 / (1 + exp(−2 u))                 (5.2)
+    w = ½ (1 + tanh u) = exp(u) / (exp(u) + exp(−u)) = 1 / (1 + exp(−2 u))   (5.2)
     y = x w                                                  (5.3)
-    (Hendrycks and Gimpel 2016, section 2.)  Of the two forms of w, which are equal by
-    tanh u = (exp(u) − exp(−u)) / (exp(u) + exp(−u)), the second costs less time.
-    The linear map before it may leave the addition of its bias to this op, which has
-    every element at hand: then x = h + b, and dh = dx.
+    The second form of w follows from tanh u = (exp(u) − exp(−u)) / (exp(u) + exp(−u)),
+    the third from dividing above and below by exp(u); it takes the least time.
+    (Hendrycks and Gimpel 2016, section 2.)
+    The linear map before it may leave the addition of its bias to this op, which
+    visits every element anyway: then x = h + b, and dh = dx.
 
-Derivation, writing dz for ∂ℒ/∂z
-    By the quotient rule on (5.2), and since exp(−2 u) / (1 + exp(−2 u)) = 1 − w,
-    ∂w/∂u = 2 exp(−2 u) / (1 + exp(−2 u))² = 2 w (1 − w)     (5.4)
+Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
+    Write E = exp(−2 u).  Then w = 1 / (1 + E) in (5.2), E / (1 + E) = 1 − w and
+    ∂E/∂u = −2 E, so the quotient rule is
+    ∂w/∂u = 2 E / (1 + E)² = 2 w (1 − w)                     (5.4)
     The derivative of (5.1), term by term:
     ∂u/∂x = √(2/π) (1 + 3 a x²)                              (5.5)
-    and the product rule on (5.3), then the chain rule with (5.4), and x w = y again
+    The product rule on (5.3), the chain rule with (5.4), and y for x w are
     ∂y/∂x = w + x ∂w/∂u ∂u/∂x = w + 2 y (1 − w) ∂u/∂x        (5.6)
+    and as every y has its own x, the chain rule with (5.6) is
     dx = dy ∂y/∂x                                            (5.7)
-    Nothing in (5.6) waits for dy.  So this slope is made in the forward pass, while
-    x, w and y are at hand, and it is all that the backward pass needs.
+    Nothing in (5.6) waits for dy.  So this slope is computed in the forward pass,
+    where x, w and y are in cache, and it is all that the backward pass needs.
 
 Read it
     Far to the right w = 1, so y = x and dx = dy.  Far to the left w = 0, so
     y = 0 and dx = 0.  For every x, y(x) − y(−x) = x: the two gates add up to one.
+
+Example: at x = 1, u = 0.798 · 1.0447 = 0.834 and w = 1 / (1 + exp(−1.667)) = 0.841
+    >>> import numpy as np
+    >>> y, saved = gelu(np.array([[-1.0, 0.0, 1.0]]))
+    >>> print(y.round(3))  # (5.3); y(1) − y(−1) = 1
+    [[-0.159  0.     0.841]]
+    >>> print(gelu_backward(np.ones((1, 3)), saved).round(3))  # (5.7): the slope itself
+    [[-0.083  0.5    1.083]]
 
 Cost
     7·N·F operations and one exponential forward, 6·N·F more for the slope, N·F
@@ -54,22 +66,22 @@ class Saved(NamedTuple):
 
 @fusible
 def gelu(h: Array, b: Array | None = None, backward: bool = True) -> tuple[Array, Saved | None]:
-    """Gate every element of x = h (N, F), or h + b with b (F,); returns y (N, F).
+    """Gate every element of x = h (N, F), or of h + b with b (F,); returns y (N, F).
 
-    Without a `backward` pass to follow nothing is saved.
+    If no `backward` pass follows, the slope is not computed, and what is saved is None.
     """
     xp = array_module(h)
 
     def formula(h: Array) -> Any:
         x = h if b is None else h + b  # (N, F)
         square = x * x  # (N, F)
-        e = square * (-2 * ROOT_2_PI * A)  # (N, F)
-        e -= 2 * ROOT_2_PI
-        e *= x  # (5.1), times -2
+        minus_2u = square * (-2 * ROOT_2_PI * A)  # (N, F)
+        minus_2u -= 2 * ROOT_2_PI
+        minus_2u *= x  # (N, F)  (5.1)
         with np.errstate(over="ignore"):  # far to the left, where infinity gives the right w
-            xp.exp(e, out=e)
-        e += 1
-        w = xp.divide(1, e, out=e)  # (N, F)  (5.2)
+            w = xp.exp(minus_2u, out=minus_2u)
+        w += 1
+        w = xp.divide(1, w, out=w)  # (N, F)  (5.2)
         y = x * w  # (N, F)  (5.3)
         return (y, slope_of(square, w, y)) if backward else y
 
@@ -80,10 +92,10 @@ def gelu(h: Array, b: Array | None = None, backward: bool = True) -> tuple[Array
 
 
 def slope_of(square: Array, w: Array, y: Array) -> Array:
-    """Return ∂y/∂x (N, F) from x², w and y (N, F), in the memory of x²."""
-    slope = square  # the same memory, from here on the slope
+    """Return ∂y/∂x (N, F) from x², w and y (N, F); it overwrites x²."""
+    slope = square  # (N, F), the same memory: (5.6) is built in it, factor by factor
     slope *= 6 * ROOT_2_PI * A
-    slope += 2 * ROOT_2_PI  # (5.5), twice
+    slope += 2 * ROOT_2_PI  # 2 ∂u/∂x  (5.5)
     slope *= 1 - w
     slope *= y
     slope += w  # (N, F)  (5.6)

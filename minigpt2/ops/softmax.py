@@ -9,20 +9,32 @@ Definition, for one row of scores s
     m  = maxⱼ sⱼ                                             (6.1)
     eᵢ = exp(sᵢ − m)                                         (6.2)
     pᵢ = eᵢ / Σⱼ eⱼ                                          (6.3)
-    In exact arithmetic m cancels: numerator and denominator both carry the
-    factor exp(−m).  It is there so that no exponential overflows.
+    In exact arithmetic m cancels: numerator and denominator both have the factor
+    exp(−m).  It is there so that no exponential overflows.
 
-Derivation, writing dz for ∂ℒ/∂z
-    m cancels, so it may be held fixed, and ∂eᵢ/∂sₖ = δᵢₖ eᵢ with the Kronecker
-    delta.  The quotient rule on (6.3):
-    ∂pᵢ/∂sₖ = δᵢₖ eᵢ / Σⱼeⱼ − eᵢ eₖ / (Σⱼeⱼ)² = pᵢ (δᵢₖ − pₖ)   (6.4)
-    Sum (6.4) over every pᵢ that sₖ feeds:
-    dsₖ = Σᵢ dpᵢ pᵢ (δᵢₖ − pₖ) = pₖ ( dpₖ − Σᵢ dpᵢ pᵢ )        (6.5)
+Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
+    As m cancels, any constant in its place gives the same p, so m may be held fixed.
+    Then eᵢ depends on sᵢ alone.  With δᵢₖ for the Kronecker delta, (6.2) gives
+    ∂eᵢ/∂sₖ = δᵢₖ eᵢ                                         (6.4)
+    and by (6.4) the sum Σⱼ eⱼ has the derivative eₖ.  The quotient rule on (6.3):
+    ∂pᵢ/∂sₖ = δᵢₖ eᵢ / Σⱼ eⱼ − eᵢ eₖ / (Σⱼ eⱼ)² = pᵢ (δᵢₖ − pₖ)   (6.5)
+    Sum (6.5) over every pᵢ that sₖ feeds; δᵢₖ picks the term i = k:
+    dsₖ = Σᵢ dpᵢ pᵢ (δᵢₖ − pₖ) = dpₖ pₖ − pₖ Σᵢ dpᵢ pᵢ = pₖ ( dpₖ − Σᵢ dpᵢ pᵢ )   (6.6)
 
 Read it
-    The Jacobian diag(p) − p pᵀ is never formed: one inner product a row stands
-    for it.  The ds of a row add up to 0, because adding a constant to all
-    scores changes nothing.  A probability of 0 passes no gradient.
+    The Jacobian diag(p) − p pᵀ is never formed: one inner product a row replaces
+    it.  The ds of a row add up to 0, because adding a constant to all scores
+    changes nothing.  A probability of 0 passes no gradient.
+
+Example: three scores whose exponentials are 1, 2 and 5, so p = (1, 2, 5) / 8
+    >>> import numpy as np
+    >>> p, saved = softmax(np.log([[1.0, 2.0, 5.0]]))
+    >>> print(p.round(6))
+    [[0.125 0.25  0.625]]
+
+    With dp = (8, 0, 0), Σᵢ dpᵢ pᵢ = 1 and ds = (7, −2, −5) / 8, which adds up to 0:
+    >>> print(softmax_backward(np.array([[8.0, 0.0, 0.0]]), saved).round(6))
+    [[ 0.875 -0.25  -0.625]]
 
 Cost
     3 operations and one exponential an element forward, 4 an element backward;
@@ -52,5 +64,5 @@ def softmax(s: Array) -> tuple[Array, Saved]:
 def softmax_backward(dp: Array, saved: Saved) -> Array:
     """Turn dL/dp (N, V) into dL/ds (N, V)."""
     (p,) = saved
-    ds = p * (dp - (dp * p).sum(-1, keepdims=True))  # (N, V)  (6.5)
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True))  # (N, V)  (6.6)
     return ds
