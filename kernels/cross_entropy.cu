@@ -2,7 +2,8 @@
 //
 //     λₙ   = ln Σᵥ exp(ℓₙᵥ)                                       (9.2)
 //     nllₙ = λₙ − ℓₙₜ                                             (9.3)
-//     dℓₙᵥ = wₙ (pₙᵥ − δᵥₜ),  pₙᵥ = exp(ℓₙᵥ − λₙ)                  (9.5)
+//     pₙᵥ  = exp(ℓₙᵥ − λₙ)                                        (9.5)
+//     dℓₙᵥ = wₙ (pₙᵥ − δᵥₜ)                                       (9.7)
 //
 // A block a triple, 512 threads.  A first walk along the row finds λ, a second one writes the
 // gradient over the logits.  In the first each thread keeps its largest logit so far, m, and
@@ -61,7 +62,7 @@ cross_entropy(real* __restrict__ logits, const int* __restrict__ targets, const 
     __syncthreads();  // the target's logit is read before it is written over
     const float w = weights[blockIdx.x];
     for (int v = threadIdx.x; v < W; v += THREADS) {
-        const float p = v < V ? expf(to_float(row[v]) - lse) : 0.f;  // [sectors]
-        store(&row[v], w * (v == target ? p - 1.f : p));             // (9.5) [sectors]
+        const float p = v < V ? expf(to_float(row[v]) - lse) : 0.f;  // (9.5) [sectors]
+        store(&row[v], w * (v == target ? p - 1.f : p));             // (9.7) [sectors]
     }
 }

@@ -16,35 +16,55 @@ Definition, for triple n with hidden row xₙ = x[rowₙ], target t = tₙ and w
     nllₙ = λₙ − ℓₙₜ                                          (9.3)
     ℒ    = Σₙ wₙ nllₙ                                        (9.4)
     By (9.2) and (9.3) nllₙ = −ln( exp(ℓₙₜ) / Σᵥ exp(ℓₙᵥ) ), −ln p of the target, the
-    negative log-likelihood.  For a mean, the weights carry the 1/Σw: the
-    caller knows the sum over the whole optimiser step, this op does not.
+    negative log-likelihood.  For a mean, the caller puts 1/Σw into the weights: it
+    knows the sum over the whole optimiser step, this op does not.
 
-Derivation, writing dz for ∂ℒ/∂z
-    ∂λₙ/∂ℓₙᵥ = exp(ℓₙᵥ) / Σᵥ′ exp(ℓₙᵥ′) = pₙᵥ by the chain rule on (9.2), and only
-    ℓₙₜ appears by itself in (9.3).  So (9.4) gives, δ being the Kronecker delta,
-    dℓₙᵥ = wₙ (pₙᵥ − δᵥₜ),  pₙᵥ = exp(ℓₙᵥ − λₙ)              (9.5)
+Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
+    The probability of entry v is the softmax of the logits, and by (9.2) it is also the
+    derivative of λ, by the chain rule on the logarithm; v′ runs over all entries:
+    ∂λₙ/∂ℓₙᵥ = exp(ℓₙᵥ) / Σᵥ′ exp(ℓₙᵥ′) = exp(ℓₙᵥ − λₙ) = pₙᵥ   (9.5)
+    In (9.3) ℓₙₜ appears once more, by itself.  With δᵥₜ for the Kronecker delta, 1 at
+    the target and 0 elsewhere, (9.5) gives p minus a one-hot row:
+    ∂nllₙ/∂ℓₙᵥ = pₙᵥ − δᵥₜ                                   (9.6)
+    and the factor of nllₙ in (9.4) is wₙ.  The chain rule with (9.6):
+    dℓₙᵥ = wₙ (pₙᵥ − δᵥₜ)                                    (9.7)
     (9.1) is linear in both factors.  wte[v] meets every triple, and row i of x
     every triple that names it:
-    dwte[v] = Σₙ dℓₙᵥ x[rowₙ]                                (9.6)
-    dx[i]   = Σ_{n : rowₙ = i} Σᵥ dℓₙᵥ wte[v]                (9.7)
+    dwte[v] = Σₙ dℓₙᵥ x[rowₙ]                                (9.8)
+    dx[i]   = Σ_{n : rowₙ = i} Σᵥ dℓₙᵥ wte[v]                (9.9)
 
-    The loss is where the backward pass begins, with dℒ = 1: no gradient reaches this op from
-    later ones, and what ℒ is to be multiplied by belongs into the weights.  So the
-    gradient is made in the same pass as the loss, while a chunk's logits are at hand.
+    This is the last op, so the backward pass begins here, with an upstream gradient of 1;
+    scale the loss through the weights.  So the gradient is computed in the same pass as
+    the loss, while a chunk's logits are in memory.
 
 Read it
-    The gradient of a triple's logits adds up to 0: what the target gains, the
-    others lose.  It vanishes when p is 1 at the target.  A row that stands in no
-    triple, or only with weight 0, gets exactly zero.
+    The gradient of a triple's logits adds up to 0: a step raises the target's logit by
+    as much as it lowers all others together.  It vanishes when p is 1 at the target.
+    A row that no triple names, or only with weight 0, gets exactly zero.
+
+Example: one row whose three logits have the exponentials 1, 2 and 5, target 1
+    p = (1, 2, 5) / 8, so nll = −ln 2/8 = ln 4, and dℓ is p minus the one-hot row:
+        p            0.125    0.250    0.625
+        one-hot      0        1        0
+        dℓ           0.125   −0.750    0.625
+    With x = 1, ℓ is the table itself, and dℓ is dwte:
+    >>> import numpy as np
+    >>> x, wte, dwte = np.ones((1, 1)), np.log([[1.0], [2.0], [5.0]]), np.zeros((3, 1))
+    >>> rows, targets, weights = np.array([0]), np.array([1]), np.array([1.0])
+    >>> loss, nll, dx = cross_entropy_gradient(x, wte, rows, targets, weights, dwte)
+    >>> print(loss.round(4), np.log(4).round(4))  # (9.4)
+    1.3863 1.3863
+    >>> print(dwte.ravel().round(6))  # (9.7) (9.8)
+    [ 0.125 -0.75   0.625]
 
 Cost
     6·M·V·C operations for loss and gradient together, 2·M·V·C for the loss
     alone, and M·V exponentials either way; with the gradient, M counts only the
     triples whose weight is not 0.  Workspace: the logits of one chunk, and
-    TABLE_BYTES of what is added to dwte: a fresh (V, C) table would be the largest
-    array of a step, so (9.6) is summed where the caller gathers gradients; a dwte that
-    holds nothing yet takes the first chunk's without being read.  On a CPU each core takes
-    its share of a chunk's rows, in blocks that fit in its cache.
+    TABLE_BYTES of what is added to dwte.  A fresh (V, C) table would be the largest
+    array of a step, so (9.8) is added to the caller's gradient in place; a dwte that
+    is empty yet is overwritten by the first chunk, without being read.  On a CPU each
+    core takes its share of a chunk's rows, in blocks that fit in its cache.
 """
 
 import numpy as np
@@ -92,7 +112,7 @@ def cross_entropy_gradient(
     if fresh and not len(used):
         dwte[...] = 0
     nll, dx_used = walk(x, wte, rows, targets, weights, used, dwte, chunk, fresh)
-    dx = scatter_add(dx_used, rows[used], len(x))  # (N, C)  (9.7)
+    dx = scatter_add(dx_used, rows[used], len(x))  # (N, C)  (9.9)
     return total_of(weights, nll), nll, dx.astype(x.dtype, copy=False)
 
 
@@ -119,8 +139,8 @@ def surprise(logits: Array, targets: Array, weights: Array | None) -> Array:
         for given in weights:
             w = xp.asarray(given, total.real.dtype)[:, None]  # (B, 1)
             dlogits = logits  # the same memory, from here on the gradient
-            dlogits *= w / total  # (B, V)  (9.5)
-            dlogits[target] -= w[:, 0]  # (9.5)
+            dlogits *= w / total  # (B, V)  (9.7)
+            dlogits[target] -= w[:, 0]  # (9.7)
         return (m + xp.log(total))[:, 0] - at_target  # (B,)  (9.2) (9.3)
 
     return map_rows(formula, logits, targets, *(() if weights is None else (weights,)))
@@ -151,20 +171,20 @@ def walk(
         logits = xp.matmul(x_n, wte.T, out=memory[: len(n)])  # (B, V)  (9.1)
         nll[xp.asarray(n)] = surprise(logits, targets[n], weights[n] if backward else None)  # (9.3)
         if dwte is not None:
-            dlogits = logits  # surprise has put the gradient there, (9.5)
-            to_table(dwte, dlogits, x_n, fresh and start == 0)  # (9.6)
-            dx_used[part] = dlogits @ wte  # (9.7)
+            dlogits = logits  # surprise has put the gradient there, (9.7)
+            to_table(dwte, dlogits, x_n, fresh and start == 0)  # (9.8)
+            dx_used[part] = dlogits @ wte  # (9.9)
     return nll, dx_used
 
 
 def to_table(dwte: Array, dlogits: Array, x: Array, fresh: bool) -> None:
     """Put or add dlogits.T @ x, of dlogits (B, V) and x (B, C), into dwte (V, C)."""
     if fresh and dwte.dtype == x.dtype:
-        array_module(x).matmul(dlogits.T, x, out=dwte)  # (9.6)
+        array_module(x).matmul(dlogits.T, x, out=dwte)  # (9.8)
         return
     if fresh:
         dwte[...] = 0
     step = max(1, TABLE_BYTES // dwte[:1].nbytes)
     for start in range(0, len(dwte), step):
         entries = slice(start, start + step)
-        dwte[entries] += dlogits[:, entries].T @ x  # (9.6)
+        dwte[entries] += dlogits[:, entries].T @ x  # (9.8)

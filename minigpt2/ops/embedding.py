@@ -2,34 +2,48 @@
 
 Why
     The network computes with features, not with ids.  The position's row is
-    added because attention by itself does not know in which order the keys
-    stand.
+    added because attention by itself does not see the order of the keys.
 
 Definition, for row n with token id tₙ and position pₙ
     xₙ = wte[tₙ] + wpe[pₙ]                                   (3.1)
+    wte has a row for each of the V ids, wpe for each of the T positions.
 
-Derivation, writing dz for ∂ℒ/∂z
-    Picking row v of a table is a product with a one-hot row.  With the
-    Kronecker delta, (3.1) reads  xₙ = Σᵥ δ(tₙ, v) wte[v] + Σₚ δ(pₙ, p) wpe[p],
-    which is linear in both tables, so the gradients add over all rows n:
+Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
+    Looking up row v of a table is a product with a one-hot row.  With the Kronecker
+    delta, δ(a, b) = 1 when a = b and 0 otherwise, (3.1) is
+    xₙ = Σᵥ δ(tₙ, v) wte[v] + Σₚ δ(pₙ, p) wpe[p].  This is linear in both tables, and
+    each row of a table may feed many rows n, so the gradients add over n:
     dwte[v] = Σₙ δ(tₙ, v) dxₙ                                (3.2)
     dwpe[p] = Σₙ δ(pₙ, p) dxₙ                                (3.3)
 
 Read it
-    Backward is a scatter-add: an id that occurs k times receives the sum of k
-    gradients, and an id that does not occur receives zero.  Writing instead of
-    adding would keep only the last of the k, and `table[ids] += dx` does just
-    that, since NumPy reads all old rows before it writes the first new one.  So
-    rows are first brought into the order of their ids, and each run of equal ids is
-    summed:
+    The backward pass is a scatter-add: an id that occurs k times receives the sum of
+    k gradients, and an id that does not occur receives zero.  Writing instead of
+    adding would keep only the last of the k, and `table[ids] += dx` does just that,
+    since NumPy reads all old rows before it writes the first new one.  So the rows
+    are sorted by id, and each run of equal ids is summed:
     out[v] = Σ_{n : index[n] = v} rows[n]                    (3.4)
     The order of the additions is fixed, so results repeat bit for bit.
 
+Example: token 2 occurs twice
+    >>> import numpy as np
+    >>> wte, wpe = np.array([[0, 0], [1, 1], [2, 2]]), np.array([[10, 0], [20, 0], [30, 0]])
+    >>> ids, positions = np.array([2, 0, 2]), np.array([0, 1, 2])
+    >>> print(embedding(wte, wpe, ids, positions)[0].tolist())  # (3.1)
+    [[12, 2], [20, 0], [32, 2]]
+    >>> dx = np.array([[1, 2], [3, 4], [5, 6]])
+    >>> print(scatter_add(dx, ids, size=3).tolist())  # (3.2): token 2 receives (1 + 5, 2 + 6)
+    [[3, 4], [0, 0], [6, 8]]
+    >>> wrong = np.zeros((3, 2), int)
+    >>> wrong[ids] += dx
+    >>> print(wrong.tolist())
+    [[3, 4], [0, 0], [5, 6]]
+
 Cost
     N·C additions forward.  Backward at most 4·N·C additions and two sorts of N
-    indices: the sums are added to the tables' gradients where these stand, since
-    fresh tables of (V + T)·C numbers would be larger than all else that a step
-    makes.  Keeps the ids and positions.
+    indices.  The sums are added to the tables' gradients in place, since fresh tables
+    of (V + T)·C numbers would be larger than any other array of a step.  Keeps the
+    ids and positions.
 """
 
 from typing import NamedTuple

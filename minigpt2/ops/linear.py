@@ -2,25 +2,38 @@
 
 Why
     All the learned mixing of features in GPT-2 is this one op: queries, keys
-    and values, the projections back to the stream, both layers of the MLP.
+    and values, the projections back to the residual stream, both layers of the MLP.
     The official weights are stored [in, out], so that y = x W without a
     transpose.
 
-Definition, for row n, input feature c, output feature k
-    yₙₖ = Σ_c xₙ_c W_ck + bₖ                                  (2.1)
+Definition, for row n, input feature i of C, output feature k of K
+    yₙₖ = Σᵢ xₙᵢ Wᵢₖ + bₖ                                    (2.1)
 
-Derivation, writing dz for ∂ℒ/∂z
-    xₙ_c reaches L through every output feature of its own row, and by (2.1)
-    ∂yₙₖ/∂xₙ_c = W_ck.  Sum over the outputs that it feeds:
-    dxₙ_c = Σₖ dyₙₖ W_ck,      that is  dx = dy Wᵀ            (2.2)
-    W_ck reaches L through output k of every row, with ∂yₙₖ/∂W_ck = xₙ_c:
-    dW_ck = Σₙ xₙ_c dyₙₖ,      that is  dW = xᵀ dy            (2.3)
-    bₖ is added to output k of every row:
+Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
+    xₙᵢ reaches ℒ through every output feature of its own row, and by (2.1)
+    ∂yₙₖ/∂xₙᵢ = Wᵢₖ.  Sum over the outputs that it feeds:
+    dxₙᵢ = Σₖ dyₙₖ Wᵢₖ,        that is  dx = dy Wᵀ            (2.2)
+    Wᵢₖ reaches ℒ through output k of every row, with ∂yₙₖ/∂Wᵢₖ = xₙᵢ:
+    dWᵢₖ = Σₙ xₙᵢ dyₙₖ,        that is  dW = xᵀ dy            (2.3)
+    bₖ is added to output k of every row, so ∂yₙₖ/∂bₖ = 1:
     dbₖ  = Σₙ dyₙₖ                                           (2.4)
 
 Read it
-    Three products of the same size.  dx sums over the outputs, so W is transposed;
-    dW sums over the rows, so x is.  In y and dx the rows never mix.
+    y, dx and dW are matrix products with the same number of operations.  dx sums over
+    the outputs, so W is transposed; dW sums over the rows, so x is.  In y and dx the
+    rows never mix.
+
+Example: one row of two features, two outputs
+    >>> import numpy as np
+    >>> x, w, b = np.array([[1, 2]]), np.array([[1, 2], [3, 4]]), np.array([10, 20])
+    >>> y, saved = linear(x, w, b)
+    >>> print(y)  # (2.1): 1·1 + 2·3 + 10 and 1·2 + 2·4 + 20
+    [[17 30]]
+
+    With dy = (1, −1): dx = (1·1 − 1·2, 1·3 − 1·4), and row i of dW is xᵢ dy:
+    >>> dx, dw, db = linear_backward(np.array([[1, -1]]), saved)
+    >>> print(dx.tolist(), dw.tolist(), db.tolist())  # (2.2) (2.3) (2.4)
+    [[-1, -1]] [[1, -1], [2, -2]] [1, -1]
 
 Cost
     With K output features: 2·N·C·K operations forward, 4·N·C·K backward.
