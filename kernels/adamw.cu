@@ -1,10 +1,10 @@
 // AdamW in one pass over the flat arrays: clip, both moments, decay, step.
 //
-//     g ← κ g,   κ = min(1, clip / ‖g‖)                            (62.2)
-//     m ← β₁ m + (1 − β₁) g                                       (62.3)
-//     v ← β₂ v + (1 − β₂) g²                                      (62.4)
-//     m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                       (62.5)
-//     θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                            (62.6)
+//     g ← κ g,   κ = min(1, clip / ‖g‖)                            (10.2)
+//     m ← β₁ m + (1 − β₁) g                                       (10.3)
+//     v ← β₂ v + (1 − β₂) g²                                      (10.4)
+//     m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                       (10.5)
+//     θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                            (10.6)
 //
 // ‖g‖ is read where `global_norm` left it, on the device: the host need not wait for it.  Where it is not
 // finite, nothing is changed, and the host, which reads ‖g‖ with the step's losses, says so.
@@ -25,11 +25,11 @@ struct Step {  // what is the same for all parameters
 };
 
 __device__ __forceinline__ void update(float& theta, float g, float& m, float& v, const Step& a, bool decays) {
-    g *= a.kappa;                                   // (62.2)
-    m = a.beta1 * m + a.one_minus_beta1 * g;        // (62.3)
-    v = a.beta2 * v + a.one_minus_beta2 * (g * g);  // (62.4)
-    const float change = a.eta_hat * m / (sqrtf(v * a.root_correction) + a.eps);  // (62.5)
-    theta = (decays ? theta * a.keep : theta) - change;                           // (62.6)
+    g *= a.kappa;                                   // (10.2)
+    m = a.beta1 * m + a.one_minus_beta1 * g;        // (10.3)
+    v = a.beta2 * v + a.one_minus_beta2 * (g * g);  // (10.4)
+    const float change = a.eta_hat * m / (sqrtf(v * a.root_correction) + a.eps);  // (10.5)
+    theta = (decays ? theta * a.keep : theta) - change;                           // (10.6)
 }
 
 // eta_hat = η / (1 − β₁ˢ), root_correction = 1 / (1 − β₂ˢ), keep = 1 − η λ: made on the host in double,
@@ -41,7 +41,7 @@ adamw(float* __restrict__ theta, const float* __restrict__ g, float* __restrict_
       float eta_hat, float root_correction, float eps, float keep) {
     const float length = norm[0] * unscale;
     if (!(length <= 3.402823466e38f)) return;  // ∞ or NaN: for every thread alike
-    const float kappa = clip > 0.f && length > clip ? clip / length : 1.f;  // (62.2)
+    const float kappa = clip > 0.f && length > clip ? clip / length : 1.f;  // (10.2)
     const Step a = {kappa * unscale, beta1, one_minus_beta1, beta2, one_minus_beta2,
                     eta_hat, root_correction, eps, keep};
     const long long first = ((long long)blockIdx.x * THREADS + threadIdx.x) * 4;

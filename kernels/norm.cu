@@ -1,6 +1,6 @@
 // The global norm of the gradient, in two launches of a fixed shape.
 //
-//     ‖g‖ = √( Σ g² ) over all parameters                         (62.1)
+//     ‖g‖ = √( Σ g² ) over all parameters                         (10.1)
 //
 // squares      BLOCKS blocks of 256 threads: each thread walks through the flat array with the
 //              stride of the whole grid, each block leaves one partial sum.
@@ -22,10 +22,10 @@ squares(const float* __restrict__ g, float* __restrict__ partial, long long P) {
     float sum = 0.f;
     for (long long i = first; i + 4 <= P; i += (long long)BLOCKS * THREADS * 4) {
         const float4 v = load4(g + i);
-        sum += v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w);  // (62.1)
+        sum += v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w);  // (10.1)
     }
     const long long rest = P / 4 * 4 + threadIdx.x;  // at most three, behind the last four
-    if (blockIdx.x == 0 && rest < P) sum += g[rest] * g[rest];  // (62.1)
+    if (blockIdx.x == 0 && rest < P) sum += g[rest] * g[rest];  // (10.1)
     sum = block_sum<THREADS / 32>(sum, room);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
@@ -36,5 +36,5 @@ global_norm(const float* __restrict__ partial, float* __restrict__ result) {
     float sum = 0.f;
     for (int i = threadIdx.x; i < BLOCKS; i += THREADS) sum += partial[i];
     sum = block_sum<THREADS / 32>(sum, room);
-    if (threadIdx.x == 0) result[0] = sqrtf(sum);  // (62.1)
+    if (threadIdx.x == 0) result[0] = sqrtf(sum);  // (10.1)
 }

@@ -11,93 +11,118 @@ Symbols, the same in every chapter
     dx, and dL/dx in the code's words, stand for ∂ℒ/∂x, where ℒ is the loss, the one
     number that training lowers.
 
-Chapters, in reading order; a chapter uses only those above it
-     1  backend                     Backend
-     2  ops/linear                  Linear map
-     3  ops/embedding               Embedding
-     4  ops/layer_norm              Layer normalisation
-     5  ops/gelu                    GELU
-     6  ops/softmax                 Softmax
-     7  ops/dropout                 Dropout
-     8  ops/attention               Attention over the token forest
-     9  ops/cross_entropy           Cross-entropy with the projection inside
-    10  errors                      Errors
-    11  shipped                     Shipped files
-    12  device/source               Source
-    13  device/table                Table of kernels
-    14  device/compile              Compile
-    15  device/findings             Findings
-    16  device/emulator             Emulator
-    17  device/stand_in             Stand-in
-    18  device/launch               Launch
-    19  device/fused                Fused ops
-    20  device/devices              Devices
-    21  model/config                Configuration
-    22  model/parameters            Parameters
-    23  model/block                 Block
-    24  model/gpt2                  GPT-2
-    25  memory                      Memory
-    26  tensors                     Stored tensors
-    27  weights                     Weights
-    28  download                    Download
-    29  data/records                Records
-    30  data/files                  Files
-    31  data/formats                Formats
-    32  data/template               Template
-    33  data/tokenizer              Tokenizer
-    34  data/examples               Examples
-    35  data/truncation             Truncation
-    36  data/weighing               Weighing
-    37  data/forest                 Token forest
-    38  data/batches                Batches
-    39  data/bpe                    BPE
-    40  data/almanac/tables         Tables
-    41  data/almanac/wordings       Wordings
-    42  data/almanac/chance         Chance
-    43  data/almanac/arithmetic     Arithmetic
-    44  data/almanac/tell_facts     Telling facts
-    45  data/almanac/tell_numbers   Telling numbers
-    46  data/almanac/tell_words     Telling words
-    47  data/almanac/tell           Telling
-    48  data/almanac/ask            Asking
-    49  data/almanac/write          Writing
-    50  data/marking                Marking
-    51  data/page                   Page
-    52  data/opening                Opening
-    53  data/show                   Showing
-    54  data/statistics             Statistics
-    55  data/stats                  Stats
-    56  inference/sampling          Sampling
-    57  inference/cache             Key/value cache
-    58  inference/generate          Generation
-    59  inference/answer            Answering
-    60  inference/carry_on          Carrying on
-    61  inference/chat              Chat
-    62  training/adamw              AdamW
-    63  training/precision          Precision
-    64  training/schedule           Schedule
-    65  training/forecast           Forecast
-    66  training/rehearsal          Rehearsal
-    67  training/losses             Losses
-    68  training/loop               Loop
-    69  training/evaluation         Evaluation
-    70  training/checkpoint         Checkpoint
-    71  training/curve              Curve
-    72  training/settings           Settings
-    73  training/events             Events
-    74  training/report             Report
-    75  training/material           Material
-    76  training/workload           Workload
-    77  training/plan               Plan
-    78  training/exam               Exam
-    79  training/run_page           Page of a run
-    80  training/finetune           Fine-tuning
-    81  training/evaluate           Evaluate
-    82  training/imbalance          Imbalance
-    83  training/show_imbalance     Showing imbalance
-    84  training/copying            Copying
-    85  training/pretrain           Pretraining
-    86  cli                         Command line
+Contents, in reading order; a module imports only modules above it.  What has a number is a chapter
+of the book, the rest (·) is listed where it is first needed.
+
+Part I: Arrays
+     1  backend                        Backend
+     ·  blas                           BLAS
+     ·  parallel                       Parallel work
+     2  ops/linear                     Linear map
+     3  ops/embedding                  Embedding
+     4  ops/layer_norm                 Layer normalisation
+     5  ops/gelu                       GELU
+     6  ops/softmax                    Softmax
+     7  ops/dropout                    Dropout
+     8  ops/attention                  Attention over the token forest
+     9  ops/cross_entropy              Cross-entropy with the projection inside
+    10  ops/adamw                      AdamW
+
+Part II: The network
+     ·  errors                         Errors
+     ·  shipped                        Shipped files
+    11  model/config                   Configuration
+    12  model/parameters               Parameters
+    13  model/initialisation           Initialisation
+     ·  model/batch                    Batch
+    14  model/block                    Block
+    15  model/gpt2                     GPT-2
+    16  model/induction                Induction heads
+     ·  tensors                        Stored tensors
+     ·  weights                        Weights
+
+Part III: The loss and the step
+     ·  memory                         Memory
+    17  training/precision             Precision
+    18  training/schedule              Schedule
+    19  training/losses                Losses
+     ·  training/state                 State
+    20  training/step                  Step
+
+Part IV: Text
+     ·  data/records                   Records
+     ·  data/files                     Files
+     ·  data/formats                   Formats
+    21  data/template                  Template
+    22  data/tokenizer                 Tokenizer
+    23  data/examples                  Examples
+    24  data/truncation                Truncation
+    25  data/loss_weights              Loss weights
+    26  data/forest                    Token forest
+     ·  data/batches                   Batches
+    27  data/statistics                Statistics
+     ·  data/train_tokenizer           Training a tokenizer
+     ·  data/almanac/tables            Tables
+     ·  data/almanac/wordings          Wordings
+     ·  data/almanac/chance            Chance
+     ·  data/almanac/arithmetic        Arithmetic
+     ·  data/almanac/tell_facts        Telling facts
+     ·  data/almanac/tell_numbers      Telling numbers
+     ·  data/almanac/tell_words        Telling words
+     ·  data/almanac/tell              Telling
+     ·  data/almanac/ask               Asking
+
+Part V: Answering
+    28  inference/sampling             Sampling
+    29  inference/kv_cache             Key/value cache
+    30  inference/generate             Generation
+
+Part VI: Tuning
+    31  training/evaluation            Evaluation
+    32  training/gradient_imbalance    Imbalance
+     ·  training/checkpoint            Checkpoint
+
+Part VII: On a GPU
+     ·  device/source                  Source
+     ·  device/table                   Table of kernels
+     ·  device/compile                 Compile
+     ·  device/findings                Findings
+    33  device/emulator                Emulator
+     ·  device/stand_in                Stand-in
+    34  device/launch                  Launch
+    35  device/fused                   Fused ops
+     ·  device/devices                 Devices
+     ·  inference/model                Model
+
+Appendix: planning, reports, commands
+    36  planning/memory_and_flops      Memory and operations
+    37  planning/microbenchmark        Microbenchmark
+     ·  download                       Download
+     ·  reports/tables                 Tables
+     ·  reports/html                   HTML pages
+     ·  reports/tokens                 Tokens
+     ·  reports/plots                  Plots
+     ·  reports/tensorboard            TensorBoard
+     ·  reports/run_log                Run log
+     ·  commands/dataset               Data set
+     ·  planning/batch_profile         Batch profile
+     ·  commands/train_settings        Settings
+     ·  commands/setup                 Setup
+     ·  reports/run_page               Page of a run
+     ·  training/exam                  Exam
+     ·  commands/train                 Train
+     ·  commands/plan                  Plan
+     ·  commands/evaluate              Evaluate
+     ·  commands/show                  Show
+     ·  commands/stats                 Stats
+     ·  commands/imbalance             Imbalance
+     ·  commands/answer                Answer
+     ·  commands/generate              Generate
+     ·  commands/chat                  Chat
+     ·  commands/download              Download
+     ·  commands/almanac               Almanac
+     ·  commands/pretrain              Pretrain
+     ·  cli                            Command line
 """
 
 import os

@@ -37,74 +37,41 @@ class Parser(ArgumentParser):
 
 
 class Command(NamedTuple):
-    """A sub-command by name: a module, its settings' class, what it does with them, and help.
+    """What a sub-command does, in a line, and the setting that may come first without its name.
 
-    Modules are imported when their command is asked for: the others would only cost time.
+    The command NAME is the module `commands/NAME`, which has a class NAMESettings and a function
+    NAME that takes them.  Modules are imported when their command is used: the others would only
+    cost time.
     """
 
-    module: str
-    settings_class: str
-    function: str
     help: str
-    first: str = ""  # the setting that may stand first without its name
-
-    @property
-    def settings(self) -> type:
-        """The settings' class."""
-        return getattr(import_module(f"{PROGRAM}.{self.module}"), self.settings_class)
-
-    @property
-    def action(self) -> Callable[[Any], Any]:
-        """What is done with the settings."""
-        return getattr(import_module(f"{PROGRAM}.{self.module}"), self.function)
+    first: str = ""
 
 
 COMMANDS = {
-    "train": Command(
-        "training.finetune", "TrainSettings", "train", "tune a model on questions and answers"
-    ),
-    "plan": Command(
-        "training.plan", "PlanSettings", "plan", "tell the memory and time of a run", "model"
-    ),
-    "evaluate": Command(
-        "training.evaluate", "EvaluateSettings", "evaluate", "measure a model", "data"
-    ),
-    "show": Command("data.show", "ShowSettings", "show", "show what a model is trained on", "data"),
-    "stats": Command("data.stats", "StatsSettings", "stats", "measure a data set", "data"),
-    "imbalance": Command(
-        "training.show_imbalance",
-        "ImbalanceSettings",
-        "imbalance",
-        "measure where the gradient comes from",
-        "data",
-    ),
-    "answer": Command(
-        "inference.answer", "AnswerSettings", "answer", "let a model answer a question", "question"
-    ),
-    "chat": Command("inference.chat", "ChatSettings", "chat", "talk with a model", "model"),
-    "generate": Command(
-        "inference.carry_on",
-        "GenerateSettings",
-        "carry_on",
-        "let a model carry on a text",
-        "prompt",
-    ),
-    "download": Command(
-        "download", "DownloadSettings", "download", "fetch official weights", "model"
-    ),
-    "almanac": Command(
-        "data.almanac.write",
-        "AlmanacSettings",
-        "write_questions",
-        "write the questions that ship",
-    ),
-    "pretrain": Command(
-        "training.pretrain",
-        "PretrainSettings",
-        "pretrain",
-        "make the base that ships, from a seed",
-    ),
+    "train": Command("tune a model on questions and answers"),
+    "plan": Command("estimate memory and time of a run", "model"),
+    "evaluate": Command("measure a model", "data"),
+    "show": Command("show what a model is trained on", "data"),
+    "stats": Command("measure a data set", "data"),
+    "imbalance": Command("measure where the gradient comes from", "data"),
+    "answer": Command("answer a question", "question"),
+    "chat": Command("talk with a model", "model"),
+    "generate": Command("continue a text", "prompt"),
+    "download": Command("fetch official weights", "model"),
+    "almanac": Command("write the questions that ship"),
+    "pretrain": Command("make the base that ships, from a seed"),
 }
+
+
+def settings_class(name: str) -> type:
+    """Return the class of a command's settings."""
+    return getattr(import_module(f"{PROGRAM}.commands.{name}"), f"{name.capitalize()}Settings")
+
+
+def action(name: str) -> Callable[[Any], Any]:
+    """Return the function that does what a command is for."""
+    return getattr(import_module(f"{PROGRAM}.commands.{name}"), name)
 
 
 def make_parser(table: dict[str, Command], asked: str) -> Parser:
@@ -121,7 +88,7 @@ def make_parser(table: dict[str, Command], asked: str) -> Parser:
         sub = Parser(usage=usage, description=f"{PROGRAM} {name}: {command.help}.")
         if name == asked:
             sub.add_argument("--config", action="config", help="settings file, YAML or JSON")
-            sub.add_class_arguments(command.settings)
+            sub.add_class_arguments(settings_class(name))
         subcommands.add_subcommand(name, sub, help=command.help)
     return parser
 
@@ -156,9 +123,10 @@ def run(arguments: Sequence[str]) -> None:
     """Parse the command line and do what it says."""
     words = named([with_underscores(a) for a in arguments], COMMANDS)
     parsed = make_parser(COMMANDS, words[0] if words else "").parse_args(words)
-    command, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand].as_dict()
+    name = parsed.subcommand
+    values = parsed[name].as_dict()
     del values["config"]
-    command.action(settings_of(command.settings, values))
+    action(name)(settings_of(settings_class(name), values))
 
 
 def be_stopped(signal_number: int, frame: object) -> NoReturn:

@@ -14,11 +14,10 @@ HF_ENDPOINT names another hub, and HF_HUB_OFFLINE forbids to ask one.
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt2.errors import UserError
-from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model.config import GPT2Config
 from minigpt2.tensors import TENSORS
 from minigpt2.weights import check_names, open_stored
 
@@ -27,41 +26,19 @@ FILES = ("config.json", "vocab.json", "merges.txt", TENSORS)
 HASHES = {64: "sha256", 40: "sha1"}  # by the length of what the hub tells
 
 
-@dataclass(frozen=True)
-class DownloadSettings:
-    """Fetch official weights into weights/.
+def download_model(model: str, folder: Path) -> GPT2Config:
+    """Fetch an official model into a folder that does not exist yet; return its configuration.
 
-    Args:
-        model: gpt2, gpt2-medium, gpt2-large or gpt2-xl
-        out: folder to put it into (default: weights/ and the model's name)
+    Every file is checked before the folder appears.  Raises UserError when that fails.
     """
-
-    model: str
-    out: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.model not in OFFICIAL:
-            names = ", ".join(OFFICIAL)
-            raise UserError(f"there are no official weights {self.model!r}; there are {names}")
-
-
-def download(settings: DownloadSettings) -> Path:
-    """Fetch a model, check it, and return its folder; raises UserError when that fails."""
-    folder = settings.out or Path("weights") / settings.model
-    if (folder / "config.json").exists():
-        print(f"{settings.model} is in {folder} already")
-        return folder
-    if folder.exists():
-        raise UserError(f"{folder} exists and is no model: choose another --out, or move it")
     beside = folder.with_name(f".{folder.name}.download")
     beside.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        fetch(f"{OWNER}/{settings.model}", name, beside)
+        fetch(f"{OWNER}/{model}", name, beside)
     config = GPT2Config.load(beside / "config.json")
     check_names(beside, open_stored(beside), config)
     os.rename(beside, folder)
-    print(f"{settings.model}, {config.n_parameters:,} parameters, is in {folder}")
-    return folder
+    return config
 
 
 def fetch(repository: str, name: str, folder: Path) -> None:

@@ -1,11 +1,11 @@
 """Weights: folders in the official layout, opened and written.
 
 Files
-    config.json          the shape (chapter 21)
-    model.safetensors    each tensor under its official name (chapters 22 and 26)
-    vocab.json, merges.txt   the tokenizer (chapter 33)
+    config.json          the shape (model/config)
+    model.safetensors    each tensor under its official name (model/parameters, tensors)
+    vocab.json, merges.txt   the tokenizer (data/tokenizer)
 
-The official tensors are [in, out], as chapter 2 wants them.  Their names may
+The official tensors are [in, out], as ops/linear wants them.  Their names may
 carry a `transformer.` prefix.  Besides the parameters a file may hold
 `h.*.attn.bias` and `h.*.attn.masked_bias`, which are masks and passed over, and
 `lm_head.weight`, which must be wte again.  A single .safetensors file is a model, too: its
@@ -25,10 +25,10 @@ from uuid import uuid4
 
 import numpy as np
 
-from minigpt2.backend import cores
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, tensor_shapes
+from minigpt2.parallel import cores
 from minigpt2.shipped import shipped
 from minigpt2.tensors import (
     TENSORS,

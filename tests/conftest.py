@@ -6,7 +6,7 @@ import pytest
 from minigpt2.data.tokenizer import open_tokenizer
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.parameters import initialise
+from minigpt2.model.initialisation import initialise
 from minigpt2.shipped import shipped
 from minigpt2.training.checkpoint import save_checkpoint
 from tests.chosen import DEVICES, choose

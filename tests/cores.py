@@ -3,5 +3,5 @@
 
 def take_cores(monkeypatch, count):
     """Let the engine take this machine to have so many cores."""
-    for module in ("backend", "ops.attention"):
+    for module in ("parallel", "ops.attention"):
         monkeypatch.setattr(f"minigpt2.{module}.cores", lambda: count)

@@ -10,11 +10,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from minigpt2 import download as chapter
+from minigpt2.commands.download import DownloadSettings, download
 from minigpt2.data.tokenizer import gpt2_file
-from minigpt2.download import DownloadSettings, download
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.parameters import initialise
+from minigpt2.model.initialisation import initialise
 from minigpt2.tensors import TENSORS
 from minigpt2.weights import find_model, load_parameters, save_parameters
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from minigpt2.data.examples import Example
 from minigpt2.data.forest import NO_ANSWER, Branch, Segment, grow, lay_out
-from minigpt2.data.weighing import RESPONSE_ONLY, Weighing
-from minigpt2.model.gpt2 import Batch
+from minigpt2.data.loss_weights import RESPONSE_ONLY, Weighing
+from minigpt2.model.batch import Batch
 
 Item = TypeVar("Item")
 
@@ -26,7 +26,7 @@ def batch_of(examples: Sequence[Example], weighing: Weighing = RESPONSE_ONLY) ->
         branches.append(Branch(example.ids[:shared], rest, max(weights[:shared])))
     trees = grow(branches)
     for root in trees:
-        root.weights[0] = 0.0  # (36.1)
+        root.weights[0] = 0.0  # (25.1)
     return lay_out(trees)
 
 

@@ -14,7 +14,7 @@ from minigpt2.data.tokenizer import Tokenizer
 
 
 class Example(NamedTuple):
-    """Token ids, whether each belongs to an answer, and how many were cut off (chapter 35)."""
+    """Token ids, whether each belongs to an answer, and how many were cut off (data/truncation)."""
 
     ids: list[int]
     is_answer: list[bool]

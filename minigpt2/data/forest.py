@@ -11,13 +11,13 @@ Definition
     depth first: a segment's rows, then its first child and all below it, then
     the next child.  Positions go on from where the parent ends.  Everything
     below a segment follows it at once, so one integer a row,
-    end[j] = the first row after the subtree of j's segment      (37.1)
+    end[j] = the first row after the subtree of j's segment      (26.1)
     says who may read row j: row i with  j ≤ i < end[j]  (8.1).
 
 What is supervised
     A token's weight says how much it counts as a target.  The row that predicts
     it is the one before it: in its own segment, or else the parent's last one:
-    (row, target, weight) = (row before the token, the token, its weight)   (37.2)
+    (row, target, weight) = (row before the token, the token, its weight)   (26.2)
     so the last row of a prompt predicts the first token of every answer below.
     A leaf's last token is a target and nobody's context: it gets no row.
     Where several prompts share a segment, a token of it stands for as many targets;
@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.model.gpt2 import Batch
+from minigpt2.model.batch import Batch
 
 NO_ANSWER = -1
 
@@ -69,14 +69,14 @@ def lay_out(roots: Sequence[Segment]) -> Batch:
                 continue
             if row is None:
                 raise ValueError("the first token of a root cannot be a target")
-            triples.append((row, target, weight, answer))  # (37.2)
+            triples.append((row, target, weight, answer))  # (26.2)
         ids.extend(segment.ids[:size])
         positions.extend(range(position, position + size))
         end.extend([0] * size)
         last = len(ids) - 1 if size > 0 else before
         for child in segment.children:
             place(child, position + size, last)
-        end[first : first + size] = [len(ids)] * size  # (37.1)
+        end[first : first + size] = [len(ids)] * size  # (26.1)
 
     for root in roots:
         place(root, 0, None)

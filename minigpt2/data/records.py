@@ -1,6 +1,6 @@
 """Records: one question with its answer, and what belongs to it.
 
-Whatever format a data set has (chapter 31), its entries become records.  The last
+Whatever format a data set has (data/formats), its entries become records.  The last
 question of a conversation and its answer are the record; what was said before
 stands in `earlier`.  A text that answers no question has an empty instruction.
 """

@@ -1,10 +1,10 @@
 """Statistics: how long questions and answers are, and what follows for training.
 
 Definition, over the N examples of a data set, with Qᵢ prompt tokens and Aᵢ answer tokens
-    N_Q = Σ Qᵢ,  N_A = Σ Aᵢ,  E[Q] = N_Q / N,  E[A] = N_A / N      (54.1)
+    N_Q = Σ Qᵢ,  N_A = Σ Aᵢ,  E[Q] = N_Q / N,  E[A] = N_A / N      (27.1)
 A trainer that pads computes, for a batch of B examples,
-    B · maxᵢ (Qᵢ + Aᵢ) rows, of which Σᵢ (Qᵢ + Aᵢ) hold tokens     (54.2)
-and the forest (chapter 37) as many rows as it has tokens, what prompts share counted once.
+    B · maxᵢ (Qᵢ + Aᵢ) rows, of which Σᵢ (Qᵢ + Aᵢ) hold tokens     (27.2)
+and the forest (data/forest) as many rows as it has tokens, what prompts share counted once.
 
 A question is a near-duplicate of another if their texts are alike by 90 % or more: 1 − d / (m + n),
 where d is the fewest characters to take out and to put in that make one of the other, and m and n
@@ -56,7 +56,7 @@ class Summary(NamedTuple):
     def of(cls, lengths: Array) -> "Summary":
         """Summarise lengths (N,)."""
         quantiles = np.quantile(lengths, QUANTILES, method="inverted_cdf")
-        return cls(int(lengths.sum()), float(lengths.mean()), [int(q) for q in quantiles])  # (54.1)
+        return cls(int(lengths.sum()), float(lengths.mean()), [int(q) for q in quantiles])  # (27.1)
 
 
 def cuts_at(examples: Sequence[Example], context: int, policy: Policy) -> Cuts:
@@ -79,8 +79,8 @@ def rows_of(examples: Sequence[Example], batch_size: int, rng: np.random.Generat
     for start in range(0, len(order), batch_size):
         batch = [examples[i] for i in order[start : start + batch_size]]
         sizes = [len(example.ids) - 1 for example in batch]
-        padded += len(sizes) * max(sizes)  # (54.2)
-        tokens += sum(sizes)  # (54.2)
+        padded += len(sizes) * max(sizes)  # (27.2)
+        tokens += sum(sizes)  # (27.2)
         forest += len(batch_of(batch).ids)
     return Rows(padded, tokens, forest)
 

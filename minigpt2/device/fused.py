@@ -1,14 +1,15 @@
 """Fused ops: what takes an op's place where its arrays are on a device.
 
-Each function has its op's name, arguments and results; `backend.fusible` finds it by the name.
-An op's derivation is in its own chapter, the kernel's launch shape and memory traffic in its file
-in kernels/.  Results are made with `empty`: every kernel writes all of what it gives back.
+Each function has its op's name, arguments and results; `backend.fusible` calls it in the op's
+place.  An op's derivation is in its own chapter, the kernel's launch shape and memory traffic in
+its file in kernels/.  Results are made with `empty`: every kernel writes all of its results.
 
 A function that cannot do what is asked returns NotImplemented, and the op's formula runs, on the
 device's arrays: attention with dropout, for which there is no kernel, and sizes that no kernel is
 made for.
 """
 
+from collections.abc import Callable
 from math import sqrt
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,6 +19,12 @@ import numpy as np
 from minigpt2.backend import Array, array_module
 from minigpt2.device.launch import fits, launch
 from minigpt2.device.table import HEAD_SIZES, attention_tile
+from minigpt2.ops import adamw as adamw_op
+from minigpt2.ops import attention as attention_op
+from minigpt2.ops import cross_entropy as cross_entropy_op
+from minigpt2.ops import embedding as embedding_op
+from minigpt2.ops import gelu as gelu_op
+from minigpt2.ops import layer_norm as layer_norm_op
 from minigpt2.ops.attention import Saved as Attended
 from minigpt2.ops.embedding import Saved as Embedded
 
@@ -199,7 +206,7 @@ def surprise(logits: Array, targets: Array, weights: Array | None) -> Array:
 
 
 def global_norm(g: Array) -> Array:
-    """Return the norm of g (P,) as an array (1,), (62.1)."""
+    """Return the norm of g (P,) as an array (1,), (10.1)."""
     xp = array_module(g)
     partial, result = xp.empty(NORM_BLOCKS, xp.float32), xp.empty(1, xp.float32)
     launch(xp, "squares", g, partial)
@@ -223,7 +230,7 @@ def adamw_flat(
 
     The norm is that of g, which is multiplied by `unscale` before it is used.  `copy` (P,) gets the
     new parameters, rounded to what it holds.
-    `settings` are those of chapter 62, AdamW.
+    `settings` are an `AdamW` of ops/adamw.
     """
     xp, norm = array_module(theta), global_norm(g)
     beta1, beta2 = settings.beta1, settings.beta2
@@ -244,16 +251,16 @@ def adamw_flat(
     return norm
 
 
-FUSED = (
-    embedding,
-    add_at,
-    layer_norm,
-    add_layer_norm,
-    layer_norm_backward,
-    gelu,
-    gelu_backward,
-    attention,
-    attention_backward,
-    surprise,
-    adamw_flat,
-)
+FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
+    embedding_op.embedding: embedding,
+    embedding_op.add_at: add_at,
+    layer_norm_op.layer_norm: layer_norm,
+    layer_norm_op.add_layer_norm: add_layer_norm,
+    layer_norm_op.layer_norm_backward: layer_norm_backward,
+    gelu_op.gelu: gelu,
+    gelu_op.gelu_backward: gelu_backward,
+    attention_op.attention: attention,
+    attention_op.attention_backward: attention_backward,
+    cross_entropy_op.surprise: surprise,
+    adamw_op.adamw_flat: adamw_flat,
+}

@@ -2,7 +2,7 @@
 
 The prompts form a forest: what all of them begin with stands there once.  After
 that each step computes one row a sequence, through the key/value cache (chapter
-57).  A sequence leaves when it has produced the stop token, or when it is as long
+29).  A sequence leaves when it has produced the stop token, or when it is as long
 as the context.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from minigpt2.data.forest import Segment, common_prefix, lay_out
-from minigpt2.inference.cache import Cache
+from minigpt2.inference.kv_cache import Cache
 from minigpt2.inference.sampling import GREEDY, Sampling, sample
-from minigpt2.model.gpt2 import Batch
+from minigpt2.model.batch import Batch
 from minigpt2.model.parameters import Parameters
 
 AT_ONCE = 64  # sequences in one forest

@@ -2,11 +2,11 @@
 
 Definition
     Greedy decoding takes the likeliest token,
-    t = argmaxᵥ ℓᵥ                                                 (56.1)
+    t = argmaxᵥ ℓᵥ                                                 (28.1)
     and with a temperature τ > 0 the token is drawn from
-    p = softmax( ℓ / τ )                                           (56.2)
+    p = softmax( ℓ / τ )                                           (28.2)
     by inverting the cumulative sum: with one uniform number u in [0, 1),
-    t = min { v : p₀ + … + pᵥ > u }                                (56.3)
+    t = min { v : p₀ + … + pᵥ > u }                                (28.3)
     Token v is chosen when u falls into an interval of length pᵥ, so with
     probability pᵥ.
     The largest ℓ of a row is taken off before the division, which changes no p: a
@@ -15,16 +15,16 @@ Definition
 Three ways to change what is drawn from, in this order
     A repetition penalty ρ makes the tokens that the sequence holds already less
     likely, whatever the sign of their logits:
-    ℓᵥ → ℓᵥ / ρ  where ℓᵥ > 0,  ℓᵥ · ρ  elsewhere                  (56.4)
+    ℓᵥ → ℓᵥ / ρ  where ℓᵥ > 0,  ℓᵥ · ρ  elsewhere                  (28.4)
     Top-k keeps the k largest logits of a row:
-    ℓᵥ → −∞  where ℓᵥ < the k-th largest of the row                (56.5)
+    ℓᵥ → −∞  where ℓᵥ < the k-th largest of the row                (28.5)
     Top-p keeps the likeliest tokens until they have the probability P together.
     Sort a row's tokens from the likeliest down; of those before v, Σ is the probability:
-    pᵥ → 0  where Σ is at least P                                  (56.6)
-    with the p of (56.2), whose rest (56.3) draws from in proportion.  The likeliest
+    pᵥ → 0  where Σ is at least P                                  (28.6)
+    with the p of (28.2), whose rest (28.3) draws from in proportion.  The likeliest
     token always stays.
-    (56.4) is equation 5 of Keskar et al. 2019 but for the case distinction, which is
-    usual; (56.6) is Holtzman et al. 2020, section 3.1.
+    (28.4) is equation 5 of Keskar et al. 2019 but for the case distinction, which is
+    usual; (28.6) is Holtzman et al. 2020, section 3.1.
 
 Read it
     τ → 0 becomes greedy, τ = 1 is the model's own distribution, and a large τ
@@ -82,20 +82,20 @@ def sample(
     if how.repetition_penalty != 1:
         logits = penalised(logits, how.repetition_penalty, seen)
     if how.temperature == 0:
-        return logits.argmax(-1)  # (N,)  (56.1)
+        return logits.argmax(-1)  # (N,)  (28.1)
     if rng is None:
         raise ValueError("a temperature draws random numbers: pass rng")
     if 0 < how.top_k < logits.shape[-1]:
         kth = xp.partition(logits, -how.top_k, axis=-1)[:, -how.top_k, None]  # (N, 1)
-        logits = xp.where(logits < kth, -xp.inf, logits)  # (N, V)  (56.5)
+        logits = xp.where(logits < kth, -xp.inf, logits)  # (N, V)  (28.5)
     relative = logits - logits.max(-1, keepdims=True)  # (N, V)
-    p, _ = softmax(relative / how.temperature)  # (N, V)  (56.2)
+    p, _ = softmax(relative / how.temperature)  # (N, V)  (28.2)
     if how.top_p < 1:
         p = nucleus(p, how.top_p)
     u = xp.asarray(rng.random((len(p), 1)))  # (N, 1)
     cumulative = p.cumsum(-1, dtype=np.float64)  # (N, V)
     cumulative /= cumulative[:, -1:]
-    return (cumulative <= u).sum(-1)  # (N,)  (56.3)
+    return (cumulative <= u).sum(-1)  # (N,)  (28.3)
 
 
 def penalised(logits: Array, penalty: float, seen: Sequence[Sequence[int]]) -> Array:
@@ -104,7 +104,7 @@ def penalised(logits: Array, penalty: float, seen: Sequence[Sequence[int]]) -> A
     logits = logits.copy()
     for row, tokens in zip(logits, seen, strict=True):
         v = xp.asarray(sorted(set(tokens)), np.int64)
-        row[v] = xp.where(row[v] > 0, row[v] / penalty, row[v] * penalty)  # (56.4)
+        row[v] = xp.where(row[v] > 0, row[v] / penalty, row[v] * penalty)  # (28.4)
     return logits
 
 
@@ -114,7 +114,7 @@ def nucleus(p: Array, least: float) -> Array:
     order = xp.argsort(-p, axis=-1, kind="stable")  # (N, V) likeliest first
     falling = xp.take_along_axis(p, order, -1)  # (N, V)
     before = falling.cumsum(-1, dtype=np.float64) - falling  # (N, V) mass of the likelier ones
-    kept = xp.where(before >= least, 0, falling).astype(p.dtype)  # (56.6)
+    kept = xp.where(before >= least, 0, falling).astype(p.dtype)  # (28.6)
     result = xp.empty_like(p)
     xp.put_along_axis(result, order, kept, -1)
     return result

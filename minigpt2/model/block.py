@@ -6,8 +6,8 @@ Why
     the gradient, too, has a way back on which nothing multiplies it.
 
 Definition, with ln (4.5), drop (7.1), attention (8.4) and gelu (5.3)
-    r = x + drop( attention( ln₁(x) W₁ + b₁ ) W₂ + b₂ )            (23.1)
-    y = r + drop( gelu( ln₂(r) W₃ + b₃ ) W₄ + b₄ )                 (23.2)
+    r = x + drop( attention( ln₁(x) W₁ + b₁ ) W₂ + b₂ )            (14.1)
+    y = r + drop( gelu( ln₂(r) W₃ + b₃ ) W₄ + b₄ )                 (14.2)
     W₁ to W₄ are the weights of attn.c_attn, attn.c_proj, mlp.c_fc and mlp.c_proj.
     In the code h is what ln gives, o what attention gives, u and g stand before
     and after gelu, and a and m are what the two branches add.
@@ -15,19 +15,19 @@ Definition, with ln (4.5), drop (7.1), attention (8.4) and gelu (5.3)
     branch.)
 
 Derivation, writing dz for ∂ℒ/∂z
-    In (23.2) r stands twice, in the sum and under ln₂, so its gradients add:
-    dr = dy + [the MLP's branch of (23.2), backward]( dy )         (23.3)
-    and in (23.1) so does x:
-    dx = dr + [attention's branch of (23.1), backward]( dr )       (23.4)
+    In (14.2) r stands twice, in the sum and under ln₂, so its gradients add:
+    dr = dy + [the MLP's branch of (14.2), backward]( dy )         (14.3)
+    and in (14.1) so does x:
+    dx = dr + [attention's branch of (14.1), backward]( dr )       (14.4)
     Within a branch each op's backward takes what the op after it returned:
     the forward pass, read upward.
 
-    Behind attention a row of (23.1) and (23.2) needs the same row of x and of attention's output
+    Behind attention a row of (14.1) and (14.2) needs the same row of x and of attention's output
     alone.  So where later ops read only some rows S of y, as those of a loss do, both are made
     for these rows only, from
-    x_S, attention( … )_S                                          (23.5)
+    x_S, attention( … )_S                                          (14.5)
     and since nothing reads the others, the gradients that they send back are zero:
-    d attention( … )ᵢ = 0 and, of (23.4)'s sum, drᵢ = 0 for i not in S   (23.6)
+    d attention( … )ᵢ = 0 and, of (14.4)'s sum, drᵢ = 0 for i not in S   (14.6)
 
 Read it
     With both projections at 0 the block is the identity, forward and backward.
@@ -112,17 +112,17 @@ def block(
     each named once, it returns these, (R, C).
     """
     rng = np.random.default_rng(seed) if drop else None
-    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (23.1)
-    qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (23.1)
-    o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (23.1)
-    x_s, o_s = of_rows(read, x, o)  # (R, C)  (23.5)
-    a, attn_proj = linear(o_s, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (R, C)  (23.1)
-    a, attn_drop = dropout(a, drop, rng)  # (R, C)  (23.1)
-    r, h, ln_2 = add_layer_norm(x_s, a, p["ln_2.weight"], p["ln_2.bias"], eps)  # (23.1) (23.2)
-    g, c_fc, act = gated(h, p, backward and not recompute)  # (R, 4*C)  (23.2)
-    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (R, C)  (23.2)
-    m, mlp_drop = dropout(m, drop, rng)  # (R, C)  (23.2)
-    y = r + m  # (R, C)  (23.2)
+    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
+    qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (14.1)
+    o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (14.1)
+    x_s, o_s = of_rows(read, x, o)  # (R, C)  (14.5)
+    a, attn_proj = linear(o_s, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (R, C)  (14.1)
+    a, attn_drop = dropout(a, drop, rng)  # (R, C)  (14.1)
+    r, h, ln_2 = add_layer_norm(x_s, a, p["ln_2.weight"], p["ln_2.bias"], eps)  # (14.1) (14.2)
+    g, c_fc, act = gated(h, p, backward and not recompute)  # (R, 4*C)  (14.2)
+    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (R, C)  (14.2)
+    m, mlp_drop = dropout(m, drop, rng)  # (R, C)  (14.2)
+    y = r + m  # (R, C)  (14.2)
     if not backward:
         return y, None
     if recompute:
@@ -145,25 +145,25 @@ def among_all(read: Array | None, n: int, rows: Array) -> Array:
     """Return an array (N, C) with the rows (R, C) where `read` (R,) says, and 0 elsewhere."""
     if read is None:
         return rows
-    return scatter_add(rows, read, n).astype(rows.dtype, copy=False)  # (N, C)  (23.6)
+    return scatter_add(rows, read, n).astype(rows.dtype, copy=False)  # (N, C)  (14.6)
 
 
 def gated(h: Array, p: dict[str, Array], backward: bool = True) -> tuple[Array, Any, Any]:
     """Return g (R, 4C) of the normalised h (R, C), and what the two ops up to it saved."""
-    u, c_fc = linear(h, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (23.2)
-    g, act = gelu(u, p["mlp.c_fc.bias"], backward)  # (R, 4*C)  (23.2)
+    u, c_fc = linear(h, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (14.2)
+    g, act = gelu(u, p["mlp.c_fc.bias"], backward)  # (R, 4*C)  (14.2)
     return g, c_fc, act
 
 
 def made_again(kept: Kept) -> Saved:
     """Return all that the backward pass needs, from what was kept."""
     x, r, attn, attn_drop, mlp_drop, read, p, eps = kept
-    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (23.1)
+    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
     c_attn = Linear(h, p["attn.c_attn.weight"])
-    (o_s,) = of_rows(read, attn.o)  # (R, C)  (23.5)
+    (o_s,) = of_rows(read, attn.o)  # (R, C)  (14.5)
     attn_proj = Linear(o_s, p["attn.c_proj.weight"])
-    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (23.2)
-    g, c_fc, act = gated(h, p)  # (R, 4*C)  (23.2)
+    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (14.2)
+    g, c_fc, act = gated(h, p)  # (R, 4*C)  (14.2)
     mlp_proj = Linear(g, p["mlp.c_proj.weight"])
     return Saved(
         ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, read
@@ -194,23 +194,23 @@ def block_backward(
     """
     saved = made_again(saved) if isinstance(saved, Kept) else saved
     room = partial(room_of, d, fresh, dy.dtype)
-    dm = dropout_backward(dy, saved.mlp_drop)  # (R, C)  (23.3)
-    dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (R, 4*C)  (23.3)
+    dm = dropout_backward(dy, saved.mlp_drop)  # (R, C)  (14.3)
+    dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (R, 4*C)  (14.3)
     add_gradients(d, "mlp.c_proj", dwb, fresh)
-    du = gelu_backward(dg, saved.act)  # (R, 4*C)  (23.3)
-    dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (R, C)  (23.3)
+    du = gelu_backward(dg, saved.act)  # (R, 4*C)  (14.3)
+    dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (R, C)  (14.3)
     add_gradients(d, "mlp.c_fc", dwb, fresh)
-    dr, *dwb = layer_norm_backward(dh, saved.ln_2, d_residual=dy)  # (R, C)  (23.3)
+    dr, *dwb = layer_norm_backward(dh, saved.ln_2, d_residual=dy)  # (R, C)  (14.3)
     add_gradients(d, "ln_2", dwb, fresh)
 
-    da = dropout_backward(dr, saved.attn_drop)  # (R, C)  (23.4)
-    do, *dwb = linear_backward(da, saved.attn_proj, room("attn.c_proj"))  # (R, C)  (23.4)
+    da = dropout_backward(dr, saved.attn_drop)  # (R, C)  (14.4)
+    do, *dwb = linear_backward(da, saved.attn_proj, room("attn.c_proj"))  # (R, C)  (14.4)
     add_gradients(d, "attn.c_proj", dwb, fresh)
     n = len(saved.c_attn.x)
-    do, dr = (among_all(saved.read, n, rows) for rows in (do, dr))  # (N, C)  (23.6)
-    dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (23.4)
-    dh, *dwb = linear_backward(dqkv, saved.c_attn, room("attn.c_attn"))  # (N, C)  (23.4)
+    do, dr = (among_all(saved.read, n, rows) for rows in (do, dr))  # (N, C)  (14.6)
+    dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (14.4)
+    dh, *dwb = linear_backward(dqkv, saved.c_attn, room("attn.c_attn"))  # (N, C)  (14.4)
     add_gradients(d, "attn.c_attn", dwb, fresh)
-    dx, *dwb = layer_norm_backward(dh, saved.ln_1, d_residual=dr)  # (N, C)  (23.4)
+    dx, *dwb = layer_norm_backward(dh, saved.ln_1, d_residual=dr)  # (N, C)  (14.4)
     add_gradients(d, "ln_1", dwb, fresh)
     return dx

@@ -7,14 +7,14 @@ Definition
 Derivation of the number of parameters
     A layer normalisation has γ and β:                2·C
     Attention: C → 3C with bias, then C → C with bias
-    (3·C² + 3·C) + (C² + C) = 4·C² + 4·C                     (21.1)
+    (3·C² + 3·C) + (C² + C) = 4·C² + 4·C                     (11.1)
     MLP: C → 4C with bias, then 4C → C with bias
-    (4·C² + 4·C) + (4·C² + C) = 8·C² + 5·C                   (21.2)
-    A block has two layer normalisations beside (21.1) and (21.2); with both tables
+    (4·C² + 4·C) + (4·C² + C) = 8·C² + 5·C                   (11.2)
+    A block has two layer normalisations beside (11.1) and (11.2); with both tables
     and the last layer normalisation,
-    P = V·C + T·C + L·(12·C² + 13·C) + 2·C                   (21.3)
+    P = V·C + T·C + L·(12·C² + 13·C) + 2·C                   (11.3)
     (Radford et al. 2019, table 2, gives the sizes; its parameter counts are
-    too low, the official checkpoints hold those of (21.3).)
+    too low, the official checkpoints hold those of (11.3).)
 """
 
 import json
@@ -50,8 +50,8 @@ class GPT2Config:
     def n_parameters(self) -> int:
         """The number of parameters, by the formula of this chapter."""
         c = self.n_embd
-        block = 12 * c * c + 13 * c  # (21.1) (21.2)
-        return (self.vocab_size + self.n_positions) * c + self.n_layer * block + 2 * c  # (21.3)
+        block = 12 * c * c + 13 * c  # (11.1) (11.2)
+        return (self.vocab_size + self.n_positions) * c + self.n_layer * block + 2 * c  # (11.3)
 
     def save(self, path: Path) -> None:
         """Write the official config.json."""

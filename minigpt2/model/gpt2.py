@@ -4,20 +4,20 @@ Why
     Everything before this chapter is a part; here the parts stand in a row.
 
 Definition
-    x₀ = drop( wte[ids] + wpe[positions] )                         (24.1)
-    xₗ = blockₗ( xₗ₋₁ ),  l = 1 … L                                (24.2)
-    h  = ln_f( x_L )                                               (24.3)
-    ℒ  = Σₙ wₙ nllₙ, the nll being those of  h wteᵀ                 (24.4)
+    x₀ = drop( wte[ids] + wpe[positions] )                         (15.1)
+    xₗ = blockₗ( xₗ₋₁ ),  l = 1 … L                                (15.2)
+    h  = ln_f( x_L )                                               (15.3)
+    ℒ  = Σₙ wₙ nllₙ, the nll being those of  h wteᵀ                 (15.4)
 
-    The sum names few rows of h, so (24.2) makes no others in the last block, by (23.5).
+    The sum names few rows of h, so (15.2) makes no others in the last block, by (14.5).
 
 Derivation, writing dz for ∂ℒ/∂z
-    (24.1) to (24.4) are a chain, so the backward pass goes through it once from
-    the end.  One tensor stands in two links: wte is read in (24.1) and
-    multiplied in (24.4), and its gradients add,
-    dwte = dwte of (24.1) + dwte of (24.4)                         (24.5)
+    (15.1) to (15.4) are a chain, so the backward pass goes through it once from
+    the end.  One tensor stands in two links: wte is read in (15.1) and
+    multiplied in (15.4), and its gradients add,
+    dwte = dwte of (15.1) + dwte of (15.4)                         (15.5)
 
-    With recomputation every block keeps what chapter 23 lists, and its backward pass
+    With recomputation every block keeps what model/block lists, and its backward pass
     makes the rest again: the same operations on the same numbers, so the same bits.
 
 Read it
@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array
+from minigpt2.model.batch import Batch
 from minigpt2.model.block import Attend, add_gradients, block, block_backward
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.attention import attention
@@ -44,18 +45,6 @@ from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.embedding import embedding, embedding_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
-
-
-class Batch(NamedTuple):
-    """A row of tokens, the forest they form, and what is supervised."""
-
-    ids: Array  # (N,)
-    positions: Array  # (N,)
-    end: Array  # (N,)
-    rows: Array  # (M,)
-    targets: Array  # (M,)
-    weights: Array  # (M,)
-    answers: Array = np.empty(0, np.int64)  # (M,) which answer a target belongs to, -1 for none
 
 
 class Saved(NamedTuple):
@@ -85,8 +74,8 @@ def gpt2(
     anything.
     """
     config, p = parameters.config, parameters
-    x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (24.1)
-    x, dropped = dropout(x, drop, rng)  # (N, C)  (24.1)
+    x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (15.1)
+    x, dropped = dropout(x, drop, rng)  # (N, C)  (15.1)
     blocks = []
     for layer in range(config.n_layer):
         seed = int(rng.integers(2**63)) if drop and rng else 0
@@ -94,11 +83,11 @@ def gpt2(
         of_these = read if layer == config.n_layer - 1 else None
         which = (attend(layer), recompute, backward, of_these)
         arguments = (x, batch.end, p.block(layer), *how, *which)
-        x, saved = block(*arguments)  # (24.2)
+        x, saved = block(*arguments)  # (15.2)
         blocks.append(saved)
         del saved, arguments
     eps = config.layer_norm_epsilon
-    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (R, C)  (24.3)
+    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (R, C)  (15.3)
     return h, Saved(emb, dropped, blocks, ln_f)
 
 
@@ -108,15 +97,15 @@ def gpt2_backward(dh: Array, saved: Saved, gradients: Parameters, fresh: bool = 
     Uses `saved` up: what a block kept is freed as soon as it has been gone through.  With
     `fresh` all but wte's is put over what `gradients` holds.
     """
-    dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (R, C)  (24.3)
+    dx, *dwb = layer_norm_backward(dh, saved.ln_f)  # (R, C)  (15.3)
     add_gradients(gradients.views, "ln_f", dwb, fresh)
     for layer in reversed(range(gradients.config.n_layer)):
-        dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer), fresh)  # (24.2)
-    dx = dropout_backward(dx, saved.drop)  # (N, C)  (24.1)
+        dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer), fresh)  # (15.2)
+    dx = dropout_backward(dx, saved.drop)  # (N, C)  (15.1)
     dwte, dwpe = gradients["wte.weight"], gradients["wpe.weight"]
     if fresh:
         dwpe[...] = 0
-    embedding_backward(dx, saved.embedding, dwte, dwpe)  # (24.1) (24.5)
+    embedding_backward(dx, saved.embedding, dwte, dwpe)  # (15.1) (15.5)
 
 
 def rows_read(batch: Batch) -> tuple[Array | None, Array]:
@@ -133,7 +122,7 @@ def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
     read, rows = rows_read(batch)
     h, _ = gpt2(parameters, batch, backward=False, read=read)
     triples = rows, batch.targets, batch.weights
-    return cross_entropy(h, parameters["wte.weight"], *triples)  # (24.4)
+    return cross_entropy(h, parameters["wte.weight"], *triples)  # (15.4)
 
 
 def loss_and_gradients(
@@ -155,6 +144,6 @@ def loss_and_gradients(
     h, saved = gpt2(parameters, batch, drop, rng, recompute, read=read)
     triples = rows, batch.targets, batch.weights
     wte, dwte = parameters["wte.weight"], gradients["wte.weight"]
-    loss, nll, dh = cross_entropy_gradient(h, wte, *triples, dwte, fresh=fresh)  # (24.4) (24.5)
+    loss, nll, dh = cross_entropy_gradient(h, wte, *triples, dwte, fresh=fresh)  # (15.4) (15.5)
     gpt2_backward(dh, saved, gradients, fresh)
     return loss, nll

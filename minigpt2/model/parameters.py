@@ -10,26 +10,15 @@ Layout
     Tensors with two axes come first: these are decayed by AdamW, and they are
     flat[:n_decayed].  Then come those with one axis, the biases and layer
     normalisations.  In each part the order is that of the forward pass.
-
-Initial values, as in GPT-2
-    Matrices and embeddings are normal with standard deviation 0.02; biases are
-    0 and γ is 1.  A block adds two branches to the residual stream, so the
-    stream sums 2·L independent ones, and their variances add.  To make that sum
-    as large as one branch, the projections that end a branch start smaller:
-    σ′ = σ / √(2·L),  σ = 0.02                               (22.1)
-    (Radford et al. 2019, section 2.3, for (22.1); 0.02 for both tables as in the
-    Hugging Face release, whose files these are.)
 """
 
-from math import prod, sqrt
+from math import prod
 from types import ModuleType
 
 import numpy as np
 
 from minigpt2.backend import Array, array_module
 from minigpt2.model.config import GPT2Config
-
-STD = 0.02
 
 
 def tensor_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
@@ -99,18 +88,3 @@ class Parameters:
     def zeros_like(self) -> "Parameters":
         """Return zeros with the same layout: gradients, or a moment."""
         return Parameters(self.config, array_module(self.flat).zeros_like(self.flat))
-
-
-def initialise(
-    config: GPT2Config, rng: np.random.Generator, dtype: type = np.float32, std: float = STD
-) -> Parameters:
-    """Draw the initial values of a GPT-2; std is the σ of what does not end a branch."""
-    parameters = Parameters(config, np.zeros(config.n_parameters, dtype))
-    for name, view in parameters.views.items():
-        if view.ndim == 2:
-            ends_branch = name.endswith("c_proj.weight")
-            sigma = std / sqrt(2 * config.n_layer) if ends_branch else std  # (22.1)
-            view[...] = sigma * rng.standard_normal(view.shape, np.float32)
-        elif name.endswith("weight"):
-            view[...] = 1
-    return parameters

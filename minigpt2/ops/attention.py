@@ -152,8 +152,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, cores, each_block, fusible
+from minigpt2.backend import Array, array_module, fusible
 from minigpt2.ops.dropout import keep_factors
+from minigpt2.parallel import cores, each_block
 
 
 class Saved(NamedTuple):

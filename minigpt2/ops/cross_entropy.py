@@ -69,8 +69,9 @@ Cost
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, fusible, map_rows, wide
+from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
 from minigpt2.ops.embedding import scatter_add
+from minigpt2.parallel import map_rows
 
 CHUNK_BYTES = 1 << 28  # of the logits of one chunk
 TABLE_BYTES = 1 << 24  # of the rows of dwte that a chunk adds to at once
@@ -161,7 +162,7 @@ def walk(
     xp = array_module(x)
     chunk = chunk or max(1, CHUNK_BYTES // (len(wte) * x.dtype.itemsize))
     backward = dwte is not None
-    nll = xp.zeros(len(rows), wide(x.dtype))
+    nll = xp.zeros(len(rows), accumulation_dtype(x.dtype))
     dx_used = xp.empty((len(used) if dwte is not None else 0, x.shape[1]), x.dtype)
     memory = xp.empty_like(wte, shape=(min(chunk, len(used)), len(wte)))  # of one chunk's logits
     for start in range(0, len(used), chunk):

@@ -50,7 +50,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, fusible, wide
+from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
 
 
 class Saved(NamedTuple):
@@ -62,7 +62,7 @@ class Saved(NamedTuple):
 
 def scatter_add(rows: Array, index: Array, size: int) -> Array:
     """Sum the rows (N, C) that share an index (N,) into a fresh table (size, C)."""
-    table = array_module(rows).zeros((size, rows.shape[1]), wide(rows.dtype))
+    table = array_module(rows).zeros((size, rows.shape[1]), accumulation_dtype(rows.dtype))
     add_at(table, rows, index)
     return table
 

@@ -52,7 +52,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, fusible, map_rows
+from minigpt2.backend import Array, array_module, fusible
+from minigpt2.parallel import map_rows
 
 ROOT_2_PI = sqrt(2 / pi)
 A = 0.044715

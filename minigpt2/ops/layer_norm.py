@@ -92,7 +92,8 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, array_module, fusible, map_rows, wide
+from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
+from minigpt2.parallel import map_rows
 
 
 class Saved(NamedTuple):
@@ -158,8 +159,8 @@ def layer_norm_backward(
         dy: Array, x_hat: Array, rstd: Array, *d_residual: Array
     ) -> tuple[Array, Array, Array]:
         product = dy * x_hat  # (N, C)
-        dgamma = product.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.6)
-        dbeta = dy.sum(0, dtype=wide(dy.dtype))  # (C,)  (4.7)
+        dgamma = product.sum(0, dtype=accumulation_dtype(dy.dtype))  # (C,)  (4.6)
+        dbeta = dy.sum(0, dtype=accumulation_dtype(dy.dtype))  # (C,)  (4.7)
         g = gamma * dy  # (N, C)  (4.8)
         mean_g = g.sum(-1, keepdims=True) / c  # (N, 1)  (4.18)
         mean_g_x_hat = rowwise_dot(g, x_hat) / c  # (N, 1)  (4.19)

@@ -42,7 +42,8 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, array_module, map_rows, wide
+from minigpt2.backend import Array, accumulation_dtype, array_module
+from minigpt2.parallel import map_rows
 
 
 class Saved(NamedTuple):
@@ -74,5 +75,6 @@ def linear_backward(
     xp = array_module(dy)
     dx = dy @ w.T  # (N, C)  (2.2)
     dw = xp.matmul(x.T, dy, out=room)  # (C, K)  (2.3)
-    db = map_rows(lambda dy: dy.sum(0, dtype=wide(dy.dtype)), dy, sums=1)  # (K,)  (2.4)
+    dtype = accumulation_dtype(dy.dtype)
+    db = map_rows(lambda dy: dy.sum(0, dtype=dtype), dy, sums=1)  # (K,)  (2.4)
     return dx, dw, db

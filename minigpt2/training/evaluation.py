@@ -1,9 +1,9 @@
 """Evaluation: the loss on examples that were not trained on, and exact match.
 
 Definition
-    The validation losses are (67.1) and (67.2) over all examples: how they are batched
+    The validation losses are (19.1) and (19.2) over all examples: how they are batched
     changes nothing.
-    exact match = answers equal to their reference / answers       (69.1)
+    exact match = answers equal to their reference / answers       (31.1)
     An answer is what greedy decoding gives before end-of-text, equal as text.
 """
 
@@ -73,4 +73,4 @@ def longest_reference(tokenizer: Tokenizer, records: Sequence[Record]) -> int:
 
 def exact_match(answers: Sequence[Answer]) -> float:
     """Return the share of answers that equal their reference, from 0 to 1."""
-    return sum(answer.exact for answer in answers) / len(answers)  # (69.1)
+    return sum(answer.exact for answer in answers) / len(answers)  # (31.1)

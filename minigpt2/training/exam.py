@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from minigpt2.commands.setup import Material
 from minigpt2.data.records import Record
+from minigpt2.reports.run_log import Report
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, longest_reference
-from minigpt2.training.material import Material
-from minigpt2.training.report import Report
 
 Answers = dict[str, list[Answer]]  # by the name of the test
 

@@ -1,9 +1,9 @@
 """Losses: two ways to average over answers, both always told.
 
 Definition, over the answers a, each with its tokens Aₐ
-    token-level loss    = Σₐ Σₙ nllₙ / Σₐ |Aₐ|,  n in Aₐ           (67.1)
-    example-level loss  = mean over a of ( Σₙ nllₙ / |Aₐ| )        (67.2)
-    perplexity          = exp( loss )                              (67.3)
+    token-level loss    = Σₐ Σₙ nllₙ / Σₐ |Aₐ|,  n in Aₐ           (19.1)
+    example-level loss  = mean over a of ( Σₙ nllₙ / |Aₐ| )        (19.2)
+    perplexity          = exp( loss )                              (19.3)
 Prompt tokens are in neither, whatever their weight in training.
 
 Read it
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minigpt2.backend import Array
-from minigpt2.model.gpt2 import Batch
+from minigpt2.model.batch import Batch
 
 
 class Losses:
@@ -44,12 +44,12 @@ class Losses:
     @property
     def token_level(self) -> float:
         """The loss per answer token; NaN without one."""
-        return self.nll / self.tokens if self.tokens else nan  # (67.1)
+        return self.nll / self.tokens if self.tokens else nan  # (19.1)
 
     @property
     def example_level(self) -> float:
         """The mean over examples of the loss per answer token; NaN without one."""
-        return self.means / self.examples if self.examples else nan  # (67.2)
+        return self.means / self.examples if self.examples else nan  # (19.2)
 
     def numbers(self) -> dict[str, Any]:
         """Return all of it by name."""
@@ -65,4 +65,4 @@ class Losses:
 
 def perplexity(loss: float) -> float:
     """Return exp(loss), infinite where that is too large for a float."""
-    return exp(loss) if not loss > 700 else float("inf")  # (67.3)
+    return exp(loss) if not loss > 700 else float("inf")  # (19.3)

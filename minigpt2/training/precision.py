@@ -16,14 +16,14 @@ Two short numbers
 Loss scaling, for float16
     The gradient is linear in the loss, so every number on the way back is made S
     times as large by
-    ℒ_S = S ℒ                                                      (63.1)
+    ℒ_S = S ℒ                                                      (17.1)
     and AdamW divides the gradient by S again.  (Ibid., section 3.2.)  As large an S
     as possible is best; it is too large where something overflows.  So S begins
     large and is found on the way: a step whose gradient is not finite is not taken,
     and
-    S ← S / 2                                                      (63.2)
+    S ← S / 2                                                      (17.2)
     and after 2,000 steps without one
-    S ← 2 S                                                        (63.3)
+    S ← 2 S                                                        (17.3)
     S is a power of two, so that scaling rounds nothing.
 """
 
@@ -54,7 +54,7 @@ def short_type(precision: Precision) -> Any:
 
 
 class Scale:
-    """S of (63.1): 1 but for float16."""
+    """S of (17.1): 1 but for float16."""
 
     def __init__(self, precision: Precision):
         self.moves = precision == "float16"
@@ -65,9 +65,9 @@ class Scale:
         """Take note of a step's gradient; return whether the run can go on."""
         self.finite += 1
         if not finite:
-            self.value, self.finite = self.value / 2, 0  # (63.2)
+            self.value, self.finite = self.value / 2, 0  # (17.2)
         elif self.moves and self.finite == PATIENCE:
-            self.value, self.finite = self.value * 2, 0  # (63.3)
+            self.value, self.finite = self.value * 2, 0  # (17.3)
         return finite or (self.moves and self.value >= 1)
 
 

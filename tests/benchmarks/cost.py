@@ -2,8 +2,8 @@
 
 One sequence of T tokens, all supervised, forward and backward, without the optimiser.  The times
 are fitted by c + a·T + b·T²: c is what every step does to the gradients whatever its length, a·T
-the products with weights, b·T² attention.  Beside it stand the operations of chapter 65,
-and where the two terms cross.
+the products with weights, b·T² attention.  Next to it are the operations that
+planning/memory_and_flops counts, and where the two terms cross.
 
 Then batches of B sequences of 64 tokens, whose times are fitted by c + a·B: no row sees another
 sequence's.
@@ -22,8 +22,8 @@ from rich.table import Table
 
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.gpt2 import loss_and_gradients
-from minigpt2.model.parameters import initialise
-from minigpt2.training.forecast import Load, crossing, operations
+from minigpt2.model.initialisation import initialise
+from minigpt2.planning.memory_and_flops import Load, crossing, operations
 from tests.benchmarks.work import MODELS, make_batch
 
 LENGTHS = (64, 128, 256, 384, 512, 768, 1024)

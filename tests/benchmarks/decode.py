@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from minigpt2.inference.generate import generate
-from minigpt2.model.parameters import initialise
+from minigpt2.model.initialisation import initialise
 from minigpt2.weights import save_parameters
 from tests.benchmarks.work import MODELS
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from minigpt2.memory import peak_memory
-from minigpt2.model.parameters import initialise
-from minigpt2.training import loop
-from minigpt2.training.forecast import How, Load, memory, peak
-from minigpt2.training.rehearsal import rehearse
+from minigpt2.model.initialisation import initialise
+from minigpt2.planning.memory_and_flops import How, Load, memory, peak
+from minigpt2.planning.microbenchmark import rehearse
+from minigpt2.training import step as loop
 from tests.benchmarks.work import MODELS, make_batch
 
 

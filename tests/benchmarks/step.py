@@ -28,8 +28,8 @@ from threadpoolctl import threadpool_info
 
 from minigpt2.memory import peak_memory
 from minigpt2.model import block, gpt2
-from minigpt2.model.parameters import initialise
-from minigpt2.training import loop
+from minigpt2.model.initialisation import initialise
+from minigpt2.training import step as loop
 from tests.benchmarks.work import (
     FORMS,
     MODELS,

@@ -12,7 +12,7 @@ pytest.importorskip("resource")
 from minigpt2.data.forest import Segment, lay_out
 from minigpt2.model import block, gpt2
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.parameters import initialise
+from minigpt2.model.initialisation import initialise
 from minigpt2.ops import cross_entropy as loss
 from tests.benchmarks import step, work
 

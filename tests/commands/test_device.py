@@ -13,9 +13,9 @@ from minigpt2.device import stand_in
 from minigpt2.device.devices import open_device, told
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.parameters import initialise
+from minigpt2.model.initialisation import initialise
 from minigpt2.training.checkpoint import save_checkpoint
-from minigpt2.training.loop import Plan, train_steps
+from minigpt2.training.step import Plan, train_steps
 from tests.kernels.support import DEVICE, emulated_only, needs_device
 
 QUICK = ("--steps", "30", "--samples", "1", "--max_new_tokens", "4", "--learning_rate", "1e-3")

@@ -8,7 +8,7 @@ import pytest
 from minigpt2.data.examples import encode
 from minigpt2.data.formats import load_records
 from minigpt2.data.template import TEMPLATES
-from minigpt2.inference.answer import open_model
+from minigpt2.inference.model import open_model
 from minigpt2.training.evaluation import answer_all, validation_losses
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from minigpt2.cli import COMMANDS
+from minigpt2.cli import COMMANDS, settings_class
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -15,7 +15,7 @@ def test_every_setting_is_typed_and_documented_in_help(run, name):
     outcome = run(name, "--help")
     assert outcome.code == 0
     text = " ".join(outcome.out.split())
-    for field in fields(COMMANDS[name].settings):
+    for field in fields(settings_class(name)):
         about = re.split(rf" --{field.name}\+? ", text)[-1].split(" --")[0]
         assert "(type:" in about or "(required, type:" in about, field.name
         words = about.split("(type:")[0].split("(required")[0].split()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from minigpt2.inference.answer import open_model
+from minigpt2.inference.model import open_model
 from tests.commands.conftest import in_a_process
 
 QUICK = ("--steps", "3", "--samples", "2", "--max_new_tokens", "4")
@@ -193,8 +193,8 @@ def test_template_columns_and_truncation_are_taken_to_the_model(run, little_mode
 
 
 def test_from_python_in_a_few_lines(little_model, data, tmp_path):
-    from minigpt2.training.finetune import train
-    from minigpt2.training.settings import TrainSettings
+    from minigpt2.commands.train import train
+    from minigpt2.commands.train_settings import TrainSettings
 
     settings = TrainSettings(str(little_model), str(data), tmp_path / "run", steps=2, samples=0)
     summary = train(settings)
@@ -211,7 +211,7 @@ def test_samples_of_equal_questions_keep_their_own_references(run, little_model,
 
 
 def test_text_that_looks_like_an_option_is_left_alone(run, little_model, monkeypatch):
-    from minigpt2.inference import answer
+    from minigpt2.commands import answer
 
     asked = []
     monkeypatch.setattr(answer, "prompt_of", lambda record, template: asked.append(record) or "Q")

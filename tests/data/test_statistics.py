@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from minigpt2.commands.stats import StatsSettings, histogram, stats
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.statistics import (
     Summary,
@@ -15,7 +16,6 @@ from minigpt2.data.statistics import (
     repeated,
     rows_of,
 )
-from minigpt2.data.stats import StatsSettings, histogram, stats
 from minigpt2.data.truncation import Cuts, truncate_all
 from minigpt2.errors import UserError
 from tests.data.small import example_of

@@ -6,8 +6,9 @@ import pytest
 from minigpt2.inference import generate as module
 from minigpt2.inference.generate import forest_of, generate
 from minigpt2.inference.sampling import Sampling
+from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.gpt2 import Batch, gpt2
+from minigpt2.model.gpt2 import gpt2
 from minigpt2.model.parameters import Parameters
 
 CONTEXT = 14

@@ -9,12 +9,12 @@ import numpy as np
 
 from minigpt2.backend import array_module
 from minigpt2.device.launch import launch
+from minigpt2.ops.adamw import AdamW, adamw_flat
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.cross_entropy import cross_entropy_gradient, surprise
 from minigpt2.ops.embedding import embedding, embedding_backward
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import add_layer_norm, layer_norm, layer_norm_backward
-from minigpt2.training.adamw import AdamW, adamw_flat
 from tests.kernels.support import single
 from tests.ops.cases import ends
 

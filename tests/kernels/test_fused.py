@@ -121,7 +121,7 @@ def test_behind_the_vocabulary_the_gradient_is_exactly_0():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
 def test_a_gradient_that_is_not_finite_changes_no_parameter(bad):
-    from minigpt2.training.adamw import AdamW, adamw_flat
+    from minigpt2.ops.adamw import AdamW, adamw_flat
 
     g = single(1000)
     g[500] = bad

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from minigpt2.data.forest import Segment, grow, join, lay_out
 from minigpt2.model import block as block_module
+from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.gpt2 import Batch, loss_and_gradients
+from minigpt2.model.gpt2 import loss_and_gradients
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.attention import attention
 from tests.model.cases import SHAPES, V, parameters_of, random_parameters

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from minigpt2.model import gpt2 as gpt2_module
+from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.gpt2 import Batch, gpt2, gpt2_backward, loss_and_gradients, loss_of
-from minigpt2.model.parameters import Parameters, initialise
+from minigpt2.model.gpt2 import gpt2, gpt2_backward, loss_and_gradients, loss_of
+from minigpt2.model.initialisation import initialise
+from minigpt2.model.parameters import Parameters
 from tests.model.cases import CONFIG, FIRST, RATE, SECOND, L, N, V, random_parameters
 
 dropped_and_not = pytest.mark.parametrize("drop", [0.0, RATE], ids=["no dropout", "dropout"])

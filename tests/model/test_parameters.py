@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.model.parameters import Parameters, initialise, tensor_shapes
+from minigpt2.model.initialisation import initialise
+from minigpt2.model.parameters import Parameters, tensor_shapes
 
 ONE_LAYER = GPT2Config(vocab_size=29, n_positions=11, n_embd=6, n_layer=1, n_head=3)
 LARGER = GPT2Config(vocab_size=400, n_positions=100, n_embd=48, n_layer=3, n_head=3)

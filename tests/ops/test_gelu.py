@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.backend import BLOCK_BYTES, row_blocks
 from minigpt2.ops.gelu import gelu, gelu_backward
+from minigpt2.parallel import BLOCK_BYTES, row_blocks
 
 numbers = st.lists(st.floats(-50, 50), min_size=1, max_size=20)
 quick = settings(deadline=None, max_examples=60)

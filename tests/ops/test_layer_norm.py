@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.backend import BLOCK_BYTES, row_blocks
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
+from minigpt2.parallel import BLOCK_BYTES, row_blocks
 
 sizes = st.tuples(st.integers(1, 7), st.integers(2, 11), st.integers(0, 99))
 quick = settings(deadline=None, max_examples=40)

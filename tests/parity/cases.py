@@ -6,7 +6,7 @@ import numpy as np
 
 from minigpt2.data.forest import Segment, common_prefix, lay_out
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.model.parameters import initialise
+from minigpt2.model.initialisation import initialise
 
 
 class Case(NamedTuple):

@@ -3,8 +3,8 @@
 import numpy as np
 
 from minigpt2.model.gpt2 import gpt2, loss_and_gradients
-from minigpt2.training.adamw import AdamW
-from minigpt2.training.loop import Plan, train_steps
+from minigpt2.ops.adamw import AdamW
+from minigpt2.training.step import Plan, train_steps
 
 ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 STEPS = 10

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from minigpt2.commands.setup import Material
 from minigpt2.data.examples import encode, encode_prompt
 from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA, prompt_of
@@ -11,11 +12,10 @@ from minigpt2.inference.generate import generate
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_of
 from minigpt2.model.parameters import Parameters
+from minigpt2.reports.run_log import Report
 from minigpt2.training import evaluation
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
 from minigpt2.training.exam import sit
-from minigpt2.training.material import Material
-from minigpt2.training.report import Report
 from tests.data.small import RECORDS, small_tokenizer
 
 BYTES = small_tokenizer()

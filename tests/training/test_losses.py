@@ -1,4 +1,4 @@
-"""Losses: (67.1) to (67.3), however examples are batched."""
+"""Losses: (19.1) to (19.3), however examples are batched."""
 
 from itertools import pairwise
 from math import exp, inf, isnan
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minigpt2.data.batches import batch_of
-from minigpt2.data.weighing import Weighing
+from minigpt2.data.loss_weights import Weighing
 from minigpt2.training.losses import Losses, perplexity
 from tests.data.small import example_of
 

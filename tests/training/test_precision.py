@@ -7,7 +7,7 @@ import pytest
 
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.parameters import initialise
+from minigpt2.model.initialisation import initialise
 from minigpt2.training.precision import FIRST_SCALE, PATIENCE, Scale, rounded, short_type
 
 

@@ -21,10 +21,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from minigpt2.data.opening import ALMANAC
+from minigpt2.commands.dataset import ALMANAC
 from minigpt2.device.devices import open_device, told
 from minigpt2.errors import UserError
-from minigpt2.model.parameters import initialise
+from minigpt2.model.initialisation import initialise
 from minigpt2.weights import save_parameters
 from tests.benchmarks.peers.jobs import dense, tuning
 from tests.benchmarks.peers.worker import BARE, CONTENDERS, How, Worker

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from minigpt2.device.devices import open_device
-from minigpt2.training.adamw import AdamW
-from minigpt2.training.loop import Plan, train_steps
+from minigpt2.ops.adamw import AdamW
+from minigpt2.training.step import Plan, train_steps
 from minigpt2.weights import load_parameters
 from tests.benchmarks.peers.jobs import CLIP, LEARNING_RATE, WEIGHT_DECAY, forest_of
 

@@ -1,0 +1,32 @@
+"""Almanac: the questions as files, for other programs or for a look at them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt2.data.almanac.ask import questions
+from minigpt2.errors import UserError
+
+
+@dataclass(frozen=True)
+class AlmanacSettings:
+    """Write the questions that ship as three JSON files in Alpaca's format.
+
+    Args:
+        out: folder for train.json, held_out_facts.json and held_out_arithmetic.json
+    """
+
+    out: Path = Path("runs/almanac-questions")
+
+
+def almanac(settings: AlmanacSettings) -> None:
+    """Write the three files and say how many questions each holds."""
+    files = {settings.out / f"{n}.json": r for n, r in questions()._asdict().items()}
+    for path in files:
+        if path.exists():
+            raise UserError(f"{path} exists already: choose another --out, or move it")
+    settings.out.mkdir(parents=True, exist_ok=True)
+    for path, records in files.items():
+        path.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    for path, records in files.items():
+        print(f"{path}: {len(records)} questions")

@@ -1,0 +1,24 @@
+"""Batch: what the model reads, and what is supervised.
+
+A batch is one row of tokens cut into a forest of segments (data/forest makes it from examples):
+there is no batch axis and no padding.  What is supervised is a list of triples (row, target,
+weight); a row may stand in several triples, or in none.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minigpt2.backend import Array
+
+
+class Batch(NamedTuple):
+    """A row of tokens, the forest they form, and what is supervised."""
+
+    ids: Array  # (N,)
+    positions: Array  # (N,)
+    end: Array  # (N,)
+    rows: Array  # (M,)
+    targets: Array  # (M,)
+    weights: Array  # (M,)
+    answers: Array = np.empty(0, np.int64)  # (M,) which answer a target belongs to, -1 for none

@@ -1,0 +1,35 @@
+"""Initialisation: the random values that training from scratch starts from.
+
+Definition, as in GPT-2
+    Matrices and embeddings are normal with standard deviation 0.02; biases are
+    0 and γ is 1.  A block adds two branches to the residual stream, so the
+    stream sums 2·L independent ones, and their variances add.  To make that sum
+    as large as one branch, the projections that end a branch start smaller:
+    σ′ = σ / √(2·L),  σ = 0.02                               (13.1)
+    (Radford et al. 2019, section 2.3, for (13.1); 0.02 for both tables as in the
+    Hugging Face release, whose files these are.)
+"""
+
+from math import sqrt
+
+import numpy as np
+
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.parameters import Parameters
+
+STD = 0.02
+
+
+def initialise(
+    config: GPT2Config, rng: np.random.Generator, dtype: type = np.float32, std: float = STD
+) -> Parameters:
+    """Draw the initial values of a GPT-2; std is the σ of what does not end a branch."""
+    parameters = Parameters(config, np.zeros(config.n_parameters, dtype))
+    for name, view in parameters.views.items():
+        if view.ndim == 2:
+            ends_branch = name.endswith("c_proj.weight")
+            sigma = std / sqrt(2 * config.n_layer) if ends_branch else std  # (13.1)
+            view[...] = sigma * rng.standard_normal(view.shape, np.float32)
+        elif name.endswith("weight"):
+            view[...] = 1
+    return parameters

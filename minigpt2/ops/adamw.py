@@ -1,0 +1,136 @@
+"""AdamW: a step against the gradient, each parameter's divided by the usual size of its own.
+
+Why
+    Gradients of different parameters differ by orders of magnitude.  Dividing
+    each by the running root mean square of its past values makes one learning
+    rate serve them all.  A running mean in the gradient's place averages out what
+    differs from batch to batch.
+
+Definition, for parameter θ with gradient g in step s = 1, 2, …
+    ‖g‖ = √( Σ g² ) over all parameters                            (10.1)
+    g ← κ g,   κ = min(1, clip / ‖g‖)                              (10.2)
+    m ← β₁ m + (1 − β₁) g                                          (10.3)
+    v ← β₂ v + (1 − β₂) g²                                         (10.4)
+    m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                          (10.5)
+    θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                               (10.6)
+    m and v are running means of g and of g²; β₁ and β₂ say how much of the past
+    stays in them.  η is the learning rate, λ the weight decay (0 for parameters
+    with one axis), ε keeps the division finite, clip is the largest norm that
+    passes unscaled (0 for no limit).  (Adam: Kingma and Ba 2015, algorithm 1.
+    Decay apart from g: Loshchilov and Hutter 2019, algorithm 2; η multiplies the
+    decay too, as in PyTorch, where theirs is multiplied by the schedule alone.
+    (10.2): Pascanu et al. 2013, algorithm 1.)
+
+Derivation of the bias correction
+    m and v start at 0.  Unrolled, (10.3) is  m = (1 − β₁) Σⱼ β₁^(s−j) gⱼ, a weighted sum
+    of the s gradients so far.  The weights are a geometric series and add up to
+    (1 − β₁) Σⱼ β₁^(s−j) = 1 − β₁ˢ                                 (10.7)
+    Divided by (10.7), m is their weighted mean, and v likewise.
+
+    As numbers, the two corrections need no pass over the arrays.  With c = √(1 − β₂ˢ) the
+    root in (10.6) is √v̂ = √v / c by (10.5), and multiplying above and below by c gives
+    η m̂ / (√v̂ + ε) = ( η c / (1 − β₁ˢ) ) m / (√v + c ε)            (10.8)
+
+Read it
+    The first step moves every parameter by η against the sign of its gradient,
+    however large or small that is (up to ε, and decay aside), unless it is 0.  Scaling the loss
+    changes nothing (up to ε and the clip).  The decay is not in g, so it is not divided by √v̂.
+
+Cost
+    One pass over the flat arrays: θ, g, m, v are read, θ, m, v are written, 28·P
+    bytes in float32, in pieces that stay in cache, in threads.  Before it, the norm
+    reads g once more, 4·P bytes.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+
+import numpy as np
+
+from minigpt2.backend import Array, array_module, fusible
+from minigpt2.blas import axpby
+from minigpt2.parallel import each_block, row_blocks
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """The constants of the optimiser."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0
+
+
+@fusible
+def adamw_flat(
+    theta: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    n_decayed: int,
+    step: int,
+    eta: float,
+    settings: AdamW,
+    copy: Array | None = None,
+    unscale: float = 1.0,
+) -> float:
+    """Update theta, m and v (P,) in place, of which the first n_decayed decay; return the norm."""
+    norm = norm_of(g)  # (10.1)
+    if not np.isfinite(norm):
+        raise FloatingPointError("the gradient is not finite: lower the learning rate")
+    length = norm * unscale
+    kappa = min(1.0, settings.clip / length) if settings.clip and length else 1.0  # (10.2)
+    kappa *= unscale
+
+    def update(decay: float, piece: slice) -> None:
+        arrays = theta[piece], g[piece], m[piece], v[piece]
+        adamw_update(*arrays, kappa, eta, decay, step, settings)
+
+    parts = (0, n_decayed, settings.weight_decay), (n_decayed, len(theta), 0.0)
+    for start, stop, decay in parts:
+        blocks = row_blocks(stop - start, theta.itemsize)
+        pieces = [slice(start + b.start, start + b.stop) for b in blocks]
+        each_block(partial(update, decay), pieces)
+    if copy is not None:
+        copy[...] = theta
+    return norm
+
+
+def norm_of(g: Array) -> float:
+    """Return the length of g (P,): a sum of the squares of its pieces, in their order."""
+    pieces = row_blocks(len(g), g.itemsize)
+    squares = np.empty(len(pieces))
+
+    def add_up(numbered: tuple[int, slice]) -> None:
+        number, piece = numbered
+        squares[number] = np.vdot(g[piece], g[piece])  # unlike `@`, other threads may go on
+
+    each_block(add_up, list(enumerate(pieces)))
+    return sqrt(squares.sum())  # (10.1)
+
+
+def adamw_update(
+    theta: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    kappa: float,
+    eta: float,
+    decay: float,
+    step: int,
+    settings: AdamW,
+) -> None:
+    """Update one piece of theta, m and v (each of the same length) in place."""
+    xp = array_module(theta)
+    beta1, beta2 = settings.beta1, settings.beta2
+    axpby((1 - beta1) * kappa, g, beta1, m)  # (10.2) (10.3)
+    square = g * g
+    axpby((1 - beta2) * kappa**2, square, beta2, v)  # (10.2) (10.4)
+    c = sqrt(1 - beta2**step)  # (10.8)
+    root = xp.sqrt(v, out=square)
+    root += c * settings.eps
+    change = xp.divide(m, root, out=root)
+    axpby(-eta * c / (1 - beta1**step), change, 1 - eta * decay, theta)  # (10.6) (10.8)

@@ -1,0 +1,153 @@
+"""Memory and operations: the memory and the operations of a step, counted before it is taken.
+
+Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with M supervised triples
+    What stays, with P parameters: weights, gradients, and AdamW's m and v,
+    P + P + 2·P                                                    (36.1)
+    What a block keeps for its backward pass: x̂ of two normalisations, the inputs of four linear
+    maps (1 + 1 + 1 + 4), q, k and v (3), and the slope of GELU (4), which make 16 rows of C; a
+    logarithm a head, and r of the normalisations; the last block counts like the others, though
+    behind attention it keeps the rows of triples only,
+    keptₗ = 16·N·C + N·H + 2·N   (with dropout 2·N·C more)         (36.2)
+    With recomputation it keeps the stream before each branch (2), q, k and v (3), and o,
+    keptₗ = 6·N·C + N·H   (with dropout 2·N·C more)                (36.3)
+    and of (36.2) the rest is made again for one block at a time:
+    again = 12·N·C + 2·N   (0 without recomputation)               (36.4)
+    The loss: hidden rows before and after, one chunk of B rows of logits, and what is added to
+    the gradient of the table at once (TABLE_BYTES of ops/cross_entropy)
+    loss = 4·N·C + M·C + B·(V + C) + added                         (36.5)
+    A block's backward pass: the gradients of g and u (4 + 4) and of q, k, v (3), six rows of C
+    between them, three that are the model's, and two gradients of its largest weights
+    backward = 20·N·C + 8·C²                                       (36.6)
+    The loss is computed while every block keeps what it keeps, and so is the last block's
+    backward pass; these two do not overlap, so the peak is
+    peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (36.7)
+    and beside it the program itself, its libraries and code, and what the library that makes
+    the products holds: OpenBLAS copies a strip of the right factor for every thread, 384 rows
+    (its constant for float32 on processors of today) of at most about 18,000 columns (measured):
+    products = 384 · min(V, 18,000) a thread                       (36.8)
+
+Derivation: operations of a step over sequences of length T, one after the other N rows in all
+    Of the blocks' 12·C² weights each meets every row with 2 operations forward and 4 backward,
+    but for 9·C² in the last block, which meet the rows of triples only, M where no two share one:
+    72·L·C²·N − 54·C²·(N − M)                                      (36.9)
+    A row sees (T + 1)/2 rows on average; attention takes 4·C operations a pair forward, 10·C
+    backward, where the scores are made again:
+    14·L·C·N·(T + 1)/2  ≈  7·L·C·T·N                               (36.10)
+    The projection, for M triples:
+    6·V·C·M                                                        (36.11)
+    Recomputation makes u again, one product of 8·C² operations for each row that (36.9) counts:
+    8·L·C²·N − 8·C²·(N − M)                                        (36.12)
+    For one sequence N = T, every row supervised, (36.9) is linear in T and (36.10) quadratic.
+    They are equal where 72·C² = 7·C·(T + 1):
+    T = 72·C/7 − 1 ≈ 10·C                                          (36.13)
+    Forward alone 24·C² = 4·C·(T + 1)/2 gives T ≈ 12·C, and the often told T ≈ 6·C is that of an
+    attention which computes the pairs above the diagonal, too: 24·C² = 4·C·T.
+
+Read it
+    Up to GPT-2's context of 1024 the quadratic term is the small one: with C = 768 they would
+    cross near 7,900 rows.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from minigpt2.model.config import GPT2Config
+from minigpt2.ops.cross_entropy import CHUNK_BYTES, TABLE_BYTES
+from minigpt2.parallel import cores
+
+NUMBER = 4  # bytes of a float32
+PROGRAM = "program"
+STRIP, WIDEST = 384, 18_000  # rows and columns that a thread of OpenBLAS copies
+
+
+class Load(NamedTuple):
+    """A micro-batch by its size."""
+
+    rows: int  # N
+    supervised: int  # M
+
+
+class How(NamedTuple):
+    """The settings that change what is kept."""
+
+    recompute: bool = False
+    dropout: bool = False
+
+
+def kept_by_block(config: GPT2Config, rows: int, how: How) -> int:
+    """Return how many numbers one block keeps for its backward pass."""
+    c, h = config.n_embd, config.n_head
+    masks = 2 * rows * c if how.dropout else 0
+    if how.recompute:
+        return 6 * rows * c + rows * h + masks  # (36.3)
+    return 16 * rows * c + rows * h + 2 * rows + masks  # (36.2)
+
+
+def made_again(config: GPT2Config, rows: int, how: How) -> int:
+    """Return how many numbers are made again while a block goes backward."""
+    return 12 * rows * config.n_embd + 2 * rows if how.recompute else 0  # (36.4)
+
+
+def kept(config: GPT2Config, rows: int, how: How) -> int:
+    """Return how many numbers all blocks keep while one of them goes backward."""
+    blocks = config.n_layer * kept_by_block(config, rows, how)
+    return blocks + made_again(config, rows, how)  # (36.7)
+
+
+def chunk_of(config: GPT2Config) -> int:
+    """Return how many triples the loss makes logits for at a time, at most."""
+    return max(1, CHUNK_BYTES // (NUMBER * config.vocab_size))
+
+
+def loss_workspace(config: GPT2Config, load: Load) -> int:
+    """Return how many numbers the loss makes."""
+    c, v = config.n_embd, config.vocab_size
+    chunk = min(load.supervised, chunk_of(config))  # B
+    added = min(TABLE_BYTES // NUMBER, v * c)
+    return 4 * load.rows * c + load.supervised * c + chunk * (v + c) + added  # (36.5)
+
+
+def backward_workspace(config: GPT2Config, load: Load) -> int:
+    """Return how many numbers a block's backward pass makes."""
+    return 20 * load.rows * config.n_embd + 8 * config.n_embd**2  # (36.6)
+
+
+def memory(config: GPT2Config, load: Load, how: How, program: int = 0) -> dict[str, int]:
+    """Return the bytes of every part at the peak of training; `program` are those of the rest."""
+    p = config.n_parameters
+    again = made_again(config, load.rows, how)
+    work = max(loss_workspace(config, load) - again, backward_workspace(config, load))  # (36.7)
+    parts = {
+        "weights": p,  # (36.1)
+        "gradients": p,  # (36.1)
+        "moments": 2 * p,  # (36.1)
+        "activations": kept(config, load.rows, how),
+        "workspace": max(0, work),
+        "products": cores() * STRIP * min(config.vocab_size, WIDEST),  # (36.8)
+    }
+    return {name: NUMBER * numbers for name, numbers in parts.items()} | {PROGRAM: program}
+
+
+def peak(parts: Mapping[str, int]) -> int:
+    """Return the bytes of all parts together."""
+    return sum(parts.values())
+
+
+def operations(config: GPT2Config, load: Load, length: float, recompute: bool) -> dict[str, float]:
+    """Return the operations of one micro-batch, of sequences of a length, by part."""
+    c, layers = config.n_embd, config.n_layer
+    unread = max(0, load.rows - load.supervised)
+    products = 72 * layers * c * c * load.rows - 54 * c * c * unread  # (36.9)
+    if recompute:
+        products += 8 * c * c * (layers * load.rows - unread)  # (36.12)
+    pairs = 14 * layers * c * load.rows * (length + 1) / 2  # (36.10)
+    return {
+        "products": products,
+        "attention": pairs,
+        "projection": 6 * config.vocab_size * c * load.supervised,  # (36.11)
+    }
+
+
+def crossing(config: GPT2Config) -> float:
+    """Return the length at which attention costs as much as the blocks' products."""
+    return 72 * config.n_embd / 7 - 1  # (36.13)

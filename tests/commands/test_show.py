@@ -1,0 +1,118 @@
+"""Showing: every token of an entry, its colour, its weight and what its row predicts."""
+
+import io
+import json
+import re
+from html import unescape
+
+import pytest
+from rich.console import Console
+
+from minigpt2.commands import show as chapter
+from minigpt2.commands.show import ShowSettings, shift, show
+from minigpt2.data.examples import encode
+from minigpt2.data.loss_weights import Weighing
+from minigpt2.data.records import Record
+from minigpt2.data.template import TEMPLATES
+from minigpt2.errors import UserError
+from minigpt2.reports.tokens import tokens_of
+from tests.data.small import small_tokenizer
+
+BYTES = small_tokenizer()
+RECORD = Record("Say é.", "", "é!")
+ENTRIES = [
+    {"instruction": f"Say {word}.", "input": "", "output": word} for word in ("<b>", "é\n", "x y")
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(ENTRIES))
+    return str(path)
+
+
+def tokens(weighing=Weighing()):  # noqa: B008
+    example = encode(RECORD, BYTES, TEMPLATES["raw"])
+    return tokens_of(example, weighing.weights(example), BYTES)
+
+
+def test_tokens_spell_the_example_and_characters_of_several_bytes_are_whole():
+    shown = tokens()
+    assert "".join(t.text for t in shown) == "Say é.é!<|endoftext|>"
+    assert "\ufffd" not in "".join(t.text for t in shown)
+    assert [t.place for t in shown] == list(range(len(shown)))
+    assert [t.text for t in shown if t.is_answer] == ["", "é", "!", "<|endoftext|>"]
+
+
+def test_the_shift_shows_the_row_that_predicts_each_token_near_the_answers_ends():
+    table = shift(tokens(Weighing(0.5)))
+    columns = [list(column.cells) for column in table.columns]
+    rows = [[str(cell) for cell in row] for row in zip(*columns, strict=True)]
+    assert rows == [
+        ["…", "", "", ""],
+        ["5", "'é'", "'.'", "0.5"],
+        ["6", "'.'", "''", "1"],
+        ["7", "''", "'é'", "1"],
+        ["…", "", "", ""],
+        ["9", "'!'", "<|endoftext|>", "1"],
+    ]
+
+
+def printed(monkeypatch, settings, **options):
+    """What is printed, on a terminal that is wide."""
+    out = io.StringIO()
+    screen = Console(file=out, width=200, highlight=False, **options)
+    monkeypatch.setattr(chapter, "Console", lambda **given: screen)
+    show(settings)
+    return out.getvalue()
+
+
+def test_prompts_are_grey_and_answers_green(data, little_model, monkeypatch):
+    settings = ShowSettings(data, str(little_model), count=1, template="raw")
+    text = printed(monkeypatch, settings, force_terminal=True, color_system="standard")
+    body = text.splitlines()[2]
+    colours = re.findall(r"\x1b\[([\d;]+)m(.*?)\x1b\[0m", body)
+    grey = "".join(t for code, t in colours if code == "90")
+    green = "".join(t for code, t in colours if "32" in code.split(";"))
+    assert grey == "Say <b>." and green == "<b><|endoftext|>"
+
+
+def test_entries_are_told_with_their_tokens_and_cuts(data, little_model, monkeypatch):
+    settings = ShowSettings(data, str(little_model), first=1, count=9, context=20)
+    text = printed(monkeypatch, settings)
+    assert re.findall(r"^entry (\d)  \d+ prompt tokens, \d+ answer tokens; cut: \d+ of", text, re.M)
+    assert "entry 0" not in text and "entry 2" in text and "↵" in text
+    drop = ShowSettings(data, str(little_model), context=20, truncate="drop")
+    assert printed(monkeypatch, drop).count("over the context of 20, dropped") == 3
+    weighed = ShowSettings(data, str(little_model), prompt_weight=0.5, loss="example")
+    assert "weight of a prompt token 0.0" in printed(monkeypatch, weighed)
+
+
+def test_a_page_holds_every_token_with_its_weight(data, little_model, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    show(ShowSettings(data, str(little_model), html=page, template="qa"))
+    assert "3 entries written to" in capsys.readouterr().out
+    text = page.read_text()
+    first = text.split('<div class="entry">')[1].split("</div>")[0]
+    span = r'<span class="t (\w)( s)?" title="([^"]*)">(.*?)</span>(?=<span class="t|$)'
+    spans = re.findall(span, first, re.S)
+    shown = "".join(unescape(re.sub(r"<[^>]*>", "", s)) for *_, s in spans).replace("↵", "")
+    assert shown == "Question:\nSay <b>.\n\nAnswer:\n<b><|endoftext|>"
+    notes = [unescape(note) for _, _, note, _ in spans]
+    assert all(f"place {k}, id " in note for k, note in enumerate(notes))
+    for (kind, *_), note in zip(spans, notes, strict=True):
+        assert ("weight 1;" in note) == (kind == "a")
+    assert notes[-1].endswith("predicts nothing") and "predicts <|endoftext|>" in notes[-2]
+    with pytest.raises(UserError, match="exists already"):
+        show(ShowSettings(data, str(little_model), html=page))
+
+
+def test_an_entry_that_is_not_there_is_refused(data, little_model):
+    with pytest.raises(UserError, match="has 3 entries: first must be below 3"):
+        show(ShowSettings(data, str(little_model), first=3))
+
+
+def test_a_context_beyond_the_models_is_refused(data, little_model):
+    with pytest.raises(UserError, match="context 97 is longer than the 96 of"):
+        show(ShowSettings(data, str(little_model), context=97))

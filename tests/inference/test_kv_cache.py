@@ -1,0 +1,100 @@
+"""Key/value cache: a sequence that grows row by row gives what the whole of it gives."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigpt2.inference.generate import forest_of
+from minigpt2.inference.kv_cache import Cache
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.gpt2 import gpt2
+from minigpt2.model.parameters import Parameters
+
+CONFIG = GPT2Config(vocab_size=23, n_positions=40, n_embd=12, n_layer=3, n_head=3)
+PARAMETERS = Parameters(CONFIG, np.random.default_rng(5).standard_normal(CONFIG.n_parameters) * 0.3)
+
+
+def whole(sequence, parameters=PARAMETERS):
+    """The hidden rows of one sequence, all computed at once."""
+    h, _ = gpt2(parameters, forest_of([list(sequence)]))
+    return h
+
+
+def filled(prompts, trunk, room, parameters=PARAMETERS):
+    """A cache that holds the prompts, and their last rows."""
+    cache = Cache(parameters, len(prompts), trunk, room)
+    return cache, cache.begin(prompts, forest_of(prompts))
+
+
+@given(st.data())
+def test_every_step_gives_what_the_whole_sequence_gives(data):
+    token = st.integers(0, 22)
+    shared = data.draw(st.lists(token, max_size=6))
+    tails = data.draw(st.lists(st.lists(token, max_size=5), min_size=1, max_size=4))
+    prompts = [shared + tail for tail in tails]
+    if not min(map(len, prompts)):
+        prompts = [[0, *prompt] for prompt in prompts]
+    batch = forest_of(prompts)
+    trunk = len(batch.ids) - sum(len(p) for p in prompts)
+    trunk = -trunk // (len(prompts) - 1) if len(prompts) > 1 else len(prompts[0])
+    growth = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    cache, h = filled(prompts, trunk, max(map(len, prompts)) + sum(growth) - trunk)
+    for b, prompt in enumerate(prompts):
+        np.testing.assert_allclose(h[b], whole(prompt)[-1], rtol=0, atol=1e-12)
+    rng = np.random.default_rng(0)
+    for n in growth:
+        ids = rng.integers(23, size=(len(prompts), n))
+        prompts = [prompt + new.tolist() for prompt, new in zip(prompts, ids, strict=True)]
+        h = cache.extend(ids)
+        for b, prompt in enumerate(prompts):
+            np.testing.assert_allclose(h[b], whole(prompt)[-n:], rtol=0, atol=1e-12)
+    assert cache.room == 0
+
+
+def test_branches_that_are_kept_go_on_as_before():
+    prompts = [[1, 2, 3], [1, 2], [1, 2, 4, 5], [1, 2, 6]]
+    cache, _ = filled(prompts, 2, 10)
+    cache.extend(np.array([[7], [8], [9], [10]]))
+    cache.keep([0, 2])
+    h = cache.extend(np.array([[11], [12]]))
+    np.testing.assert_allclose(h[0, 0], whole([1, 2, 3, 7, 11])[-1], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(h[1, 0], whole([1, 2, 4, 5, 9, 12])[-1], rtol=0, atol=1e-12)
+
+
+def test_what_does_not_fit_is_refused():
+    cache, _ = filled([[1, 2]], 2, 3)
+    cache.extend(np.array([[3, 4]]))
+    with pytest.raises(ValueError, match="2 more rows do not fit: there is room for 1"):
+        cache.extend(np.array([[5, 6]]))
+
+
+def test_float32_stays_float32():
+    single = Parameters(CONFIG, PARAMETERS.flat.astype(np.float32))
+    cache, h = filled([[1, 2, 3], [1, 2]], 2, 5, single)
+    assert cache.trunk.dtype == cache.branches.dtype == h.dtype == np.float32
+    assert cache.extend(np.array([[4], [5]])).dtype == np.float32
+
+
+def test_large_scores_do_not_overflow():
+    loud = Parameters(CONFIG, PARAMETERS.flat * 40)
+    cache, _ = filled([[1, 2, 3], [1, 2, 4]], 2, 5, loud)
+    with np.errstate(over="raise", invalid="raise"):
+        h = cache.extend(np.array([[5], [6]]))
+    np.testing.assert_allclose(h[0, 0], whole([1, 2, 3, 5], loud)[-1], rtol=1e-9)
+
+
+def test_the_arrays_have_the_size_that_the_chapter_says():
+    cache = Cache(PARAMETERS, 4, 10, 6)
+    rows = 10 + 4 * 6
+    assert cache.trunk.size + cache.branches.size == rows * 2 * CONFIG.n_layer * CONFIG.n_embd
+
+
+def test_the_trunk_and_the_branch_share_one_softmax():
+    """A value far larger in one place must weigh as its score says, not as its place does."""
+    cache, _ = filled([[1, 2, 3, 4, 5]], 5, 2)
+    h = cache.extend(np.array([[6]]))
+    cache.trunk[..., 0, :] += 1.0
+    changed = Cache(PARAMETERS, 1, 5, 2)
+    changed.trunk, changed.lengths = cache.trunk, np.zeros(1, np.int64)
+    assert abs(changed.extend(np.array([[6]])) - h).max() > 1e-3

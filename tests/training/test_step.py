@@ -1,0 +1,236 @@
+"""Loop: one weighted sum a step, however the step is cut."""
+
+import gc
+import tracemalloc
+from itertools import count, pairwise, repeat
+
+import numpy as np
+import pytest
+
+from minigpt2.data.batches import batch_of, windows
+from minigpt2.data.forest import Segment, lay_out
+from minigpt2.errors import UserError
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.gpt2 import loss_and_gradients
+from minigpt2.model.initialisation import initialise
+from minigpt2.ops.adamw import AdamW
+from minigpt2.training.schedule import learning_rate
+from minigpt2.training.step import Plan, train_steps, window_gradients, window_losses
+from tests.data.small import example_of
+from tests.model.cases import FIRST, RATE, SECOND, V, random_parameters
+
+RNG = np.random.default_rng(0)
+EXAMPLES = [
+    example_of(RNG.integers(V, size=prompt), RNG.integers(V, size=answer))
+    for prompt, answer in ((3, 1), (1, 6), (4, 2), (2, 5), (5, 3), (1, 1), (4, 4))
+]
+UNWEIGHTED = lay_out([Segment([1, 2, 3], [0, 0, 0])])
+
+
+def run(parameters, window, **options):
+    """Loss and gradients of a window."""
+    gradients = parameters.zeros_like()
+    nlls = window_gradients(parameters, window, gradients, **options)
+    return window_losses(window, nlls)[0], gradients
+
+
+def assert_same(found, expected, bound=1e-12):
+    """Loss and every gradient agree, relative to their size."""
+    assert found[0] == pytest.approx(expected[0], rel=bound)
+    for name, gradient in expected[1].views.items():
+        error = np.linalg.norm(found[1][name] - gradient)
+        assert error <= bound * np.linalg.norm(gradient), name
+
+
+def cut(sizes):
+    """The examples as micro-batches of these sizes."""
+    starts = np.cumsum([0, *sizes])
+    pairs = pairwise(starts)
+    return [batch_of(EXAMPLES[start:stop]) for start, stop in pairs]
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 7, (4, 3), (1, 6), (3, 3, 1), (2, 1, 4)], ids=str)
+def test_how_a_window_is_cut_makes_no_difference(sizes):
+    parameters = random_parameters()
+    window = cut(sizes)
+    assert len({len(batch.targets) for batch in window}) > 1  # uneven: a mean of means would differ
+    assert_same(run(parameters, window), run(parameters, cut((7,))))
+
+
+def test_the_loss_of_a_window_is_one_weighted_sum_over_the_sum_of_weights():
+    parameters = random_parameters()
+    total = parameters.zeros_like()
+    losses = [float(loss_and_gradients(parameters, b, total)[0]) for b in (FIRST, SECOND)]
+    weights = [batch.weights.sum() for batch in (FIRST, SECOND)]
+    loss, gradients = run(parameters, [FIRST, SECOND])
+    assert loss == pytest.approx(sum(losses) / sum(weights), rel=1e-13)
+    np.testing.assert_allclose(gradients.flat, total.flat / sum(weights), atol=1e-13)
+    means = np.divide(losses, weights)
+    assert abs(loss - means.mean()) > 1e-3
+
+
+def test_scaling_all_weights_makes_no_difference():
+    parameters = random_parameters()
+    scaled = [batch._replace(weights=batch.weights * 7) for batch in (FIRST, SECOND)]
+    assert_same(run(parameters, scaled), run(parameters, [FIRST, SECOND]))
+
+
+def test_a_micro_batch_without_a_weighted_triple_adds_nothing():
+    parameters = random_parameters()
+    expected = run(parameters, [FIRST])
+    zero = SECOND._replace(weights=np.zeros_like(SECOND.weights))
+    for window in ([UNWEIGHTED, FIRST], [FIRST, UNWEIGHTED], [zero, FIRST, zero]):
+        loss, gradients = run(parameters, window)
+        assert loss == expected[0]
+        np.testing.assert_array_equal(gradients.flat, expected[1].flat)
+
+
+@pytest.mark.parametrize(
+    "window", [[], [UNWEIGHTED], [FIRST._replace(weights=np.zeros_like(FIRST.weights))] * 2]
+)
+def test_a_window_without_a_weighted_triple_is_an_error(window):
+    parameters = random_parameters()
+    with pytest.raises(UserError, match="supervised"):
+        run(parameters, window)
+
+
+def test_a_step_without_a_weighted_triple_changes_nothing():
+    parameters = random_parameters()
+    before = parameters.flat.copy()
+    steps = train_steps(parameters, repeat([UNWEIGHTED]), Plan(2, 0.1, 0, "linear"), RNG)
+    with pytest.raises(UserError):
+        next(steps)
+    np.testing.assert_array_equal(parameters.flat, before)
+
+
+@pytest.mark.parametrize("window", [[FIRST], [UNWEIGHTED, SECOND], [FIRST, SECOND]])
+@pytest.mark.parametrize("options", [{}, {"recompute": True}])
+def test_gradients_of_a_window_replace_what_is_there(window, options):
+    parameters = random_parameters()
+    gradients = parameters.zeros_like()
+    total = sum(batch.weights.sum() for batch in window)
+    for batch in window:
+        loss_and_gradients(parameters, batch._replace(weights=batch.weights / total), gradients)
+    found = parameters.zeros_like()
+    found.flat[:] = np.nan
+    window_gradients(parameters, window, found, **options)
+    np.testing.assert_allclose(found.flat, gradients.flat, rtol=1e-13, atol=1e-15)
+
+
+def test_recomputation_makes_no_difference_to_a_window_with_dropout():
+    parameters = random_parameters()
+    found = [
+        run(parameters, [FIRST, SECOND], drop=RATE, rng=np.random.default_rng(1), recompute=r)
+        for r in (False, True)
+    ]
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1].flat, found[1][1].flat)
+    plain = run(parameters, [FIRST, SECOND])
+    assert plain[0] != found[0][0]
+
+
+def test_a_step_tells_what_it_did():
+    parameters = random_parameters()
+    window = [FIRST, UNWEIGHTED, SECOND]
+    plan = Plan(6, 0.01, 2, "cosine", AdamW(clip=0.5))
+    expected = run(parameters, window)
+    steps = list(train_steps(parameters, repeat(window), plan, RNG))
+    assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[0].loss == expected[0]
+    assert steps[0].gradient_norm == pytest.approx(np.linalg.norm(expected[1].flat))
+    for step in steps:
+        assert step.learning_rate == learning_rate(step.step, 6, 0.01, 2, "cosine")
+        assert step.supervised == len(FIRST.targets) + len(SECOND.targets)
+        assert step.rows == len(FIRST.ids) + len(SECOND.ids) + len(UNWEIGHTED.ids)
+        assert step.seconds > 0
+    assert len({step.loss for step in steps}) == 6
+
+
+def test_each_step_begins_with_gradients_of_0():
+    alone, after = random_parameters(), random_parameters()
+    list(train_steps(after, repeat([FIRST]), Plan(1, 1e-3, 0, "linear"), RNG))
+    norm = np.linalg.norm(run(after, [SECOND])[1].flat)
+    second = list(train_steps(alone, iter([[FIRST], [SECOND]]), Plan(2, 1.5e-3, 3, "linear"), RNG))
+    # both took their first step with learning rate 0.0005
+    assert second[0].learning_rate == learning_rate(1, 1, 1e-3, 0, "linear") == 0.0005
+    assert second[1].gradient_norm == pytest.approx(norm, rel=1e-12)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_parameters():
+    parameters = random_parameters()
+    parameters["ln_f.bias"][0] = np.nan
+    before = parameters.flat.copy()
+    with pytest.raises(UserError, match=r"step 1: .*not finite"):
+        next(train_steps(parameters, repeat([FIRST]), Plan(2, 0.1, 0, "linear"), RNG))
+    np.testing.assert_array_equal(parameters.flat, before)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_one_small_batch_is_learnt_by_heart(recompute):
+    config = GPT2Config(vocab_size=V, n_positions=16, n_embd=32, n_layer=2, n_head=2)
+    parameters = initialise(config, np.random.default_rng(0))
+    examples = [example_of([k, 5, 6], [2 * k, k + 3, 22]) for k in range(8)]
+    window = [batch_of(examples[:5]), batch_of(examples[5:])]
+    plan = Plan(120, 1e-2, 10, "cosine", AdamW(weight_decay=0.01), recompute=recompute)
+    losses = [step.loss for step in train_steps(parameters, repeat(window), plan, RNG)]
+    assert abs(losses[0] - np.log(V)) < 0.2 and losses[-1] < 0.01
+
+
+GOLDEN = (
+    3.089280973759,
+    3.901655055778,
+    2.280718091193,
+    2.969148715265,
+    1.667610026866,
+    2.167682280648,
+    1.514584611692,
+    1.628621373795,
+    1.086861017497,
+    1.584892116001,
+)
+
+
+def test_ten_losses_from_a_seed_are_what_they_were():
+    config = GPT2Config(vocab_size=V, n_positions=16, n_embd=12, n_layer=2, n_head=3)
+    rng = np.random.default_rng(2024)
+    parameters = initialise(config, rng, np.float64)
+    parameters.flat *= 5  # far enough from 0 that every op is curved
+    plan = Plan(10, 0.02, 3, "cosine", AdamW(clip=0.5))
+    batches = windows(EXAMPLES, 4, 3, np.random.default_rng(7))
+    losses = [step.loss for step in train_steps(parameters, batches, plan, rng)]
+    assert losses == pytest.approx(GOLDEN, rel=1e-9, abs=0)
+
+
+def test_a_run_repeats_bit_for_bit():
+    found = []
+    for _ in range(2):
+        parameters, rng = random_parameters(dtype=np.float32), np.random.default_rng(1)
+        batches = windows(EXAMPLES, 4, 2, rng)
+        plan = Plan(5, 1e-3, 1, "linear", dropout=0.1, recompute=True)
+        found.append([step.loss for step in train_steps(parameters, batches, plan, rng)])
+    assert found[0] == found[1]
+
+
+def test_windows_are_taken_one_a_step():
+    taken = count()
+    batches = ([FIRST] for _ in taken)
+    list(train_steps(random_parameters(), batches, Plan(3, 1e-3, 1, "linear"), RNG))
+    assert next(taken) == 3
+
+
+def test_memory_does_not_grow_after_the_third_step():
+    plan, peaks, kept = Plan(60, 1e-3, 0, "linear"), [], []
+    for _ in train_steps(random_parameters(), repeat([FIRST, SECOND]), plan, RNG):
+        gc.collect()  # the interpreter's lists of small objects fill up before anything is counted
+    parameters = random_parameters()
+    tracemalloc.start()
+    for _ in train_steps(parameters, repeat([FIRST, SECOND]), plan, RNG):
+        gc.collect()
+        now, peak = tracemalloc.get_traced_memory()
+        kept.append(now)
+        peaks.append(peak)
+        tracemalloc.reset_peak()
+    tracemalloc.stop()
+    slack = 16_384  # bookkeeping; one array of a row a token kept each step would be 80,000
+    assert max(kept[3:]) <= kept[2] + slack
+    assert max(peaks[3:]) <= peaks[2] + slack
