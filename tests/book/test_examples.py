@@ -5,9 +5,9 @@ import importlib
 
 import pytest
 
-from tests.test_book import SOURCES
+from tests.book.parse import read_sources
 
-WITH_EXAMPLES = [module for module, text in SOURCES.items() if ">>> " in text]
+WITH_EXAMPLES = [module for module, text in read_sources().items() if ">>> " in text]
 
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
