@@ -32,7 +32,8 @@ Definition, for one head of D features, with j and n over the rows that i sees
     brings it back to 1, where the softmax does not yet put everything on one key.
     (Vaswani et al. 2017, equation 1 and section 3.2.)
 
-In plain NumPy, for one head, without dropout, with matrices of all N·N pairs
+In plain NumPy, for one head, without dropout, with matrices of all N·N pairs (with heads,
+dropout and the backward pass: tests/plain.py)
     >>> import numpy as np
     >>> def plain_attention(q, k, v, end):
     ...     i, j = np.indices((len(q), len(q)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from tests import plain
 from tests.kernels.jobs import JOBS, attend
 from tests.kernels.support import (
     BITS,
@@ -17,7 +18,6 @@ from tests.kernels.support import (
     run_on,
     single,
 )
-from tests.ops.cases import dense_attention, dense_attention_backward
 from tests.ops.test_attention import forests
 
 pytestmark = needs_device
@@ -108,8 +108,8 @@ def test_a_row_that_sees_nothing_gets_0_and_sends_nothing_back():
     assert not o[alone].any() and not dqkv[alone].any()
     rest = end[~alone] - 3
     qkv_rest, do_rest = exactly(qkv[~alone]), exactly(do[~alone])
-    assert error_of(o[~alone], dense_attention(qkv_rest, rest, 1)) < 2e-6
-    exact = dense_attention_backward(do_rest, qkv_rest, rest, 1)
+    assert error_of(o[~alone], plain.attention(qkv_rest, rest, 1)) < 2e-6
+    exact = plain.attention_backward(do_rest, qkv_rest, rest, 1)
     assert error_of(dqkv[~alone], exact) < 2e-6
 
 

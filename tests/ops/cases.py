@@ -16,6 +16,7 @@ from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import add_layer_norm, layer_norm, layer_norm_backward
 from minigpt2.ops.linear import linear, linear_backward
 from minigpt2.ops.softmax import softmax, softmax_backward
+from tests import plain
 from tests.gradients import Case
 
 N, H, D, V, T, K = 13, 3, 5, 29, 11, 7
@@ -369,57 +370,37 @@ PACKED = ends((4,), (1,), (8,))
 FOREST = ends((3, (2, (1,), (2,)), (2,)), (1, (2,)))  # a prefix of prefixes, with sibling leaves
 
 
-def sees(end):
-    """(N, N): whether row i sees row j."""
-    i, j = np.indices((len(end), len(end)))
-    return (j <= i) & (i < end)
+def probabilities_if(qkv, end, visible):
+    """q, k, v (H, N, D) and exp(s − λ) (H, N, N) where `visible` (N, N) is believed to hold.
 
-
-def dense_probabilities(qkv, end, n_head, seen=None):
-    """q, k, v (heads, N, D) and p (heads, N, N) = exp(s − λ) by the definition.
-
-    λ is right in any case; `seen` puts another matrix of pairs in place of the right one.
+    λ is that of the right pairs.
     """
-    n, width = len(qkv), qkv.shape[1] // (3 * n_head)
-    q, k, v = qkv.reshape(n, 3, n_head, width).transpose(1, 2, 0, 3)
-    s = q @ k.swapaxes(1, 2) / np.sqrt(width)
-    top = np.where(sees(end), s, -np.inf).max(-1, keepdims=True)
-    e = np.exp(np.where(sees(end), s - top, -np.inf))
-    if seen is None:
-        seen = sees(end)
-    p = np.where(seen, np.exp(np.where(seen, s - top, -np.inf)), 0) / e.sum(-1, keepdims=True)
-    return q, k, v, p
+    q, k, v, _ = plain.attention_probabilities(qkv, end, H)
+    s = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1])
+    top = np.where(plain.visible_pairs(end), s, -np.inf).max(-1, keepdims=True)
+    total = np.exp(np.where(plain.visible_pairs(end), s - top, -np.inf)).sum(-1, keepdims=True)
+    return q, k, v, np.exp(np.where(visible, s - top, -np.inf)) / total
 
 
-def beside(heads):
-    """(heads, N, D) as rows (N, heads · D)."""
-    return heads.swapaxes(0, 1).reshape(heads.shape[1], -1)
-
-
-def dense_attention(qkv, end, n_head, z=1.0):
-    """Attention with full (N, N) matrices; z are the keep factors of dropout."""
-    _, _, v, p = dense_probabilities(qkv, end, n_head)
-    return beside((z * p) @ v)
-
-
-def dense_attention_backward(
-    do, qkv, end, n_head, z=1.0, seen=None, z_dp=None, inner=1, power=1, right=True, swap=False
+def attention_dqkv(
+    do, qkv, end, z=1.0, visible=None, z_dp=None, delta=1, power=1, right=True, swap=False
 ):
-    """dqkv with full (N, N) matrices, with a switch for each part that can go wrong."""
-    q, k, v, p = dense_probabilities(qkv, end, n_head, seen)
+    """dqkv of H heads with a switch for each part that can go wrong."""
+    visible = plain.visible_pairs(end) if visible is None else visible
+    q, k, v, p = probabilities_if(qkv, end, visible)
     scale = q.shape[-1] ** (-0.5 * power)
-    do = do.reshape(len(do), n_head, -1).swapaxes(0, 1)
+    do = plain.heads_of(do, H)
     dv = ((z * p).swapaxes(1, 2) if right else z * p) @ do
     dp = (z if z_dp is None else z_dp) * (do @ v.swapaxes(1, 2))
-    ds = p * (dp - inner * (dp * p).sum(-1, keepdims=True))
+    ds = p * (dp - delta * (dp * p).sum(-1, keepdims=True))
     dq, dk = scale * (ds @ k), scale * (ds.swapaxes(1, 2) @ q)
     parts = (dk, dq, dv) if swap else (dq, dk, dv)
-    return np.concatenate([beside(part) for part in parts], 1)
+    return np.concatenate([plain.rows_of(part) for part in parts], 1)
 
 
 def keep_factors(qkv, end, **options):
     """The z (H, N, N) that attention really uses, found by giving it one-hot values."""
-    _, _, _, p = dense_probabilities(qkv, end, H)
+    _, _, _, p = plain.attention_probabilities(qkv, end, H)
     z_p = np.empty_like(p)
     for first in range(0, N, D):
         v = np.repeat(np.eye(N)[:, None, first : first + D], H, axis=1)
@@ -430,9 +411,9 @@ def keep_factors(qkv, end, **options):
     return np.divide(z_p, p, out=np.zeros_like(p), where=p > 0)
 
 
-def attention_bug(end, seen=None, **switches):
+def attention_bug(end, **switches):
     """A backward pass of attention over `end` that has these switches set."""
-    return lambda do, a: (dense_attention_backward(do, a[0], end, H, seen=seen, **switches),)
+    return lambda do, a: (attention_dqkv(do, a[0], end, **switches),)
 
 
 def attention_case(name, end, block, **bugs_of_the_mask):
@@ -442,15 +423,15 @@ def attention_case(name, end, block, **bugs_of_the_mask):
         *passes(lambda qkv: attention(qkv, end, H, block=block), attention_backward),
         {"qkv": normal(N, 3 * C)},
         {
-            "forget Δᵢ": attention_bug(end, inner=0),
-            "sign of Δᵢ": attention_bug(end, inner=-1),
+            "forget Δᵢ": attention_bug(end, delta=0),
+            "sign of Δᵢ": attention_bug(end, delta=-1),
             "drop 1/√D": attention_bug(end, power=0),
             "1/√D twice": attention_bug(end, power=2),
             "dv without the transpose": attention_bug(end, right=False),
             "dq and dk swapped": attention_bug(end, swap=True),
             **{
-                name.replace("_", " "): attention_bug(end, seen=seen)
-                for name, seen in bugs_of_the_mask.items()
+                name.replace("_", " "): attention_bug(end, visible=visible)
+                for name, visible in bugs_of_the_mask.items()
             },
         },
     )
@@ -461,7 +442,7 @@ def dropout_bug(z_of):
 
     def broken(do, arguments):
         z, z_dp = z_of(keep_factors(arguments[0], FOREST, **DROPPED))
-        return (dense_attention_backward(do, arguments[0], FOREST, H, z, z_dp=z_dp),)
+        return (attention_dqkv(do, arguments[0], FOREST, z, z_dp=z_dp),)
 
     return broken
 
@@ -482,16 +463,16 @@ ATTENTION = [
         PACKED,
         4,
         sees_past_the_end=CAUSAL,
-        end_off_by_one=sees(PACKED + 1),
-        end_too_early=sees(PACKED - 1),
+        end_off_by_one=plain.visible_pairs(PACKED + 1),
+        end_too_early=plain.visible_pairs(PACKED - 1),
     ),
     attention_case(
         "forest",
         FOREST,
         4,
         sees_past_the_end=CAUSAL,
-        sees_its_own_segment_only=sees(ends(*((n,) for n in (3, 2, 1, 2, 2, 1, 2)))),
-        sees_siblings=sees(ends((3, (5,), (2,)), (1, (2,)))),
+        sees_its_own_segment_only=plain.visible_pairs(ends(*((n,) for n in (3, 2, 1, 2, 2, 1, 2)))),
+        sees_siblings=plain.visible_pairs(ends((3, (5,), (2,)), (1, (2,)))),
     ),
     Case(
         "attention, dropout",
@@ -504,9 +485,7 @@ ATTENTION = [
             "mask not rescaled": dropout_bug(lambda z: (1.0 * (z > 0), None)),
             "mask of another head": dropout_bug(lambda z: (np.roll(z, 1, 0), None)),
             "forget Δᵢ": lambda do, a: (
-                dense_attention_backward(
-                    do, a[0], FOREST, H, keep_factors(a[0], FOREST, **DROPPED), inner=0
-                ),
+                attention_dqkv(do, a[0], FOREST, z=keep_factors(a[0], FOREST, **DROPPED), delta=0),
             ),
         },
     ),

@@ -1,6 +1,6 @@
 """Attention over the token forest: what its chapter claims.
 
-The plain masked softmax with full (N, N) matrices, and its gradient, stand in cases.py.
+It is compared with plain attention, which has full (N, N) matrices, of tests/plain.py.
 """
 
 import tracemalloc
@@ -20,6 +20,7 @@ from minigpt2.ops.attention import (
     query_blocks,
     scores,
 )
+from tests import plain
 from tests.cores import take_cores
 from tests.ops.cases import (
     DROPPED,
@@ -28,11 +29,8 @@ from tests.ops.cases import (
     C,
     H,
     N,
-    dense_attention,
-    dense_attention_backward,
     ends,
     keep_factors,
-    sees,
 )
 
 quick = settings(deadline=None, max_examples=30)
@@ -65,8 +63,8 @@ def inputs(end, seed, heads=H, width=4):
 def test_equals_a_plain_masked_softmax(end, block, seed):
     qkv, do = inputs(end, seed)
     o, saved = attention(qkv, end, H, block=block)
-    np.testing.assert_allclose(o, dense_attention(qkv, end, H), atol=1e-12)
-    expected = dense_attention_backward(do, qkv, end, H)
+    np.testing.assert_allclose(o, plain.attention(qkv, end, H), atol=1e-12)
+    expected = plain.attention_backward(do, qkv, end, H)
     np.testing.assert_allclose(attention_backward(do, saved), expected, atol=1e-12)
 
 
@@ -75,8 +73,8 @@ def test_equals_a_plain_masked_softmax_with_dropout(end):
     qkv, do = inputs(end, 0, width=C // H)
     z = keep_factors(qkv, end, **DROPPED)
     o, saved = attention(qkv, end, H, **DROPPED)
-    np.testing.assert_allclose(o, dense_attention(qkv, end, H, z), atol=1e-12)
-    expected = dense_attention_backward(do, qkv, end, H, z)
+    np.testing.assert_allclose(o, plain.attention(qkv, end, H, z), atol=1e-12)
+    expected = plain.attention_backward(do, qkv, end, H, z)
     np.testing.assert_allclose(attention_backward(do, saved), expected, atol=1e-12)
 
 
@@ -84,9 +82,9 @@ def test_equals_a_plain_masked_softmax_with_dropout(end):
 @quick
 def test_one_sequence_is_the_special_case_end_is_n(block, seed, n):
     end = np.full(n, n)
-    np.testing.assert_array_equal(sees(end), np.tri(n, dtype=bool))
+    np.testing.assert_array_equal(plain.visible_pairs(end), np.tri(n, dtype=bool))
     qkv, _ = inputs(end, seed)
-    expected = dense_attention(qkv, end, H)
+    expected = plain.attention(qkv, end, H)
     np.testing.assert_allclose(attention(qkv, end, H, block=block)[0], expected, atol=1e-12)
 
 
@@ -139,7 +137,7 @@ def test_the_gradient_of_a_forest_is_the_sum_over_its_paths_run_one_by_one(roots
 def test_a_row_changes_nothing_for_a_row_that_does_not_see_it(end, block, seed):
     qkv, do = inputs(end, seed)
     j = seed % len(end)
-    blind = ~sees(end)[:, j]
+    blind = ~plain.visible_pairs(end)[:, j]
     before, saved = attention(qkv, end, H, block=block)
     moved = qkv.copy()
     moved[j] = 100 + moved[j] * -3
@@ -178,7 +176,7 @@ def test_no_exponential_overflows(end, block, seed, scale):
         o, saved = attention(qkv, end, H, block=block)
         dqkv = attention_backward(do, saved)
     assert np.isfinite(dqkv).all()
-    np.testing.assert_allclose(o, dense_attention(qkv, end, H), atol=1e-9)
+    np.testing.assert_allclose(o, plain.attention(qkv, end, H), atol=1e-9)
 
 
 def test_rising_scores_raise_the_maximum_block_after_block():
@@ -187,7 +185,7 @@ def test_rising_scores_raise_the_maximum_block_after_block():
         qkv = np.random.default_rng(0).standard_normal((n, 3))
         qkv[:, 0], qkv[:, 1] = 1, sign * 50.0 * np.arange(n)
         o, _ = attention(qkv, np.full(n, n), 1, block=block)
-        expected = dense_attention(qkv, np.full(n, n), 1)
+        expected = plain.attention(qkv, np.full(n, n), 1)
         np.testing.assert_allclose(o, expected, atol=1e-12)
 
 
@@ -224,7 +222,7 @@ def test_the_block_with_the_row_itself_comes_first(end, block):
 @given(forests, blocks)
 @quick
 def test_keys_that_no_row_of_a_block_sees_are_never_looked_at(end, block):
-    pairs = sees(end)
+    pairs = plain.visible_pairs(end)
     for rows in query_blocks(end, block):
         found = np.zeros_like(pairs[rows])
         for keys, visible in key_blocks(end, rows, block):
@@ -304,7 +302,9 @@ def test_keep_factors_are_0_or_one_over_the_chance_to_be_kept(rate):
     qkv, _ = inputs(FOREST, 0, width=C // H)
     kept, pairs = 0, 0
     for seed in range(40):
-        z = keep_factors(qkv, FOREST, dropout=rate, seed=seed, block=4)[:, sees(FOREST)]
+        z = keep_factors(qkv, FOREST, dropout=rate, seed=seed, block=4)[
+            :, plain.visible_pairs(FOREST)
+        ]
         assert np.logical_or(z == 0, abs(z - 1 / (1 - rate)) < 1e-9).all()
         kept, pairs = kept + (z > 0).sum(), pairs + z.size
     assert abs(kept / pairs - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / pairs)
