@@ -50,7 +50,7 @@ train: $(VENV)/run ## tune the small base on its questions, and show what it lea
 prove-train: $(VENV)/dev ## make train, and fail unless its aims are reached
 	@rm -rf runs/proof
 	@$(MAKE) --no-print-directory train OUT=runs/proof
-	@$(BIN)/python -m tests.bounds runs/proof
+	@$(BIN)/python -m tests.train_goals runs/proof
 
 test: check ## check, and run all tests
 	@$(BIN)/python -m pytest -n 2

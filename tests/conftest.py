@@ -9,7 +9,7 @@ from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.shipped import shipped
 from minigpt2.training.checkpoint import save_checkpoint
-from tests.chosen import DEVICES, choose
+from tests.device_option import DEVICES, choose_device
 
 
 def pytest_addoption(parser):
@@ -20,7 +20,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Open the device that was asked for, or say in one line why it cannot be."""
     try:
-        choose(config.getoption("--device"))
+        choose_device(config.getoption("--device"))
     except UserError as error:
         pytest.exit(str(error), returncode=2)
 

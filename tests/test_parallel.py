@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from minigpt2 import parallel
 from minigpt2.blas import openblas
 from minigpt2.parallel import each_block, map_rows, row_blocks
-from tests.cores import take_cores
+from tests.fake_cores import fake_core_count
 from tests.test_blas import threads_of_blas
 
 
@@ -38,7 +38,7 @@ def test_what_goes_wrong_in_a_block_is_raised_when_no_core_is_at_work_any_more()
 
 def test_in_shares_a_product_is_its_cores_own_and_afterwards_all_cores(monkeypatch):
     before = threads_of_blas()
-    take_cores(monkeypatch, 2)
+    fake_core_count(monkeypatch, 2)
     found = []
     each_block(lambda block: found.append(threads_of_blas()), [0, 1])
     assert set(chain(*found)) == {1} or openblas() is None

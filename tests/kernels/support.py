@@ -17,7 +17,7 @@ from minigpt2.device.compile import compiler
 from minigpt2.device.devices import open_device
 from minigpt2.device.emulator import Machine
 from minigpt2.device.fused import FUSED
-from tests.chosen import device_under_test
+from tests.device_option import device_under_test
 
 DEVICE = device_under_test()
 ON_GPU = DEVICE == "cuda"

@@ -9,7 +9,7 @@ from minigpt2.model import block as block_module
 from minigpt2.model.block import block, block_backward
 from minigpt2.ops import attention as attention_module
 from minigpt2.ops import dropout as dropout_module
-from tests.cores import take_cores
+from tests.fake_cores import fake_core_count
 from tests.model.cases import FIRST, NAMES, C, H, N, random_parameters
 
 PARAMETERS = random_parameters()
@@ -108,7 +108,7 @@ def masks_of(monkeypatch, seed, rate=0.5):
             return k
 
         monkeypatch.setattr(module, "keep_factors", recorded)
-    take_cores(monkeypatch, 1)  # calls in one order
+    fake_core_count(monkeypatch, 1)  # calls in one order
     n = 300  # more rows than one block of queries
     x = np.random.default_rng(0).standard_normal((n, C))
     _, saved = block(x, np.full(n, n), fresh()[0], H, drop=rate, seed=seed)

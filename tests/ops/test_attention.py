@@ -21,7 +21,7 @@ from minigpt2.ops.attention import (
     scores,
 )
 from tests import plain
-from tests.cores import take_cores
+from tests.fake_cores import fake_core_count
 from tests.ops.cases import (
     DROPPED,
     FOREST,
@@ -256,7 +256,7 @@ def test_however_many_cores_take_part_the_bits_are_the_same(monkeypatch, cores):
         return o, saved.lse, attention_backward(do, saved)
 
     first = both()
-    take_cores(monkeypatch, cores)
+    fake_core_count(monkeypatch, cores)
     for one, other in zip(first, both(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -270,7 +270,7 @@ class Device:
 
 @pytest.mark.parametrize(("library", "count"), [(np, 2), (Device(), 1)], ids=["NumPy", "device"])
 def test_all_cores_take_part_but_on_a_device_the_callers_thread_alone(monkeypatch, library, count):
-    take_cores(monkeypatch, 2)
+    fake_core_count(monkeypatch, 2)
     threads, all_there = set(), Barrier(count)
 
     def recorded(*operands):

@@ -13,7 +13,7 @@ from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from minigpt2.ops.linear import linear, linear_backward
 from minigpt2.ops.softmax import softmax, softmax_backward
-from tests.cores import take_cores
+from tests.fake_cores import fake_core_count
 
 FUNCTIONS = ("exp", "tanh", "log", "power")  # counted apart from arithmetic
 COMPARISONS = ("maximum", "greater_equal", "not_equal")  # not counted
@@ -100,7 +100,7 @@ def test_dropout_costs_one_product_an_element_backward():
 
 
 def test_attention_costs_4d_operations_a_visible_pair_forward_and_10d_backward(monkeypatch):
-    take_cores(monkeypatch, 1)  # one tally
+    fake_core_count(monkeypatch, 1)  # one tally
     n, heads = 200, 2
     pairs, width = heads * n * (n + 1) / 2, 200
     qkv, end = counted(n, 3 * heads * width), np.full(n, n)

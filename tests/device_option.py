@@ -1,18 +1,18 @@
-"""Which device runs the kernels under test: `pytest --device`."""
+"""Which device runs the kernels under test: the option `--device` of pytest."""
 
 from minigpt2.device.devices import cupy
 
 DEVICES = ("emulated", "cuda")
-chosen = [DEVICES[0]]
+options = {"device": DEVICES[0]}
 
 
-def choose(device):
+def choose_device(device):
     """Choose a device.  Raises UserError if it is a GPU, and there is none."""
     if device == "cuda":
         cupy()
-    chosen[0] = device
+    options["device"] = device
 
 
 def device_under_test():
     """The device that was chosen."""
-    return chosen[0]
+    return options["device"]

@@ -1,10 +1,10 @@
-"""The check of a run's promises can fail."""
+"""The check of a run against the goals of `make train` can fail."""
 
 import copy
 
 import pytest
 
-from tests.bounds import TUNED, faults
+from tests.train_goals import TUNED, missed_goals
 
 GOOD = {
     "before": {name: {"exact_match": 0.0} for name in TUNED},
@@ -13,8 +13,8 @@ GOOD = {
 }
 
 
-def test_a_good_run_has_no_fault():
-    assert faults(GOOD) == []
+def test_a_good_run_misses_no_goal():
+    assert missed_goals(GOOD) == []
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ def test_a_good_run_has_no_fault():
         (("done", "seconds"), 301),
     ],
 )
-def test_each_broken_promise_is_a_fault(path, value):
+def test_each_missed_goal_is_reported(path, value):
     bad = copy.deepcopy(GOOD)
     *folders, last = path
     place = bad
     for folder in folders:
         place = place[folder]
     place[last] = value
-    assert len(faults(bad)) == 1
+    assert len(missed_goals(bad)) == 1
