@@ -10,7 +10,7 @@ import numpy as np
 from minigpt2.data.batches import split
 from minigpt2.data.examples import Example, encode
 from minigpt2.data.formats import ALPACA_FORMAT, DataSet, load_data
-from minigpt2.data.loss_weights import Weighing
+from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.data.template import Template, open_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
@@ -51,9 +51,9 @@ class DataSettings:
         require_at_least(0, self, "prompt_weight")
         require_at_least(1, self, "context")
 
-    def weighing(self) -> Weighing:
+    def weighing(self) -> LossWeights:
         """Return how tokens are weighed."""
-        return Weighing(self.prompt_weight, self.loss == "example")
+        return LossWeights(self.prompt_weight, self.loss == "example")
 
 
 class Opened(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from minigpt2.data.loss_weights import Weighing
+from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.truncation import Policy
 from minigpt2.device.devices import Device
 from minigpt2.errors import require_above_zero, require_at_least, require_share
@@ -113,9 +113,9 @@ class TrainSettings:
         """The number of examples that are computed at once."""
         return self.micro_batch or self.batch_size
 
-    def weighing(self) -> Weighing:
+    def weighing(self) -> LossWeights:
         """Return how tokens are weighed."""
-        return Weighing(self.prompt_weight, self.loss == "example")
+        return LossWeights(self.prompt_weight, self.loss == "example")
 
     def adamw(self) -> AdamW:
         """Return the constants of the optimiser."""

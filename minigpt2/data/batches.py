@@ -7,13 +7,13 @@ import numpy as np
 
 from minigpt2.data.examples import Example
 from minigpt2.data.forest import NO_ANSWER, Branch, Segment, grow, lay_out
-from minigpt2.data.loss_weights import RESPONSE_ONLY, Weighing
+from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.model.batch import Batch
 
 Item = TypeVar("Item")
 
 
-def batch_of(examples: Sequence[Example], weighing: Weighing = RESPONSE_ONLY) -> Batch:
+def batch_of(examples: Sequence[Example], weighing: LossWeights = RESPONSE_ONLY) -> Batch:
     """Lay examples out as a forest; an answer's tokens are marked with the example's number.
 
     What is before an example's first answer may be shared with others.
@@ -47,7 +47,7 @@ def windows(
     batch_size: int,
     micro_batch: int,
     rng: np.random.Generator,
-    weighing: Weighing = RESPONSE_ONLY,
+    weighing: LossWeights = RESPONSE_ONLY,
 ) -> Iterator[list[Batch]]:
     """Yield the micro-batches of one optimiser step after the other, for ever.
 

@@ -1,15 +1,35 @@
-"""Loss weights: how much each token of an example counts as a target.
+"""Loss weights: how much each token of an example counts in the loss.
 
-Definition, for an example with the answer tokens A and the prompt tokens Q, its first token
-excepted, which nothing predicts; λ is the prompt's weight
+Other programs call this a loss mask: weight 1 for tokens that the model learns to
+predict, weight 0 for the others.  Here a weight may be any number.
+
+Definition
+    An example has answer tokens A and prompt tokens Q.  Neither contains the example's
+    first token, since no token before it could predict it.  λ is the weight of a prompt
+    token.
     wₙ = 1 for n in A,  λ for n in Q                               (25.1)
-and where every example is to count the same, however long its answer is,
-    wₙ → wₙ / Σₘ wₘ, the sum being over the example                (25.2)
-The loss is Σ wₙ nllₙ / Σ wₙ over all examples of a step (training/step).
+    To give every example the same total weight, however long its answer is, divide by
+    the sum over the example:
+    wₙ → wₙ / Σₘ wₘ                                                (25.2)
+    The loss is Σ wₙ nllₙ / Σ wₙ over all examples of a step (training/step).
 
 Read it
-    λ = 0 is response-only, λ = 1 counts all tokens alike.  With λ = 0 (25.2) gives each token of an
-    answer 1/|A|, so the loss is the mean of the examples' mean nll.
+    λ = 0 trains on responses only; λ = 1 counts all tokens alike.  With λ = 0, (25.2)
+    gives each token of an answer the weight 1/|A|, so the loss is the mean over the
+    examples of their mean nll.
+
+Numbers to check by hand
+    Three prompt tokens and two answer tokens, λ = 0.5.  By (25.1) the first token has
+    weight 0, the other two prompt tokens have 0.5 each, and the answer tokens 1 each:
+    3 in all.  (25.2) divides by 3.
+
+    >>> example = Example(
+    ...     ids=[10, 11, 12, 20, 21], is_answer=[False, False, False, True, True]
+    ... )
+    >>> LossWeights(prompt_weight=0.5).weights(example)
+    [0.0, 0.5, 0.5, 1.0, 1.0]
+    >>> print([f"{w:.3f}" for w in LossWeights(0.5, per_example=True).weights(example)])
+    ['0.000', '0.167', '0.167', '0.333', '0.333']
 """
 
 from dataclasses import dataclass
@@ -18,11 +38,11 @@ from minigpt2.data.examples import Example
 
 
 @dataclass(frozen=True)
-class Weighing:
-    """How tokens are weighed."""
+class LossWeights:
+    """The rule that gives each token its weight in the loss."""
 
     prompt_weight: float = 0.0  # λ
-    per_example: bool = False
+    per_example: bool = False  # (25.2)
 
     def weights(self, example: Example) -> list[float]:
         """Return the weight of each token of an example."""
@@ -31,4 +51,4 @@ class Weighing:
         return [x / sum(w) for x in w] if self.per_example else w  # (25.2)
 
 
-RESPONSE_ONLY = Weighing()
+RESPONSE_ONLY = LossWeights()

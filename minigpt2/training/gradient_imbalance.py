@@ -38,11 +38,11 @@ import numpy as np
 from minigpt2.backend import Array
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example
-from minigpt2.data.loss_weights import Weighing
+from minigpt2.data.loss_weights import LossWeights
 from minigpt2.model.gpt2 import loss_and_gradients
 from minigpt2.model.parameters import Parameters
 
-ALL_TOKENS = Weighing(1.0)
+ALL_TOKENS = LossWeights(1.0)
 
 
 class Products(NamedTuple):

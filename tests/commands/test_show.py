@@ -11,7 +11,7 @@ from rich.console import Console
 from minigpt2.commands import show as chapter
 from minigpt2.commands.show import ShowSettings, shift, show
 from minigpt2.data.examples import encode
-from minigpt2.data.loss_weights import Weighing
+from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.data.template import TEMPLATES
 from minigpt2.errors import UserError
@@ -32,7 +32,7 @@ def data(tmp_path):
     return str(path)
 
 
-def tokens(weighing=Weighing()):  # noqa: B008
+def tokens(weighing=LossWeights()):  # noqa: B008
     example = encode(RECORD, BYTES, TEMPLATES["raw"])
     return tokens_of(example, weighing.weights(example), BYTES)
 
@@ -46,7 +46,7 @@ def test_tokens_spell_the_example_and_characters_of_several_bytes_are_whole():
 
 
 def test_the_shift_shows_the_row_that_predicts_each_token_near_the_answers_ends():
-    table = shift(tokens(Weighing(0.5)))
+    table = shift(tokens(LossWeights(0.5)))
     columns = [list(column.cells) for column in table.columns]
     rows = [[str(cell) for cell in row] for row in zip(*columns, strict=True)]
     assert rows == [

@@ -8,7 +8,7 @@ import pytest
 
 from minigpt2.commands.imbalance import ImbalanceSettings, group_table, imbalance
 from minigpt2.data.batches import batch_of
-from minigpt2.data.loss_weights import Weighing
+from minigpt2.data.loss_weights import LossWeights
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_and_gradients
@@ -41,7 +41,7 @@ def whole(weighing, examples=EXAMPLES):
 
 @pytest.mark.parametrize("weight", [0.0, 0.1, 1.0, 2.0])
 def test_the_whole_gradient_follows_from_two(found, weight):
-    gradient, alone = whole(Weighing(weight)).flat, whole(Weighing()).flat
+    gradient, alone = whole(LossWeights(weight)).flat, whole(LossWeights()).flat
     tokens = weight * found.prompt_tokens + found.answer_tokens
     size = np.linalg.norm(gradient)
     assert found.parts["all"].norm(weight) / tokens == pytest.approx(size, rel=1e-10)
@@ -56,7 +56,7 @@ def test_tokens_are_counted(found):
 
 def test_an_answers_norm_is_that_of_its_gradient(found):
     for example, norm, length in zip(EXAMPLES, found.norms, found.lengths, strict=True):
-        alone = np.linalg.norm(whole(Weighing(), [example]).flat)
+        alone = np.linalg.norm(whole(LossWeights(), [example]).flat)
         assert norm / length == pytest.approx(alone, rel=1e-10)
     assert found.shares.sum() == pytest.approx(1) == found.shares_alike.sum()
     ratio = found.shares_alike * found.lengths / found.shares

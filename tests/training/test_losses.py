@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minigpt2.data.batches import batch_of
-from minigpt2.data.loss_weights import Weighing
+from minigpt2.data.loss_weights import LossWeights
 from minigpt2.training.losses import Losses, perplexity
 from tests.data.small import example_of
 
@@ -15,21 +15,23 @@ EXAMPLES = [example_of([1, 2], [3]), example_of([1], [4, 5, 6]), example_of([7, 
 NLL = {3: 1.0, 4: 2.0, 5: 3.0, 6: 4.0, 9: 8.0}  # of a target; a prompt's would be 100
 
 
-def losses_of(*parts, weighing=None):
+def losses_of(*parts, loss_weights=None):
     """The losses of examples that come in these parts."""
     losses = Losses()
     for part in parts:
-        batch = batch_of(part, weighing or Weighing())
+        batch = batch_of(part, loss_weights or LossWeights())
         losses.add(batch, np.array([NLL.get(int(t), 100.0) for t in batch.targets]))
     return losses
 
 
-@pytest.mark.parametrize("weighing", [Weighing(), Weighing(1.0), Weighing(0.5, True)], ids=str)
+@pytest.mark.parametrize(
+    "loss_weights", [LossWeights(), LossWeights(1.0), LossWeights(0.5, True)], ids=str
+)
 @pytest.mark.parametrize("sizes", [(3,), (1, 1, 1), (2, 1)], ids=str)
-def test_both_losses_spelled_out(sizes, weighing):
+def test_both_losses_spelled_out(sizes, loss_weights):
     cuts = np.cumsum([0, *sizes])
     parts = [EXAMPLES[a:b] for a, b in pairwise(cuts)]
-    losses = losses_of(*parts, weighing=weighing)
+    losses = losses_of(*parts, loss_weights=loss_weights)
     assert losses.token_level == pytest.approx((1 + 2 + 3 + 4 + 8 + 8) / 6)
     assert losses.example_level == pytest.approx((1 + 3 + 8) / 3)
     assert (losses.tokens, losses.examples) == (6, 3)
