@@ -75,11 +75,11 @@ class Arrow(NamedTuple):
 
     module: str
     line: int
-    said: str  # what the import names
+    text: str  # what the import names
     target: str
 
 
-def reading_faults(sources):
+def read_arrows(sources):
     """(arrows between modules, faults of imports that name nothing in the package).
 
     __main__ files are left out: they may import all.
@@ -111,20 +111,20 @@ def is_above(target, module, places):
 
 
 def import_faults(sources):
-    """Imports of a module that a reader has not met.
+    """Imports of a module that comes later.
 
     A file that the table does not list yet is table_faults' to report.  The package's __init__ may
     import all, but only once it is asked for it.
     """
     places, lazy = contents_of(sources).places, set(lazy_lines(sources["__init__"]))
-    arrows, faults = reading_faults(sources)
-    for module, line, said, target in arrows:
+    arrows, faults = read_arrows(sources)
+    for module, line, text, target in arrows:
         if is_listed(module) and module not in places:
             continue
         if module == "__init__" and line in lazy:
             continue
         if not is_above(target, module, places):
-            faults.append(at(module, line, f"imports {said}, but {target} comes later"))
+            faults.append(at(module, line, f"imports {text}, but {target} comes later"))
     return faults
 
 
@@ -146,7 +146,7 @@ def reachable(start, neighbours):
 def room_faults(sources):
     """Circles of rooms: one fault for each arrow between two rooms that lies on a circle."""
     first = {}
-    for arrow in reading_faults(sources)[0]:
+    for arrow in read_arrows(sources)[0]:
         ends = room_of(arrow.module), room_of(arrow.target)
         if ends[0] not in (ends[1], "__init__"):
             first.setdefault(ends, arrow)

@@ -174,6 +174,6 @@ def phrase_faults(sources):
             for phrase, instead in PHRASES.items():
                 for match in re.finditer(phrase.replace(" ", r"\s+"), words, re.IGNORECASE):
                     line = first + words[: match.start()].count("\n")
-                    said = " ".join(match[0].split())
-                    faults.append(at(module, line, f"{said!r}: better {instead!r}"))
+                    quote = " ".join(match[0].split())
+                    faults.append(at(module, line, f"{quote!r}: better {instead!r}"))
     return faults
