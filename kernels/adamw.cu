@@ -1,6 +1,6 @@
 // AdamW in one pass over the flat arrays: clip, both moments, decay, step.
 //
-//     g ← κ g,   κ = min(1, clip / ‖g‖)                            (10.2)
+//     g ← (κ / S) g,   κ = min(1, clip / (‖g‖ / S))                (10.2)
 //     m ← β₁ m + (1 − β₁) g                                       (10.3)
 //     v ← β₂ v + (1 − β₂) g²                                      (10.4)
 //     m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                       (10.5)

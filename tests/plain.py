@@ -5,6 +5,8 @@ ops with.  A function takes the op's arguments and the gradient of its result, a
 result and all gradients.
 """
 
+from math import sqrt
+
 import numpy as np
 
 
@@ -130,3 +132,22 @@ def cross_entropy(x, wte, rows, targets, weights):
     dwte = dlogits.T @ x[rows]  # (9.8)
     dx = np.eye(len(x))[rows].T @ (dlogits @ wte)  # (9.9)
     return loss, dx, dwte
+
+
+def adamw(theta, gradients, decayed, settings, etas):
+    """theta after the steps, number by number; gradients, and learning rates, are those of steps.
+
+    `decayed` says for each number whether it decays.
+    """
+    theta, m, v = [float(number) for number in theta], [0.0] * len(theta), [0.0] * len(theta)
+    for s, (gradient, eta) in enumerate(zip(gradients, etas, strict=True), 1):
+        norm = sqrt(sum(float(g) ** 2 for g in gradient))  # (10.1)
+        kappa = min(1.0, settings.clip / norm) if settings.clip else 1.0
+        for i, g in enumerate(gradient):
+            g = kappa * float(g)  # (10.2)
+            m[i] = settings.beta1 * m[i] + (1 - settings.beta1) * g  # (10.3)
+            v[i] = settings.beta2 * v[i] + (1 - settings.beta2) * g**2  # (10.4)
+            m_hat, v_hat = m[i] / (1 - settings.beta1**s), v[i] / (1 - settings.beta2**s)  # (10.5)
+            decay = settings.weight_decay if decayed[i] else 0.0
+            theta[i] -= eta * (m_hat / (sqrt(v_hat) + settings.eps) + decay * theta[i])  # (10.6)
+    return theta

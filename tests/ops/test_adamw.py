@@ -9,6 +9,7 @@ from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW, adamw_update, norm_of
 from minigpt2.training.state import Moments, adamw_step
+from tests import plain
 
 CONFIG = GPT2Config(vocab_size=7, n_positions=3, n_embd=4, n_layer=1, n_head=2)
 P = CONFIG.n_parameters
@@ -20,24 +21,6 @@ def start(seed=0, dtype=np.float64, config=CONFIG):
     rng = np.random.default_rng(seed)
     parameters = Parameters(config, rng.standard_normal(config.n_parameters).astype(dtype))
     return parameters, parameters.zeros_like(), Moments(parameters)
-
-
-def scalar_adamw(theta, gradients, decayed, settings, etas):
-    """The definition, number by number and step by step, with ‖g‖ over all of them."""
-    m, v = [0.0] * len(theta), [0.0] * len(theta)
-    theta = [float(one) for one in theta]
-    for s, (g, eta) in enumerate(zip(gradients, etas, strict=True), 1):
-        norm = sqrt(sum(float(one) ** 2 for one in g))
-        kappa = min(1.0, settings.clip / norm) if settings.clip else 1.0
-        for i, one in enumerate(g):
-            one = kappa * float(one)
-            m[i] = settings.beta1 * m[i] + (1 - settings.beta1) * one
-            v[i] = settings.beta2 * v[i] + (1 - settings.beta2) * one**2
-            m_hat = m[i] / (1 - settings.beta1**s)
-            v_hat = v[i] / (1 - settings.beta2**s)
-            decay = settings.weight_decay if decayed[i] else 0.0
-            theta[i] -= eta * (m_hat / (sqrt(v_hat) + settings.eps) + decay * theta[i])
-    return theta
 
 
 SETTINGS = [
@@ -58,7 +41,7 @@ def test_several_steps_are_those_of_the_definition(settings, block, monkeypatch)
     steps = [rng.standard_normal(P) * sizes * scale for scale in (1, 0.01, 3, 1e-3, 1)]
     etas = [0.01, 0.02, 0.03, 0.02, 0.01]
     decayed = np.arange(P) < parameters.n_decayed
-    expected = scalar_adamw(parameters.flat, steps, decayed, settings, etas)
+    expected = plain.adamw(parameters.flat, steps, decayed, settings, etas)
     for g, eta in zip(steps, etas, strict=True):
         gradients.flat[:] = g
         norm = adamw_step(parameters, gradients, moments, eta, settings)
