@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from minigpt2.data.examples import Example
-from minigpt2.data.forest import NO_ANSWER, Branch, Segment, grow, lay_out
+from minigpt2.data.forest import NO_ANSWER, Branch, Segment, build_prefix_trees, lay_out
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.model.batch import Batch
 
@@ -24,7 +24,7 @@ def batch_of(examples: Sequence[Example], weighing: LossWeights = RESPONSE_ONLY)
         answers = [number if part else NO_ANSWER for part in example.is_answer]
         rest = Segment(example.ids[shared:], weights[shared:], [], answers[shared:])
         branches.append(Branch(example.ids[:shared], rest, max(weights[:shared])))
-    trees = grow(branches)
+    trees = build_prefix_trees(branches)
     for root in trees:
         root.weights[0] = 0.0  # (25.1)
     return lay_out(trees)

@@ -1,27 +1,76 @@
-"""Token forest: examples become one row of tokens; what prompts begin with is computed once.
+"""Token forest: examples become one row of tokens, and prompts share what they begin with.
+
+Elsewhere the parts of this idea are called packed sequences (examples one after the other,
+without padding), prefix sharing (a common beginning is computed once) and tree attention (a
+token sees its ancestors in a prefix tree, and nothing else).
 
 Why
     A rectangle of examples, padded to the longest, spends most of its work on
-    padding and on the preamble that all prompts share.  Here examples stand one
-    after the other in a single row, and what several prompts begin with stands
-    there once, with the examples as its children.
+    padding and on the preamble that all prompts share.  Here the examples follow
+    one another in a single row of tokens.  A beginning that several prompts share is
+    in it once, and the rest of each of these examples is a child of it.
 
 Definition
-    A segment is a run of tokens with child segments.  Segments are laid out
-    depth first: a segment's rows, then its first child and all below it, then
-    the next child.  Positions go on from where the parent ends.  Everything
-    below a segment follows it at once, so one integer a row,
+    A segment is a run of tokens.  It may have child segments, which continue it.
+    Segments are laid out depth first: a segment's rows, then its first child with
+    everything below it, then the next child.  The positions of a child continue
+    those of its parent.  Everything below a segment follows it without a gap, so
+    one integer a row,
     end[j] = the first row after the subtree of j's segment      (26.1)
-    says who may read row j: row i with  j ≤ i < end[j]  (8.1).
+    says which rows see row j: row i does if  j ≤ i < end[j]  (8.1).
 
 What is supervised
-    A token's weight says how much it counts as a target.  The row that predicts
-    it is the one before it: in its own segment, or else the parent's last one:
+    A token's weight says how much it counts as a target (data/loss_weights).  The
+    row that predicts a token is the row before it: in its own segment, or else the
+    last row of the parent segment:
     (row, target, weight) = (row before the token, the token, its weight)   (26.2)
-    so the last row of a prompt predicts the first token of every answer below.
-    A leaf's last token is a target and nobody's context: it gets no row.
-    Where several prompts share a segment, a token of it stands for as many targets;
-    they have the same nll, so their weights add.
+    So the last row of a prompt predicts the first token of every answer below it.
+    The last token of a leaf is a target that nothing below reads: it needs no row.
+    If several prompts share a segment, each of its tokens is a target once for each
+    prompt.  These targets have the same nll, so their weights add up.
+
+Numbers to check by hand
+    Two trees with six segments.  The first digit of a token names its segment:
+
+        10 11 12 ─┬─ 20 21 ─┬─ 40 41 42
+                  │         └─ 50
+                  └─ 30 31
+        60 61
+
+    >>> fourth, fifth = Segment([40, 41, 42], [1, 0, 2]), Segment([50], [1])
+    >>> second, third = Segment([20, 21], [1, 1], [fourth, fifth]), Segment([30, 31], [0, 1])
+    >>> first, sixth = Segment([10, 11, 12], [0, 0, 1], [second, third]), Segment([60, 61], [0, 1])
+    >>> batch = lay_out([first, sixth])
+
+    The leaves' last tokens, 42, 50, 31 and 61, have no row.  Nine rows are left:
+    >>> print(batch.ids)
+    [10 11 12 20 21 40 41 30 60]
+    >>> print(batch.positions)
+    [0 1 2 3 4 5 6 3 0]
+    >>> print(batch.end)
+    [8 8 8 7 7 7 7 8 9]
+
+    Which rows each row sees, by (8.1).  The row of token 30 sees 10, 11 and 12 but skips
+    the segments of 20 and 40:
+    >>> i, j = np.indices((9, 9))
+    >>> for token, row in zip(batch.ids, (j <= i) & (i < batch.end), strict=True):
+    ...     print(token, *("■" if seen else "·" for seen in row))
+    10 ■ · · · · · · · ·
+    11 ■ ■ · · · · · · ·
+    12 ■ ■ ■ · · · · · ·
+    20 ■ ■ ■ ■ · · · · ·
+    21 ■ ■ ■ ■ ■ · · · ·
+    40 ■ ■ ■ ■ ■ ■ · · ·
+    41 ■ ■ ■ ■ ■ ■ ■ · ·
+    30 ■ ■ ■ · · · · ■ ·
+    60 · · · · · · · · ■
+
+    What is supervised, one target a column: its row, the token and its weight, by (26.2).
+    Row 2, token 12, predicts 20; row 4, token 21, predicts both 40 and 50:
+    >>> print(np.stack([batch.rows, batch.targets, batch.weights]).astype(int))
+    [[ 1  2  3  4  6  4  7  8]
+     [12 20 21 40 42 50 31 61]
+     [ 1  1  1  1  2  1  1  1]]
 """
 
 from collections.abc import Sequence
@@ -39,7 +88,8 @@ NO_ANSWER = -1
 class Segment:
     """A run of token ids, their weights as targets, and the segments that continue it.
 
-    `answers` says for each token which example's answer it belongs to, and -1 for none.
+    `answers` has for each token the number of the example whose answer the token is part of, or
+    NO_ANSWER.
     """
 
     ids: list[int]
@@ -56,85 +106,91 @@ def lay_out(roots: Sequence[Segment]) -> Batch:
     ids: list[int] = []
     positions: list[int] = []
     end: list[int] = []
-    triples: list[tuple[int, int, float, int]] = []
+    supervised: list[tuple[int, int, float, int]] = []
 
-    def place(segment: Segment, position: int, before: int | None) -> None:
-        first = len(ids)
-        size = max(0, len(segment.ids) - (not segment.children))
+    def place(segment: Segment, position: int, parent_row: int | None) -> None:
+        first_row = len(ids)
+        n_rows = len(segment.ids) if segment.children else max(0, len(segment.ids) - 1)
         answers = segment.answers or [NO_ANSWER] * len(segment.ids)
         tokens = zip(segment.ids, segment.weights, answers, strict=True)
         for k, (target, weight, answer) in enumerate(tokens):
-            row = first + k - 1 if k else before
+            row = first_row + k - 1 if k else parent_row
             if not weight:
                 continue
             if row is None:
                 raise ValueError("the first token of a root cannot be a target")
-            triples.append((row, target, weight, answer))  # (26.2)
-        ids.extend(segment.ids[:size])
-        positions.extend(range(position, position + size))
-        end.extend([0] * size)
-        last = len(ids) - 1 if size > 0 else before
+            supervised.append((row, target, weight, answer))  # (26.2)
+        ids.extend(segment.ids[:n_rows])
+        positions.extend(range(position, position + n_rows))
+        end.extend([0] * n_rows)
+        last_row = len(ids) - 1 if n_rows else parent_row
         for child in segment.children:
-            place(child, position + size, last)
-        end[first : first + size] = [len(ids)] * size  # (26.1)
+            place(child, position + n_rows, last_row)
+        end[first_row : first_row + n_rows] = [len(ids)] * n_rows  # (26.1)
 
     for root in roots:
-        place(root, 0, None)
-    rows, targets, weights, answers = zip(*triples, strict=True) if triples else ((),) * 4
+        place(root, position=0, parent_row=None)
+    rows, targets, weights, answers = zip(*supervised, strict=True) if supervised else ((),) * 4
     return Batch(
-        np.array(ids, np.int64),
-        np.array(positions, np.int64),
-        np.array(end, np.int64),
-        np.array(rows, np.int64),
-        np.array(targets, np.int64),
-        np.array(weights, np.float64),
-        np.array(answers, np.int64),
+        ids=np.array(ids, np.int64),
+        positions=np.array(positions, np.int64),
+        end=np.array(end, np.int64),
+        rows=np.array(rows, np.int64),
+        targets=np.array(targets, np.int64),
+        weights=np.array(weights, np.float64),
+        answers=np.array(answers, np.int64),
     )
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:
     """Return how many leading tokens all sequences have in common."""
-    first, last = min(sequences), max(sequences)  # all others lie between these two
+    first, last = min(sequences), max(sequences)  # in lexical order, all others are between them
     pairs = zip(first, last, strict=False)
     return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
 
 
 class Branch(NamedTuple):
-    """A prompt, the segment that continues it, and the weight of each of the prompt's tokens."""
+    """A prompt, of which others may share the beginning, and the segment that continues it."""
 
     prompt: list[int]
     rest: Segment
-    weight: float = 0.0
+    prompt_weight: float = 0.0  # of each token of the prompt, as a target
 
 
-def grow(
-    examples: Sequence[tuple[list[int], Segment] | Branch], least: int = 8, known: int = 0
+def build_prefix_trees(
+    examples: Sequence[tuple[list[int], Segment] | Branch], min_saving: int = 8, shared: int = 0
 ) -> list[Segment]:
-    """Return branches, or pairs of a prompt and its rest, as prefix trees (tries).
+    """Build prefix trees (tries) from branches, or from pairs of a prompt and its rest.
 
-    Prompts that begin alike share a segment wherever that saves `least` rows or more; those of
-    `examples` are known to have their first `known` tokens in common.
+    Prompts share a segment wherever that saves `min_saving` rows or more.  `shared` says how many
+    leading tokens the prompts are known to have in common.
+
+    >>> prompts = ([1, 2, 3, 4], [1, 2, 3, 5], [6])
+    >>> trees = build_prefix_trees([(p, Segment([9], [1])) for p in prompts], min_saving=1)
+    >>> [(tree.ids, [child.ids for child in tree.children]) for tree in trees]
+    [([1, 2, 3], [[4, 9], [5, 9]]), ([6, 9], [])]
     """
-    groups: dict[int | None, list[Branch]] = {}
+    groups: dict[int | None, list[Branch]] = {}  # by the first token that may differ
     for branch in (Branch(*example) for example in examples):
         prompt = branch.prompt
-        groups.setdefault(prompt[known] if len(prompt) > known else None, []).append(branch)
+        groups.setdefault(prompt[shared] if len(prompt) > shared else None, []).append(branch)
     trees: list[Segment] = []
     for token, group in groups.items():
-        shared = 0 if token is None else common_prefix([branch.prompt for branch in group])
-        if shared * (len(group) - 1) >= max(1, least):
-            below = grow([b._replace(prompt=b.prompt[shared:]) for b in group], least)
-            weight = sum(branch.weight for branch in group)
-            trees.append(Segment(group[0].prompt[:shared], [weight] * shared, below))
-        elif len(group) > 1 and shared:
-            trees.extend(grow(group, least, shared))
+        prefix = 0 if token is None else common_prefix([branch.prompt for branch in group])
+        if prefix * (len(group) - 1) >= max(1, min_saving):
+            rests = [branch._replace(prompt=branch.prompt[prefix:]) for branch in group]
+            weight = sum(branch.prompt_weight for branch in group)
+            children = build_prefix_trees(rests, min_saving)
+            trees.append(Segment(group[0].prompt[:prefix], [weight] * prefix, children))
+        elif len(group) > 1 and prefix:
+            trees.extend(build_prefix_trees(group, min_saving, shared=prefix))
         else:
-            trees.extend(join(*branch) for branch in group)
+            trees.extend(prepend(*branch) for branch in group)
     return trees
 
 
-def join(prompt: list[int], rest: Segment, weight: float = 0.0) -> Segment:
-    """Return the segment of a prompt and what continues it."""
+def prepend(prompt: list[int], rest: Segment, prompt_weight: float = 0.0) -> Segment:
+    """Return the segment `rest` with a prompt before its tokens."""
     answers = [NO_ANSWER] * len(prompt) + rest.answers if rest.answers else []
-    weights = [weight] * len(prompt) + rest.weights
+    weights = [prompt_weight] * len(prompt) + rest.weights
     return Segment(prompt + rest.ids, weights, rest.children, answers)

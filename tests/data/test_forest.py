@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.forest import Segment, common_prefix, grow, join, lay_out
+from minigpt2.data.forest import Segment, build_prefix_trees, common_prefix, lay_out, prepend
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -91,7 +91,7 @@ def supervised(batch):
 
 def one_by_one(examples):
     """The batches of examples that share nothing."""
-    return [lay_out([join(prompt, rest)]) for prompt, rest in examples]
+    return [lay_out([prepend(prompt, rest)]) for prompt, rest in examples]
 
 
 prompts = st.lists(st.integers(0, 2), min_size=1, max_size=8)
@@ -102,21 +102,23 @@ examples = st.lists(st.tuples(prompts, rests), min_size=1, max_size=8)
 
 @given(examples, st.integers(0, 12))
 @quick
-def test_sharing_changes_nothing_that_is_supervised(examples, least):
+def test_sharing_changes_nothing_that_is_supervised(examples, min_saving):
     expected = sum((supervised(batch) for batch in one_by_one(examples)), Counter())
-    assert supervised(lay_out(grow(examples, least))) == expected
+    assert supervised(lay_out(build_prefix_trees(examples, min_saving))) == expected
 
 
 @given(examples, st.integers(0, 12))
 @quick
-def test_sharing_never_costs_a_row(examples, least):
+def test_sharing_never_costs_a_row(examples, min_saving):
     alone = sum(len(batch.ids) for batch in one_by_one(examples))
-    assert len(lay_out(grow(examples, least)).ids) <= alone
+    assert len(lay_out(build_prefix_trees(examples, min_saving)).ids) <= alone
 
 
-def rows_of(prompts, least):
+def rows_of(prompts, min_saving):
     """How many rows prompts take, each with an answer of one token, which has none."""
-    return len(lay_out(grow([(p, Segment([9], [1])) for p in prompts], least)).ids)
+    return len(
+        lay_out(build_prefix_trees([(p, Segment([9], [1])) for p in prompts], min_saving)).ids
+    )
 
 
 def test_a_shared_preamble_stands_there_once():
@@ -135,11 +137,11 @@ def test_what_prompts_share_may_branch_again():
     assert rows_of(four, 8) == 10 + 10 + 2 + 10 + 2
 
 
-def test_prompts_share_where_that_saves_least_rows_or_more():
+def test_prompts_share_where_that_saves_as_many_rows_as_asked():
     two = [[1] * 4 + [2] + [k] * 2 for k in (3, 4)]  # 5 in common
-    assert [rows_of(two, least) for least in (4, 5, 6)] == [9, 9, 14]
+    assert [rows_of(two, min_saving) for min_saving in (4, 5, 6)] == [9, 9, 14]
     three = [[1] * 4 + [k] * 2 + [5] for k in (2, 3, 4)]  # 4 in common, saved twice
-    assert [rows_of(three, least) for least in (7, 8, 9)] == [13, 13, 21]
+    assert [rows_of(three, min_saving) for min_saving in (7, 8, 9)] == [13, 13, 21]
 
 
 def test_prompts_share_wherever_that_saves_enough_also_if_another_prompt_begins_like_them():
@@ -148,14 +150,14 @@ def test_prompts_share_wherever_that_saves_enough_also_if_another_prompt_begins_
     assert rows_of([alike, alike, [1, 3]], 8) == 21 + 2
 
 
-def test_join_gives_a_prompt_no_weight():
+def test_prepend_gives_a_prompt_no_weight():
     child = Segment([9], [1])
-    joined = join([1, 2], Segment([3, 4], [0.5, 1.0], [child]))
+    joined = prepend([1, 2], Segment([3, 4], [0.5, 1.0], [child]))
     assert joined == Segment([1, 2, 3, 4], [0, 0, 0.5, 1], [child])
 
 
 def test_examples_are_not_modified():
     rest = Segment([5], [1])
     examples = [([1, 2, 3], rest), ([1, 2, 4], rest)]
-    grow(examples, 1)
+    build_prefix_trees(examples, 1)
     assert examples == [([1, 2, 3], Segment([5], [1])), ([1, 2, 4], Segment([5], [1]))]
