@@ -18,7 +18,7 @@ from rich.text import Text
 from minigpt2.commands.dataset import DataSettings, Opened, open_examples
 from minigpt2.data.examples import Example
 from minigpt2.data.loss_weights import RESPONSE_ONLY
-from minigpt2.data.truncation import fit
+from minigpt2.data.truncation import fit_to_context
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.reports.html import render
 from minigpt2.reports.tokens import Token, tokens_of
@@ -74,7 +74,7 @@ def cut_to_context(
     example: Example, opened: Opened, settings: ShowSettings
 ) -> tuple[Example | None, str]:
     """Return an example as it is trained on, None if it is dropped, and a line about it."""
-    parts = fit(example, opened.context, settings.truncate)
+    parts = fit_to_context(example, opened.context, settings.truncate)
     if not parts:
         return None, f"{len(example.ids)} tokens: over the context of {opened.context}, dropped"
     kept, more = parts[0], len(parts) - 1

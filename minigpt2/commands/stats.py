@@ -22,12 +22,12 @@ from minigpt2.data.statistics import (
     QUANTILES,
     Lengths,
     Summary,
-    cuts_at,
+    count_repeated,
+    count_rows,
     lengths_of,
     near_duplicates,
-    question_of,
-    repeated,
-    rows_of,
+    normalised_question,
+    total_cuts,
 )
 from minigpt2.errors import UserError, require_at_least, require_picture, require_share
 from minigpt2.reports.tables import table_of
@@ -92,7 +92,7 @@ def length_table(lengths: Lengths) -> Table:
     """Return totals, means and quantiles."""
     names = [{0.0: "min", 0.5: "median", 1.0: "max"}.get(q, f"{q:.0%}") for q in QUANTILES]
     table = table_of("\nTokens", "", "total", "mean", *names)
-    kinds = {"prompt Q": lengths.prompt, "answer A": lengths.answer, "both": lengths.whole}
+    kinds = {"prompt Q": lengths.prompt, "answer A": lengths.answer, "both": lengths.both}
     for name, counts in kinds.items():
         total, mean, quantiles = Summary.of(counts)
         table.add_row(name, f"{total:,}", f"{mean:.1f}", *(f"{q:,}" for q in quantiles))
@@ -121,7 +121,7 @@ def cut_table(opened: Opened, settings: StatsSettings) -> Table:
     names = ("prompts cut", "answers cut", "dropped", "prompt tokens lost", "answer tokens lost")
     table = table_of(title, "context", *names)
     for context in sorted({*settings.contexts, opened.context}):
-        cuts = cuts_at(opened.examples, context, settings.truncate)
+        cuts = total_cuts(opened.examples, context, settings.truncate)
         counts = (cuts.prompts, cuts.answers, cuts.dropped, cuts.prompt_tokens, cuts.answer_tokens)
         table.add_row(f"{context:,}", *(f"{count:,}" for count in counts))
     return table
@@ -130,28 +130,29 @@ def cut_table(opened: Opened, settings: StatsSettings) -> Table:
 def print_repetitions(console: Console, records: Sequence[Record], settings: StatsSettings) -> None:
     """Print how many questions are repeated, and how many of those held back are known."""
     kept, held = split_records(records, settings.validation, settings.seed)
-    known, asked = ([question_of(record) for record in part] for part in (kept, held))
+    known, asked = ([normalised_question(record) for record in part] for part in (kept, held))
     console.print("\n[bold]Repetitions[/bold]")
-    console.print(f"{repeated([*known, *asked]):,} questions are in the data more than once")
+    console.print(f"{count_repeated([*known, *asked]):,} questions are in the data more than once")
     if not held:
         return
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("comparing questions", total=len(asked))
         pairs = near_duplicates(asked, known, lambda count: bar.advance(task, count))
-    same = sum(pair.alike == 100 for pair in pairs)
+    same = sum(pair.similarity == 100 for pair in pairs)
     console.print(
         f"of {len(held):,} that would be held back (seed {settings.seed}) {same:,} are also among "
         f"the {len(kept):,} to train on, and {len(pairs) - same:,} nearly so"
     )
-    for pair in sorted((p for p in pairs if p.alike < 100), key=lambda p: -p.alike)[:SHOWN]:
-        console.print(f"  {pair.alike:.0f} % alike", style="dim")
-        for text in (asked[pair.one], known[pair.other]):
+    near = [pair for pair in pairs if pair.similarity < 100]
+    for pair in sorted(near, key=lambda pair: -pair.similarity)[:SHOWN]:
+        console.print(f"  {pair.similarity:.0f} % alike", style="dim")
+        for text in (asked[pair.question], known[pair.candidate]):
             console.print(f"    {text[:110]}", markup=False)
 
 
 def row_table(examples: Sequence[Example], settings: StatsSettings) -> Table:
     """Return the rows that an epoch computes, padded, packed and as a forest."""
-    rows = rows_of(examples, settings.batch_size, np.random.default_rng([settings.seed, 1]))
+    rows = count_rows(examples, settings.batch_size, np.random.default_rng([settings.seed, 1]))
     table = table_of(f"\nRows of an epoch, {settings.batch_size} a batch", "", "rows", "beside")
     labels = ("padded to the longest of the batch", "without padding", "the forest: shared once")
     for label, count in zip(labels, rows, strict=True):

@@ -1,14 +1,37 @@
-"""Statistics: how long questions and answers are, and what follows for training.
+"""Statistics: how long questions and answers are, and what that means for training.
 
-Definition, over the N examples of a data set, with Qᵢ prompt tokens and Aᵢ answer tokens
-    N_Q = Σ Qᵢ,  N_A = Σ Aᵢ,  E[Q] = N_Q / N,  E[A] = N_A / N      (27.1)
-A trainer that pads computes, for a batch of B examples,
-    B · maxᵢ (Qᵢ + Aᵢ) rows, of which Σᵢ (Qᵢ + Aᵢ) hold tokens     (27.2)
-and the forest (data/forest) as many rows as it has tokens, what prompts share counted once.
+Definition
+    A data set has E examples; example i has Qᵢ prompt tokens and Aᵢ answer tokens.  With ⟨·⟩
+    for the mean over the examples,
+    N_Q = Σᵢ Qᵢ,  N_A = Σᵢ Aᵢ,  ⟨Q⟩ = N_Q / E,  ⟨A⟩ = N_A / E      (27.1)
+    The last token of an example is only a target and needs no row of the model, so the example
+    takes Qᵢ + Aᵢ − 1 rows.  A trainer that pads each example of a batch S to the longest computes
+    rows = |S| · maxᵢ (Qᵢ + Aᵢ − 1),  of which Σᵢ (Qᵢ + Aᵢ − 1) hold tokens   (27.2)
+    The forest (data/forest) has no padding, and what prompts share takes its rows once.
 
-A question is a near-duplicate of another if their texts are alike by 90 % or more: 1 − d / (m + n),
-where d is the fewest characters to take out and to put in that make one of the other, and m and n
-are their lengths (Indel similarity, from the library rapidfuzz).
+    Two questions are near-duplicates if their similarity is 0.9 or more.  Let m and n be the
+    lengths of the two texts in characters, and d the smallest number of characters that must be
+    deleted and inserted to turn one into the other:
+    similarity = 1 − d / (m + n)                                   (27.3)
+    This is the normalised Indel similarity of the library rapidfuzz, which computes it.
+
+Numbers to check by hand
+    Three examples with 3, 4 and 2 prompt tokens, none of them shared, and 2, 1 and 6 answer
+    tokens, in one batch.  N_Q = 9, N_A = 9, and both means are 3.  The examples take 4, 4 and 7
+    rows: 15 with tokens, and 3 · 7 = 21 when padded.
+
+    >>> sizes = [(3, 2), (4, 1), (2, 6)]
+    >>> examples = [
+    ...     Example(ids=[10 * i + k for k in range(q + a)], is_answer=[False] * q + [True] * a)
+    ...     for i, (q, a) in enumerate(sizes)
+    ... ]
+    >>> lengths = lengths_of(examples)
+    >>> Summary.of(lengths.prompt).total, Summary.of(lengths.prompt).mean
+    (9, 3.0)
+    >>> count_rows(examples, batch_size=3, rng=np.random.default_rng(0))
+    RowCounts(padded=21, packed=15, forest=15)
+
+    "cats" becomes "carts" by one insertion: 1 − 1 / (4 + 5) = 0.889, no near-duplicate.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,22 +43,22 @@ from minigpt2.backend import Array
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example
 from minigpt2.data.records import Record
-from minigpt2.data.truncation import Cuts, Policy, fit, lost
+from minigpt2.data.truncation import Cuts, Policy, count_cuts, fit_to_context
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
-ALIKE = 90.0  # per cent
-AT_ONCE = 64  # questions compared with all others at a time
+NEAR = 90.0  # per cent: the smallest similarity of near-duplicates
+CHUNK = 64  # questions that are compared with all candidates at a time
 
 
 class Lengths(NamedTuple):
     """The tokens of prompts and of answers, example by example."""
 
-    prompt: Array  # (N,)
-    answer: Array  # (N,)
+    prompt: Array  # (E,)
+    answer: Array  # (E,)
 
     @property
-    def whole(self) -> Array:
-        """The tokens of each example."""
+    def both(self) -> Array:
+        """The tokens of each example (E,)."""
         return self.prompt + self.answer
 
 
@@ -46,7 +69,7 @@ def lengths_of(examples: Sequence[Example]) -> Lengths:
 
 
 class Summary(NamedTuple):
-    """What is told of one kind of length."""
+    """The sum, the mean and the QUANTILES of some lengths."""
 
     total: int
     mean: float
@@ -54,75 +77,85 @@ class Summary(NamedTuple):
 
     @classmethod
     def of(cls, lengths: Array) -> "Summary":
-        """Summarise lengths (N,)."""
+        """Summarise lengths (E,)."""
         quantiles = np.quantile(lengths, QUANTILES, method="inverted_cdf")
         return cls(int(lengths.sum()), float(lengths.mean()), [int(q) for q in quantiles])  # (27.1)
 
 
-def cuts_at(examples: Sequence[Example], context: int, policy: Policy) -> Cuts:
-    """Count what a context would cut."""
-    return sum((lost(e, fit(e, context, policy)) for e in examples), Cuts())
+def total_cuts(examples: Sequence[Example], context: int, policy: Policy) -> Cuts:
+    """Count what truncation to `context` rows would cut from all examples."""
+    return sum((count_cuts(e, fit_to_context(e, context, policy)) for e in examples), Cuts())
 
 
-class Rows(NamedTuple):
+class RowCounts(NamedTuple):
     """The rows that one epoch computes, in three ways."""
 
-    padded: int
-    tokens: int  # without padding
-    forest: int  # and with what prompts share computed once
+    padded: int  # each example padded to the longest of its batch
+    packed: int  # without padding
+    forest: int  # without padding, and what prompts share computed once
 
 
-def rows_of(examples: Sequence[Example], batch_size: int, rng: np.random.Generator) -> Rows:
-    """Count the rows of one shuffled epoch; a sequence's last token needs none."""
-    padded = tokens = forest = 0
+def count_rows(examples: Sequence[Example], batch_size: int, rng: np.random.Generator) -> RowCounts:
+    """Count the rows of one shuffled epoch."""
+    padded = packed = forest = 0
     order = rng.permutation(len(examples))
     for start in range(0, len(order), batch_size):
         batch = [examples[i] for i in order[start : start + batch_size]]
         sizes = [len(example.ids) - 1 for example in batch]
         padded += len(sizes) * max(sizes)  # (27.2)
-        tokens += sum(sizes)  # (27.2)
+        packed += sum(sizes)  # (27.2)
         forest += len(batch_of(batch).ids)
-    return Rows(padded, tokens, forest)
+    return RowCounts(padded, packed, forest)
 
 
-def question_of(record: Record) -> str:
-    """Return all that is before a record's answer, or a text, without capitals and extra spaces."""
-    said = [text for exchange in record.earlier for text in exchange]
-    texts = [record.system, *said, record.instruction, record.input]
+def normalised_question(record: Record) -> str:
+    """Return all text before a record's last answer, in lower case and with single spaces.
+
+    Of a record that is a plain text, return the text.
+    """
+    exchanges = [text for exchange in record.earlier for text in exchange]
+    texts = [record.system, *exchanges, record.instruction, record.input]
     return " ".join(" ".join([record.output] if record.is_text else texts).lower().split())
 
 
-def repeated(questions: Sequence[str]) -> int:
-    """Return how many questions stand there before."""
+def count_repeated(questions: Sequence[str]) -> int:
+    """Return how many questions are equal to an earlier one."""
     return len(questions) - len(set(questions))
 
 
-class Pair(NamedTuple):
-    """A question, by its number, the one most like it, and how alike they are, in per cent."""
+class NearDuplicate(NamedTuple):
+    """A question and the candidate most similar to it, by their numbers."""
 
-    one: int
-    other: int
-    alike: float
+    question: int
+    candidate: int
+    similarity: float  # per cent
 
 
 def near_duplicates(
-    ones: Sequence[str],
-    others: Sequence[str],
+    questions: Sequence[str],
+    candidates: Sequence[str],
     progress: Callable[[int], None] = lambda finished: None,
-) -> list[Pair]:
-    """Return those of `ones` that have a near-duplicate among `others`, with the nearest."""
+) -> list[NearDuplicate]:
+    """Return the questions that have a near-duplicate among the candidates, each with the nearest.
+
+    `progress` is called with the number of questions that were compared since its last call.
+    """
     from rapidfuzz import fuzz  # they take time to load
     from rapidfuzz.process import cdist
 
-    pairs = []
-    for start in range(0, len(ones), AT_ONCE):
-        some = ones[start : start + AT_ONCE]
+    duplicates = []
+    for start in range(0, len(questions), CHUNK):
+        chunk = questions[start : start + CHUNK]
         scores = cdist(
-            some, others, scorer=fuzz.ratio, score_cutoff=ALIKE, dtype=np.float32, workers=-1
-        )  # (B, N)
-        nearest = scores.argmax(-1)
-        for row, column in enumerate(nearest.tolist()):
+            chunk,
+            candidates,
+            scorer=fuzz.ratio,  # (27.3)
+            score_cutoff=NEAR,
+            dtype=np.float32,
+            workers=-1,
+        )  # a row for each question of the chunk, a column for each candidate; 0 below NEAR
+        for row, column in enumerate(scores.argmax(-1).tolist()):
             if scores[row, column]:
-                pairs.append(Pair(start + row, column, float(scores[row, column])))
-        progress(len(some))
-    return pairs
+                duplicates.append(NearDuplicate(start + row, column, float(scores[row, column])))
+        progress(len(chunk))
+    return duplicates

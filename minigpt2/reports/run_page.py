@@ -79,7 +79,7 @@ def results_of(summary: dict[str, Any], log: Sequence[dict[str, Any]]) -> list[d
 def rows_of(examples: Sequence[Example]) -> list[dict[str, Any]]:
     """Return the rows of the table of lengths."""
     lengths = lengths_of(examples)
-    kinds = {"prompt": lengths.prompt, "answer": lengths.answer, "both": lengths.whole}
+    kinds = {"prompt": lengths.prompt, "answer": lengths.answer, "both": lengths.both}
     return [{"name": name, **Summary.of(counts)._asdict()} for name, counts in kinds.items()]
 
 

@@ -9,12 +9,12 @@ from minigpt2.commands.stats import StatsSettings, histogram, stats
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.statistics import (
     Summary,
-    cuts_at,
+    count_repeated,
+    count_rows,
     lengths_of,
     near_duplicates,
-    question_of,
-    repeated,
-    rows_of,
+    normalised_question,
+    total_cuts,
 )
 from minigpt2.data.truncation import Cuts, truncate_all
 from minigpt2.errors import UserError
@@ -31,40 +31,40 @@ EXAMPLES = [
 def test_lengths_and_their_summary():
     lengths = lengths_of(EXAMPLES)
     assert lengths.prompt.tolist() == [10, 9, 1, 9] and lengths.answer.tolist() == [2, 1, 5, 2]
-    assert lengths.whole.tolist() == [12, 10, 6, 11]
+    assert lengths.both.tolist() == [12, 10, 6, 11]
     assert Summary.of(lengths.answer) == (10, 2.5, [1, 1, 2, 2, 5, 5, 5])
 
 
 @pytest.mark.parametrize("policy", ["prompt", "answer", "drop"])
 def test_what_a_context_would_cut_is_what_it_cuts(policy):
     for context in range(5, 13):
-        assert cuts_at(EXAMPLES, context, policy) == truncate_all(EXAMPLES, context, policy)[1]
-    assert cuts_at(EXAMPLES, 4, "drop") == Cuts(4, 0, 0, 4, 29, 10)
+        assert total_cuts(EXAMPLES, context, policy) == truncate_all(EXAMPLES, context, policy)[1]
+    assert total_cuts(EXAMPLES, 4, "drop") == Cuts(4, 0, 0, 4, 29, 10)
 
 
 def test_rows_in_three_ways():
-    rows = rows_of(EXAMPLES, 4, np.random.default_rng(0))
-    assert rows.padded == 4 * 11 and rows.tokens == 11 + 9 + 5 + 10
+    rows = count_rows(EXAMPLES, 4, np.random.default_rng(0))
+    assert rows.padded == 4 * 11 and rows.packed == 11 + 9 + 5 + 10
     # 0 … 7 stand once for three examples; 8 is before two of them and too short to share
     assert rows.forest == 8 + (3 + 1 + 2) + 5
-    alone = rows_of(EXAMPLES, 1, np.random.default_rng(0))
-    assert alone.padded == alone.tokens == alone.forest == 35
+    alone = count_rows(EXAMPLES, 1, np.random.default_rng(0))
+    assert alone.padded == alone.packed == alone.forest == 35
 
 
 def test_a_question_is_all_before_the_answer_without_capitals_and_spaces():
     record = Record("Why  not?", "You ", "So.", "Be kind.", (Exchange("Hi.", "Hello!"),))
-    assert question_of(record) == "be kind. hi. hello! why not? you"
-    assert question_of(Record("", "", "A  text.")) == "a text."
+    assert normalised_question(record) == "be kind. hi. hello! why not? you"
+    assert normalised_question(Record("", "", "A  text.")) == "a text."
 
 
 def test_repetitions_and_near_duplicates():
     known = ["name the capital of france.", "add 1 and 2.", "who wrote hamlet?"]
     asked = ["name the capital of frances.", "sing.", "add 1 and 2.", "who wrote macbeth?"]
-    assert repeated([*known, *asked]) == 1
+    assert count_repeated([*known, *asked]) == 1
     counts = []
     pairs = near_duplicates(asked, known, counts.append)
-    assert [(pair.one, pair.other) for pair in pairs] == [(0, 0), (2, 1)]
-    assert pairs[0].alike == pytest.approx(100 * (1 - 1 / 55)) and pairs[1].alike == 100
+    assert [(pair.question, pair.candidate) for pair in pairs] == [(0, 0), (2, 1)]
+    assert pairs[0].similarity == pytest.approx(100 * (1 - 1 / 55)) and pairs[1].similarity == 100
     assert sum(counts) == 4
     many = [f"{n} times {n * n} is what?" * 3 for n in range(150)]
     assert [pair[:2] for pair in near_duplicates(many[::-1], many)][5:8] == [

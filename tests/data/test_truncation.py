@@ -1,5 +1,7 @@
 """Truncation: what is cut, by policy, spelled out and for any example."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from minigpt2.data.examples import Example, encode
 from minigpt2.data.records import Record
 from minigpt2.data.template import prompt_of
-from minigpt2.data.truncation import POLICIES, Cuts, truncate, truncate_all
+from minigpt2.data.truncation import Cuts, Policy, truncate, truncate_all
 from minigpt2.errors import UserError
 from tests.data.small import RECORDS, small_tokenizer
 
@@ -79,7 +81,7 @@ def talk(turns):
 turns = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
 
 
-@given(turns.map(talk), st.integers(1, 40), st.sampled_from(POLICIES))
+@given(turns.map(talk), st.integers(1, 40), st.sampled_from(get_args(Policy)))
 @quick
 def test_whatever_is_cut_the_rules_hold(example, context, policy):
     kept = truncate(example, context, policy)
@@ -125,7 +127,7 @@ def test_cuts_are_counted_by_kind_and_by_token():
     assert cuts + Cuts(1, 1) == Cuts(4, 1, 0, 2, 7, 8)
 
 
-@given(st.integers(2, 60), st.integers(1, 20), st.sampled_from(POLICIES))
+@given(st.integers(2, 60), st.integers(1, 20), st.sampled_from(get_args(Policy)))
 def test_a_text_is_divided_and_every_token_is_predicted_once(n, context, policy):
     text = Example(list(range(n)), [False] + [True] * (n - 1), is_text=True)
     kept, cuts = truncate_all([text], context, policy)
