@@ -7,6 +7,7 @@ Symbols, the same in every chapter
     T  positions, the longest sequence L  blocks (n_layer)
     M  supervised triples of a batch   P  parameters
     B  rows of one block or chunk      K  output features, or keys of one block
+    R  rows that the loss reads        G  heads that one core computes
 
     dx, and dL/dx in the code's words, stand for ∂ℒ/∂x, where ℒ is the loss, the one
     number that training lowers.
@@ -24,6 +25,7 @@ Part I: Arrays
      5  ops/gelu                       GELU
      6  ops/softmax                    Softmax
      7  ops/dropout                    Dropout
+     ·  ops/attention_tiles            Tiles of attention
      8  ops/attention                  Attention over the token forest
      9  ops/cross_entropy              Cross-entropy with the projection inside
     10  ops/adamw                      AdamW

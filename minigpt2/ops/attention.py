@@ -34,7 +34,6 @@ Definition, for one head of D features, with j and n over the rows that i sees
 
 In plain NumPy, for one head, without dropout, with matrices of all N·N pairs (with heads,
 dropout and the backward pass: tests/plain.py)
-    >>> import numpy as np
     >>> def plain_attention(q, k, v, end):
     ...     i, j = np.indices((len(q), len(q)))
     ...     s = q @ k.T / np.sqrt(q.shape[1])               # (8.2)
@@ -128,32 +127,18 @@ Read it
 
 Cost
     A head needs 4·D operations and one exponential forward for each pair that is
-    computed, 10·D and one exponential backward, where the scores are recomputed.  A block
-    of queries meets every key that one of its rows sees, and ends where a leaf ends if it
-    can.  So about as many pairs are computed as are visible where segments are longer
-    than a block, and a few times as many where they are shorter.  Keeps qkv, o and λ:
-    (4·C + H) numbers a row, and never a matrix of pairs larger than the square of a
-    block a head.  The plan of blocks is made once a forest, for all layers: one number
-    for each pair of a block that is visible in part, so B numbers a row in a long sequence.
-
-On a CPU
-    Going forward, blocks of queries write to different rows, so each core takes one after
-    the other, all heads at once.  Going backward they add to the same rows of dk and dv, so
-    each core takes a share of the heads instead, G of them.  Meanwhile each core makes its
-    own matrix products, so a block may be as large as its cache allows: up to
-    128 rows and 128 keys.
+    computed, 10·D and one exponential backward, where the scores are recomputed.  Keeps
+    qkv, o and λ: (4·C + H) numbers a row, and never a matrix of pairs larger than the
+    square of a block a head.  Which pairs are computed: ops/attention_tiles.
 """
 
-from collections.abc import Iterator
-from functools import lru_cache
-from itertools import pairwise
 from math import sqrt
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from minigpt2.backend import Array, array_module, fusible
+from minigpt2.ops.attention_tiles import QueryBlock, head_groups, tile_plan
 from minigpt2.ops.dropout import keep_factors
 from minigpt2.parallel import cores, each_block
 
@@ -177,91 +162,12 @@ def split_heads(x: Array, parts: int, n_head: int) -> Array:
     return x.reshape(n, parts, n_head, features // (parts * n_head)).transpose(1, 2, 0, 3)
 
 
-def query_blocks(end: Array, block: int) -> list[slice]:
-    """Split the rows of a forest into slices of at most `block`, at ends of leaves if possible.
-
-    Row i is the last of a leaf iff end[i] = i + 1; rows up to the next one are a run.  A run that
-    is longer than a block is cut evenly.  Runs share a slice only up to half a block: no row of
-    one sees the other's, so their pairs are computed for nothing.
-    """
-    slices, start = [], 0
-    stops = (np.flatnonzero(end == np.arange(1, len(end) + 1)) + 1).tolist()
-    for stop, after in pairwise([*stops, np.inf]):
-        if after - start > block // 2:
-            pieces = -(-(stop - start) // block)
-            step = -(-(stop - start) // pieces)
-            slices += [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
-            start = stop
-    return slices
-
-
-def key_blocks(
-    end: Array, rows: slice, block: int, xp: ModuleType = np
-) -> Iterator[tuple[Any, Array | None]]:
-    """Yield the blocks of keys that some query of the slice `rows` sees; its own rows come first.
-
-    Row j is such a key iff j < rows.stop and end[j] > rows.start.  Each block is (keys, visible).
-    Keys are a slice where they are contiguous, else an array of indices of the library xp; at most
-    block² pairs come at once.  `visible` (B, K) says which pairs are, and is None when all are.
-    """
-    seen = np.flatnonzero(end[: rows.stop] > rows.start)
-    i = np.arange(rows.start, rows.stop)[:, None]
-    pieces = -(-len(seen) // (block**2 // len(i)))
-    step = max(len(i), -(-len(seen) // pieces))
-    for stop in range(len(seen), 0, -step):
-        j = seen[max(0, stop - step) : stop]
-        visible = (j <= i) & (i < end[j])  # (B, K)  (8.1)
-        contiguous = j[-1] - j[0] + 1 == len(j)
-        keys = slice(j[0], j[-1] + 1) if contiguous else xp.asarray(j)
-        yield keys, None if visible.all() else visible
-
-
-class QueryBlock(NamedTuple):
-    """A block of query rows, and the blocks of keys that it sees."""
-
-    rows: slice
-    tiles: list[tuple[Any, Array | None]]  # keys, and the mask that is added to their scores
-
-
-def tile_plan(end: Array, block: int, xp: ModuleType, dtype: Any) -> list[QueryBlock]:
-    """Return every block of queries with the keys it sees, and masks to add to the scores.
-
-    A mask (B, K) is 0 for a visible pair and −∞ for another, and None when all pairs are visible:
-    adding is many times faster than choosing.  All layers ask for the same plan, so it is kept.
-    """
-    return cached_tile_plan(np.asarray(end, np.int64).tobytes(), block, xp, dtype)
-
-
-@lru_cache(2)
-def cached_tile_plan(end_bytes: bytes, block: int, xp: ModuleType, dtype: Any) -> list[QueryBlock]:
-    """Return the plan for the bytes of `end`, which a cache can compare and an array cannot."""
-    end = np.frombuffer(end_bytes, np.int64)
-
-    def mask_of(visible: Array | None) -> Array | None:
-        if visible is None:
-            return None
-        return xp.asarray(np.where(visible, 0, -np.inf).astype(dtype))  # (8.1)
-
-    return [
-        QueryBlock(
-            rows, [(keys, mask_of(visible)) for keys, visible in key_blocks(end, rows, block, xp)]
-        )
-        for rows in query_blocks(end, block)
-    ]
-
-
 def dropout_rng(seed: int, rows: slice) -> np.random.Generator:
     """Return the generator that draws z for a block of query rows, for all heads.
 
     The 1 keeps the stream of row 0 apart from that of the seed alone, which model/block uses.
     """
     return np.random.default_rng([seed, rows.start, 1])
-
-
-def head_groups(n_head: int, groups: int) -> list[slice]:
-    """Split the heads into at most so many slices, as even as possible."""
-    step = -(-n_head // groups)
-    return [slice(i, min(i + step, n_head)) for i in range(0, n_head, step)]
 
 
 def scores(q: Array, k: Array, mask: Array | None) -> Array:

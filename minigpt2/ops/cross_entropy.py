@@ -48,7 +48,6 @@ Example: one row whose three logits have the exponentials 1, 2 and 5, target 1
         one-hot      0        1        0
         dℓ           0.125   −0.750    0.625
     With x = 1, ℓ is the table itself, and dℓ is dwte:
-    >>> import numpy as np
     >>> x, wte, dwte = np.ones((1, 1)), np.log([[1.0], [2.0], [5.0]]), np.zeros((3, 1))
     >>> rows, targets, weights = np.array([0]), np.array([1]), np.array([1.0])
     >>> loss, nll, dx = cross_entropy_gradient(x, wte, rows, targets, weights, dwte)

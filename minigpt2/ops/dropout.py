@@ -20,7 +20,6 @@ Read it
     receives no gradient.  With ρ = 0 the op is the identity and draws no random number.
 
 Example: with ρ = ¼ a 3 becomes 3 · 4/3 = 4 or 0, and 3 on average
-    >>> import numpy as np
     >>> y, saved = dropout(np.full((100, 1000), 3.0), 0.25, np.random.default_rng(0))
     >>> print(np.unique(y.round(6)), y.mean().round(1))  # (7.1)
     [0. 4.] 3.0

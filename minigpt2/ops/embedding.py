@@ -26,7 +26,6 @@ Read it
     The order of the additions is fixed, so results repeat bit for bit.
 
 Example: token 2 occurs twice
-    >>> import numpy as np
     >>> wte, wpe = np.array([[0, 0], [1, 1], [2, 2]]), np.array([[10, 0], [20, 0], [30, 0]])
     >>> ids, positions = np.array([2, 0, 2]), np.array([0, 1, 2])
     >>> print(embedding(wte, wpe, ids, positions)[0].tolist())  # (3.1)

@@ -34,7 +34,6 @@ Read it
     y = 0 and dx = 0.  For every x, y(x) − y(−x) = x: the two gates add up to one.
 
 Example: at x = 1, u = 0.798 · 1.0447 = 0.834 and w = 1 / (1 + exp(−1.667)) = 0.841
-    >>> import numpy as np
     >>> y, saved = gelu(np.array([[-1.0, 0.0, 1.0]]))
     >>> print(y.round(3))  # (5.3); y(1) − y(−1) = 1
     [[-0.159  0.     0.841]]

@@ -5,7 +5,7 @@ import re
 import sys
 from typing import NamedTuple
 
-from minigpt2.ops.attention import cached_tile_plan
+from minigpt2.ops.attention_tiles import cached_tile_plan
 from tests.book.parse import ROOT, comments_of, is_listed
 from tests.gradients import draw
 
@@ -186,9 +186,13 @@ def look_up(target, frame):
 
 
 def modules_of(case, sources):
-    """The modules that a case runs: an op's own, or all of the folder that the case is about."""
+    """The modules that a case runs: those of an op, or all of the folder that the case is about.
+
+    An op may have two: attention, attention_tiles.
+    """
     name = case.name.split(",")[0]
-    own = [module for module in filter(is_listed, sources) if module.split("/")[-1] == name]
+    names = {m: m.split("/")[-1].removesuffix("_tiles") for m in filter(is_listed, sources)}
+    own = [module for module in names if names[module] == name]
     if own and not own[0].startswith("ops/"):
         folder = own[0].split("/")[0] + "/"
         return [module for module in filter(is_listed, sources) if module.startswith(folder)]

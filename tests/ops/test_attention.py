@@ -16,10 +16,9 @@ from minigpt2.ops import attention as module
 from minigpt2.ops.attention import (
     attention,
     attention_backward,
-    key_blocks,
-    query_blocks,
     scores,
 )
+from minigpt2.ops.attention_tiles import key_blocks, query_blocks
 from tests import plain
 from tests.fake_cores import fake_core_count
 from tests.ops.cases import (
