@@ -54,6 +54,7 @@ Part III: The loss and the step
 Part IV: Text
      ·  data/records                   Records
      ·  data/files                     Files
+     ·  data/conversations             Conversations
      ·  data/formats                   Formats
     21  data/template                  Template
     22  data/tokenizer                 Tokenizer

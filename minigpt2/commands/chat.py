@@ -95,8 +95,8 @@ class Conversation:
         for asked, answer in (*exchanges, Exchange(question, [])):
             if ids:
                 ids.append(self.tokenizer.end_of_text)
-            again = self.template.prompt(asked)
-            text = again if ids else self.template.first(asked, system=self.system)
+            again = self.template.later_prompt(asked)
+            text = again if ids else self.template.first_prompt(asked, system=self.system)
             ids += self.tokenizer.encode(text) + answer
         return ids
 

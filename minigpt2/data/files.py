@@ -1,8 +1,8 @@
-"""Files: the entries of a data set, and where each of them stands.
+"""Files: the entries of a data set, each with its place for error messages.
 
-A data set is a file or a folder of files: JSON (a list of entries), JSONL (an entry
-a line) or, with the ending .txt, plain text (one entry).  Entries of a list are
-counted from 0, as the list counts; lines from 1, as editors do.
+A data set is a file or a folder of files: JSON (a list of entries), JSONL (one entry on each line)
+or, if the name ends in .txt, plain text (one entry).  Entries of a list are counted from 0, as
+programs count them; lines are counted from 1, as editors do.
 """
 
 import json
@@ -12,6 +12,15 @@ from typing import Any, NamedTuple
 from minigpt2.errors import UserError
 
 ENDINGS = (".json", ".jsonl", ".txt")
+JSON_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 class Entry(NamedTuple):
@@ -24,34 +33,36 @@ class Entry(NamedTuple):
 def read_entries(path: Path) -> list[Entry]:
     """Read a file, or all files of a folder in the order of their names.
 
-    Raises UserError when one cannot be read, or holds nothing.
+    Raises UserError if a file cannot be read or is empty.
     """
     if not path.is_dir():
-        return entries_of(path)
+        return read_file(path)
     files = sorted(file for file in path.iterdir() if file.suffix in ENDINGS)
     if not files:
         raise UserError(f"the folder {path} has no file that ends in {', '.join(ENDINGS)}")
-    return [entry for file in files for entry in entries_of(file)]
+    return [entry for file in files for entry in read_file(file)]
 
 
-def entries_of(path: Path) -> list[Entry]:
+def read_file(path: Path) -> list[Entry]:
     """Read the entries of one file."""
-    text = text_of(path)
+    text = read_text(path)
     if path.suffix == ".txt":
         return [Entry({"text": text}, str(path))]
-    if is_lines(path, text):
-        return lines_of(path, text)
-    entries = parse(text, path)
+    if has_entry_per_line(path, text):
+        return parse_lines(path, text)
+    entries = parse_json(text, path)
     if not isinstance(entries, list):
-        kind = type(entries).__name__
-        raise UserError(f"{path} holds {kind}, not a list of entries; JSONL has one entry a line")
+        raise UserError(
+            f"{path} holds {json_kind(entries)}, not a list of entries; "
+            "write a JSON list, or JSONL with one entry on each line"
+        )
     if not entries:
         raise UserError(f"{path} is an empty list: there is nothing to learn from")
     return [Entry(entry, f"entry {i} of {path}") for i, entry in enumerate(entries)]
 
 
-def text_of(path: Path) -> str:
-    """Read a file as UTF-8, with a byte-order mark or without."""
+def read_text(path: Path) -> str:
+    """Read a file as UTF-8, with or without a byte-order mark."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -62,8 +73,8 @@ def text_of(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text: {error.reason}, byte {error.start}") from None
 
 
-def is_lines(path: Path, text: str) -> bool:
-    """Whether a file has one entry a line: by its ending, or since its first line is an object."""
+def has_entry_per_line(path: Path, text: str) -> bool:
+    """Whether each line is an entry: by the file's name, or because the first line is an object."""
     if path.suffix == ".jsonl":
         return True
     first, _, rest = text.lstrip().partition("\n")
@@ -76,21 +87,26 @@ def is_lines(path: Path, text: str) -> bool:
     return True
 
 
-def lines_of(path: Path, text: str) -> list[Entry]:
-    """Parse a file that has one entry a line; empty lines do not count."""
+def parse_lines(path: Path, text: str) -> list[Entry]:
+    """Parse a file that has one entry on each line; empty lines do not count."""
     lines = [
         (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
     ]
     if not lines:
         raise UserError(f"{path} is empty: there is nothing to learn from")
-    return [Entry(parse(line, path, n), f"line {n} of {path}") for n, line in lines]
+    return [Entry(parse_json(line, path, n), f"line {n} of {path}") for n, line in lines]
 
 
-def parse(text: str, path: Path, line: int | None = None) -> Any:
-    """Parse JSON; errors name the line, that of the file where the text is one line of it."""
+def parse_json(text: str, path: Path, line: int | None = None) -> Any:
+    """Parse the JSON text of a file, or of one `line` of it; errors name the line."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON: {error.msg}, line {line or error.lineno}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def json_kind(value: Any) -> str:
+    """Return JSON's word for the type of a value, for errors."""
+    return JSON_KINDS.get(type(value), type(value).__name__)

@@ -1,173 +1,113 @@
-"""Formats: how entries become records, told apart by their fields.
+"""Formats: how the entries of common data sets become records.
 
-    Alpaca              instruction, output, and perhaps input
-    Dolly               instruction, response, and perhaps context
+    Alpaca              instruction, output, optionally input
+    Dolly               instruction, response, optionally context
     prompt/completion   prompt, completion
     question/answer     question, answer
-    messages            messages: a list of {role, content}, the roles system, user, assistant
-    ShareGPT            conversations: a list of {from, value}, from system, human, gpt
+    messages            messages: a list of {role, content}; roles: system, user, assistant
+    ShareGPT            conversations: a list of {from, value}; from: system, human, gpt
     text                text
-    Alpaca pair         instruction, chosen, rejected, and perhaps input
+    Alpaca pair         instruction, chosen, rejected, optionally input
     pair                prompt, chosen, rejected
-    dialogue pair       chosen, rejected: transcripts of "Human:" and "Assistant:" paragraphs, or
-                        lists of messages, alike up to the last answer
+    dialogue pair       chosen, rejected: transcripts with "Human:" and "Assistant:" paragraphs, or
+                        lists of messages; the two are equal up to the last answer
 
-All entries of a data set have the format of its first one.  Other fields are passed over.
-Whatever cannot be used is refused, with its place.
+The fields of the first entry decide the format, and all entries must have it.  Other fields are
+ignored.  An entry that cannot be used is refused, and the error names its place.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from minigpt2.data.files import Entry, read_entries
-from minigpt2.data.records import Exchange, Record
+from minigpt2.data.conversations import check_text, read_turns, record_of_turns, split_transcript
+from minigpt2.data.files import Entry, json_kind, read_entries
+from minigpt2.data.records import Record
 from minigpt2.errors import UserError
-
-SPEAKERS = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-}
-TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \n]?")
-
-Turn = tuple[str, str]  # speaker, one of SPEAKERS' values, and text
 
 
 class Format(NamedTuple):
-    """A format: its fields, how an entry becomes a record, and the template it is used with."""
+    """A format: its fields, how an entry becomes a record, and the template of its prompts."""
 
     name: str
     fields: tuple[str, ...]
-    make: Callable[[Entry], Record]
+    to_record: Callable[[Entry], Record]
     template: str
     optional: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        perhaps = "".join(f", {field} (may be empty)" for field in self.optional)
-        return f"{self.name}: {', '.join(self.fields)}{perhaps}"
+        optional = "".join(f", {field} (may be empty)" for field in self.optional)
+        return f"{self.name}: {', '.join(self.fields)}{optional}"
 
 
 def text_field(entry: Entry, field: str, may_be_empty: bool = False) -> str:
-    """Return a field that must be text; an optional one that is absent is empty."""
+    """Return a field that must be text; if it may be empty, it may also be absent."""
     value = entry.value.get(field, "") if may_be_empty else entry.value[field]
-    return checked(value, f"{entry.where}: field '{field}'", may_be_empty)
+    return check_text(value, f"{entry.where}: field '{field}'", may_be_empty)
 
 
-def checked(text: Any, what: str, may_be_empty: bool = False) -> str:
-    """Return text as it is; raises UserError, naming `what`, where it is none or is empty."""
-    if not isinstance(text, str):
-        raise UserError(f"{what} is not text")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise UserError(f"{what} is no text: half a surrogate pair")
-    if not (text.strip() or may_be_empty):
-        raise UserError(f"{what} is empty")
-    return text
+def single_turn(question: str, answer: str, extra: str = "") -> Callable[[Entry], Record]:
+    """Return a function that reads a record from these fields; `extra` holds the input."""
+
+    def to_record(entry: Entry) -> Record:
+        input_text = text_field(entry, extra, may_be_empty=True) if extra else ""
+        return Record(text_field(entry, question), input_text, text_field(entry, answer))
+
+    return to_record
 
 
-def single(question: str, answer: str, more: str = "") -> Callable[[Entry], Record]:
-    """Return what makes a record of an entry that has its texts in these fields."""
-
-    def make(entry: Entry) -> Record:
-        given = text_field(entry, more, may_be_empty=True) if more else ""
-        return Record(text_field(entry, question), given, text_field(entry, answer))
-
-    return make
-
-
-def with_rejected(make: Callable[[Entry], Record]) -> Callable[[Entry], Record]:
-    """Return what makes a record with a rejected answer."""
-    return lambda entry: make(entry)._replace(rejected=text_field(entry, "rejected"))
+def with_rejected(to_record: Callable[[Entry], Record]) -> Callable[[Entry], Record]:
+    """Return a function that also reads the rejected answer."""
+    return lambda entry: to_record(entry)._replace(rejected=text_field(entry, "rejected"))
 
 
 def plain_text(entry: Entry) -> Record:
-    """Make a record of an entry that is a text."""
+    """Read a record from an entry that is a plain text."""
     return Record("", "", text_field(entry, "text"))
 
 
-def conversation(field: str, speaker: str, said: str) -> Callable[[Entry], Record]:
-    """Return what makes a record of an entry whose `field` lists turns."""
+def conversation(field: str, speaker: str, text: str) -> Callable[[Entry], Record]:
+    """Return a function that reads a record from a field that lists messages.
 
-    def make(entry: Entry) -> Record:
+    `speaker` and `text` are the fields of a message.
+    """
+
+    def to_record(entry: Entry) -> Record:
         where = f"{entry.where}: field '{field}'"
-        return record_of(turns_of(entry.value[field], where, speaker, said), where)
+        turns = read_turns(entry.value[field], where, speaker_field=speaker, text_field=text)
+        return record_of_turns(turns, where)
 
-    return make
-
-
-def turns_of(turns: Any, where: str, speaker: str = "role", said: str = "content") -> list[Turn]:
-    """Check a list of turns."""
-    if not isinstance(turns, list) or not turns:
-        raise UserError(f"{where} is no list of turns, or an empty one")
-    found = []
-    for i, turn in enumerate(turns):
-        if not isinstance(turn, dict) or not {speaker, said} <= turn.keys():
-            raise UserError(f"{where}, turn {i}, is no object with '{speaker}' and '{said}'")
-        if turn[speaker] not in SPEAKERS:
-            raise UserError(
-                f"{where}, turn {i}, has the {speaker} {turn[speaker]!r}; known are "
-                f"{', '.join(SPEAKERS)}"
-            )
-        found.append((SPEAKERS[turn[speaker]], checked(turn[said], f"{where}, turn {i},")))
-    return found
+    return to_record
 
 
-def record_of(turns: Sequence[Turn], where: str) -> Record:
-    """Make a record of turns: perhaps the system's, then the user's and the assistant's in turn."""
-    system = turns[0][1] if turns[0][0] == "system" else ""
-    rest = turns[1:] if system else turns
-    for i, (speaker, _) in enumerate(rest):
-        expected = ("user", "assistant")[i % 2]
-        if speaker != expected:
-            raise UserError(
-                f"{where}, turn {i + bool(system)}, is the {speaker}'s, not the {expected}'s"
-            )
-    if len(rest) % 2 or not rest:
-        raise UserError(f"{where} ends with the user's turn: there is no answer to learn")
-    texts = [text for _, text in rest]
-    said = [Exchange(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
-    return Record(said[-1].question, "", said[-1].answer, system, tuple(said[:-1]))
+def dialogue(entry: Entry, field: str) -> Record:
+    """Read a record from a field that is a transcript or a list of messages."""
+    value, where = entry.value[field], f"{entry.where}: field '{field}'"
+    if isinstance(value, list):
+        return record_of_turns(read_turns(value, where), entry.where)
+    return record_of_turns(split_transcript(check_text(value, where), where), entry.where)
 
 
 def dialogue_pair(entry: Entry) -> Record:
-    """Make a record of two dialogues that differ in their last answer."""
-    chosen, rejected = (
-        record_of(dialogue(entry.value[f], f"{entry.where}: field '{f}'"), entry.where)
-        for f in ("chosen", "rejected")
-    )
+    """Read a record from two dialogues that differ in their last answer."""
+    chosen, rejected = dialogue(entry, "chosen"), dialogue(entry, "rejected")
     if chosen._replace(output="") != rejected._replace(output=""):
         raise UserError(f"{entry.where}: 'chosen' and 'rejected' differ before the last answer")
     return chosen._replace(rejected=rejected.output)
-
-
-def dialogue(value: Any, where: str) -> list[Turn]:
-    """Return the turns of a transcript, or of a list of messages."""
-    if isinstance(value, list):
-        return turns_of(value, where)
-    before, *parts = TURN.split(checked(value, where))
-    if before.strip() or not parts:
-        raise UserError(f"{where} does not begin with 'Human:'")
-    speakers = {"Human": "user", "Assistant": "assistant"}
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return [(speakers[s], checked(text.strip(), f"{where}, a turn,")) for s, text in pairs]
 
 
 FORMATS = (
     Format(
         "Alpaca pair",
         ("instruction", "chosen", "rejected"),
-        with_rejected(single("instruction", "chosen", "input")),
+        with_rejected(single_turn("instruction", "chosen", "input")),
         "alpaca",
         ("input",),
     ),
     Format(
         "pair",
         ("prompt", "chosen", "rejected"),
-        with_rejected(single("prompt", "chosen")),
+        with_rejected(single_turn("prompt", "chosen")),
         "alpaca",
     ),
     Format("dialogue pair", ("chosen", "rejected"), dialogue_pair, "chat"),
@@ -176,23 +116,25 @@ FORMATS = (
     Format(
         "Alpaca",
         ("instruction", "output"),
-        single("instruction", "output", "input"),
+        single_turn("instruction", "output", "input"),
         "alpaca",
         ("input",),
     ),
     Format(
         "Dolly",
         ("instruction", "response"),
-        single("instruction", "response", "context"),
+        single_turn("instruction", "response", "context"),
         "alpaca",
         ("context",),
     ),
-    Format("prompt/completion", ("prompt", "completion"), single("prompt", "completion"), "raw"),
-    Format("question/answer", ("question", "answer"), single("question", "answer"), "qa"),
+    Format(
+        "prompt/completion", ("prompt", "completion"), single_turn("prompt", "completion"), "raw"
+    ),
+    Format("question/answer", ("question", "answer"), single_turn("question", "answer"), "qa"),
     Format("text", ("text",), plain_text, "raw"),
 )
-ALPACA_FORMAT = next(known for known in FORMATS if known.name == "Alpaca")
-KNOWN = "; ".join(map(str, FORMATS))
+ALPACA_FORMAT = next(data_format for data_format in FORMATS if data_format.name == "Alpaca")
+ALL_FORMATS = "; ".join(map(str, FORMATS))  # for errors
 
 
 class DataSet(NamedTuple):
@@ -203,17 +145,17 @@ class DataSet(NamedTuple):
 
 
 def load_data(path: Path, columns: Mapping[str, str] | None = None) -> DataSet:
-    """Read a data set; `columns` says which field of an entry stands for a format's field.
+    """Read a data set; `columns` maps a field of a format to the field that the data has for it.
 
-    Raises UserError when the data, or one of its entries, cannot be used.
+    Raises UserError if the data, or one of its entries, cannot be used.
     """
-    entries = [renamed(entry, columns or {}) for entry in read_entries(Path(path))]
+    entries = [rename_fields(entry, columns or {}) for entry in read_entries(Path(path))]
     first = entries[0]
-    known = format_of(first)
+    data_format = find_format(first)
     for entry in entries[1:]:
-        if not fits(entry, known):
-            raise odd_one(entry, first, known)
-    return DataSet([known.make(entry) for entry in entries], known)
+        if not has_fields(entry, data_format):
+            raise wrong_format(entry, first, data_format)
+    return DataSet([data_format.to_record(entry) for entry in entries], data_format)
 
 
 def load_records(path: Path, columns: Mapping[str, str] | None = None) -> list[Record]:
@@ -221,48 +163,58 @@ def load_records(path: Path, columns: Mapping[str, str] | None = None) -> list[R
     return load_data(path, columns).records
 
 
-def renamed(entry: Entry, columns: Mapping[str, str]) -> Entry:
+def rename_fields(entry: Entry, columns: Mapping[str, str]) -> Entry:
     """Return an entry, which must be an object, with its fields under the formats' names."""
     if not isinstance(entry.value, dict):
-        kind = type(entry.value).__name__
-        raise UserError(f"{entry.where} is {kind}, not an object; expected one of {KNOWN}")
+        raise UserError(
+            f"{entry.where} is {json_kind(entry.value)}, not an object; "
+            f"expected one of {ALL_FORMATS}"
+        )
     for new, old in columns.items():
         if old not in entry.value:
             raise UserError(f"{entry.where} has no field '{old}', which columns names for '{new}'")
-    taken = {new: entry.value[old] for new, old in columns.items()}
+    renamed = {new: entry.value[old] for new, old in columns.items()}
     rest = {k: v for k, v in entry.value.items() if k not in columns.values()}
-    return entry._replace(value={**rest, **taken})
+    return entry._replace(value={**rest, **renamed})
 
 
-def fits(entry: Entry, known: Format) -> bool:
+def has_fields(entry: Entry, data_format: Format) -> bool:
     """Whether an entry has a format's fields."""
-    return all(field in entry.value for field in known.fields)
+    return all(field in entry.value for field in data_format.fields)
 
 
-def format_of(entry: Entry) -> Format:
+def find_format(entry: Entry) -> Format:
     """Return the first format whose fields an entry has."""
-    for known in FORMATS:
-        if fits(entry, known):
-            return known
-    near = max(FORMATS, key=lambda f: sum(field in entry.value for field in f.fields))
-    if not any(field in entry.value for field in near.fields):
-        has = ", ".join(entry.value) or "no fields"
-        raise UserError(f"{entry.where} has {has}: no format is known; expected one of {KNOWN}")
-    raise lacking(entry, near)
+    for data_format in FORMATS:
+        if has_fields(entry, data_format):
+            return data_format
+    nearest = max(FORMATS, key=lambda data_format: nearness(entry, data_format))
+    if not any(field in entry.value for field in nearest.fields):
+        fields = ", ".join(entry.value) or "no fields"
+        raise UserError(
+            f"{entry.where} has {fields}: no known format has them; expected one of {ALL_FORMATS}"
+        )
+    raise missing_field(entry, nearest)
 
 
-def lacking(entry: Entry, known: Format) -> UserError:
-    """Return what is said of an entry that lacks a field."""
-    field = next(field for field in known.fields if field not in entry.value)
-    return UserError(f"{entry.where} has no field '{field}'; expected {known}")
+def nearness(entry: Entry, data_format: Format) -> tuple[int, int]:
+    """Return how many of a format's fields an entry has, and minus how many it lacks."""
+    present = sum(field in entry.value for field in data_format.fields)
+    return present, present - len(data_format.fields)
 
 
-def odd_one(entry: Entry, first: Entry, known: Format) -> UserError:
-    """Return what is said of an entry that has another format than the first, or none."""
-    other = next((f for f in FORMATS if fits(entry, f)), None)
+def missing_field(entry: Entry, data_format: Format) -> UserError:
+    """Return the error for an entry that lacks a field of its format."""
+    field = next(field for field in data_format.fields if field not in entry.value)
+    return UserError(f"{entry.where} has no field '{field}'; expected {data_format}")
+
+
+def wrong_format(entry: Entry, first: Entry, data_format: Format) -> UserError:
+    """Return the error for an entry that does not have the format of the first one."""
+    other = next((f for f in FORMATS if has_fields(entry, f)), None)
     if other is None:
-        return lacking(entry, known)
+        return missing_field(entry, data_format)
     return UserError(
-        f"{entry.where} is {other.name}, but {first.where} is {known.name}: a data set has one "
-        "format; split it"
+        f"{entry.where} is {other.name}, but {first.where} is {data_format.name}: "
+        "a data set has one format; split it"
     )

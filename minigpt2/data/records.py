@@ -1,8 +1,8 @@
-"""Records: one question with its answer, and what belongs to it.
+"""Records: a question with its answer, and what belongs to it.
 
-Whatever format a data set has (data/formats), its entries become records.  The last
-question of a conversation and its answer are the record; what was said before
-stands in `earlier`.  A text that answers no question has an empty instruction.
+Every entry of a data set becomes a record, whatever its format (data/formats).  In a
+conversation, the last question and its answer make the record, and the exchanges before them
+are in `earlier`.  A plain text, which answers no question, has an empty instruction.
 """
 
 from typing import NamedTuple
@@ -16,18 +16,18 @@ class Exchange(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A question, with an input or without, and its answer."""
+    """A question, its input if it has one, and its answer."""
 
     instruction: str
     input: str
     output: str
-    system: str = ""  # what the model is told before everything else
-    earlier: tuple[Exchange, ...] = ()  # what was said before the question
-    rejected: str = ""  # a worse answer, in data about preferences
+    system: str = ""  # the system's message, which comes before everything else
+    earlier: tuple[Exchange, ...] = ()  # the exchanges before the question
+    rejected: str = ""  # a worse answer, in preference data
 
     @property
     def is_text(self) -> bool:
-        """Whether this is a text that answers no question."""
+        """Whether this is a plain text that answers no question."""
         return not self.instruction
 
     def as_entry(self) -> dict[str, object]:

@@ -1,18 +1,27 @@
-"""Template: how a question becomes a prompt, the same way in training and in use.
+"""Template: how a question becomes a prompt, in training and in use alike.
 
     alpaca  Alpaca's texts (Taori et al. 2023), with an input and without
     qa      "Question:" and "Answer:"
     chat    "User:" and "Assistant:", and "System:" before them
     raw     the texts as they are
 
-A template of one's own is a YAML or JSON file with the fields of `Template`.
+Your own template is a YAML or JSON file with the fields of `Template`.
 
-A prompt of alpaca, qa or chat ends with a line break, so that the answer starts a fresh line
-and its first token does not depend on how the prompt's last word was cut into tokens.
+A prompt of alpaca, qa or chat ends with a line break.  So the answer starts on a new line, and its
+first token does not depend on how the prompt's last word was split into tokens.
 
-In a conversation the first question has the prompt of a single one; where there is a system's
-message, that stands in place of the opening.  Later questions have no opening.  Each answer is
-closed by end-of-text.
+In a conversation the first question has the same prompt as a single question, except that the
+system's message, if there is one, replaces the opening.  Later questions have no opening.
+End-of-text closes each answer.
+
+    >>> print(TEMPLATES["qa"].first_prompt("How many?", system="Count."))
+    Count.
+    <BLANKLINE>
+    Question:
+    How many?
+    <BLANKLINE>
+    Answer:
+    <BLANKLINE>
 """
 
 import json
@@ -23,18 +32,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from minigpt2.data.files import text_of
+from minigpt2.data.files import parse_json, read_text
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError
 
-STORED = "template.json"  # in a checkpoint's folder
+TEMPLATE_FILE = "template.json"  # in a model's folder
 
 
 @dataclass(frozen=True)
 class Template:
     """The texts around a question.
 
-    {instruction}, {input} and {system} are put in their places; all other braces stay.
+    {instruction}, {input} and {system} are replaced; all other braces stay as they are.
     """
 
     question: str
@@ -43,29 +52,31 @@ class Template:
     opening_with_input: str = ""  # default: opening
     system: str = "{system}\n\n"
 
-    def prompt(self, instruction: str, given: str = "") -> str:
-        """Return a question as it is asked later in a conversation, without the opening."""
-        if given and not self.question_with_input:
-            instruction, given = f"{instruction}\n{given}", ""
-        text = self.question_with_input if given else self.question
-        return put(text, instruction=instruction, input=given)
-
-    def first(self, instruction: str, given: str = "", system: str = "") -> str:
+    def first_prompt(self, instruction: str, input_text: str = "", system: str = "") -> str:
         """Return the prompt of a conversation's first question."""
-        opening = (given and self.opening_with_input) or self.opening
-        before = put(self.system, system=system) if system else opening
-        return before + self.prompt(instruction, given)
+        if system:
+            before = fill(self.system, system=system)
+        else:
+            before = (input_text and self.opening_with_input) or self.opening
+        return before + self.later_prompt(instruction, input_text)
+
+    def later_prompt(self, instruction: str, input_text: str = "") -> str:
+        """Return the prompt of a later question: without the opening."""
+        if input_text and not self.question_with_input:
+            instruction, input_text = f"{instruction}\n{input_text}", ""
+        text = self.question_with_input if input_text else self.question
+        return fill(text, instruction=instruction, input=input_text)
 
     def save(self, folder: Path) -> None:
-        """Write the template beside a model's weights."""
+        """Write the template into the folder of a model."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
-        (folder / STORED).write_text(text + "\n", encoding="utf-8")
+        (folder / TEMPLATE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def put(text: str, **fields: str) -> str:
-    """Put fields in their places; braces that one of them brings in are left alone."""
-    places = "|".join(re.escape("{" + name + "}") for name in fields)
-    return re.sub(places, lambda place: fields[place[0][1:-1]], text)
+def fill(text: str, **values: str) -> str:
+    """Replace each {name} by its value, in one pass: braces inside a value stay as they are."""
+    places = "|".join(re.escape("{" + name + "}") for name in values)
+    return re.sub(places, lambda place: values[place[0][1:-1]], text)
 
 
 ALPACA = Template(
@@ -113,25 +124,33 @@ class Part(NamedTuple):
 
 
 def parts_of(record: Record, template: Template = ALPACA) -> list[Part]:
-    """Return the prompts and answers of a record in turn; a text has no prompt."""
+    """Return the prompts and answers of a record in turn; a plain text has no prompt."""
     if record.is_text:
-        return [Part(record.output, True)]
-    parts = []
-    for i, (question, answer) in enumerate([*record.earlier, (record.instruction, record.output)]):
-        given = record.input if i == len(record.earlier) else ""
-        later = template.prompt(question, given)
-        prompt = later if i else template.first(question, given, record.system)
-        parts += [Part(prompt, False), Part(answer, True)]
-    return parts
+        return [Part(record.output, is_answer=True)]
+    parts: list[Part] = []
+    for question, answer in record.earlier:
+        if parts:
+            prompt = template.later_prompt(question)
+        else:
+            prompt = template.first_prompt(question, system=record.system)
+        parts += [Part(prompt, is_answer=False), Part(answer, is_answer=True)]
+    if parts:
+        prompt = template.later_prompt(record.instruction, record.input)
+    else:
+        prompt = prompt_of(record, template)
+    return [*parts, Part(prompt, is_answer=False), Part(record.output, is_answer=True)]
 
 
 def prompt_of(record: Record, template: Template = ALPACA) -> str:
-    """Return the prompt of a record that has nothing before its question."""
-    return template.first(record.instruction, record.input, record.system)
+    """Return the prompt of a record that has no earlier exchanges."""
+    return template.first_prompt(record.instruction, record.input, record.system)
 
 
 def open_template(name: str) -> Template:
-    """Return a template by its name, or from a file; raises UserError."""
+    """Return a template by its name, or from a file.
+
+    Raises UserError if there is none of that name, or the file is not a template.
+    """
     if name in TEMPLATES:
         return TEMPLATES[name]
     path = Path(name)
@@ -139,14 +158,16 @@ def open_template(name: str) -> Template:
         known = ", ".join(TEMPLATES)
         raise UserError(f"template {name!r} is none of {known}, nor a .yaml or .json file")
     try:
-        content = yaml.safe_load(text_of(path))
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     return template_from(content, str(path))
 
 
 def template_from(content: Any, where: str) -> Template:
-    """Return the template that a file's content describes."""
+    """Return the template that a file's content describes; raises UserError if it is not one."""
     names = [field.name for field in fields(Template)]
     if not isinstance(content, dict) or not isinstance(content.get("question"), str):
         raise UserError(f"{where} has no text 'question'; a template has {', '.join(names)}")
@@ -163,6 +184,6 @@ def template_from(content: Any, where: str) -> Template:
 
 
 def stored_template(folder: Path) -> Template | None:
-    """Return the template that a model was tuned with, if it is beside the weights."""
-    path = folder / STORED
-    return template_from(json.loads(text_of(path)), str(path)) if path.is_file() else None
+    """Return the template that a model was tuned with, or None if its folder has none."""
+    path = folder / TEMPLATE_FILE
+    return template_from(parse_json(read_text(path), path), str(path)) if path.is_file() else None

@@ -19,7 +19,7 @@ FILES = {
     "not UTF-8": (b"\xff\xfe[]", "data.json is not UTF-8"),
     "not a list": ('{"a": 1}', "not a list of entries"),
     "an empty data set": ("[]", "data.json is an empty list"),
-    "an entry that is no object": ([GOOD, 3], "entry 1 of data.json is int"),
+    "an entry that is no object": ([GOOD, 3], "entry 1 of data.json is a number"),
     "an entry without a field": (
         [GOOD, {"instruction": "a", "input": ""}],
         "entry 1 of data.json has no field 'output'",

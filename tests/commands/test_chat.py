@@ -45,7 +45,7 @@ def test_later_questions_follow_what_was_said_and_end_of_text(talk, tokenizer):
     ids = tokenizer.encode("You are a parrot.\n\n### Instruction:\nHi.\n\n### Response:\n")
     for question in ("Hi.", "And you?", "Why?"):
         if question != "Hi.":
-            ids += [tokenizer.end_of_text, *tokenizer.encode(ALPACA.prompt(question))]
+            ids += [tokenizer.end_of_text, *tokenizer.encode(ALPACA.later_prompt(question))]
         answer = list(conversation.answer(question))
         assert answer == expected(conversation, ids)
         ids += answer

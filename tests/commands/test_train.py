@@ -189,7 +189,7 @@ def test_template_columns_and_truncation_are_taken_to_the_model(run, little_mode
     stored = json.loads((tmp_path / "run/checkpoint/template.json").read_text())
     assert stored["question"] == "Ask: {instruction} "
     model = open_model(str(tmp_path / "run"))
-    assert model.template.first("Hi.") == "Ask: Hi. "
+    assert model.template.first_prompt("Hi.") == "Ask: Hi. "
 
 
 def test_from_python_in_a_few_lines(little_model, data, tmp_path):

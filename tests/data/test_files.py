@@ -1,4 +1,4 @@
-"""Files: where entries stand, and what is said of a file that cannot be read."""
+"""Files: where entries stand, and the error for a file that cannot be read."""
 
 import json
 
@@ -19,11 +19,11 @@ def written(folder, name, content):
 
 
 def refusal(path):
-    """What is said of a file."""
-    with pytest.raises(UserError) as error:
+    """The error that a file raises."""
+    with pytest.raises(UserError) as refused:
         read_entries(path)
-    assert "\n" not in str(error.value) and str(path) in str(error.value)
-    return str(error.value)
+    assert "\n" not in str(refused.value) and str(path) in str(refused.value)
+    return str(refused.value)
 
 
 def test_entries_of_a_list_are_counted_from_0(tmp_path):
@@ -76,21 +76,21 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_text_in_another_encoding_is_told_with_its_byte(tmp_path):
-    said = refusal(written(tmp_path, "a.json", '[{"instruction": "ö"}]'.encode("latin-1")))
-    assert "is not UTF-8 text" in said and "byte 18" in said
+    error = refusal(written(tmp_path, "a.json", '[{"instruction": "ö"}]'.encode("latin-1")))
+    assert "is not UTF-8 text" in error and "byte 18" in error
 
 
 @pytest.mark.parametrize(("text", "line"), [(b"", 1), (b'[{"a": 1},\n{"b": }]', 2)])
 def test_text_that_is_not_json_is_told_with_its_line(tmp_path, text, line):
-    said = refusal(written(tmp_path, "a.json", text))
-    assert "is not JSON" in said and f"line {line}" in said
+    error = refusal(written(tmp_path, "a.json", text))
+    assert "is not JSON" in error and f"line {line}" in error
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}\n{"b": }\n', '{"a": 1}\nhello\n'])
 def test_a_line_that_is_not_json_is_told(tmp_path, text):
     for name in ("a.jsonl", "a.json"):
-        said = refusal(written(tmp_path, name, text))
-        assert "is not JSON" in said and "line 2" in said
+        error = refusal(written(tmp_path, name, text))
+        assert "is not JSON" in error and "line 2" in error
 
 
 def test_deep_nesting_is_refused(tmp_path):
@@ -98,8 +98,9 @@ def test_deep_nesting_is_refused(tmp_path):
 
 
 def test_an_object_is_not_a_list_of_entries(tmp_path):
-    said = refusal(written(tmp_path, "a.json", A))
-    assert "holds dict, not a list of entries; JSONL has one entry a line" in said
+    error = refusal(written(tmp_path, "a.json", A))
+    assert "holds an object, not a list of entries; write a JSON list, or JSONL with one" in error
+    assert "entry on each line" in error
 
 
 def test_what_holds_nothing_is_refused(tmp_path):

@@ -49,18 +49,18 @@ def test_a_prompt_does_not_depend_on_the_answer_and_ends_with_a_line_break():
 
 
 def test_the_inputs_place_is_below_the_instruction_where_a_template_has_none():
-    assert TEMPLATES["qa"].prompt("Add.", "1 + 2") == "Question:\nAdd.\n1 + 2\n\nAnswer:\n"
-    assert TEMPLATES["raw"].prompt("Add.", "1 + 2") == "Add.\n1 + 2"
+    assert TEMPLATES["qa"].later_prompt("Add.", "1 + 2") == "Question:\nAdd.\n1 + 2\n\nAnswer:\n"
+    assert TEMPLATES["raw"].later_prompt("Add.", "1 + 2") == "Add.\n1 + 2"
 
 
 @pytest.mark.parametrize("name", ["alpaca", "qa", "chat"])
 def test_prompts_end_with_a_line_break_and_later_ones_have_no_opening(name):
     template = TEMPLATES[name]
     for text in ("", "1 + 2"):
-        later, first = template.prompt("Add.", text), template.first("Add.", text)
+        later, first = template.later_prompt("Add.", text), template.first_prompt("Add.", text)
         assert first == (template.opening_with_input if text else template.opening) + later
         assert first.endswith("\n")
-        system = template.first("Add.", text, "{instruction}")
+        system = template.first_prompt("Add.", text, "{instruction}")
         assert system.endswith(later) and "{instruction}" in system and "Below" not in system
 
 
@@ -70,7 +70,10 @@ def test_a_template_from_a_file(tmp_path):
         "question: |\n  Q {instruction}\nquestion_with_input: '{input}? {instruction}'\n"
     )
     template = open_template(str(path))
-    assert template.first("Add.") == "Q Add.\n" and template.first("Add.", "1") == "1? Add."
+    assert (
+        template.first_prompt("Add.") == "Q Add.\n"
+        and template.first_prompt("Add.", "1") == "1? Add."
+    )
     template.save(tmp_path)
     assert stored_template(tmp_path) == template
     assert stored_template(tmp_path / "elsewhere") is None
@@ -78,9 +81,11 @@ def test_a_template_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "error"),
     [
         ("[", "is not YAML"),
+        ("[" * 3000, "is not YAML"),
+        ("question: 2020-13-45", "is not YAML: month must be in 1..12"),
         ("- a", "has no text 'question'"),
         ("opening: a", "has no text 'question'"),
         ("question: 3", "has no text 'question'"),
@@ -94,13 +99,20 @@ def test_a_template_from_a_file(tmp_path):
         ("question: '{instruction}'\nopening: 3", "'opening' is not text"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused(tmp_path, text, said):
+def test_a_template_that_cannot_be_used_is_refused(tmp_path, text, error):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as refused:
         open_template(str(path))
-    assert said in str(error.value) and str(path) in str(error.value)
-    assert "\n" not in str(error.value)
+    assert error in str(refused.value) and str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000])
+def test_a_stored_template_that_is_damaged_is_refused(tmp_path, text):
+    (tmp_path / "template.json").write_text(text)
+    with pytest.raises(UserError, match=r"template.json (is not|cannot be read as) JSON"):
+        stored_template(tmp_path)
 
 
 def test_an_unknown_template_is_refused():
