@@ -4,7 +4,7 @@ Symbols, the same in every chapter
     N  rows (tokens) in a batch        C  features of a row (n_embd)
     H  attention heads (n_head)        D  features of a head, D = C / H
     F  hidden features, F = 4 C        V  entries of the vocabulary
-    T  positions, the longest sequence L  blocks (n_layer)
+    T  positions, longest sequence     L  blocks (n_layer)
     M  supervised triples of a batch   P  parameters
     B  rows of one block or chunk      K  output features, or keys of one block
     R  rows that the loss reads        G  heads that one core computes

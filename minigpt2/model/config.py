@@ -10,11 +10,19 @@ Derivation of the number of parameters
     (3·C² + 3·C) + (C² + C) = 4·C² + 4·C                     (11.1)
     MLP: C → 4C with bias, then 4C → C with bias
     (4·C² + 4·C) + (4·C² + C) = 8·C² + 5·C                   (11.2)
-    A block has two layer normalisations beside (11.1) and (11.2); with both tables
+    A block has two layer normalisations besides (11.1) and (11.2); with both tables
     and the last layer normalisation,
     P = V·C + T·C + L·(12·C² + 13·C) + 2·C                   (11.3)
     (Radford et al. 2019, table 2, gives the sizes; its parameter counts are
     too low, the official checkpoints hold those of (11.3).)
+
+Example: the smallest official model has V = 50,257, T = 1,024, C = 768 and L = 12
+    Its tables have (50,257 + 1,024) · 768 = 39,383,808 parameters, a block
+    12 · 768² + 13 · 768 = 7,087,872, and the last layer normalisation 1,536:
+    >>> print(f"{39_383_808 + 12 * 7_087_872 + 1_536:,}", f"{OFFICIAL['gpt2'].n_parameters:,}")
+    124,439,808 124,439,808
+    >>> print(f"{OFFICIAL['gpt2-large'].n_parameters:,}")
+    774,030,080
 """
 
 import json

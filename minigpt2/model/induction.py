@@ -20,17 +20,17 @@ Definition, with heads of D features, waves being rows of wpe and e rows of wte
     so what is looked up in one form can be found, and told, in another.
     Some heads of the first block look d places back, d = 1, 2, 3.  By the angle-sum
     formulas a rotation R makes wave(i − d) of wave(i), whatever i is:
-    sin(r i − r d) = sin(r i) cos(r d) − cos(r i) sin(r d)
-    cos(r i − r d) = cos(r i) cos(r d) + sin(r i) sin(r d)          (16.4)
-    q = R wave(i),  k = wave(j)                                     (16.5)
-    q · k = Σ_f cos(r_f (i − d − j)), which is largest where j = i − d   (16.6)
+    sin(r i − r d) = sin(r i) cos(r d) − cos(r i) sin(r d)          (16.4)
+    cos(r i − r d) = cos(r i) cos(r d) + sin(r i) sin(r d)          (16.5)
+    q = R wave(i),  k = wave(j)                                     (16.6)
+    q · k = Σ_f cos(r_f (i − d − j)), which is largest where j = i − d   (16.7)
     They read A features of the token there and write them where B says, A and B
     being D columns each of two random orthonormal bases of the tokens' features:
-    v = Aᵀ eⱼ,  o = σ B v                                           (16.7)
-    Some heads of the second block compare the token at i with what (16.7), for d = 1,
+    v = Aᵀ eⱼ,  o = σ B v                                           (16.8)
+    Some heads of the second block compare the token at i with what (16.8), for d = 1,
     wrote at j, the token at j − 1, and hand over the token at j:
-    q = Aᵀ eᵢ,  k = Bᵀ xⱼ ≈ Aᵀ eⱼ₋₁                                 (16.8)
-    v = Mᵀ eⱼ,  o = β σ M v                                         (16.9)
+    q = Aᵀ eᵢ,  k = Bᵀ xⱼ ≈ Aᵀ eⱼ₋₁                                 (16.9)
+    v = Mᵀ eⱼ,  o = β σ M v                                         (16.10)
     with M columns of one more such basis.  q · k is large where tⱼ₋₁ = tᵢ, so what
     followed the token before is likely to follow it again: the output projection
     is wte, and M Mᵀ e has a large product with e.
@@ -42,6 +42,12 @@ Read it
     Before the first step the model already continues "zinc ladder Peru … zinc" with
     "ladder", having never seen these words.  Everything here is trained like
     any other parameter.
+
+Example: eight positions in four features; the query of position 5, turned one place back
+    >>> table = waves(8, 4)
+    >>> q = table @ rotation(1, 8, 4)
+    >>> print((q[5] @ table.T).round(1))  # (16.7): the largest product is with position 4
+    [ 0.7 -2.   0.4 -0.6  2.  -0.6  0.4 -2. ]
 
 Cost
     None: these are initial values.
@@ -74,10 +80,10 @@ def rates(positions: int, features: int) -> Array:
 
 
 def rotation(distance: int, positions: int, features: int) -> Array:
-    """Return the matrix (D, D) with wave(i) @ matrix = wave(i - distance): (16.6) peaks there."""
+    """Return the matrix (D, D) with wave(i) @ matrix = wave(i - distance): (16.7) peaks there."""
     angles = distance * rates(positions, features)
     c, s = np.diag(np.cos(angles)), np.diag(np.sin(angles))
-    return np.block([[c, s], [-s, c]])  # (D, D)  (16.4)
+    return np.block([[c, s], [-s, c]])  # (D, D)  (16.4) (16.5)
 
 
 def token_basis(config: GPT2Config, rng: np.random.Generator) -> Array:
@@ -121,10 +127,10 @@ def able_to_copy(
         gain = sqrt(OFFSET_SCORE / sqrt(d))
         own = slice(head * d, (head + 1) * d)
         turned = positions @ rotation(head + 1, config.n_positions, d)
-        put(0, head, gain * turned, gain * positions, a[:, own], std * b[:, own].T)  # (16.5) (16.7)
+        put(0, head, gain * turned, gain * positions, a[:, own], std * b[:, own].T)  # (16.6) (16.8)
     for head in range((heads + 1) // 2):
         gain = sqrt(MATCH_SCORE / sqrt(d))
         own = slice(head * d, (head + 1) * d)
-        read, written = gain * a[:, :d], gain * b[:, :d]  # (16.8)
-        put(1, head, read, written, m[:, own], BETA * std * m[:, own].T)  # (16.9)
+        read, written = gain * a[:, :d], gain * b[:, :d]  # (16.9)
+        put(1, head, read, written, m[:, own], BETA * std * m[:, own].T)  # (16.10)
     return parameters

@@ -8,6 +8,14 @@ Definition, as in GPT-2
     σ′ = σ / √(2·L),  σ = 0.02                               (13.1)
     (Radford et al. 2019, section 2.3, for (13.1); 0.02 for both tables as in the
     Hugging Face release, whose files these are.)
+
+Example: with 8 blocks, √(2·L) = 4
+    >>> config = GPT2Config(vocab_size=500, n_positions=64, n_embd=128, n_layer=8, n_head=4)
+    >>> p = initialise(config, np.random.default_rng(0))
+    >>> for name in ("h.0.attn.c_attn.weight", "h.0.attn.c_proj.weight"):
+    ...     print(name, p[name].std().round(3))
+    h.0.attn.c_attn.weight 0.02
+    h.0.attn.c_proj.weight 0.005
 """
 
 from math import sqrt

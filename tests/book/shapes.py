@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from minigpt2.ops.attention_tiles import cached_tile_plan
 from tests.book.parse import ROOT, comments_of, is_listed
+from tests.book.rules import at
 from tests.gradients import draw
 
 SHAPES = re.compile(r"#\s*(\([^()]*\)(?:,\s*\([^()]*\))*)")
@@ -68,6 +69,20 @@ def read_shapes(text):
                 statements.append(Shaped(node.lineno, node.end_lineno, targets, shapes))
                 read.update(lines)
     return statements, fields, sorted(set(shaped) - read)
+
+
+def letter_faults(sources):
+    """Letters of shapes that neither the list of symbols nor the module's docstring explains."""
+    symbols, _, _ = (ast.get_docstring(ast.parse(sources["__init__"])) or "").partition("Contents")
+    shared = set(re.findall(r"(?<!\S)([A-Z])  (?=\S)", symbols))
+    faults = []
+    for module, text in sources.items():
+        explained = shared | set(re.findall(r"\b[A-Z]\b", ast.get_docstring(ast.parse(text)) or ""))
+        for line, comment in comments_of(text):
+            dimensions = " ".join(dimension for shape in shapes_in(comment) for dimension in shape)
+            for letter in sorted(set(re.findall(r"\b[A-Z]\b", dimensions)) - explained):
+                faults.append(at(module, line, f"{letter} is in no list of symbols"))
+    return faults
 
 
 class ShapeTracer:

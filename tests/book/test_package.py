@@ -15,7 +15,7 @@ from tests.book.rules import (
     library_faults,
     table_faults,
 )
-from tests.book.shapes import modules_of, read_shapes, trace_case
+from tests.book.shapes import letter_faults, modules_of, read_shapes, trace_case
 from tests.gradcheck import CHAPTERS, cases_of, sizes_of
 
 SOURCES = read_sources()
@@ -38,6 +38,10 @@ def test_a_module_imports_only_what_has_been_read():
 
 def test_equations_are_defined_in_order_and_used():
     assert_none(equation_faults(SOURCES))
+
+
+def test_letters_of_shapes_are_in_a_list_of_symbols():
+    assert_none(letter_faults({m: text for m, text in SOURCES.items() if "kv_cache" not in m}))
 
 
 def test_libraries_stay_in_their_place():

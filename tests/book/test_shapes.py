@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.book.shapes import ShapeTracer, read_shapes, shapes_in
+from tests.book.shapes import ShapeTracer, letter_faults, read_shapes, shapes_in
 from tests.ops.cases import SIZES
 
 SNIPPET = """
@@ -90,3 +90,22 @@ def test_shapes_are_read_and_citations_are_not():
     assert shapes_in("# ()  (9.4)") == [[]]
     assert shapes_in("# (B, F=4·C)") == [["B", "F=4*C"]]
     assert shapes_in("# (4.1) (4.2)") == shapes_in("# (see there, and here)") == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "comment", "unknown"),
+    [
+        ("Twice.", "(N, C)", []),
+        ("Twice.", "(N, 3*C)", []),
+        ("Twice.", "(N, Q)", ["Q"]),
+        ("Twice, for Q queries.", "(N, Q)", []),
+        ("Twice, for Quebec.", "(N, Q)", ["Q"]),
+    ],
+)
+def test_a_letter_that_no_list_of_symbols_has_is_noticed(docstring, comment, unknown):
+    book = {
+        "__init__": '"""Symbols\n    N  rows        C  features\n\nContents\n    Q  q\n"""',
+        "ops/twice": f'"""{docstring}"""\n\nx = y  # {comment}\n',
+    }
+    expected = [f"minigpt2/ops/twice.py:3: {letter} is in no list of symbols" for letter in unknown]
+    assert letter_faults(book) == expected
