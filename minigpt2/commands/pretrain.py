@@ -185,7 +185,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         streams = [np.random.default_rng([settings.seed, 1, number]) for number in (0, 1)]
         texts = documents(streams[0], plain=True), documents(streams[1])
         batches = text_windows(*texts, tokenizer, config.n_positions, settings)
-        steps = train_steps(parameters, batches, settings.plan(), rng)
+        steps = train_steps(parameters, batches, settings.plan(), settings.seed)
         losses: list[float] = []
         rows, seconds = 0, 0.0
         with report.progress("reading", settings.steps) as advance:

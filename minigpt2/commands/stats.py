@@ -152,7 +152,7 @@ def print_repetitions(console: Console, records: Sequence[Record], settings: Sta
 
 def row_table(examples: Sequence[Example], settings: StatsSettings) -> Table:
     """Return the rows that an epoch computes, padded, packed and as a forest."""
-    rows = count_rows(examples, settings.batch_size, np.random.default_rng([settings.seed, 1]))
+    rows = count_rows(examples, settings.batch_size, np.random.default_rng([settings.seed, 1, 0]))
     table = table_of(f"\nRows of an epoch, {settings.batch_size} a batch", "", "rows", "beside")
     labels = ("padded to the longest of the batch", "without padding", "the forest: shared once")
     for label, count in zip(labels, rows, strict=True):

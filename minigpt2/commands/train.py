@@ -11,7 +11,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from minigpt2.backend import array_module
@@ -82,10 +81,9 @@ def tune(settings: TrainSettings, material: Material, report: Report) -> None:
 
 def steps_of(settings: TrainSettings, material: Material, plan: Plan) -> Iterator[Step]:
     """Take the steps of a plan, one after the other."""
-    order, masks = (np.random.default_rng([settings.seed, stream]) for stream in (1, 2))
     sizes = settings.batch_size, settings.at_once
-    batches = windows(material.training, *sizes, order, settings.weighing())
-    return train_steps(material.parameters, batches, plan, masks)
+    batches = windows(material.training, *sizes, settings.seed, settings.weighing())
+    return train_steps(material.parameters, batches, plan, settings.seed)
 
 
 def make_plan(settings: TrainSettings, examples: int) -> Plan:

@@ -1,10 +1,12 @@
 """Batches: examples become forests, shuffled anew in each epoch and cut into micro-batches."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TypeVar
 
 import numpy as np
 
+from minigpt2.backend import Array
 from minigpt2.data.examples import Example
 from minigpt2.data.forest import NO_ANSWER, Branch, Segment, build_prefix_trees, lay_out
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
@@ -42,19 +44,25 @@ def split(
     return [items[i] for i in sorted(order[held:])], [items[i] for i in sorted(order[:held])]
 
 
+def epoch_order(examples: int, seed: int, epoch: int) -> Array:
+    """Return the order in which an epoch, counted from 0, takes the examples."""
+    return np.random.default_rng([seed, 1, epoch]).permutation(examples)
+
+
 def windows(
     examples: Sequence[Example],
     batch_size: int,
     micro_batch: int,
-    rng: np.random.Generator,
+    seed: int,
     weighing: LossWeights = RESPONSE_ONLY,
 ) -> Iterator[list[Batch]]:
     """Yield the micro-batches of one optimiser step after the other, for ever.
 
-    Each epoch is a new permutation; its last window holds what is left.
+    Each epoch is a new permutation, which follows from the seed and the epoch's number; its last
+    window holds what is left.
     """
-    while True:
-        order = rng.permutation(len(examples))
+    for epoch in count():
+        order = epoch_order(len(examples), seed, epoch)
         for start in range(0, len(order), batch_size):
             window = order[start : start + batch_size]
             parts = (window[i : i + micro_batch] for i in range(0, len(window), micro_batch))

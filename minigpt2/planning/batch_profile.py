@@ -119,9 +119,8 @@ def job_of_data(
     """Count the micro-batches of an epoch of examples."""
     examples, _ = truncate_all(whole, context, settings.truncate)
     steps = ceil(len(examples) / settings.batch_size)
-    order = np.random.default_rng([settings.seed, 1])
     sizes = settings.batch_size, settings.at_once
-    epoch = islice(windows(examples, *sizes, order, settings.weighing()), steps)
+    epoch = islice(windows(examples, *sizes, settings.seed, settings.weighing()), steps)
     batches = [batch for window in epoch for batch in window]
     loads = [Load(len(b.ids), int(np.count_nonzero(b.weights))) for b in batches]
     length = round(np.mean([len(example.ids) for example in examples]))

@@ -64,24 +64,28 @@ def window_gradients(
     window: list[Batch],
     gradients: Parameters,
     drop: float = 0.0,
-    rng: np.random.Generator | None = None,
+    seeds: tuple[int, ...] = (0, 2, 1),
     recompute: bool = False,
     scale: float = 1.0,
 ) -> list[Array]:
     """Put the gradients of a window's loss into `gradients`; return each weighted batch's nll (M,).
 
-    The gradients are `scale` times those of the loss.
+    The gradients are `scale` times those of the loss.  `seeds` and the micro-batch's number fix
+    its dropout masks.
     What `gradients` held is gone: the first micro-batch writes over it, the others add.
     """
     total = sum(batch.weights.sum() for batch in window)
     if total == 0:
         raise UserError("no token of this step's examples is supervised: nothing can be learnt")
-    how = drop, rng, recompute
     nlls: list[Array] = []
-    for batch in weighted(window):
+    for number, batch in enumerate(window):
+        if not batch.weights.any():
+            continue
         shares = batch._replace(weights=scale * batch.weights / total)  # (20.1) (17.1)
         fresh = not nlls
-        nlls.append(loss_and_gradients(parameters, shares, gradients, *how, fresh)[1])
+        rng = np.random.default_rng([*seeds, number]) if drop else None
+        how = drop, rng, recompute, fresh
+        nlls.append(loss_and_gradients(parameters, shares, gradients, *how)[1])
     return nlls
 
 
@@ -108,7 +112,7 @@ def require_finite(parameters: Parameters, step: Step) -> None:
 
 
 def train_steps(
-    parameters: Parameters, windows: Iterator[list[Batch]], plan: Plan, rng: np.random.Generator
+    parameters: Parameters, windows: Iterator[list[Batch]], plan: Plan, seed: int = 0
 ) -> Iterator[Step]:
     """Change the parameters step by step, yielding what each step did.
 
@@ -122,7 +126,7 @@ def train_steps(
     for step in range(1, plan.steps + 1):
         started = perf_counter()
         window = next(windows)
-        how = plan.dropout, rng, plan.recompute
+        how = plan.dropout, (seed, 2, step), plan.recompute
         nlls = window_gradients(working, window, gradients, *how, scale.value)
         eta = learning_rate(step, plan.steps, plan.learning_rate, plan.warmup, plan.schedule)
         try:

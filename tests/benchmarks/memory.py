@@ -27,7 +27,7 @@ def measured(config, rows, segment, recompute=False, dropout=0.0, steps=2):
     parts = memory(config, Load(rows, rows), How(recompute, dropout > 0), peak_memory())
     batch = make_batch(config, rows, segment, 1.0, 0, rng)
     how = loop.Plan(steps, 1e-4, 1, "linear", dropout=dropout, recompute=recompute)
-    taken = list(loop.train_steps(initialise(config, rng), repeat([batch]), how, rng))
+    taken = list(loop.train_steps(initialise(config, rng), repeat([batch]), how))
     return parts, peak_memory(), taken[-1].seconds
 
 

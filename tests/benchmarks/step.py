@@ -186,7 +186,7 @@ def measure(options, console):
     console.print(f"drawing {config.n_parameters:,} weights ...", highlight=False)
     parameters = initialise(config, rng)
     plan = loop.Plan(WARM_UP + 2 * options.steps, 1e-4, WARM_UP, "linear")
-    steps = loop.train_steps(parameters, repeat([batch]), plan, rng)
+    steps = loop.train_steps(parameters, repeat([batch]), plan)
 
     warm_up = []
     for number in range(1, WARM_UP + 1):

@@ -68,7 +68,7 @@ def test_a_step_copies_from_the_device_once(precision):
     batch = lay_out([Segment([1, 2, 3], [0, 1, 1]), Segment([4, 5], [0, 1])])
     parameters = initialise(GPT2Config(11, 8, 32, 2, 1), np.random.default_rng(0)).on(stand_in)
     plan = Plan(3, 1e-3, 1, "cosine", precision=precision)
-    steps = train_steps(parameters, iter([[batch, batch]] * 3), plan, np.random.default_rng(0))
+    steps = train_steps(parameters, iter([[batch, batch]] * 3), plan)
     next(steps)
     stand_in.copies.clear()
     next(steps)

@@ -28,5 +28,5 @@ def loss_and_gradients_of(parameters, batch):
 def adamw_losses(parameters, batch, rate):
     """The losses of ten steps on the same batch; changes the parameters."""
     plan = Plan(STEPS, rate, 0, "linear", ADAMW)
-    steps = train_steps(parameters, iter([[batch]] * STEPS), plan, np.random.default_rng(0))
+    steps = train_steps(parameters, iter([[batch]] * STEPS), plan)
     return [step.loss for step in steps]

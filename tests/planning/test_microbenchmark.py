@@ -25,7 +25,7 @@ def test_a_step_takes_about_as_long_as_rehearsed():
     """Within a factor of two, both at their best of four: other work may come between."""
     rng, rehearsals, taken = np.random.default_rng(0), [], []
     batch = make_batch(CONFIG, 1024, 128, 1.0, 0, rng)
-    steps = train_steps(initialise(CONFIG, rng), repeat([batch]), Plan(9, 1e-4, 1, "linear"), rng)
+    steps = train_steps(initialise(CONFIG, rng), repeat([batch]), Plan(9, 1e-4, 1, "linear"))
     next(steps)
     for _ in range(4):
         rehearsed = rehearse(CONFIG, Load(1024, 1024), 128, rng)

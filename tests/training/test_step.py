@@ -97,7 +97,7 @@ def test_a_window_without_a_weighted_triple_is_an_error(window):
 def test_a_step_without_a_weighted_triple_changes_nothing():
     parameters = random_parameters()
     before = parameters.flat.copy()
-    steps = train_steps(parameters, repeat([UNWEIGHTED]), Plan(2, 0.1, 0, "linear"), RNG)
+    steps = train_steps(parameters, repeat([UNWEIGHTED]), Plan(2, 0.1, 0, "linear"))
     with pytest.raises(UserError):
         next(steps)
     np.testing.assert_array_equal(parameters.flat, before)
@@ -120,8 +120,7 @@ def test_gradients_of_a_window_replace_what_is_there(window, options):
 def test_recomputation_makes_no_difference_to_a_window_with_dropout():
     parameters = random_parameters()
     found = [
-        run(parameters, [FIRST, SECOND], drop=RATE, rng=np.random.default_rng(1), recompute=r)
-        for r in (False, True)
+        run(parameters, [FIRST, SECOND], drop=RATE, seeds=(1,), recompute=r) for r in (False, True)
     ]
     assert found[0][0] == found[1][0]
     np.testing.assert_array_equal(found[0][1].flat, found[1][1].flat)
@@ -134,7 +133,7 @@ def test_a_step_tells_what_it_did():
     window = [FIRST, UNWEIGHTED, SECOND]
     plan = Plan(6, 0.01, 2, "cosine", AdamW(clip=0.5))
     expected = run(parameters, window)
-    steps = list(train_steps(parameters, repeat(window), plan, RNG))
+    steps = list(train_steps(parameters, repeat(window), plan))
     assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
     assert steps[0].loss == expected[0]
     assert steps[0].gradient_norm == pytest.approx(np.linalg.norm(expected[1].flat))
@@ -148,9 +147,9 @@ def test_a_step_tells_what_it_did():
 
 def test_each_step_begins_with_gradients_of_0():
     alone, after = random_parameters(), random_parameters()
-    list(train_steps(after, repeat([FIRST]), Plan(1, 1e-3, 0, "linear"), RNG))
+    list(train_steps(after, repeat([FIRST]), Plan(1, 1e-3, 0, "linear")))
     norm = np.linalg.norm(run(after, [SECOND])[1].flat)
-    second = list(train_steps(alone, iter([[FIRST], [SECOND]]), Plan(2, 1.5e-3, 3, "linear"), RNG))
+    second = list(train_steps(alone, iter([[FIRST], [SECOND]]), Plan(2, 1.5e-3, 3, "linear")))
     # both took their first step with learning rate 0.0005
     assert second[0].learning_rate == learning_rate(1, 1, 1e-3, 0, "linear") == 0.0005
     assert second[1].gradient_norm == pytest.approx(norm, rel=1e-12)
@@ -161,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_parameters
     parameters["ln_f.bias"][0] = np.nan
     before = parameters.flat.copy()
     with pytest.raises(UserError, match=r"step 1: .*not finite"):
-        next(train_steps(parameters, repeat([FIRST]), Plan(2, 0.1, 0, "linear"), RNG))
+        next(train_steps(parameters, repeat([FIRST]), Plan(2, 0.1, 0, "linear")))
     np.testing.assert_array_equal(parameters.flat, before)
 
 
@@ -172,7 +171,7 @@ def test_one_small_batch_is_learnt_by_heart(recompute):
     examples = [example_of([k, 5, 6], [2 * k, k + 3, 22]) for k in range(8)]
     window = [batch_of(examples[:5]), batch_of(examples[5:])]
     plan = Plan(120, 1e-2, 10, "cosine", AdamW(weight_decay=0.01), recompute=recompute)
-    losses = [step.loss for step in train_steps(parameters, repeat(window), plan, RNG)]
+    losses = [step.loss for step in train_steps(parameters, repeat(window), plan)]
     assert abs(losses[0] - np.log(V)) < 0.2 and losses[-1] < 0.01
 
 
@@ -196,35 +195,53 @@ def test_ten_losses_from_a_seed_are_what_they_were():
     parameters = initialise(config, rng, np.float64)
     parameters.flat *= 5  # far enough from 0 that every op is curved
     plan = Plan(10, 0.02, 3, "cosine", AdamW(clip=0.5))
-    batches = windows(EXAMPLES, 4, 3, np.random.default_rng(7))
-    losses = [step.loss for step in train_steps(parameters, batches, plan, rng)]
+    order = np.random.default_rng(7)
+    epochs = [order.permutation(len(EXAMPLES)) for _ in range(5)]
+    parts = [(e[:3], e[3:4]) if first else (e[4:],) for e in epochs for first in (True, False)]
+    batches = ([batch_of([EXAMPLES[i] for i in part]) for part in step] for step in parts)
+    losses = [step.loss for step in train_steps(parameters, batches, plan)]
     assert losses == pytest.approx(GOLDEN, rel=1e-9, abs=0)
 
 
 def test_a_run_repeats_bit_for_bit():
     found = []
     for _ in range(2):
-        parameters, rng = random_parameters(dtype=np.float32), np.random.default_rng(1)
-        batches = windows(EXAMPLES, 4, 2, rng)
+        parameters = random_parameters(dtype=np.float32)
+        batches = windows(EXAMPLES, 4, 2, seed=1)
         plan = Plan(5, 1e-3, 1, "linear", dropout=0.1, recompute=True)
-        found.append([step.loss for step in train_steps(parameters, batches, plan, rng)])
+        found.append([step.loss for step in train_steps(parameters, batches, plan, 1)])
     assert found[0] == found[1]
+
+
+def test_masks_follow_from_the_seed_the_step_and_the_micro_batch_alone():
+    plan = Plan(3, 1e-12, 0, "linear", dropout=RATE)
+
+    def losses(parts, seed):
+        steps = train_steps(random_parameters(), repeat(parts), plan, seed)
+        return [step.loss for step in steps]
+
+    expected = losses([FIRST, SECOND], seed=3)
+    assert len(set(expected)) == 3  # the parameters hardly move: each step has masks of its own
+    assert losses([FIRST, SECOND, UNWEIGHTED], seed=3) == expected
+    assert losses([FIRST, SECOND], seed=4)[0] != expected[0]
+    halves = [FIRST._replace(weights=FIRST.weights / 2)] * 2
+    assert losses(halves, seed=3)[0] != losses([FIRST], seed=3)[0]
 
 
 def test_windows_are_taken_one_a_step():
     taken = count()
     batches = ([FIRST] for _ in taken)
-    list(train_steps(random_parameters(), batches, Plan(3, 1e-3, 1, "linear"), RNG))
+    list(train_steps(random_parameters(), batches, Plan(3, 1e-3, 1, "linear")))
     assert next(taken) == 3
 
 
 def test_memory_does_not_grow_after_the_third_step():
     plan, peaks, kept = Plan(60, 1e-3, 0, "linear"), [], []
-    for _ in train_steps(random_parameters(), repeat([FIRST, SECOND]), plan, RNG):
+    for _ in train_steps(random_parameters(), repeat([FIRST, SECOND]), plan):
         gc.collect()  # the interpreter's lists of small objects fill up before anything is counted
     parameters = random_parameters()
     tracemalloc.start()
-    for _ in train_steps(parameters, repeat([FIRST, SECOND]), plan, RNG):
+    for _ in train_steps(parameters, repeat([FIRST, SECOND]), plan):
         gc.collect()
         now, peak = tracemalloc.get_traced_memory()
         kept.append(now)

@@ -21,7 +21,7 @@ class Ours:
         windows = ([forest_of(batch)] for batch in job.batches)
         self._library = open_device(how.device)
         parameters = load_parameters(Path(folder)).on(self._library)
-        self._steps = train_steps(parameters, windows, plan, None)
+        self._steps = train_steps(parameters, windows, plan)
 
     def step(self):
         """Take the next step; return its loss."""
