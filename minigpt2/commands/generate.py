@@ -81,7 +81,7 @@ def ids_of(text: str, tokenizer: Tokenizer, parameters: Parameters) -> list[int]
 def print_as_it_comes(tokenizer: Tokenizer, ids: Iterable[int]) -> int:
     """Print tokens one by one and a line break; return how many there were."""
     count = -1  # the tokens' texts are followed by one more: what was held back
-    for text in tokenizer.decoded(ids):
+    for text in tokenizer.decode_stream(ids):
         print(text, end="", flush=True)
         count += 1
     print()

@@ -26,7 +26,7 @@ from minigpt2.data.forest import Segment, lay_out
 from minigpt2.data.records import Record
 from minigpt2.data.template import prompt_of
 from minigpt2.data.tokenizer import Tokenizer
-from minigpt2.data.train_tokenizer import learn_tokenizer
+from minigpt2.data.train_tokenizer import train_tokenizer
 from minigpt2.errors import require_above_zero, require_at_least
 from minigpt2.inference.model import open_model
 from minigpt2.model.batch import Batch
@@ -97,7 +97,7 @@ def almanac_tokenizer(n_vocab: int) -> Tokenizer:
     """
     told = islice(documents(np.random.default_rng(0)), SAMPLE)
     prompts = [prompt_of(Record(text, "", "")) for text in instructions()]
-    return learn_tokenizer(chain(told, [*prompts, "\n".join(line_words())] * OFTEN), n_vocab)
+    return train_tokenizer(chain(told, [*prompts, "\n".join(line_words())] * OFTEN), n_vocab)
 
 
 def initial(rng: np.random.Generator) -> tuple[Parameters, Tokenizer]:

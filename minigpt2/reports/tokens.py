@@ -26,7 +26,7 @@ class Token(NamedTuple):
 
 def tokens_of(example: Example, weights: Sequence[float], tokenizer: Tokenizer) -> list[Token]:
     """Return an example's tokens; the bytes of a character stand with the token that ends it."""
-    spelled = list(tokenizer.decoded(example.ids))
+    spelled = list(tokenizer.decode_stream(example.ids))
     held_back = spelled.pop()
     spelled[-1] += held_back
     columns = zip(example.ids, spelled, example.is_answer, weights, strict=True)

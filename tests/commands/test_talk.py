@@ -66,7 +66,7 @@ def test_what_cannot_be_used_is_told_in_one_line(run, arguments, words):
 def test_text_comes_in_whole_characters(tokenizer: Tokenizer):
     text = "naïve 🦜 日本"
     ids = tokenizer.encode(text)
-    parts = list(tokenizer.decoded(ids))
+    parts = list(tokenizer.decode_stream(ids))
     assert "".join(parts) == text and not any("\ufffd" in part for part in parts)
-    broken = list(tokenizer.decoded(tokenizer.encode("🦜")[:-1]))
+    broken = list(tokenizer.decode_stream(tokenizer.encode("🦜")[:-1]))
     assert "".join(broken) == tokenizer.decode(tokenizer.encode("🦜")[:-1])

@@ -159,9 +159,9 @@ def test_a_saved_tokenizer_opens_as_it_was(tmp_path):
 def test_a_file_that_is_missing_is_named(tmp_path, name):
     SMALL.save(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as refused:
         open_tokenizer(tmp_path)
-    assert str(tmp_path / name) in str(error.value) and "cannot be read" in str(error.value)
+    assert str(tmp_path / name) in str(refused.value) and "cannot be read" in str(refused.value)
 
 
 VOCAB, TXT = files_of(MERGES)

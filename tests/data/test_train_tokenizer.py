@@ -1,4 +1,4 @@
-"""BPE: a vocabulary of one's own."""
+"""Training a tokenizer: ids in GPT-2's order, digits apart, the same text the same files."""
 
 import json
 import sys
@@ -8,21 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2.data.tokenizer import END_OF_TEXT, byte_of_character, bytes_of, open_tokenizer
-from minigpt2.data.train_tokenizer import learn_tokenizer
+from minigpt2.data.train_tokenizer import train_tokenizer
 from minigpt2.errors import UserError
 
 TEXTS = [f"The sum of {n} and {n} is {2 * n}, says the cat's café." for n in range(100, 150)]
 SIZE = 276
-LEARNT = learn_tokenizer(TEXTS, SIZE)
-VOCAB = json.loads(LEARNT.files["vocab.json"])
-MERGES = [line.split(" ") for line in LEARNT.files["merges.txt"].decode().splitlines()[1:]]
+TRAINED = train_tokenizer(TEXTS, SIZE)
+VOCAB = json.loads(TRAINED.files["vocab.json"])
+MERGES = [line.split(" ") for line in TRAINED.files["merges.txt"].decode().splitlines()[1:]]
 
 
 def test_ids_are_bytes_then_merges_then_end_of_text():
-    assert list(VOCAB.values()) == list(range(SIZE)) and LEARNT.n_vocab == SIZE
+    assert list(VOCAB.values()) == list(range(SIZE)) and TRAINED.n_vocab == SIZE
     assert list(VOCAB)[:256] == list(byte_of_character())
     assert list(VOCAB)[256:-1] == [left + right for left, right in MERGES]
-    assert list(VOCAB)[-1] == END_OF_TEXT and LEARNT.end_of_text == SIZE - 1
+    assert list(VOCAB)[-1] == END_OF_TEXT and TRAINED.end_of_text == SIZE - 1
     assert len(MERGES) == SIZE - 257
 
 
@@ -31,46 +31,46 @@ def test_digits_are_never_merged():
         assert not any(chr(byte).isdigit() for byte in bytes_of(token)), token
     for number in ("7", "42", "100", "149", "1234567890"):
         for text in (number, f"The sum of {number}", f"x{number}y", f" {number}."):
-            pieces = [LEARNT.decode([i]) for i in LEARNT.encode(text)]
+            pieces = [TRAINED.decode([i]) for i in TRAINED.encode(text)]
             assert [p for p in pieces if any(map(str.isdigit, p))] == list(number)
 
 
 def test_what_is_frequent_becomes_short():
-    assert len(LEARNT.encode(" sum")) == 1
-    assert len(LEARNT.encode(" zyx")) == 4
+    assert len(TRAINED.encode(" sum")) == 1
+    assert len(TRAINED.encode(" zyx")) == 4
 
 
 @given(st.text() | st.sampled_from(TEXTS))
 @settings(deadline=None)
 def test_a_learnt_tokenizer_round_trips(text):
-    assert LEARNT.decode(LEARNT.encode(text)) == text
+    assert TRAINED.decode(TRAINED.encode(text)) == text
 
 
 def test_a_text_with_few_pairs_gives_a_smaller_vocabulary():
-    learnt = learn_tokenizer(["ab ab"], 1000)
-    assert learnt.n_vocab == 256 + 2 + 1  # ab, and a blank before it
-    assert learnt.end_of_text == 258
+    trained = train_tokenizer(["ab ab"], 1000)
+    assert trained.n_vocab == 256 + 2 + 1  # ab, and a blank before it
+    assert trained.end_of_text == 258
 
 
 @given(st.lists(st.text("ab ", max_size=12), min_size=1, max_size=6), st.integers(257, 290))
 @settings(deadline=None, max_examples=50)
 def test_any_texts_can_be_learnt_from(texts, size):
-    learnt = learn_tokenizer(texts, size)
-    assert learnt.n_vocab <= size
+    trained = train_tokenizer(texts, size)
+    assert trained.n_vocab <= size
     for text in texts:
-        assert learnt.decode(learnt.encode(text)) == text
+        assert trained.decode(trained.encode(text)) == text
 
 
 def test_the_same_text_gives_the_same_files():
-    assert learn_tokenizer(iter(TEXTS), SIZE).files == LEARNT.files
+    assert train_tokenizer(iter(TEXTS), SIZE).files == TRAINED.files
 
 
 def test_a_learnt_tokenizer_opens_from_its_folder(tmp_path):
-    LEARNT.save(tmp_path)
-    assert open_tokenizer(tmp_path).encode(TEXTS[0]) == LEARNT.encode(TEXTS[0])
+    TRAINED.save(tmp_path)
+    assert open_tokenizer(tmp_path).encode(TEXTS[0]) == TRAINED.encode(TEXTS[0])
 
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(UserError, match="pip install"):
-        learn_tokenizer(TEXTS, 300)
+        train_tokenizer(TEXTS, 300)
