@@ -2,7 +2,7 @@
 
 A batch is one row of tokens cut into a forest of segments (data/forest makes it from examples):
 there is no batch axis and no padding.  What is supervised is a list of triples (row, target,
-weight); a row may stand in several triples, or in none.
+weight); a row may occur in several triples, or in none.
 """
 
 from typing import NamedTuple

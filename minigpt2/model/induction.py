@@ -1,13 +1,13 @@
 """Induction heads: initial values with which a model can look up a word from its first step.
 
 Why
-    To answer about zinc, a model must carry the word from the question into its
-    answer.  Transformers learn to by two attention heads, one behind the other
-    (Elhage et al. 2021, "induction heads"; Olsson et al. 2022): the first lets each
-    token know which one stood before it, the second looks for a place where the
-    token before is the token now, and hands over what stands there.  Few tokens do not
-    suffice to find this from random values, where neither head is of use without the
-    other.  So the values that training starts from contain it.
+    To answer about zinc, a model must copy the word from the question into its
+    answer.  Transformers learn to copy with two attention heads in successive blocks
+    (Elhage et al. 2021, "induction heads"; Olsson et al. 2022).  In the first, each
+    token reads which token precedes it.  The second looks for a position whose
+    preceding token equals the current token, and copies the token at that position.
+    A small data set does not suffice to learn this from random values, since neither
+    head is useful without the other.  So the initial values already contain both.
 
 Definition, with heads of D features, waves being rows of wpe and e rows of wte
     Positions have the first D features to themselves, as waves from half a turn a
@@ -17,18 +17,18 @@ Definition, with heads of D features, waves being rows of wpe and e rows of wte
     A vocabulary spells a word in several ways: after a space, at the start of a line, with
     a capital letter.  Tokens that spell the same word, g(t), are given a part in common,
     zₜ = √a u_g(t) + √(1 − a) z′ₜ,  u and z′ standard normal        (16.3)
-    so what is looked up in one form can be found, and told, in another.
+    so a word that is looked up in one form is found in another.
     Some heads of the first block look d places back, d = 1, 2, 3.  By the angle-sum
-    formulas a rotation R makes wave(i − d) of wave(i), whatever i is:
+    formulas a rotation R turns wave(i) into wave(i − d), whatever i is:
     sin(r i − r d) = sin(r i) cos(r d) − cos(r i) sin(r d)          (16.4)
     cos(r i − r d) = cos(r i) cos(r d) + sin(r i) sin(r d)          (16.5)
     q = R wave(i),  k = wave(j)                                     (16.6)
     q · k = Σ_f cos(r_f (i − d − j)), which is largest where j = i − d   (16.7)
-    They read A features of the token there and write them where B says, A and B
-    being D columns each of two random orthonormal bases of the tokens' features:
+    They read the token's features along the columns of A and write them along those of
+    B.  A and B are D columns each of two random orthonormal bases of the tokens' features:
     v = Aᵀ eⱼ,  o = σ B v                                           (16.8)
     Some heads of the second block compare the token at i with what (16.8), for d = 1,
-    wrote at j, the token at j − 1, and hand over the token at j:
+    wrote at j, the token at j − 1, and copy the token at j:
     q = Aᵀ eᵢ,  k = Bᵀ xⱼ ≈ Aᵀ eⱼ₋₁                                 (16.9)
     v = Mᵀ eⱼ,  o = β σ M v                                         (16.10)
     with M columns of one more such basis.  q · k is large where tⱼ₋₁ = tᵢ, so what

@@ -1,14 +1,14 @@
-"""Cross-entropy with the projection inside: how surprised the model is by the right tokens.
+"""Cross-entropy with the projection inside: how improbable the right tokens are to the model.
 
 Why
     The last hidden row of a token is compared with every row of the embedding;
     the better the match, the likelier that token comes next.  With V = 50,257
-    entries the logits of a batch are its largest array by far, so they are made
+    entries the logits of a batch are its largest array by far, so they are computed
     for a few rows at a time, and only for rows that are supervised.
 
-    What is supervised is a list of M triples (row, target, weight).  A row may
-    stand in several (the last token of a prompt that has several answers), and
-    most rows, those of prompts, stand in none.
+    What is supervised is a list of M triples (row, target, weight).  A row may occur
+    in several triples (the last token of a prompt that has several answers), and most
+    rows, those of prompts, occur in none.
 
 Definition, for triple n with hidden row xₙ = x[rowₙ], target t = tₙ and weight wₙ
     ℓₙᵥ  = xₙ · wte[v]                                       (9.1)
