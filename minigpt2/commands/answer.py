@@ -54,9 +54,14 @@ def answer(settings: AnswerSettings) -> str:
             f"{parameters.config.n_positions}"
         )
     rng = np.random.default_rng(settings.seed)
-    stop = tokenizer.end_of_text
-    how = Sampling(settings.temperature)
-    (ids,) = generate(parameters, [prompt], stop, settings.max_new_tokens, how, rng)
+    (ids,) = generate(
+        parameters,
+        [prompt],
+        stop=tokenizer.end_of_text,
+        max_new_tokens=settings.max_new_tokens,
+        sampling=Sampling(settings.temperature),
+        rng=rng,
+    )
     text = tokenizer.decode(ids)
     print(text)
     return text

@@ -82,7 +82,8 @@ class Conversation:
         self.system = settings.system
         self.exchanges: list[Exchange] = []
         # Its rows are always those of the first tokens of `ids`.
-        self.cache = Cache(parameters, 1, 0, parameters.config.n_positions)
+        context = parameters.config.n_positions
+        self.cache = Cache(parameters, sequences=1, prefix=0, suffix=context)
 
     def forget(self, count: int | None = None) -> None:
         """Forget the oldest exchanges, or all."""
@@ -133,7 +134,7 @@ class Conversation:
                 return
             answer.append(token)
             yield token
-            if len(answer) == self.settings.max_new_tokens or not self.cache.room:
+            if len(answer) == self.settings.max_new_tokens or not self.cache.free:
                 return
             h = self.cache.extend(np.array([[token]]))
 

@@ -15,7 +15,7 @@ from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.device.devices import Device
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.generate import generate as generate_all
-from minigpt2.inference.generate import tokens_of
+from minigpt2.inference.generate import stream_tokens
 from minigpt2.inference.model import open_model
 from minigpt2.inference.sampling import Sampling
 from minigpt2.model.parameters import Parameters
@@ -56,13 +56,14 @@ def generate(settings: GenerateSettings) -> None:
         prompt = sys.stdin.read().rstrip("\n")
     ids = ids_of(prompt, tokenizer, parameters)
     rng = np.random.default_rng(settings.seed)
-    stop, most = tokenizer.end_of_text, settings.max_new_tokens
+    stop, longest = tokenizer.end_of_text, settings.max_new_tokens
+    options = {"stop": stop, "max_new_tokens": longest, "sampling": settings, "rng": rng}
     started = perf_counter()
     if settings.samples == 1:
-        steps = tokens_of(parameters, [ids], stop, most, settings, rng)
+        steps = stream_tokens(parameters, [ids], **options)
         count = print_as_it_comes(tokenizer, (token for new, _ in steps for token in new.values()))
     else:
-        texts = generate_all(parameters, [ids] * settings.samples, stop, most, settings, rng)
+        texts = generate_all(parameters, [ids] * settings.samples, **options)
         count = sum(map(len, texts))
         print("\n---\n".join(map(tokenizer.decode, texts)))
     if sys.stderr.isatty():

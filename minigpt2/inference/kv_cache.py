@@ -1,26 +1,40 @@
-"""Key/value cache: what earlier tokens said is kept, so a new token costs one row.
+"""Key/value cache: keys and values of earlier tokens are stored, so a new token costs one row.
 
 Why
-    No row sees a later one (8.1), so the keys and values of a row are final once
-    they are computed.  Whoever keeps them need not compute old rows again when a
-    sequence grows: instead of all rows for every token, one row for every token.
+    No row sees a later one (8.1), so the keys and values of a row never change
+    once they are computed.  With them stored, a sequence grows by one row a
+    token; without them every token would compute all rows again.
 
 Definition
-    B sequences that begin alike share a trunk of P rows, the root of their
-    forest; behind it each has a branch of its own.  The keys and values of both
-    stand in arrays made once, with room for all rows that may come: the trunk's
-    once, the branches' side by side.  One sequence alone needs no trunk.
-    Row i of branch b sees the trunk and its own branch up to itself:
-    visible in branch b  ⟺  j ≤ i                                  (29.1)
+    B sequences that begin alike share a prefix of S rows, the root of their
+    forest; after it each has a suffix of its own.  (vLLM and SGLang share prefixes
+    in the same way.)  The keys and values of the prefix are stored once, those of
+    the suffixes side by side, in arrays with free rows for the tokens to come.  One
+    sequence alone needs no prefix.  A step appends n rows to every suffix; the
+    longest then has K.
+    Row i of a suffix sees all of the prefix, and of its own suffix
+    row j  ⟺  j ≤ i                                                (29.1)
 
 One softmax over two places
-    (8.3) and (8.4) over the trunk's keys and the branch's together: with the
-    scores s of (8.2) and m the largest of both,
-    m  = max( maxⱼ sᵢⱼ of the trunk, maxⱼ sᵢⱼ of the branch )      (29.2)
+    (8.3) and (8.4) run over the keys of the prefix and of the suffix together:
+    with the scores s of (8.2) and m the largest of both,
+    m  = max( maxⱼ sᵢⱼ of the prefix, maxⱼ sᵢⱼ of the suffix )     (29.2)
     eᵢⱼ = exp(sᵢⱼ − m)                                             (29.3)
-    oᵢ = (Σ eᵢⱼ vⱼ over the trunk + Σ eᵢⱼ vⱼ over the branch) / (both Σ eᵢⱼ)   (29.4)
-    exp(−m) cancels, as in (8.10): the result is that of (8.4) for any m, and with
-    this m no exponential overflows.
+    oᵢ = (Σ eᵢⱼ vⱼ of the prefix + Σ eᵢⱼ vⱼ of the suffix) / (both Σ eᵢⱼ)   (29.4)
+    The factor exp(−m) cancels, as in (8.10): any m gives the o of (8.4), and
+    with this m no exponential overflows.
+
+Example: scores ln 1 and ln 2 in the prefix, ln 5 and ln 8 in the suffix
+    m = ln 8, so e is 1/8, 2/8 and 5/8, 1.  Their sum is 2, and e / 2 is
+    (1, 2, 5, 8) / 16: the softmax of the four scores in a row.
+    >>> import numpy as np
+    >>> (e_prefix, e_suffix), total = exponentials(np.log([1.0, 2.0]), np.log([5.0, 8.0]))
+    >>> print(e_prefix.round(6), e_suffix.round(6), total.round(6))
+    [0.125 0.25 ] [0.625 1.   ] [2.]
+
+    With values 9 and 6 in the prefix, 3 and 0 in the suffix, (29.4) is 36 / 16:
+    >>> print((e_prefix @ [9.0, 6.0] + e_suffix @ [3.0, 0.0]) / total)
+    [2.25]
 
 Read it
     A sequence that grows through the cache gives the same numbers, to rounding,
@@ -33,135 +47,156 @@ Cost
     Keeps 2·L·C numbers a row.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 from math import sqrt
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigpt2.backend import Array, array_module
+from minigpt2.data.forest import Segment, common_prefix, lay_out
 from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import gpt2, rows_read
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.attention import attention, split_heads
 
 
-class Cache:
-    """Keys and values of sequences that share a trunk: arrays made once, filled row by row."""
+class NewRows(NamedTuple):
+    """Rows that all sequences grow by: where they go, and what they see there."""
 
-    def __init__(self, parameters: Parameters, sequences: int, trunk: int, room: int):
-        config = parameters.config
-        xp = array_module(parameters.flat)
-        head, dtype = config.n_embd // config.n_head, parameters.flat.dtype
-        layers = config.n_layer
+    places: Array  # (B, n) in their suffixes
+    mask: Array  # (B, 1, n, K): 0 where a new row sees one of its suffix's K rows, −∞ elsewhere
+
+
+class Cache:
+    """Keys and values of sequences that share a prefix: arrays made once, filled row by row."""
+
+    def __init__(self, parameters: Parameters, *, sequences: int, prefix: int, suffix: int):
+        """Make the arrays: `prefix` shared rows, and `suffix` rows after it for each sequence."""
+        config, xp = parameters.config, array_module(parameters.flat)
+        n_layer, n_head, dtype = config.n_layer, config.n_head, parameters.flat.dtype
+        width = config.n_embd // n_head
+        shape = (n_layer, 2, sequences, n_head, suffix, width)
         self.parameters = parameters
-        self.trunk = xp.empty((layers, 2, config.n_head, trunk, head), dtype)  # (L, 2, H, P, D)
-        shape = (layers, 2, sequences, config.n_head, room, head)
-        self.branches = xp.zeros(shape, dtype)  # (L, 2, B, H, T, D), finite where unseen
-        self.lengths = np.zeros(sequences, np.int64)  # (B,) rows of each branch
+        self.prefix = xp.empty((n_layer, 2, n_head, prefix, width), dtype)  # (L, 2, H, S, D)
+        self.suffixes = xp.zeros(shape, dtype)  # (L, 2, B, H, suffix, D), finite where unseen
+        self.lengths = np.zeros(sequences, np.int64)  # (B,) rows of each suffix
 
     @property
-    def room(self) -> int:
-        """How many rows the longest branch can still take."""
-        return self.branches.shape[4] - int(self.lengths.max(initial=0))
+    def free(self) -> int:
+        """How many more rows the longest suffix can take."""
+        return self.suffixes.shape[4] - int(self.lengths.max(initial=0))
 
     def keep(self, chosen: Sequence[int]) -> None:
-        """Drop all branches but the chosen ones."""
-        self.branches = self.branches[:, :, chosen]
+        """Drop all sequences but the chosen ones."""
+        self.suffixes = self.suffixes[:, :, chosen]
         self.lengths = self.lengths[chosen]
 
-    def begin(self, prompts: Sequence[Sequence[int]], batch: Batch) -> Array:
-        """Fill the empty cache from a forest of prompts below one root; return their last h (B, C).
-
-        The root has the trunk's rows; the rest of each prompt is one segment, in order, and its
-        triple names its last row.
-        """
-        p = self.trunk.shape[3]
-        self.lengths[:] = [len(prompt) - p for prompt in prompts]
-        stops = p + np.cumsum(self.lengths)
-
-        def through(layer: int) -> Any:
-            def attend(qkv: Array, end: Array, n_head: int, *how: Any) -> tuple[Array, Any]:
-                kv = split_heads(qkv, 3, n_head)[1:]  # (2, H, N, D)
-                self.trunk[layer] = kv[:, :, :p]
-                for b, (stop, n) in enumerate(zip(stops, self.lengths, strict=True)):
-                    self.branches[layer, :, b, :, :n] = kv[:, :, stop - n : stop]
-                return attention(qkv, end, n_head, *how)
-
-            return attend
-
-        read, places = rows_read(batch)
-        h = self.run(batch, through, read)  # (R, C)
+    def prefill(self, prompts: Sequence[list[int]]) -> Array:
+        """Fill the empty cache with prompts that share its prefix; return their last h (B, C)."""
+        self.lengths[:] = [len(prompt) - self.prefix.shape[3] for prompt in prompts]
+        batch = prompt_forest(prompts)
+        rows, places = rows_read(batch)
+        attend = self.store_prompts
+        h, _ = gpt2(self.parameters, batch, attend=attend, backward=False, read=rows)  # (R, C)
         return h[array_module(h).asarray(places)]  # (B, C)
 
+    def store_prompts(
+        self, layer: int, qkv: Array, end: Array, n_head: int, *dropout: Any
+    ) -> tuple[Array, Any]:
+        """Store a layer's keys and values of the prompts; attend over their forest."""
+        kv = split_heads(qkv, 3, n_head)[1:]  # (2, H, N, D)
+        first = self.prefix.shape[3]
+        self.prefix[layer] = kv[:, :, :first]
+        for b, n in enumerate(self.lengths.tolist()):
+            self.suffixes[layer, :, b, :, :n] = kv[:, :, first : first + n]
+            first += n
+        return attention(qkv, end, n_head, *dropout)
+
     def extend(self, ids: Array) -> Array:
-        """Let every branch grow by the tokens ids (B, n); return their rows h (B, n, C)."""
+        """Let every sequence grow by the tokens ids (B, n); return their rows h (B, n, C).
+
+        Raises ValueError if fewer than n rows are free.
+        """
         b, n = ids.shape
-        if n > self.room:
-            raise ValueError(f"{n} more rows do not fit: there is room for {self.room}")
-        new = self.lengths[:, None] + np.arange(n)  # (B, n) the new rows' places in their branches
-        positions = (self.trunk.shape[3] + new).ravel()
+        if n > self.free:
+            raise ValueError(f"{n} more rows do not fit; free rows: {self.free}")
+        new = self.new_rows(n)
+        positions = (self.prefix.shape[3] + new.places).ravel()  # (B*n,)
         nothing = np.empty(0, np.int64)
         batch = Batch(ids.ravel(), positions, nothing, nothing, nothing, nothing)
-        h = self.run(batch, partial(self.grown, new, self.added_to_scores(new)))
+        attend = partial(self.append, new)
+        h, _ = gpt2(self.parameters, batch, attend=attend, backward=False)  # (B*n, C)
         self.lengths += n
-        return h.reshape(b, n, -1)
+        return h.reshape(b, n, -1)  # (B, n, C)
 
-    def run(self, batch: Batch, through: Any, read: Array | None = None) -> Array:
-        """Run the model with another attention in each layer; return h (N, C), or rows of it."""
-        return gpt2(self.parameters, batch, backward=False, attend=through, read=read)[0]
+    def new_rows(self, n: int) -> NewRows:
+        """Return the n rows that follow each suffix."""
+        xp, dtype = array_module(self.suffixes), self.suffixes.dtype
+        places = self.lengths[:, None] + np.arange(n)  # (B, n)
+        visible = np.arange(places.max() + 1) <= places[:, None, :, None]  # (B, 1, n, K)  (29.1)
+        return NewRows(places, xp.asarray(np.where(visible, 0, -np.inf).astype(dtype)))
 
-    def added_to_scores(self, new: Array) -> Array:
-        """Return what makes new rows (B, n) see what they may of their branches (B, 1, n, S).
-
-        That is 0 for a visible pair and −∞ for another.
-        """
-        xp, dtype = array_module(self.branches), self.branches.dtype
-        visible = np.arange(new.max() + 1) <= new[:, None, :, None]  # (B, 1, n, S)  (29.1)
-        return xp.asarray(np.where(visible, 0, -np.inf).astype(dtype))
-
-    def grown(self, new: Array, added: Array, layer: int) -> Any:
-        """Return a layer's attention of new rows (B, n), over all that the cache holds."""
-        trunk, branches, (b, n) = self.trunk[layer], self.branches[layer], new.shape
-
-        def attend(qkv: Array, end: Array, n_head: int, *how: Any) -> tuple[Array, None]:
-            xp, features = array_module(qkv), qkv.shape[1] // 3
-            heads = qkv.reshape(b, n, 3, n_head, features // n_head).transpose(2, 0, 3, 1, 4)
-            q = heads[0] / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
-            if b == 1:  # they stand together
-                branches[..., new[0, 0] : new[0, -1] + 1, :] = heads[1:]
-            else:
-                which = xp.asarray(np.arange(b)[:, None])  # (B, 1)
-                branches[:, which, :, xp.asarray(new)] = heads[1:].transpose(1, 3, 0, 2, 4)
-            k, v = branches[..., : added.shape[-1], :]  # (B, H, S, D)
-            s = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, S)  (8.2)
-            s += added  # (29.1)
-            places = [(s, lambda e: e @ v)]
-            if trunk.shape[2]:
-                s = for_all(q, lambda q: q @ trunk[0].transpose(0, 2, 1))  # (B, H, n, P)  (8.2)
-                places.append((s, lambda e: for_all(e, lambda e: e @ trunk[1])))
-            o = one_softmax(places)  # (B, H, n, D)
-            return o.transpose(0, 2, 1, 3).reshape(b * n, features), None
-
-        return attend
+    def append(
+        self, new: NewRows, layer: int, qkv: Array, end: Array, n_head: int, *dropout: Any
+    ) -> tuple[Array, None]:
+        """Append a layer's keys and values of new rows; attend over all that it holds now."""
+        (b, n), xp, features = new.places.shape, array_module(qkv), qkv.shape[1] // 3
+        heads = qkv.reshape(b, n, 3, n_head, features // n_head).transpose(2, 0, 3, 1, 4)
+        suffixes = self.suffixes[layer]  # (2, B, H, suffix, D)
+        if b == 1:  # the new rows are adjacent
+            suffixes[..., new.places[0, 0] : new.places[0, -1] + 1, :] = heads[1:]
+        else:
+            sequence = xp.asarray(np.arange(b)[:, None])  # (B, 1)
+            suffixes[:, sequence, :, xp.asarray(new.places)] = heads[1:].transpose(1, 3, 0, 2, 4)
+        q = heads[0] / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
+        o = attend_over(q, self.prefix[layer], suffixes[..., : new.mask.shape[-1], :], new.mask)
+        return o.transpose(0, 2, 1, 3).reshape(b * n, features), None
 
 
-def for_all(x: Array, product: Callable[[Array], Array]) -> Array:
-    """Apply to x (B, H, n, X) a product of (H, B·n, X) with what all branches share."""
-    b, n_head, n, _ = x.shape
-    y = product(x.transpose(1, 0, 2, 3).reshape(n_head, b * n, -1))  # (H, B*n, Y)
-    return y.reshape(n_head, b, n, -1).transpose(1, 0, 2, 3)  # (B, H, n, Y)
+def attend_over(q: Array, prefix: Array, suffixes: Array, mask: Array) -> Array:
+    """Return o (B, H, n, D) of the queries q (B, H, n, D), which are divided by √D already.
 
-
-def one_softmax(places: list[tuple[Array, Callable[[Array], Array]]]) -> Array:
-    """Return o (B, H, n, D) for scores in one place or in several.
-
-    A place has its scores s (B, H, n, S) and a function from exponentials to Σ e v (B, H, n, D).
+    Keys and values are those of `prefix` (2, H, S, D), perhaps with S = 0, and of `suffixes`
+    (2, B, H, K, D); mask (B, 1, n, K) is added to the scores of the suffixes.
     """
-    xp = array_module(places[0][0])
-    m = reduce(xp.maximum, [s.max(-1, keepdims=True) for s, _ in places])  # (B, H, n, 1)  (29.2)
-    each = [(xp.exp(s - m), weigh) for s, weigh in places]  # (29.3)
-    a = reduce(add, [weigh(e) for e, weigh in each])  # (B, H, n, D)
-    return a / reduce(add, [e.sum(-1, keepdims=True) for e, _ in each])  # (29.4)
+    (k_prefix, v_prefix), (k, v) = prefix, suffixes
+    s = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, K)  (8.2)
+    s += mask  # (29.1)
+    if not prefix.shape[2]:
+        (e,), total = exponentials(s)
+        return e @ v / total  # (B, H, n, D)  (29.4)
+    s_prefix = multiply_shared(q, k_prefix.transpose(0, 2, 1))  # (B, H, n, S)  (8.2)
+    (e, e_prefix), total = exponentials(s, s_prefix)
+    return (e @ v + multiply_shared(e_prefix, v_prefix)) / total  # (B, H, n, D)  (29.4)
+
+
+def exponentials(*scores: Array) -> tuple[list[Array], Array]:
+    """Return e of the scores in each place, and the sum of all e (..., 1).
+
+    The places' scores are (..., S), (..., K) and so on: only the last axis may differ.
+    """
+    xp = array_module(scores[0])
+    m = reduce(xp.maximum, [s.max(-1, keepdims=True) for s in scores])  # (..., 1)  (29.2)
+    e = [xp.exp(s - m) for s in scores]  # (29.3)
+    return e, reduce(add, [part.sum(-1, keepdims=True) for part in e])
+
+
+def multiply_shared(x: Array, y: Array) -> Array:
+    """Return x (B, H, n, I) @ y (H, I, J): one product of B·n rows a head, as y is shared."""
+    b, n_head, n, inner = x.shape
+    rows = x.transpose(1, 0, 2, 3).reshape(n_head, b * n, inner) @ y  # (H, B*n, J)
+    return rows.reshape(n_head, b, n, -1).transpose(1, 0, 2, 3)  # (B, H, n, J)
+
+
+def prompt_forest(prompts: Sequence[list[int]]) -> Batch:
+    """Lay prompts out below the prefix that they share, in order.
+
+    Each has one triple, which names its last row: target 0, weight 1.
+    """
+    shared = common_prefix(prompts)
+    rests = [prompt[shared:] for prompt in prompts]
+    children = [Segment([*rest, 0], [0.0] * len(rest) + [1.0]) for rest in rests]
+    return lay_out([Segment(list(prompts[0][:shared]), [0.0] * shared, children)])

@@ -31,7 +31,7 @@ Cost
     Recomputation adds 8·C²·(L·N − (N − R)) and keeps 6 rows of C for each row and block, not 16.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,16 +62,16 @@ def gpt2(
     drop: float = 0.0,
     rng: np.random.Generator | None = None,
     recompute: bool = False,
-    attend: Callable[[int], Attend] = lambda layer: attention,
+    attend: Attend | None = None,
     backward: bool = True,
     read: Array | None = None,
 ) -> tuple[Array, Saved]:
     """Return the hidden rows h (R, C) of a batch; h @ wte.T are the logits.
 
     The last block makes the rows that are `read` (R,), each named once; without that all N.
-    `rng` draws the dropout masks' seeds; without one drop > 0 raises ValueError.  `attend`
-    says what a layer takes for attention.  Where no `backward` pass follows, no block keeps
-    anything.
+    `rng` draws the dropout masks' seeds; without one drop > 0 raises ValueError.  `attend` takes
+    attention's place: it is called with the layer's index, then as attention is, and returns what
+    attention returns.  Where no `backward` pass follows, no block keeps anything.
     """
     config, p = parameters.config, parameters
     x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (15.1)
@@ -81,7 +81,7 @@ def gpt2(
         seed = int(rng.integers(2**63)) if drop and rng else 0
         how = (config.n_head, config.layer_norm_epsilon, drop, seed)
         of_these = read if layer == config.n_layer - 1 else None
-        which = (attend(layer), recompute, backward, of_these)
+        which = (partial(attend, layer) if attend else attention, recompute, backward, of_these)
         arguments = (x, batch.end, p.block(layer), *how, *which)
         x, saved = block(*arguments)  # (15.2)
         blocks.append(saved)

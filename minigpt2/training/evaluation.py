@@ -62,7 +62,8 @@ def answer_all(
     """
     context = parameters.config.n_positions
     prompts = [encode_prompt(r, tokenizer, template)[-context:] for r in records]
-    ids = generate(parameters, prompts, tokenizer.end_of_text, max_new, progress=progress)
+    stop = tokenizer.end_of_text
+    ids = generate(parameters, prompts, stop=stop, max_new_tokens=max_new, progress=progress)
     return [Answer(r, tokenizer.decode(i)) for r, i in zip(records, ids, strict=True)]
 
 

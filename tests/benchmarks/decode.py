@@ -29,7 +29,7 @@ BOUNDS = {"speed beside the reference": 2.0, "share of the roof": 0.85}
 def decode_ours(parameters, prompt, tokens):
     """Seconds a token, and the tokens."""
     started = perf_counter()
-    (ids,) = generate(parameters, [prompt], -1, tokens)
+    (ids,) = generate(parameters, [prompt], stop=-1, max_new_tokens=tokens)
     return (perf_counter() - started) / tokens, ids
 
 

@@ -31,7 +31,7 @@ def talk(tokenizer):
 def expected(conversation, ids):
     """Greedy decoding of the whole, without what the conversation keeps."""
     stop = conversation.tokenizer.end_of_text
-    return generate(conversation.parameters, [ids], stop, 9)[0]
+    return generate(conversation.parameters, [ids], stop=stop, max_new_tokens=9)[0]
 
 
 def test_one_question_has_the_prompt_of_training(talk, tokenizer):

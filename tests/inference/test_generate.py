@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minigpt2.inference import generate as module
-from minigpt2.inference.generate import forest_of, generate
+from minigpt2.inference.generate import generate
 from minigpt2.inference.sampling import Sampling
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
@@ -43,24 +43,24 @@ def naive(prompt, stop, max_new):
 @pytest.fixture(scope="module")
 def stop():
     """A token that some of the prompts come to, not at once and not all of them."""
-    found = [naive(prompt, -1, 6) for prompt in PROMPTS]
-    later = [token for tokens in found for token in tokens[1:]]
+    continuations = [naive(prompt, -1, 6) for prompt in PROMPTS]
+    later = [token for tokens in continuations for token in tokens[1:]]
     return max(set(later), key=later.count)
 
 
-@pytest.mark.parametrize("at_once", [1, 4, 64])
+@pytest.mark.parametrize("group_size", [1, 4, 64])
 @pytest.mark.parametrize("max_new", [1, 6, 100])
 def test_prompts_together_give_what_each_gives_alone_in_their_order(
-    stop, max_new, at_once, monkeypatch
+    stop, max_new, group_size, monkeypatch
 ):
-    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    monkeypatch.setattr(module, "GROUP_SIZE", group_size)
     expected = [naive(prompt, stop, max_new) for prompt in PROMPTS]
-    assert generate(PARAMETERS, PROMPTS, stop, max_new) == expected
+    assert generate(PARAMETERS, PROMPTS, stop=stop, max_new_tokens=max_new) == expected
     assert len({tuple(tokens) for tokens in expected}) >= 3  # not all the same
 
 
 def test_the_prompts_show_every_way_to_end(stop):
-    results = generate(PARAMETERS, PROMPTS, stop, 6)
+    results = generate(PARAMETERS, PROMPTS, stop=stop, max_new_tokens=6)
     lengths = [(len(p), len(r)) for p, r in zip(PROMPTS, results, strict=True)]
     assert any(new == 6 for _, new in lengths)
     assert any(old + new == CONTEXT + 1 for old, new in lengths)
@@ -68,62 +68,56 @@ def test_the_prompts_show_every_way_to_end(stop):
 
 
 def test_the_stop_token_ends_a_sequence_and_is_left_out(stop):
-    for prompt, result in zip(PROMPTS, generate(PARAMETERS, PROMPTS, stop, 100), strict=True):
+    results = generate(PARAMETERS, PROMPTS, stop=stop, max_new_tokens=100)
+    for prompt, result in zip(PROMPTS, results, strict=True):
         assert stop not in result
         if len(prompt) + len(result) <= CONTEXT:
             assert logits_after(prompt + result).argmax() == stop
 
 
 def test_a_sequence_ends_at_the_contexts_limit():
-    results = generate(PARAMETERS, PROMPTS, -1, 100)
+    results = generate(PARAMETERS, PROMPTS, stop=-1, max_new_tokens=100)
     for prompt, result in zip(PROMPTS, results, strict=True):
         assert len(prompt) + len(result) == CONTEXT + 1  # the last token is nobody's context
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 64])
+@pytest.mark.parametrize("group_size", [1, 7, 64])
 @pytest.mark.parametrize("max_new", [0, 1, 6, 100])
-def test_progress_adds_up_to_the_number_of_prompts(stop, max_new, at_once, monkeypatch):
-    monkeypatch.setattr(module, "AT_ONCE", at_once)
+def test_progress_adds_up_to_the_number_of_prompts(stop, max_new, group_size, monkeypatch):
+    monkeypatch.setattr(module, "GROUP_SIZE", group_size)
     counts = []
-    generate(PARAMETERS, PROMPTS, stop, max_new, progress=counts.append)
+    generate(PARAMETERS, PROMPTS, stop=stop, max_new_tokens=max_new, progress=counts.append)
     assert sum(counts) == len(PROMPTS) and min(counts) >= 0
 
 
 def test_progress_tells_when_a_sequence_finishes(stop):
     counts = []
-    results = generate(PARAMETERS, PROMPTS[:20], stop, 100, progress=counts.append)
+    results = generate(
+        PARAMETERS, PROMPTS[:20], stop=stop, max_new_tokens=100, progress=counts.append
+    )
     steps = [len(r) + (len(p) + len(r) <= CONTEXT) for p, r in zip(PROMPTS, results, strict=False)]
     expected = [steps.count(step) for step in range(1, max(steps) + 1)]
     assert counts[: len(expected)] == expected and sum(counts[len(expected) :]) == 0
 
 
 def test_no_prompts_give_no_results():
-    assert generate(PARAMETERS, [], 0, 5) == []
+    assert generate(PARAMETERS, [], stop=0, max_new_tokens=5) == []
 
 
 def test_prompts_are_not_modified(stop):
     before = [list(prompt) for prompt in PROMPTS]
-    generate(PARAMETERS, PROMPTS, stop, 3)
+    generate(PARAMETERS, PROMPTS, stop=stop, max_new_tokens=3)
     assert before == PROMPTS
-
-
-def test_what_all_sequences_begin_with_stands_there_once():
-    batch = forest_of([[1, 2, 3, 4], [1, 2, 5], [1, 2]])
-    assert batch.ids.tolist() == [1, 2, 3, 4, 5]
-    assert batch.positions.tolist() == [0, 1, 2, 3, 2]
-    assert batch.end.tolist() == [5, 5, 4, 4, 5]
-    assert batch.rows.tolist() == [3, 4, 1] and batch.weights.tolist() == [1, 1, 1]
-
-
-def test_sequences_that_share_nothing_stand_side_by_side():
-    batch = forest_of([[1, 2], [3]])
-    assert batch.ids.tolist() == [1, 2, 3] and batch.end.tolist() == [2, 2, 3]
-    assert batch.rows.tolist() == [1, 2]
 
 
 def test_a_temperature_draws_from_the_model():
     firsts = generate(
-        PARAMETERS, [[3, 1, 4]] * 2000, -1, 1, Sampling(1.0), np.random.default_rng(0)
+        PARAMETERS,
+        [[3, 1, 4]] * 2000,
+        stop=-1,
+        max_new_tokens=1,
+        sampling=Sampling(1.0),
+        rng=np.random.default_rng(0),
     )
     drawn = np.bincount([tokens[0] for tokens in firsts], minlength=23)
     logits = logits_after([3, 1, 4])
@@ -134,8 +128,15 @@ def test_a_temperature_draws_from_the_model():
 
 
 def test_the_seed_fixes_what_is_drawn():
-    one, same, other = (
-        generate(PARAMETERS, PROMPTS, -1, 5, Sampling(1.5), np.random.default_rng(s))
-        for s in (0, 0, 1)
+    first, same, other = (
+        generate(
+            PARAMETERS,
+            PROMPTS,
+            stop=-1,
+            max_new_tokens=5,
+            sampling=Sampling(1.5),
+            rng=np.random.default_rng(seed),
+        )
+        for seed in (0, 0, 1)
     )
-    assert one == same != other
+    assert first == same != other

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigpt2.inference.generate import forest_of
-from minigpt2.inference.kv_cache import Cache
+from minigpt2.inference.kv_cache import Cache, prompt_forest
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import gpt2
 from minigpt2.model.parameters import Parameters
@@ -17,14 +16,14 @@ PARAMETERS = Parameters(CONFIG, np.random.default_rng(5).standard_normal(CONFIG.
 
 def whole(sequence, parameters=PARAMETERS):
     """The hidden rows of one sequence, all computed at once."""
-    h, _ = gpt2(parameters, forest_of([list(sequence)]))
+    h, _ = gpt2(parameters, prompt_forest([list(sequence)]))
     return h
 
 
-def filled(prompts, trunk, room, parameters=PARAMETERS):
+def filled(prompts, prefix, suffix, parameters=PARAMETERS):
     """A cache that holds the prompts, and their last rows."""
-    cache = Cache(parameters, len(prompts), trunk, room)
-    return cache, cache.begin(prompts, forest_of(prompts))
+    cache = Cache(parameters, sequences=len(prompts), prefix=prefix, suffix=suffix)
+    return cache, cache.prefill(prompts)
 
 
 @given(st.data())
@@ -35,11 +34,11 @@ def test_every_step_gives_what_the_whole_sequence_gives(data):
     prompts = [shared + tail for tail in tails]
     if not min(map(len, prompts)):
         prompts = [[0, *prompt] for prompt in prompts]
-    batch = forest_of(prompts)
-    trunk = len(batch.ids) - sum(len(p) for p in prompts)
-    trunk = -trunk // (len(prompts) - 1) if len(prompts) > 1 else len(prompts[0])
+    batch = prompt_forest(prompts)
+    saved = sum(map(len, prompts)) - len(batch.ids)
+    prefix = saved // (len(prompts) - 1) if len(prompts) > 1 else len(prompts[0])
     growth = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
-    cache, h = filled(prompts, trunk, max(map(len, prompts)) + sum(growth) - trunk)
+    cache, h = filled(prompts, prefix, max(map(len, prompts)) + sum(growth) - prefix)
     for b, prompt in enumerate(prompts):
         np.testing.assert_allclose(h[b], whole(prompt)[-1], rtol=0, atol=1e-12)
     rng = np.random.default_rng(0)
@@ -49,10 +48,10 @@ def test_every_step_gives_what_the_whole_sequence_gives(data):
         h = cache.extend(ids)
         for b, prompt in enumerate(prompts):
             np.testing.assert_allclose(h[b], whole(prompt)[-n:], rtol=0, atol=1e-12)
-    assert cache.room == 0
+    assert cache.free == 0
 
 
-def test_branches_that_are_kept_go_on_as_before():
+def test_sequences_that_stay_continue_as_before():
     prompts = [[1, 2, 3], [1, 2], [1, 2, 4, 5], [1, 2, 6]]
     cache, _ = filled(prompts, 2, 10)
     cache.extend(np.array([[7], [8], [9], [10]]))
@@ -65,14 +64,14 @@ def test_branches_that_are_kept_go_on_as_before():
 def test_what_does_not_fit_is_refused():
     cache, _ = filled([[1, 2]], 2, 3)
     cache.extend(np.array([[3, 4]]))
-    with pytest.raises(ValueError, match="2 more rows do not fit: there is room for 1"):
+    with pytest.raises(ValueError, match="2 more rows do not fit; free rows: 1"):
         cache.extend(np.array([[5, 6]]))
 
 
 def test_float32_stays_float32():
     single = Parameters(CONFIG, PARAMETERS.flat.astype(np.float32))
     cache, h = filled([[1, 2, 3], [1, 2]], 2, 5, single)
-    assert cache.trunk.dtype == cache.branches.dtype == h.dtype == np.float32
+    assert cache.prefix.dtype == cache.suffixes.dtype == h.dtype == np.float32
     assert cache.extend(np.array([[4], [5]])).dtype == np.float32
 
 
@@ -85,16 +84,30 @@ def test_large_scores_do_not_overflow():
 
 
 def test_the_arrays_have_the_size_that_the_chapter_says():
-    cache = Cache(PARAMETERS, 4, 10, 6)
+    cache = Cache(PARAMETERS, sequences=4, prefix=10, suffix=6)
     rows = 10 + 4 * 6
-    assert cache.trunk.size + cache.branches.size == rows * 2 * CONFIG.n_layer * CONFIG.n_embd
+    assert cache.prefix.size + cache.suffixes.size == rows * 2 * CONFIG.n_layer * CONFIG.n_embd
 
 
-def test_the_trunk_and_the_branch_share_one_softmax():
+def test_the_prefix_and_the_suffix_share_one_softmax():
     """A value far larger in one place must weigh as its score says, not as its place does."""
     cache, _ = filled([[1, 2, 3, 4, 5]], 5, 2)
     h = cache.extend(np.array([[6]]))
-    cache.trunk[..., 0, :] += 1.0
-    changed = Cache(PARAMETERS, 1, 5, 2)
-    changed.trunk, changed.lengths = cache.trunk, np.zeros(1, np.int64)
+    cache.prefix[..., 0, :] += 1.0
+    changed = Cache(PARAMETERS, sequences=1, prefix=5, suffix=2)
+    changed.prefix, changed.lengths = cache.prefix, np.zeros(1, np.int64)
     assert abs(changed.extend(np.array([[6]])) - h).max() > 1e-3
+
+
+def test_what_all_prompts_begin_with_is_laid_out_once():
+    batch = prompt_forest([[1, 2, 3, 4], [1, 2, 5], [1, 2]])
+    assert batch.ids.tolist() == [1, 2, 3, 4, 5]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 2]
+    assert batch.end.tolist() == [5, 5, 4, 4, 5]
+    assert batch.rows.tolist() == [3, 4, 1] and batch.weights.tolist() == [1, 1, 1]
+
+
+def test_prompts_that_share_nothing_are_trees_of_their_own():
+    batch = prompt_forest([[1, 2], [3]])
+    assert batch.ids.tolist() == [1, 2, 3] and batch.end.tolist() == [2, 2, 3]
+    assert batch.rows.tolist() == [1, 2]

@@ -46,7 +46,9 @@ def test_a_loaded_checkpoint_gives_the_same_answers(tmp_path):
         open_tokenizer(tmp_path / "checkpoint"),
     )
     prompts = [tokenizer.encode(text) for text in ("hello", "hell", "a world", "he said")]
-    answers = [generate(p, prompts, TOKENIZER.end_of_text, 9) for p in (saved, loaded)]
+    answers = [
+        generate(p, prompts, stop=TOKENIZER.end_of_text, max_new_tokens=9) for p in (saved, loaded)
+    ]
     assert answers[0] == answers[1] and any(answers[0])
 
 

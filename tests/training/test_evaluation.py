@@ -59,7 +59,7 @@ def test_answers_are_what_greedy_decoding_gives_and_stand_with_their_records():
     assert [a.record for a in answers] == RECORDS and sum(counts) == len(RECORDS)
     for record, found in zip(RECORDS, answers, strict=True):
         prompt = encode_prompt(record, BYTES)
-        (alone,) = generate(parameters, [prompt], BYTES.end_of_text, 5)
+        (alone,) = generate(parameters, [prompt], stop=BYTES.end_of_text, max_new_tokens=5)
         assert found.answer == BYTES.decode(alone)
 
 
@@ -80,8 +80,8 @@ def test_of_a_prompt_that_is_longer_than_the_context_the_end_is_kept(monkeypatch
 def never_stops(text):
     """Stands for a model whose answer begins with the text and has no end."""
 
-    def generated(parameters, prompts, stop, max_new, *rest, **named):
-        return [(BYTES.encode(text) * 50)[:max_new] for _ in prompts]
+    def generated(parameters, prompts, *, max_new_tokens, **named):
+        return [(BYTES.encode(text) * 50)[:max_new_tokens] for _ in prompts]
 
     return generated
 
@@ -89,8 +89,8 @@ def never_stops(text):
 def stops(text):
     """Stands for a model that answers the text."""
 
-    def generated(parameters, prompts, stop, max_new, *rest, **named):
-        return [BYTES.encode(text)[:max_new] for _ in prompts]
+    def generated(parameters, prompts, *, max_new_tokens, **named):
+        return [BYTES.encode(text)[:max_new_tokens] for _ in prompts]
 
     return generated
 
