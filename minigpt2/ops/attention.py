@@ -38,7 +38,7 @@ dropout and the backward pass: tests/plain.py)
     ...     i, j = np.indices((len(q), len(q)))
     ...     s = q @ k.T / np.sqrt(q.shape[1])               # (8.2)
     ...     s = np.where((j <= i) & (i < end), s, -np.inf)  # (8.1)
-    ...     e = np.exp(s - s.max(1, keepdims=True))
+    ...     e = np.exp(s - s.max(1, keepdims=True))         # (6.2)
     ...     p = e / e.sum(1, keepdims=True)                 # (8.3)
     ...     return p @ v                                    # (8.4)
 
@@ -64,9 +64,9 @@ Forward without the (N, N) matrix: the online softmax
     eᵢⱼ = exp(sᵢⱼ − m′)                                      (8.7)
     ℓ′ = α ℓ + Σⱼ eᵢⱼ                                        (8.8)
     a′ = α a + Σⱼ zᵢⱼ eᵢⱼ vⱼ                                 (8.9)
-    By induction ℓ and a are the two sums over all keys seen so far.  After the
-    last block, the factor exp(−m) of both sums cancels in (8.3) and (8.4):
-    oᵢ = a / ℓ                                               (8.10)
+    By induction ℓ and a are the two sums over all keys seen so far.  After the last
+    block, exp(m) ℓ and exp(m) a are the sums of (8.3) and (8.4), and exp(m) cancels:
+    oᵢ = Σⱼ zᵢⱼ exp(sᵢⱼ) vⱼ / Σⱼ exp(sᵢⱼ) = a / ℓ            (8.10)
     One number a row is enough to find every probability again, the log-sum-exp
     λᵢ = m + ln ℓ = ln Σⱼ exp(sᵢⱼ)                           (8.11)
     because (8.3) divides exp(sᵢⱼ) by exp(λᵢ):
