@@ -6,7 +6,7 @@ import sys
 from typing import NamedTuple
 
 from minigpt2.ops.attention_tiles import cached_tile_plan
-from tests.book.parse import ROOT, comments_of, is_listed
+from tests.book.parse import ROOT, comments_of, docstring_lines, is_listed
 from tests.book.rules import at
 from tests.gradients import draw
 
@@ -72,12 +72,13 @@ def read_shapes(text):
 
 
 def letter_faults(sources):
-    """Letters of shapes that neither the list of symbols nor the module's docstring explains."""
+    """Letters of shapes that are neither in the list of symbols nor in a docstring of the module."""
     symbols, _, _ = (ast.get_docstring(ast.parse(sources["__init__"])) or "").partition("Contents")
     shared = set(re.findall(r"(?<!\S)([A-Z])  (?=\S)", symbols))
     faults = []
     for module, text in sources.items():
-        explained = shared | set(re.findall(r"\b[A-Z]\b", ast.get_docstring(ast.parse(text)) or ""))
+        words = " ".join(line for _, line in docstring_lines(text))
+        explained = shared | set(re.findall(r"\b[A-Z]\b", words))
         for line, comment in comments_of(text):
             dimensions = " ".join(dimension for shape in shapes_in(comment) for dimension in shape)
             for letter in sorted(set(re.findall(r"\b[A-Z]\b", dimensions)) - explained):
