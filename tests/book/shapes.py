@@ -72,7 +72,7 @@ def read_shapes(text):
 
 
 def letter_faults(sources):
-    """Letters of shapes that are neither in the list of symbols nor in a docstring of the module."""
+    """Letters of shapes that are not in the list of symbols nor in a docstring of the module."""
     symbols, _, _ = (ast.get_docstring(ast.parse(sources["__init__"])) or "").partition("Contents")
     shared = set(re.findall(r"(?<!\S)([A-Z])  (?=\S)", symbols))
     faults = []
