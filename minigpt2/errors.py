@@ -1,29 +1,28 @@
-"""Errors: what a user can mend is said in one line.
+"""Errors: a user who can fix something reads in one line what is wrong.
 
-Everything that can be wrong with a file, a setting or a name that a user gave
-is raised as `UserError`; the command line prints its text and exits with 2.
-Any other exception is a bug of this project.
+If a file, a setting or a name that the user gave cannot be used, the code raises `UserError`; the
+command line prints its text and exits with 2.  Any other exception is a bug of this project.
 """
 
 from math import isfinite
 
-PICTURES = (".png", ".svg", ".pdf")
+PICTURES = (".png", ".svg", ".pdf")  # endings of files
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used; the text says what, where, and what to do."""
+    """Something that the user gave cannot be used; the text says what, where, and what to do."""
 
 
-def require_at_least(least: float, settings: object, *names: str) -> None:
-    """Raise UserError unless each named setting, where it is not None, is finite and >= least."""
+def require_at_least(minimum: float, settings: object, *names: str) -> None:
+    """Raise UserError unless each named setting, where it is not None, is finite and >= minimum."""
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not (isfinite(value) and value >= least):
-            raise UserError(f"{name} must be at least {least}, not {value}")
+        if value is not None and not (isfinite(value) and value >= minimum):
+            raise UserError(f"{name} must be at least {minimum}, not {value}")
 
 
 def require_picture(settings: object, *names: str) -> None:
-    """Raise UserError unless each named path, where there is one, is of a kind of picture."""
+    """Raise UserError unless each named path, where it is not None, ends as a picture does."""
     for name in names:
         path = getattr(settings, name)
         if path is not None and path.suffix.lower() not in PICTURES:

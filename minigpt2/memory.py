@@ -1,17 +1,18 @@
-"""Memory: freed arrays stay with the process, and how much it has held.
+"""Memory: freed arrays stay with the process; how much memory it has used at most.
 
 Why
-    A training step makes the same arrays again and again: each is wanted for a moment and
-    freed.  By default the C library gives every large array back to the operating system and
-    asks for it anew, and the system hands out memory page by page, each filled with zeros at
-    its first touch.  For a step at 124M those page faults are a fifth of its time.
+    A training step makes the same arrays again and again, uses each for a moment, and
+    frees it.  By default the C library returns every large array to the operating system
+    and requests the next one anew.  The system hands out memory page by page, and fills
+    each page with zeros at its first use, a page fault.  In a step at 124M these page faults
+    take a fifth of the time.
 
-    So the C library is told to keep what is freed.  From the second step on the next array
-    lies where an earlier one of its kind did, and a step takes no page faults to speak of.
-    The price: the process holds its peak until it ends, and gaps between arrays that are in
-    use cannot be given to anyone else.
+    So the C library is set to keep what is freed.  From the second step on, an array gets
+    the memory of an earlier array of its kind, and a step has almost no page faults.  The
+    price: the process holds its peak until it ends, and no other process can use the gaps
+    between its arrays.
 
-This is a setting of glibc, the C library of most Linux systems.  Elsewhere nothing is changed.
+This is a setting of glibc, the C library of most Linux systems.  Elsewhere nothing changes.
 """
 
 import ctypes
@@ -32,22 +33,22 @@ PAD = 1 << 26  # bytes by which the heap grows at least
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep freed arrays for the next ones; return whether it does."""
+    """Make the C library keep freed memory for the next arrays; return whether it does."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, PAD))
-    return mallopt is not None and all(mallopt(*setting) == 1 for setting in settings)
+    return mallopt is not None and all(mallopt(name, value) == 1 for name, value in settings)
 
 
 def peak_memory() -> int | None:
-    """Return the largest resident memory of this process so far, in bytes, where known.
+    """Return the largest resident memory of this process so far, in bytes; None if unknown.
 
-    Linux tells it of the program itself; getrusage would count what the process that started it
-    held, too.
+    Linux has it in the status of the process.  There getrusage would not do: it also counts what
+    the process had before it ran this program, as a copy of its parent.
     """
     if STATUS.exists():
-        found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())
-        if found:
-            return int(found[1]) * 1024
+        peak_in_kb = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())
+        if peak_in_kb:
+            return int(peak_in_kb[1]) * 1024
     if resource is None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,7 @@
-"""Shipped files: where what ships beside the package is found.
+"""Shipped files: the kernels and the small weights that come with the package.
 
-Kernels and small weights stand beside the package in the repository and inside it where it is
-installed; nothing else needs to know which.
+In the repository they are next to the package, in an installation they are inside it.  Only this
+module needs to know which.
 """
 
 from pathlib import Path
@@ -10,6 +10,6 @@ HERE = Path(__file__).parent
 
 
 def shipped(name: str) -> Path:
-    """Return the place of something that ships beside the package, such as `weights/tiny`."""
+    """Return the path of something that comes with the package, such as `weights/tiny`."""
     installed = HERE / "_shipped" / name
     return installed if installed.exists() else HERE.parent / name

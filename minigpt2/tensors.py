@@ -1,22 +1,22 @@
-"""Stored tensors: safetensors files, read straight into the arrays that want them.
+"""Stored tensors: safetensors files, read straight into the arrays of a model.
 
 Why
-    The weights of GPT-2 Large are 3 GB.  Whoever first makes arrays of what a
-    file holds, and copies them to where they belong, needs that twice.  Here the
-    numbers go from the file into the flat array, a chunk at a time, and are
-    looked at while they are still in the processor's cache.
+    The weights of GPT-2 Large take 3 GB.  A program that first makes arrays of what
+    a file holds and then copies them to their places needs twice that.  Here the
+    numbers go from the file into the flat array, a chunk at a time, and are checked
+    while they are still in the processor's cache.
 
 Format (safetensors)
     8 bytes, little-endian: the length n of the header.
-    n bytes of JSON: for each tensor its kind of number, its shape, and from which
-    byte to which it stands in what follows.
+    n bytes of JSON: for each tensor its dtype, its shape, and the range of bytes
+    after the header that holds its numbers.
     The numbers, little-endian, without gaps.
-    A large model may be cut into several files; model.safetensors.index.json then
-    says which tensor is in which.
+    A large model may be split into several files; model.safetensors.index.json then
+    says which file holds each tensor.
 
     The safetensors library checks a file's header and offsets; nothing here unpickles.
 
-Kinds of numbers
+Dtypes
     F64, F32 and F16 are NumPy's own.  BF16 is the upper half of an F32, so shifting it
     up by 16 bits is exact.
 """
@@ -37,23 +37,27 @@ from minigpt2.errors import UserError
 
 TENSORS = "model.safetensors"
 INDEX = f"{TENSORS}.index.json"
-PICKLES = (b"\x80", b"PK")  # how files of torch.save begin, the old ones and the new
-KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-NAMES = {np.dtype(kind): name for name, kind in KINDS.items() if name != "BF16"}
+PICKLES = (b"\x80", b"PK")  # the first bytes of torch.save's files, old and new
+PICKLE_REFUSED = (
+    "it is a pickle, which could run any program, so it is never unpickled; "
+    "get the model's safetensors file"
+)
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
 CHUNK = 1 << 18  # numbers read at a time: 1 MiB in F32
 
 
-class Stored(NamedTuple):
-    """Where a tensor is."""
+class StoredTensor(NamedTuple):
+    """Where a tensor is stored, and how."""
 
     path: Path
-    kind: str
+    dtype: str  # one of DTYPES, or one that is refused
     shape: tuple[int, ...]
     start: int  # the byte of the file at which its numbers begin
 
 
-def open_tensors(path: Path) -> dict[str, Stored]:
-    """Return where the tensors of one file are; raises UserError for a file that is damaged."""
+def open_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Return where one file stores its tensors; raises UserError if the file is damaged."""
     try:
         with safe_open(path, framework="numpy"):  # checks the header and all offsets
             pass
@@ -61,29 +65,27 @@ def open_tensors(path: Path) -> dict[str, Stored]:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as safetensors: {what_else(path) or error}"
-        ) from None
+        reason = PICKLE_REFUSED if is_pickle(path) else error
+        raise UserError(f"{path} cannot be read as safetensors: {reason}") from None
     header.pop("__metadata__", None)
     return {
-        name: Stored(path, t["dtype"], tuple(t["shape"]), 8 + length + t["data_offsets"][0])
+        name: StoredTensor(path, t["dtype"], tuple(t["shape"]), 8 + length + t["data_offsets"][0])
         for name, t in header.items()
     }
 
 
-def what_else(path: Path) -> str:
-    """Return what to say of a file that looks like a pickle."""
+def is_pickle(path: Path) -> bool:
+    """Whether a file begins as a pickle does."""
     with suppress(OSError), open(path, "rb") as file:
-        if file.read(2).startswith(PICKLES):
-            return (
-                "it is a pickle, which could run any program, so it is never unpickled; "
-                "get the model's safetensors file"
-            )
-    return ""
+        return file.read(2).startswith(PICKLES)
+    return False
 
 
-def open_folder(folder: Path) -> dict[str, Stored]:
-    """Return where the tensors of a model's folder are, in one file or in several."""
+def open_folder(folder: Path) -> dict[str, StoredTensor]:
+    """Return where a model's folder stores its tensors, in one file or in several.
+
+    Raises UserError if a file is missing or damaged.
+    """
     single, index = folder / TENSORS, folder / INDEX
     if single.is_file():
         return open_tensors(single)
@@ -98,81 +100,83 @@ def open_folder(folder: Path) -> dict[str, Stored]:
         raise UserError(f"{index} cannot be read as an index of tensors: {error!r}") from None
     for name, shard in file_of.items():
         if name not in shards[shard]:
-            raise UserError(f"{index} says that {name} is in {shard}; it is not there")
+            raise UserError(f"{index} says that {name} is in {shard}, which does not have it")
     return {name: shards[shard][name] for name, shard in file_of.items()}
 
 
 def pickle_hint(folder: Path) -> str:
-    """Return what to add where safetensors are missing but a pickle lies there."""
+    """Return what to add to an error about missing safetensors if the folder has a pickle."""
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     return f"; {pickles[0]} is a pickle, which is never unpickled" if pickles else ""
 
 
-def chunks(
-    name: str, stored: Stored, array_for: Callable[[slice], Array]
+def read_chunks(
+    name: str, stored: StoredTensor, array_for: Callable[[slice], Array]
 ) -> Iterator[tuple[Array, slice]]:
-    """Read a tensor's numbers chunk by chunk into the array for each place; yield both.
+    """Read a tensor's numbers chunk by chunk; yield each array and its place in the flat tensor.
 
-    Raises UserError for a kind of number that is not known, and for one that is not finite.
+    `array_for(place)` returns the array that the numbers of a place are read into.  Raises
+    UserError for a dtype that is not known, and for a number that is not finite.
     """
-    if stored.kind not in KINDS:
-        known = ", ".join(KINDS)
-        raise UserError(f"{stored.path}: {name} holds {stored.kind} numbers; known are {known}")
-    kind, size = np.dtype(KINDS[stored.kind]), prod(stored.shape)
+    if stored.dtype not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise UserError(f"{stored.path}: {name} holds {stored.dtype} numbers; known are {known}")
+    dtype, size = np.dtype(DTYPES[stored.dtype]), prod(stored.shape)
     with open(stored.path, "rb") as file:
         file.seek(stored.start)
         for start in range(0, size, CHUNK):
             place = slice(start, min(start + CHUNK, size))
-            part = array_for(place)
-            if stored.kind != "BF16" and kind == part.dtype:
-                file.readinto(part.view(np.uint8))
+            chunk = array_for(place)
+            if stored.dtype != "BF16" and dtype == chunk.dtype:
+                file.readinto(chunk.view(np.uint8))
             else:
-                part[...] = widen(np.fromfile(file, kind, part.size), stored.kind)
-            if not (isfinite(square_of(part)) or np.isfinite(part).all()):
+                chunk[...] = as_floats(np.fromfile(file, dtype, chunk.size), stored.dtype)
+            if not (isfinite(sum_of_squares(chunk)) or np.isfinite(chunk).all()):
                 raise UserError(f"{stored.path}: {name} holds numbers that are not finite")
-            yield part, place
+            yield chunk, place
 
 
-def square_of(part: Array) -> float:
+def sum_of_squares(chunk: Array) -> float:
     """Return the sum of squares: one fast product, finite only if every number is."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(part @ part)
+        return float(chunk @ chunk)
 
 
-def widen(numbers: Array, kind: str) -> Array:
-    """Return numbers as they are, or BF16 as the F32 of which they are the upper half."""
-    return (numbers.astype("<u4") << 16).view("<f4") if kind == "BF16" else numbers
+def as_floats(numbers: Array, dtype: str) -> Array:
+    """Return numbers unchanged, or BF16 as the F32 of which they are the upper half."""
+    return (numbers.astype("<u4") << 16).view("<f4") if dtype == "BF16" else numbers
 
 
-def read_into(name: str, stored: Stored, array: Array) -> None:
-    """Read a tensor into a contiguous array of its shape; raises UserError if it has another."""
+def read_into(name: str, stored: StoredTensor, array: Array) -> None:
+    """Read a tensor into a contiguous array; raises UserError if their shapes differ."""
     if stored.shape != array.shape:
         raise UserError(
-            f"{stored.path}: {name} has shape {stored.shape}, config.json asks for {array.shape}"
+            f"{stored.path}: {name} has shape {stored.shape}, but config.json asks for "
+            f"{array.shape}"
         )
     flat = array.reshape(-1)
-    for _ in chunks(name, stored, flat.__getitem__):
+    for _ in read_chunks(name, stored, flat.__getitem__):
         pass
 
 
-def is_same(name: str, stored: Stored, array: Array) -> bool:
+def is_same(name: str, stored: StoredTensor, array: Array) -> bool:
     """Whether a stored tensor has the shape and the numbers of a contiguous array."""
     if stored.shape != array.shape:
         return False
     flat, scratch = array.reshape(-1), np.empty(CHUNK, array.dtype)
-    read = chunks(name, stored, lambda place: scratch[: place.stop - place.start])
-    return all(np.array_equal(part, flat[place]) for part, place in read)
+    chunks = read_chunks(name, stored, lambda place: scratch[: place.stop - place.start])
+    return all(np.array_equal(chunk, flat[place]) for chunk, place in chunks)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], dtype: type) -> None:
-    """Write arrays as one safetensors file, each converted by itself, without a copy of all."""
-    kind = np.dtype(dtype).newbyteorder("<")
+    """Write arrays as one safetensors file; each is converted alone, so no copy of all is made."""
+    stored_dtype = np.dtype(dtype).newbyteorder("<")
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
     for name, array in tensors.items():
-        stop = start + array.size * kind.itemsize
+        stop = start + array.size * stored_dtype.itemsize
         header[name] = {
-            "dtype": NAMES[kind],
+            "dtype": NAMES[stored_dtype],
             "shape": list(array.shape),
             "data_offsets": [start, stop],
         }
@@ -182,4 +186,4 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], dtype: type) -> None
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for array in tensors.values():
-            array.astype(kind, copy=False).tofile(file)
+            array.astype(stored_dtype, copy=False).tofile(file)

@@ -1,18 +1,18 @@
 """Weights: folders in the official layout, opened and written.
 
 Files
-    config.json          the shape (model/config)
-    model.safetensors    each tensor under its official name (model/parameters, tensors)
+    config.json              the shape (model/config)
+    model.safetensors        each tensor under its official name (model/parameters, tensors)
     vocab.json, merges.txt   the tokenizer (data/tokenizer)
 
-The official tensors are [in, out], as ops/linear wants them.  Their names may
-carry a `transformer.` prefix.  Besides the parameters a file may hold
-`h.*.attn.bias` and `h.*.attn.masked_bias`, which are masks and passed over, and
-`lm_head.weight`, which must be wte again.  A single .safetensors file is a model, too: its
-tensors tell its shape, but for the number of heads.
+The official tensors are [in, out], as ops/linear takes them.  Their names may have a
+`transformer.` prefix.  Besides the parameters a file may hold `h.*.attn.bias` and
+`h.*.attn.masked_bias`, which are masks and are ignored, and `lm_head.weight`, which must equal
+wte.  A single .safetensors file is a model too: the shapes of its tensors give the configuration,
+except for the number of heads.
 
-A folder is written beside its place and renamed into it, so a reader sees all of
-it or nothing.
+A folder is first written under another name next to its place, then renamed.  So a reader sees the
+whole folder or none.
 """
 
 import os
@@ -32,7 +32,7 @@ from minigpt2.parallel import cores
 from minigpt2.shipped import shipped
 from minigpt2.tensors import (
     TENSORS,
-    Stored,
+    StoredTensor,
     is_same,
     open_folder,
     open_tensors,
@@ -40,13 +40,16 @@ from minigpt2.tensors import (
     write_tensors,
 )
 
-HEAD = "lm_head.weight"
+LM_HEAD = "lm_head.weight"
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
-OFFICIAL_HEAD = 64  # features of a head in all official sizes
+HEAD_FEATURES = 64  # of each head, in all official sizes
 
 
 def find_model(model: str) -> Path:
-    """Return where a model is: a folder, a run's folder, a file, or a name under weights/."""
+    """Return the path of a model: a folder, a run's folder, a file, or a name under weights/.
+
+    Raises UserError if there is none.
+    """
     named = [Path("weights") / model, shipped(f"weights/{model}")]
     candidates = [Path(model), Path(model) / "checkpoint", *named]
     if model.endswith(".safetensors") and Path(model).is_file():
@@ -71,12 +74,12 @@ def find_model(model: str) -> Path:
 def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
     """Load a folder, or a single .safetensors file, into one flat array.
 
-    Raises UserError for files that are damaged or do not describe a GPT-2.
+    Raises UserError if the files are damaged or are not those of a GPT-2.
     """
     stored = open_stored(path)
     folder = path.parent if path.is_file() else path
     if path.is_file() and not (folder / "config.json").is_file():
-        config = shape_of(path, stored)
+        config = infer_config(path, stored)
     else:
         config = GPT2Config.load(folder / "config.json")
     check_names(path, stored, config)
@@ -85,55 +88,55 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
     def read(name: str) -> None:
         read_into(name, stored[name], parameters[name])
 
-    with ThreadPoolExecutor(cores()) as pool:  # reading and looking both let others run
+    with ThreadPoolExecutor(cores()) as pool:  # reading and checking release the GIL
         list(pool.map(read, parameters.views))
-    if HEAD in stored and not is_same(HEAD, stored[HEAD], parameters["wte.weight"]):
+    if LM_HEAD in stored and not is_same(LM_HEAD, stored[LM_HEAD], parameters["wte.weight"]):
         raise UserError(
-            f"{stored[HEAD].path}: {HEAD} differs from wte.weight; in a GPT-2 they are one tensor"
+            f"{stored[LM_HEAD].path}: {LM_HEAD} differs from wte.weight; "
+            "in a GPT-2 they are one tensor"
         )
     return parameters
 
 
-def open_stored(path: Path) -> dict[str, Stored]:
-    """Return where the tensors of a folder or a file are, by their names without prefix."""
+def open_stored(path: Path) -> dict[str, StoredTensor]:
+    """Return where a folder or a file stores its tensors, by their names without prefix."""
     stored = open_tensors(path) if path.is_file() else open_folder(path)
     return {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
 
 
-def shape_of(path: Path, stored: dict[str, Stored]) -> GPT2Config:
-    """Return the configuration that a file's tensors have; heads have 64 features, as all official.
+def infer_config(path: Path, stored: dict[str, StoredTensor]) -> GPT2Config:
+    """Return the configuration that a file's tensors have, with 64 features to a head.
 
-    Raises UserError if the tensors are not those of a GPT-2.
+    All official models have heads of 64 features.  Raises UserError if the tensors are not those of
+    a GPT-2.
     """
     try:
-        (vocabulary, features), (positions, _) = (
+        (n_vocab, n_embd), (n_positions, _) = (
             stored[f"{table}.weight"].shape for table in ("wte", "wpe")
         )
     except (KeyError, ValueError):
         raise UserError(
             f"{path} does not hold a GPT-2: it has no tables wte.weight and wpe.weight"
         ) from None
-    if features % OFFICIAL_HEAD:
+    if n_embd % HEAD_FEATURES:
         raise UserError(
-            f"{path} has {features} features, not a multiple of {OFFICIAL_HEAD}, so the number of "
-            "heads cannot be told: put the model's config.json beside it"
+            f"{path} has {n_embd} features, not a multiple of {HEAD_FEATURES}, so the number of "
+            "heads is unknown: put the model's config.json next to it"
         )
-    layers = len({name.split(".")[1] for name in stored if name.startswith("h.")})
-    return GPT2Config(vocabulary, positions, features, layers, features // OFFICIAL_HEAD)
+    n_layer = len({name.split(".")[1] for name in stored if name.startswith("h.")})
+    return GPT2Config(n_vocab, n_positions, n_embd, n_layer, n_head=n_embd // HEAD_FEATURES)
 
 
-def check_names(path: Path, stored: dict[str, Stored], config: GPT2Config) -> None:
+def check_names(path: Path, stored: dict[str, StoredTensor], config: GPT2Config) -> None:
     """Raise UserError unless the stored names are those of the parameters."""
-    wanted = tensor_shapes(config)
+    needed = tensor_shapes(config)
     file = path if path.is_file() else path / TENSORS
-    for name in wanted:
+    for name in needed:
         if name not in stored:
             raise UserError(f"{file} has no tensor {name}, which a model of this shape needs")
     for name in stored:
-        if name not in wanted and not NOT_PARAMETERS.fullmatch(name):
-            raise UserError(
-                f"{file} has a tensor {name}, which a model of this shape has no use for"
-            )
+        if name not in needed and not NOT_PARAMETERS.fullmatch(name):
+            raise UserError(f"{file} has a tensor {name}, which a model of this shape does not use")
 
 
 def save_parameters(parameters: Parameters, folder: Path, dtype: type = np.float32) -> None:
@@ -143,21 +146,24 @@ def save_parameters(parameters: Parameters, folder: Path, dtype: type = np.float
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a new folder, then put it where `folder` is, all at once."""
+    """Let `fill` write a new folder, then put the whole of it in the place of `folder`.
+
+    If anything fails, `folder` stays as it was.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
-    beside.mkdir()
+    new = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+    new.mkdir()
     try:
-        fill(beside)
-        old = folder.with_name(f"{beside.name}.old")
+        fill(new)
+        old = folder.with_name(f"{new.name}.old")
         try:
             if folder.exists():
                 os.rename(folder, old)
-            os.rename(beside, folder)
+            os.rename(new, folder)
         except BaseException:
             if old.exists() and not folder.exists():
                 os.rename(old, folder)
             raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)

@@ -150,9 +150,11 @@ def test_a_connection_that_breaks_is_taken_up_again(hub):
     np.testing.assert_array_equal(load_parameters(folder).flat, PARAMETERS.flat)
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(hub, tmp_path):
+def test_an_interrupted_download_continues_where_it_stopped(hub, tmp_path):
     hub.cut[TENSORS], hub.dies = 100_000, True
-    with pytest.raises(UserError, match=r"cannot be downloaded.*the same command goes on"):
+    with pytest.raises(
+        UserError, match=r"cannot be downloaded.*run the same command again to continue"
+    ):
         download(DownloadSettings("gpt2"))
     assert not (tmp_path / "weights/gpt2").exists()
     hub.requests.clear()
@@ -166,7 +168,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(hub, tmp_path):
 def test_a_damaged_file_is_noticed_deleted_and_fetched_again(hub, tmp_path):
     for name in ("merges.txt", TENSORS):
         hub.garbled.add(name)
-        with pytest.raises(UserError, match=f"{name} came damaged, and was deleted"):
+        with pytest.raises(UserError, match=f"{name} arrived damaged and was deleted"):
             download(DownloadSettings("gpt2"))
         assert not (tmp_path / "weights/gpt2").exists()
     folder = download(DownloadSettings("gpt2"))

@@ -1,4 +1,4 @@
-"""An installed package finds what ships beside it, and so does a checkout."""
+"""An installed package finds what comes with it, and so does a checkout."""
 
 import os
 import shutil
@@ -55,6 +55,6 @@ def test_an_installed_command_answers(site, tmp_path):
     assert done.stdout.strip()
 
 
-def test_a_checkout_finds_them_beside_the_package():
+def test_a_checkout_finds_them_next_to_the_package():
     assert shipped("kernels") == ROOT / "kernels"
     assert shipped("weights/tiny") == ROOT / "weights" / "tiny"

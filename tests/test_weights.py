@@ -1,4 +1,4 @@
-"""Weights: which folders and files are taken, and what is said of the others."""
+"""Weights: which folders and files are taken, and the errors for the others."""
 
 import json
 import struct
@@ -34,11 +34,11 @@ def change(folder, **tensors):
 
 
 def refusal(folder):
-    """What is said of a folder."""
-    with pytest.raises(UserError) as error:
+    """The error that a folder raises."""
+    with pytest.raises(UserError) as refused:
         load_parameters(folder)
-    assert str(folder / TENSORS) in str(error.value)
-    return str(error.value)
+    assert str(folder / TENSORS) in str(refused.value)
+    return str(refused.value)
 
 
 def assert_loaded(folder):
@@ -89,8 +89,8 @@ def test_a_tensor_that_a_model_of_this_shape_has_no_use_for_is_named(folder, nam
 @pytest.mark.parametrize("shape", [(18, 6), (6, 17), (108,), (1, 6, 18)])
 def test_a_tensor_of_another_shape_is_named_with_both(folder, shape):
     change(folder, **{"h.0.attn.c_attn.weight": np.zeros(shape, np.float32)})
-    said = refusal(folder)
-    assert all(w in said for w in ("h.0.attn.c_attn.weight", str(shape), "(6, 18)"))
+    error = refusal(folder)
+    assert all(w in error for w in ("h.0.attn.c_attn.weight", str(shape), "(6, 18)"))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -98,8 +98,8 @@ def test_a_number_that_is_not_finite_is_told_with_its_tensor(folder, bad):
     tensor = PARAMETERS["h.1.mlp.c_proj.weight"].copy()
     tensor[3, 2] = bad
     change(folder, **{"h.1.mlp.c_proj.weight": tensor})
-    said = refusal(folder)
-    assert "h.1.mlp.c_proj.weight" in said and "not finite" in said
+    error = refusal(folder)
+    assert "h.1.mlp.c_proj.weight" in error and "not finite" in error
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1, -500])
@@ -183,14 +183,17 @@ def test_a_model_in_several_files_is_loaded_through_its_index(folder):
 def test_an_index_that_is_wrong_is_refused(folder):
     weight_map = shard(folder)
     name = next(iter(weight_map))
-    for wrong, said in (
+    for wrong, error in (
         ({**weight_map, name: "model-9.safetensors"}, "model-9.safetensors"),
-        ({**weight_map, name: weight_map[name].replace("00001-of", "00002-of")}, "not there"),
+        (
+            {**weight_map, name: weight_map[name].replace("00001-of", "00002-of")},
+            "does not have it",
+        ),
         ([1], "index"),
         ({name: 5}, "index"),
     ):
         write_index(folder, wrong)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=error):
             load_parameters(folder)
     (folder / tensors.INDEX).write_text("[" * 100_000)
     with pytest.raises(UserError, match="index"):
