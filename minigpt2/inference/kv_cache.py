@@ -179,7 +179,7 @@ def exponentials(*scores: Array) -> tuple[list[Array], Array]:
     The places' scores are (..., S), (..., K) and so on: only the last axis may differ.
     """
     xp = array_module(scores[0])
-    m = reduce(xp.maximum, [s.max(-1, keepdims=True) for s in scores])  # (..., 1)  (29.2)
+    m = reduce(xp.maximum, [s.max(-1, keepdims=True) for s in scores])  # (29.2)
     e = [xp.exp(s - m) for s in scores]  # (29.3)
     return e, reduce(add, [part.sum(-1, keepdims=True) for part in e])
 

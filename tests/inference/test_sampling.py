@@ -66,8 +66,8 @@ def test_rows_are_drawn_apart():
 
 
 def test_the_seed_fixes_the_draws():
-    one, same, other = (draws(1.0, seed, count=50).tolist() for seed in (0, 0, 1))
-    assert one == same != other
+    first, same, other = (draws(1.0, seed, count=50).tolist() for seed in (0, 0, 1))
+    assert first == same != other
 
 
 class Fixed:
@@ -104,38 +104,37 @@ def test_drawing_without_random_numbers_is_refused():
         sample(LOGITS[None], Sampling(1.0))
 
 
-def allowed(how, logits=LOGITS, seen=()):
-    """Which tokens are ever drawn."""
-    rng = np.random.default_rng(0)
-    rows = np.tile(logits, (3000, 1))
-    return set(sample(rows, how, rng, [seen] * 3000).tolist())
+def drawn_tokens(sampling):
+    """The tokens that are ever drawn."""
+    rows, rng = np.tile(LOGITS, (3000, 1)), np.random.default_rng(0)
+    return set(sample(rows, sampling, rng).tolist())
 
 
 def test_top_k_keeps_the_k_likeliest():
-    assert allowed(Sampling(1.0, top_k=3)) == {2, 5, 3}
-    assert allowed(Sampling(50.0, top_k=1)) == {2}
+    assert drawn_tokens(Sampling(1.0, top_k=3)) == {2, 5, 3}
+    assert drawn_tokens(Sampling(50.0, top_k=1)) == {2}
     everything = set(range(7))
-    assert allowed(Sampling(50.0)) == allowed(Sampling(50.0, top_k=7)) == everything
-    assert allowed(Sampling(50.0, top_k=99)) == everything
+    assert drawn_tokens(Sampling(50.0)) == drawn_tokens(Sampling(50.0, top_k=7)) == everything
+    assert drawn_tokens(Sampling(50.0, top_k=99)) == everything
 
 
-@pytest.mark.parametrize("least", [0.05, 0.35, 0.5, 0.69, 0.9, 0.97, 1.0])
-def test_top_p_keeps_the_fewest_likeliest_that_have_so_much_together(least):
+@pytest.mark.parametrize("threshold", [0.05, 0.35, 0.5, 0.69, 0.9, 0.97, 1.0])
+def test_top_p_keeps_the_fewest_likeliest_that_have_so_much_together(threshold):
     order = np.argsort(-P)
-    fewest = next(k for k in range(1, 8) if least == 1.0 or P[order[:k]].sum() >= least)
-    fewest = 7 if least == 1.0 else fewest
-    how = Sampling(1.0, top_p=least)
-    assert allowed(how) == set(order[:fewest].tolist())
-    kept = np.where(np.isin(np.arange(7), order[:fewest]), P, 0)
-    drawn = sample(np.tile(LOGITS, (DRAWS, 1)), how, np.random.default_rng(1))
-    found = np.bincount(drawn, minlength=7) / DRAWS
-    np.testing.assert_allclose(found, kept / kept.sum(), atol=5 * 0.5 / np.sqrt(DRAWS))
+    fewest = next(k for k in range(1, 8) if threshold == 1.0 or P[order[:k]].sum() >= threshold)
+    fewest = 7 if threshold == 1.0 else fewest
+    sampling = Sampling(1.0, top_p=threshold)
+    assert drawn_tokens(sampling) == set(order[:fewest].tolist())
+    p = np.where(np.isin(np.arange(7), order[:fewest]), P, 0)
+    drawn = sample(np.tile(LOGITS, (DRAWS, 1)), sampling, np.random.default_rng(1))
+    shares = np.bincount(drawn, minlength=7) / DRAWS
+    np.testing.assert_allclose(shares, p / p.sum(), atol=5 * 0.5 / np.sqrt(DRAWS))
 
 
 def test_top_p_is_measured_after_the_temperature():
     cold = np.exp(LOGITS / 0.2)
     assert (cold / cold.sum())[[2, 5]].sum() > 0.98
-    assert allowed(Sampling(0.2, top_p=0.95)) == {2, 5}
+    assert drawn_tokens(Sampling(0.2, top_p=0.95)) == {2, 5}
 
 
 def test_a_repetition_penalty_makes_seen_tokens_less_likely_whatever_their_sign():
