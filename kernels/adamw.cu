@@ -35,10 +35,26 @@ __device__ __forceinline__ void update(float& theta, float g, float& m, float& v
 // eta_hat = η / (1 − β₁ˢ), root_correction = 1 / (1 − β₂ˢ), keep = 1 − η λ: made on the host in double,
 // as are 1 − β₁ and 1 − β₂, of which float would lose three digits.
 extern "C" __global__ void __launch_bounds__(THREADS)
-adamw(float* __restrict__ theta, const float* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
-      real* __restrict__ copy, const float* __restrict__ norm, long long P, long long decayed,
-      float clip, float unscale, float beta1, float one_minus_beta1, float beta2, float one_minus_beta2,
-      float eta_hat, float root_correction, float eps, float keep) {
+adamw(
+    float* __restrict__ theta,       // (P,)
+    const float* __restrict__ g,     // (P,)
+    float* __restrict__ m,           // (P,)
+    float* __restrict__ v,           // (P,)
+    real* __restrict__ copy,         // (P,), optional
+    const float* __restrict__ norm,  // (1,)
+    long long P,
+    long long decayed,
+    float clip,
+    float unscale,
+    float beta1,
+    float one_minus_beta1,
+    float beta2,
+    float one_minus_beta2,
+    float eta_hat,
+    float root_correction,
+    float eps,
+    float keep
+) {
     const float length = norm[0] * unscale;
     if (!(length <= 3.402823466e38f)) return;  // ∞ or NaN: for every thread alike
     const float kappa = clip > 0.f && length > clip ? clip / length : 1.f;  // (10.2)

@@ -162,7 +162,11 @@ __device__ __forceinline__ void load_ends(int (&to)[B], const int* end, int firs
 }
 
 extern "C" __global__ void __launch_bounds__(32)
-attention_reach(const int* __restrict__ end, int* __restrict__ reach, int N) {
+attention_reach(
+    const int* __restrict__ end,  // (N,)
+    int* __restrict__ reach,      // (R,)
+    int N
+) {
     const int j = blockIdx.x * B + threadIdx.x;
     int e = threadIdx.x < B && j < N ? end[j] : 0;
     for (int away = 16; away; away /= 2) e = max(e, __shfl_xor_sync(ALL_LANES, e, away));
@@ -170,8 +174,16 @@ attention_reach(const int* __restrict__ end, int* __restrict__ reach, int N) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
-attention_forward(const real* __restrict__ qkv, const int* __restrict__ end, const int* __restrict__ reach,
-                  real* __restrict__ o, float* __restrict__ lse, int N, int H, float scale) {
+attention_forward(
+    const real* __restrict__ qkv,   // (N, 3, H, D)
+    const int* __restrict__ end,    // (N,)
+    const int* __restrict__ reach,  // (R,)
+    real* __restrict__ o,           // (N, H, D)
+    float* __restrict__ lse,        // (H, N)
+    int N,
+    int H,
+    float scale
+) {
     __shared__ __align__(16) Tile Q, K, V;
     __shared__ Scores E;
     __shared__ int ends[B];
@@ -227,7 +239,13 @@ attention_forward(const real* __restrict__ qkv, const int* __restrict__ end, con
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-attention_row_dots(const real* __restrict__ o, const real* __restrict__ d_o, float* __restrict__ row_dots, int N, int H) {
+attention_row_dots(
+    const real* __restrict__ o,    // (N, H, D)
+    const real* __restrict__ d_o,  // (N, H, D)
+    float* __restrict__ row_dots,  // (H, N)
+    int N,
+    int H
+) {
     const long long pair = blockIdx.x * 4ll + threadIdx.x / 32;  // row n, head h: n H + h
     if (pair >= (long long)N * H) return;
     float sum = 0.f;
@@ -264,9 +282,18 @@ __device__ __forceinline__ void pairs(float (&p)[4][SCORES], float (&ds)[4][SCOR
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
-attention_dkv(const real* __restrict__ qkv, const real* __restrict__ d_o, const int* __restrict__ end,
-              const int* __restrict__ reach, const float* __restrict__ lse, const float* __restrict__ row_dots,
-              real* __restrict__ dqkv, int N, int H, float scale) {
+attention_dkv(
+    const real* __restrict__ qkv,        // (N, 3, H, D)
+    const real* __restrict__ d_o,        // (N, H, D)
+    const int* __restrict__ end,         // (N,)
+    const int* __restrict__ reach,       // (R,)
+    const float* __restrict__ lse,       // (H, N)
+    const float* __restrict__ row_dots,  // (H, N)
+    real* __restrict__ dqkv,             // (N, 3, H, D)
+    int N,
+    int H,
+    float scale
+) {
     __shared__ __align__(16) Tile Q, K, V, dO;
     __shared__ Scores S;
     __shared__ float lse_rows[B], dots[B];
@@ -300,9 +327,18 @@ attention_dkv(const real* __restrict__ qkv, const real* __restrict__ d_o, const 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
-attention_dq(const real* __restrict__ qkv, const real* __restrict__ d_o, const int* __restrict__ end,
-             const int* __restrict__ reach, const float* __restrict__ lse, const float* __restrict__ row_dots,
-             real* __restrict__ dqkv, int N, int H, float scale) {
+attention_dq(
+    const real* __restrict__ qkv,        // (N, 3, H, D)
+    const real* __restrict__ d_o,        // (N, H, D)
+    const int* __restrict__ end,         // (N,)
+    const int* __restrict__ reach,       // (R,)
+    const float* __restrict__ lse,       // (H, N)
+    const float* __restrict__ row_dots,  // (H, N)
+    real* __restrict__ dqkv,             // (N, 3, H, D)
+    int N,
+    int H,
+    float scale
+) {
     __shared__ __align__(16) Tile Q, K, V, dO;
     __shared__ Scores S;
     __shared__ float lse_rows[B], dots[B];

@@ -151,8 +151,16 @@ __device__ __forceinline__ float row_max(float x) { return lanes_max<4>(x); }
 __device__ __forceinline__ float row_sum(float x) { return lanes_sum<4>(x); }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_mma_forward(const real* __restrict__ qkv, const int* __restrict__ end, const int* __restrict__ reach,
-                      real* __restrict__ o, float* __restrict__ lse, int N, int H, float scale) {
+attention_mma_forward(
+    const real* __restrict__ qkv,   // (N, 3, H, D)
+    const int* __restrict__ end,    // (N,)
+    const int* __restrict__ reach,  // (R,)
+    real* __restrict__ o,           // (N, H, D)
+    float* __restrict__ lse,        // (H, N)
+    int N,
+    int H,
+    float scale
+) {
     __shared__ __align__(16) real Q[ROWS][ROW], K[STEP][ROW], V[STEP][ROW];
     __shared__ int ends[STEP];
     const int h = blockIdx.y, q0 = (gridDim.x - 1 - blockIdx.x) * ROWS, warp = threadIdx.x / 32;
@@ -213,9 +221,18 @@ attention_mma_forward(const real* __restrict__ qkv, const int* __restrict__ end,
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_mma_dkv(const real* __restrict__ qkv, const real* __restrict__ d_o, const int* __restrict__ end,
-                  const int* __restrict__ reach, const float* __restrict__ lse, const float* __restrict__ row_dots,
-                  real* __restrict__ dqkv, int N, int H, float scale) {
+attention_mma_dkv(
+    const real* __restrict__ qkv,        // (N, 3, H, D)
+    const real* __restrict__ d_o,        // (N, H, D)
+    const int* __restrict__ end,         // (N,)
+    const int* __restrict__ reach,       // (R,)
+    const float* __restrict__ lse,       // (H, N)
+    const float* __restrict__ row_dots,  // (H, N)
+    real* __restrict__ dqkv,             // (N, 3, H, D)
+    int N,
+    int H,
+    float scale
+) {
     __shared__ __align__(16) real K[ROWS][ROW], V[ROWS][ROW], Q[STEP][ROW], dO[STEP][ROW];
     __shared__ float lse_rows[STEP], dots[STEP];
     const int h = blockIdx.y, k0 = blockIdx.x * ROWS, warp = threadIdx.x / 32;
@@ -261,9 +278,18 @@ attention_mma_dkv(const real* __restrict__ qkv, const real* __restrict__ d_o, co
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_mma_dq(const real* __restrict__ qkv, const real* __restrict__ d_o, const int* __restrict__ end,
-                 const int* __restrict__ reach, const float* __restrict__ lse, const float* __restrict__ row_dots,
-                 real* __restrict__ dqkv, int N, int H, float scale) {
+attention_mma_dq(
+    const real* __restrict__ qkv,        // (N, 3, H, D)
+    const real* __restrict__ d_o,        // (N, H, D)
+    const int* __restrict__ end,         // (N,)
+    const int* __restrict__ reach,       // (R,)
+    const float* __restrict__ lse,       // (H, N)
+    const float* __restrict__ row_dots,  // (H, N)
+    real* __restrict__ dqkv,             // (N, 3, H, D)
+    int N,
+    int H,
+    float scale
+) {
     __shared__ __align__(16) real Q[ROWS][ROW], dO[ROWS][ROW], K[STEP][ROW], V[STEP][ROW];
     __shared__ int ends[STEP];
     const int h = blockIdx.y, q0 = (gridDim.x - 1 - blockIdx.x) * ROWS, warp = threadIdx.x / 32;

@@ -43,8 +43,15 @@ __device__ __forceinline__ float block_max(float x, float* room) {
 
 // With `gradient` 0 the logits stay as they are.
 extern "C" __global__ void __launch_bounds__(THREADS)
-cross_entropy(real* __restrict__ logits, const int* __restrict__ targets, const float* __restrict__ weights,
-              float* __restrict__ nll, int V, int W, int gradient) {
+cross_entropy(
+    real* __restrict__ logits,          // (M, W)
+    const int* __restrict__ targets,    // (M,)
+    const float* __restrict__ weights,  // (M,)
+    float* __restrict__ nll,            // (M,)
+    int V,
+    int W,
+    int gradient
+) {
     __shared__ float highest[WARPS], sums[WARPS];
     real* row = logits + (size_t)blockIdx.x * W;
     const int target = targets[blockIdx.x];

@@ -20,8 +20,14 @@
 #define THREADS 128
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-embedding_forward(const real* __restrict__ wte, const real* __restrict__ wpe, const int* __restrict__ ids,
-                  const int* __restrict__ positions, real* __restrict__ x, int C) {
+embedding_forward(
+    const real* __restrict__ wte,       // (V, C)
+    const real* __restrict__ wpe,       // (T, C)
+    const int* __restrict__ ids,        // (N,)
+    const int* __restrict__ positions,  // (N,)
+    real* __restrict__ x,               // (N, C)
+    int C
+) {
     const real* token = wte + (size_t)ids[blockIdx.x] * C;
     const real* position = wpe + (size_t)positions[blockIdx.x] * C;
     for (int c = threadIdx.x * 4; c < C; c += THREADS * 4) {
@@ -31,8 +37,14 @@ embedding_forward(const real* __restrict__ wte, const real* __restrict__ wpe, co
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-embedding_backward(const real* __restrict__ dx, const int* __restrict__ index, const int* __restrict__ order,
-                   float* __restrict__ dtable, int N, int C) {
+embedding_backward(
+    const real* __restrict__ dx,    // (N, C)
+    const int* __restrict__ index,  // (N,)
+    const int* __restrict__ order,  // (N,)
+    float* __restrict__ dtable,     // (V, C)
+    int N,
+    int C
+) {
     const int first = blockIdx.x, v = index[order[first]];
     if (first > 0 && index[order[first - 1]] == v) return;  // an earlier block has this run
     for (int c = threadIdx.x * 4; c < C; c += THREADS * 4) {

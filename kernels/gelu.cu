@@ -40,7 +40,12 @@ __device__ __forceinline__ float4 input(const real* h, const real* b) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-gelu_forward(const real* __restrict__ h, const real* __restrict__ b, real* __restrict__ y, int F) {
+gelu_forward(
+    const real* __restrict__ h,  // (N, F)
+    const real* __restrict__ b,  // (F,), optional
+    real* __restrict__ y,        // (N, F)
+    int F
+) {
     const int f = (blockIdx.y * THREADS + threadIdx.x) * 4;
     if (f >= F) return;
     const size_t i = (size_t)blockIdx.x * F + f;
@@ -49,8 +54,13 @@ gelu_forward(const real* __restrict__ h, const real* __restrict__ b, real* __res
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-gelu_backward(const real* __restrict__ dy, const real* __restrict__ h, const real* __restrict__ b,
-              real* __restrict__ dx, int F) {
+gelu_backward(
+    const real* __restrict__ dy,  // (N, F)
+    const real* __restrict__ h,   // (N, F)
+    const real* __restrict__ b,   // (F,), optional
+    real* __restrict__ dx,        // (N, F)
+    int F
+) {
     const int f = (blockIdx.y * THREADS + threadIdx.x) * 4;
     if (f >= F) return;
     const size_t i = (size_t)blockIdx.x * F + f;

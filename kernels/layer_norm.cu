@@ -40,8 +40,18 @@
     _Pragma("unroll") for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) if (c < C)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-layer_norm_forward(const real* __restrict__ stream, const real* __restrict__ a, const real* __restrict__ gamma,
-                   const real* __restrict__ beta, real* __restrict__ x, real* __restrict__ y, float* __restrict__ mean, float* __restrict__ inverse, int C, float eps) {
+layer_norm_forward(
+    const real* __restrict__ stream,  // (N, C)
+    const real* __restrict__ a,       // (N, C), optional
+    const real* __restrict__ gamma,   // (C,)
+    const real* __restrict__ beta,    // (C,)
+    real* __restrict__ x,             // (N, C), optional
+    real* __restrict__ y,             // (N, C)
+    float* __restrict__ mean,         // (N,)
+    float* __restrict__ inverse,      // (N,)
+    int C,
+    float eps
+) {
     __shared__ float room[2][WARPS];
     const size_t row = (size_t)blockIdx.x * C;
     float v[MOST], sum = 0.f, squares = 0.f;
@@ -65,10 +75,19 @@ layer_norm_forward(const real* __restrict__ stream, const real* __restrict__ a, 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-layer_norm_backward(const real* __restrict__ dy, const real* __restrict__ x, const real* __restrict__ gamma,
-                    const float* __restrict__ mean, const float* __restrict__ inverse,
-                    const real* __restrict__ passing, real* __restrict__ dx, float* __restrict__ partial,
-                    int N, int C, int R) {
+layer_norm_backward(
+    const real* __restrict__ dy,        // (N, C)
+    const real* __restrict__ x,         // (N, C)
+    const real* __restrict__ gamma,     // (C,)
+    const float* __restrict__ mean,     // (N,)
+    const float* __restrict__ inverse,  // (N,)
+    const real* __restrict__ passing,   // (N, C), optional
+    real* __restrict__ dx,              // (N, C)
+    float* __restrict__ partial,        // (R, 2, C)
+    int N,
+    int C,
+    int R
+) {
     __shared__ float room[2][WARPS];
     float dgamma[MOST] = {}, dbeta[MOST] = {};
     const int rows = (N + R - 1) / R, first = blockIdx.x * rows;
@@ -100,7 +119,12 @@ layer_norm_backward(const real* __restrict__ dy, const real* __restrict__ x, con
 
 // grid (⌈C / 256⌉, 2): dγ, then dβ.
 extern "C" __global__ void __launch_bounds__(THREADS)
-layer_norm_sum(const float* __restrict__ partial, float* __restrict__ both, int R, int C) {
+layer_norm_sum(
+    const float* __restrict__ partial,  // (R, 2, C)
+    float* __restrict__ both,           // (2, C)
+    int R,
+    int C
+) {
     const int c = blockIdx.x * THREADS + threadIdx.x, which = blockIdx.y;
     if (c >= C) return;
     float sum = 0.f;

@@ -16,7 +16,11 @@
 #define BLOCKS 512  // of `squares`: some waves of blocks on any GPU
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-squares(const float* __restrict__ g, float* __restrict__ partial, long long P) {
+squares(
+    const float* __restrict__ g,  // (P,)
+    float* __restrict__ partial,  // (R,)
+    long long P
+) {
     __shared__ float room[THREADS / 32];
     const long long first = ((long long)blockIdx.x * THREADS + threadIdx.x) * 4;
     float sum = 0.f;
@@ -31,7 +35,10 @@ squares(const float* __restrict__ g, float* __restrict__ partial, long long P) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-global_norm(const float* __restrict__ partial, float* __restrict__ result) {
+global_norm(
+    const float* __restrict__ partial,  // (R,)
+    float* __restrict__ result          // (1,)
+) {
     __shared__ float room[THREADS / 32];
     float sum = 0.f;
     for (int i = threadIdx.x; i < BLOCKS; i += THREADS) sum += partial[i];

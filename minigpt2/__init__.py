@@ -87,6 +87,7 @@ Part VI: Tuning
 
 Part VII: On a GPU
      ·  device/source                  Source
+     ·  device/signatures              Signatures
      ·  device/table                   Table of kernels
      ·  device/compile                 Compile
      ·  device/findings                Findings

@@ -4,20 +4,20 @@ Why
     CuPy hands a kernel whatever it is given: an array of another precision, a view whose rows do
     not stand together, a Python float as eight bytes where the kernel reads four.  The kernel
     then reads other memory than was meant, and nobody is told.  So everything is checked here,
-    against the table of kernels, before anything runs: that is a few microseconds.
+    against the kernel's signature, before anything runs: that is a few microseconds.
 
     A kernel is compiled when it is first launched, for the storage type and head size that its
     arguments have, and kept.
 """
 
-import re
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minigpt2.backend import Array
+from minigpt2.device.signatures import Parameter, parameters_in
 from minigpt2.device.source import text_of
 from minigpt2.device.table import (
     HEAD_SIZES,
@@ -29,41 +29,21 @@ from minigpt2.device.table import (
     threads_of,
 )
 
-PARAMETER = re.compile(r"(const )?(real|float|int|long)(\?)? (\w+)(?: \((.+)\))?")
-NUMBERS = {"int": np.int32, "long": np.int64, "float": np.float32}
+NUMBERS = {"int": np.int32, "long long": np.int64, "float": np.float32}
 MOST_INT = 2**31 - 1
-
-
-class Parameter(NamedTuple):
-    """A parameter as the table writes it."""
-
-    const: bool
-    kind: str
-    optional: bool
-    name: str
-    shape: tuple[str, ...] | None  # None for a number
 
 
 @cache
 def parameters_of(name: str) -> tuple[Parameter, ...]:
-    """Return the parameters of a kernel."""
-    return tuple(map(parsed, KERNELS[name].parameters))
-
-
-def parsed(text: str) -> Parameter:
-    """Read a parameter."""
-    found = PARAMETER.fullmatch(text)
-    if not found:
-        raise ValueError(f"not a parameter: {text!r}")
-    shape = tuple(found[5].split(", ")) if found[5] else None
-    return Parameter(bool(found[1]), found[2], bool(found[3]), found[4], shape)
+    """Return the parameters of a kernel, which its file is read for once."""
+    return parameters_in(text_of(KERNELS[name].file), name)
 
 
 def launch(library: ModuleType, name: str, *arrays: Array | None, **numbers: float) -> None:
     """Run a kernel on arrays of a library, in the order of its parameters.
 
     Numbers that no shape tells are named, as is D where no array shows it.  Raises TypeError or
-    ValueError, before anything runs, for an argument that does not fit the table.
+    ValueError, before anything runs, for an argument that does not fit the kernel's signature.
     """
     kernel, given = KERNELS[name], iter(arrays)
     parameters = parameters_of(name)
@@ -92,7 +72,7 @@ def launch(library: ModuleType, name: str, *arrays: Array | None, **numbers: flo
 
 def storage_of(name: str, parameters: tuple[Parameter, ...], found: dict[str, Array]) -> str:
     """Return the storage type that the arrays of a launch have in common."""
-    kinds = {found[p.name].dtype.name for p in parameters if p.kind == "real" and stands(found, p)}
+    kinds = {found[p.name].dtype.name for p in parameters if p.type == "real" and stands(found, p)}
     if len(kinds) > 1:
         raise TypeError(f"{name} got arrays of {' and '.join(sorted(kinds))}; it wants one of them")
     kind = kinds.pop() if kinds else "float32"
@@ -120,7 +100,7 @@ def check_array(
         raise TypeError(f"{what} is a {type(array).__module__} array, not one on the device")
     if array.device != library.cuda.Device():
         raise ValueError(f"{what} is on {array.device}, the kernel on {library.cuda.Device()}")
-    wanted = storage if p.kind == "real" else f"{p.kind}32"
+    wanted = storage if p.type == "real" else f"{p.type}32"
     if array.dtype.name != wanted:
         raise TypeError(f"{what} holds {array.dtype.name}; it must hold {wanted}")
     if not array.flags.c_contiguous:
@@ -158,9 +138,9 @@ def number_of(name: str, p: Parameter, sizes: Sizes, numbers: dict[str, Any]) ->
     if p.name not in sizes and p.name not in numbers:
         raise TypeError(f"{name} wants the number {p.name}")
     value = numbers.pop(p.name) if p.name in numbers else sizes[p.name]
-    if p.kind == "int" and not -MOST_INT - 1 <= value <= MOST_INT:
+    if p.type == "int" and not -MOST_INT - 1 <= value <= MOST_INT:
         raise ValueError(f"{name}: {p.name} = {value} does not fit into 32 bits")
-    return NUMBERS[p.kind](value)
+    return NUMBERS[p.type](value)
 
 
 def machine_of(library: ModuleType) -> Any:

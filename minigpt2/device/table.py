@@ -1,16 +1,7 @@
-"""Table of kernels: for each its file, its parameters, and how it is launched.
+"""Table of kernels: for each its file, its launch shape, and what it is compiled for.
 
-A parameter is written as its type, its name, and, for an array, its shape:
-    const real x (N, C)     an array of the storage type, which the kernel only reads
-    float nll (M)           an array of float32 that it writes, too
-    const real? a (N, C)    an array that may be missing
-    int C                   a number; the size C, taken from the shapes
-    float eps               a number that the caller names
-Letters stand for sizes.  They are taken from the shapes of the arrays, and the same letter must be
-the same size everywhere; so no size is ever passed by hand.  The parameters are those of the
-kernel in their order: a test reads the source and compares.
-
-The storage type is -DREAL; a kernel that knows its head size has it by -DD.
+The letters are those of the shapes in the kernel's signature.  The storage type is the option
+-DREAL; a kernel that knows its head size has it by -DD.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +17,6 @@ class Kernel(NamedTuple):
     """What must be known of a kernel to launch it."""
 
     file: str
-    parameters: tuple[str, ...]
     grid: Callable[[Sizes], tuple[int, ...]]
     threads: int
     storage: tuple[str, ...] = ("float", "f16", "bf16")  # that it is compiled for
@@ -57,126 +47,53 @@ def tiles(n: Sizes) -> tuple[int, int]:
     return ceil(n["N"] / attention_tile(n["D"])), n["H"]
 
 
-BACKWARD = (
-    "const real qkv (N, 3, H, D)",
-    "const real d_o (N, H, D)",
-    "const int end (N)",
-    "const int reach (R)",
-    "const float lse (H, N)",
-    "const float row_dots (H, N)",
-    "real dqkv (N, 3, H, D)",
-    "int N",
-    "int H",
-    "float scale",
-)
-FORWARD = (
-    "const real qkv (N, 3, H, D)",
-    "const int end (N)",
-    "const int reach (R)",
-    "real o (N, H, D)",
-    "float lse (H, N)",
-    "int N",
-    "int H",
-    "float scale",
-)
 SHORT = ("f16", "bf16")  # storage types of 16 bits
 FLAT_BLOCKS = 2048  # of a kernel that walks through a flat array in strides: several waves
 
 KERNELS = {
     "embedding_forward": Kernel(
         "embedding.cu",
-        (
-            "const real wte (V, C)",
-            "const real wpe (T, C)",
-            "const int ids (N)",
-            "const int positions (N)",
-            "real x (N, C)",
-            "int C",
-        ),
         lambda n: (n["N"],),
         128,
         multiples=(("C", 4),),
     ),
     "embedding_backward": Kernel(
         "embedding.cu",
-        (
-            "const real dx (N, C)",
-            "const int index (N)",
-            "const int order (N)",
-            "float dtable (V, C)",
-            "int N",
-            "int C",
-        ),
         lambda n: (n["N"],),
         128,
         multiples=(("C", 4),),
     ),
     "layer_norm_forward": Kernel(
         "layer_norm.cu",
-        (
-            "const real stream (N, C)",
-            "const real? a (N, C)",
-            "const real gamma (C)",
-            "const real beta (C)",
-            "real? x (N, C)",
-            "real y (N, C)",
-            "float mean (N)",
-            "float inverse (N)",
-            "int C",
-            "float eps",
-        ),
         lambda n: (n["N"],),
         256,
         limits=(("C", 2048),),
     ),
     "layer_norm_backward": Kernel(
         "layer_norm.cu",
-        (
-            "const real dy (N, C)",
-            "const real x (N, C)",
-            "const real gamma (C)",
-            "const float mean (N)",
-            "const float inverse (N)",
-            "const real? passing (N, C)",
-            "real dx (N, C)",
-            "float partial (R, 2, C)",
-            "int N",
-            "int C",
-            "int R",
-        ),
         lambda n: (n["R"],),
         256,
         limits=(("C", 2048),),
     ),
     "layer_norm_sum": Kernel(
         "layer_norm.cu",
-        ("const float partial (R, 2, C)", "float both (2, C)", "int R", "int C"),
         lambda n: (ceil(n["C"] / 256), 2),
         256,
     ),
     "gelu_forward": Kernel(
         "gelu.cu",
-        ("const real h (N, F)", "const real? b (F)", "real y (N, F)", "int F"),
         lambda n: (n["N"], ceil(n["F"] / 1024)),
         256,
         multiples=(("F", 4),),
     ),
     "gelu_backward": Kernel(
         "gelu.cu",
-        (
-            "const real dy (N, F)",
-            "const real h (N, F)",
-            "const real? b (F)",
-            "real dx (N, F)",
-            "int F",
-        ),
         lambda n: (n["N"], ceil(n["F"] / 1024)),
         256,
         multiples=(("F", 4),),
     ),
     "attention_reach": Kernel(
         "attention.cu",
-        ("const int end (N)", "int reach (R)", "int N"),
         lambda n: (n["R"],),
         32,
         storage=("float",),
@@ -184,30 +101,21 @@ KERNELS = {
     ),
     "attention_forward": Kernel(
         "attention.cu",
-        FORWARD,
         tiles,
         64,
         heads=True,
     ),
     "attention_row_dots": Kernel(
         "attention.cu",
-        (
-            "const real o (N, H, D)",
-            "const real d_o (N, H, D)",
-            "float row_dots (H, N)",
-            "int N",
-            "int H",
-        ),
         lambda n: (ceil(n["N"] * n["H"] / 4),),
         128,
         heads=True,
     ),
-    "attention_dkv": Kernel("attention.cu", BACKWARD, tiles, 64, heads=True),
-    "attention_dq": Kernel("attention.cu", BACKWARD, tiles, 64, heads=True),
+    "attention_dkv": Kernel("attention.cu", tiles, 64, heads=True),
+    "attention_dq": Kernel("attention.cu", tiles, 64, heads=True),
     **{
         f"attention_mma_{name}": Kernel(
             "attention_mma.cu",
-            parameters,
             mma_tiles,
             128,
             storage=SHORT,
@@ -215,58 +123,27 @@ KERNELS = {
             least_architecture=80,
             threads_wide=64,
         )
-        for name, parameters in (("forward", FORWARD), ("dkv", BACKWARD), ("dq", BACKWARD))
+        for name in ("forward", "dkv", "dq")
     },
     "cross_entropy": Kernel(
         "cross_entropy.cu",
-        (
-            "real logits (M, W)",
-            "const int targets (M)",
-            "const float weights (M)",
-            "float nll (M)",
-            "int V",
-            "int W",
-            "int gradient",
-        ),
         lambda n: (n["M"],),
         512,
     ),
     "squares": Kernel(
         "norm.cu",
-        ("const float g (P)", "float partial (R)", "long P"),
         lambda n: (n["R"],),
         256,
         storage=("float",),
     ),
     "global_norm": Kernel(
         "norm.cu",
-        ("const float partial (R)", "float result (1)"),
         lambda n: (1,),
         256,
         storage=("float",),
     ),
     "adamw": Kernel(
         "adamw.cu",
-        (
-            "float theta (P)",
-            "const float g (P)",
-            "float m (P)",
-            "float v (P)",
-            "real? copy (P)",
-            "const float norm (1)",
-            "long P",
-            "long decayed",
-            "float clip",
-            "float unscale",
-            "float beta1",
-            "float one_minus_beta1",
-            "float beta2",
-            "float one_minus_beta2",
-            "float eta_hat",
-            "float root_correction",
-            "float eps",
-            "float keep",
-        ),
         lambda n: (min(FLAT_BLOCKS, ceil(n["P"] / 1024)),),
         256,
     ),
