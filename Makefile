@@ -67,7 +67,7 @@ check-kernels: $(VENV)/nvrtc ## compile every kernel for every GPU: no warning, 
 	@$(BIN)/python -m tests.kernels.gate
 
 test-gpu: $(VENV)/cuda ## the tests of the kernels and of --device on this machine's GPU
-	@$(BIN)/python -m pytest --device cuda tests/kernels/test_fused.py tests/commands/test_device.py
+	@$(BIN)/python -m pytest --device cuda tests/device/test_fused.py tests/commands/test_device.py
 
 check-races: $(VENV)/dev ## large launches of the kernels, every access looked at
 	@$(BIN)/python -m tests.kernels.races

@@ -17,7 +17,7 @@
 // Launch: 256 threads, each with four neighbours at a time, a grid that walks in strides.
 // Bytes: reads θ, g, m, v and writes θ, m, v: 28·P in float, the least there is, and the copy.
 // 16 bytes an access: fewer instructions in flight for the same bytes.
-#include "number.cuh"
+#include "dtype.cuh"
 #define THREADS 256
 
 struct Step {  // what is the same for all parameters

@@ -17,14 +17,14 @@
 //     dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                     (8.19)
 //     dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                     (8.20)
 //
-// Rows are cut into tiles of B.  Of a tile of keys, `reach` is the largest end: a tile of
-// queries that begins at q₀ sees something of it only if reach > q₀.  Tiles that cannot see each other
+// Rows are cut into tiles of B.  Of a tile of keys, `max_end` is the largest end: a tile of
+// queries that begins at q₀ sees something of it only if max_end > q₀.  Tiles that cannot see each other
 // are never loaded, so a forest of many short examples costs what its visible tiles cost.
 //
-// attention_reach      reach[t] for every tile t.  A warp a tile.
+// attention_max_end      max_end[t] for every tile t.  A warp a tile.
 // attention_forward    a block has a tile of queries of one head and walks through the keys it sees,
 //                      the tile itself first; (8.5) to (8.9) tile by tile, then o and λ.
-// attention_row_dots   (8.18), a warp for each row and head.
+// attention_delta   (8.18), a warp for each row and head.
 // attention_dkv        a block has a tile of keys and walks through the queries that see it, which stand
 //                      together: (8.13) and (8.20).
 // attention_dq         a block has a tile of queries and walks through its keys: (8.19).
@@ -54,7 +54,7 @@
 // a rule: 2·S·D numbers a row of B visible pairs, while it does 4·B·D operations with them.  So in
 // float, arithmetic sets the pace, not memory.
 // [sectors] λ is written by one lane of TX, 4 bytes in every 16, once behind the loop: 2 % of the sectors.
-#include "number.cuh"
+#include "dtype.cuh"
 #include "reduce.cuh"
 #include "forest.cuh"
 #ifndef D
@@ -111,13 +111,13 @@ __device__ __forceinline__ void inner(float (&s)[4][SCORES], const Tile& x, cons
 }
 
 // sum[i][j] += Σ_c s[4 ty + i][c] · y[c][feature j], or with the rows and columns of s exchanged
-template <bool EXCHANGED>
+template <bool TRANSPOSED>
 __device__ __forceinline__ void weigh(float (&sum)[4][OWN], const Scores& s, const Tile& y, int ty, int tx) {
 #pragma unroll 4
     for (int c = 0; c < B; c++) {
         float p[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) p[i] = EXCHANGED ? s.row[c][4 * ty + i] : s.row[4 * ty + i][c];
+        for (int i = 0; i < 4; i++) p[i] = TRANSPOSED ? s.row[c][4 * ty + i] : s.row[4 * ty + i][c];
 #pragma unroll
         for (int j = 0; j < OWN; j += WIDE) {
             float v[4];
@@ -162,22 +162,22 @@ __device__ __forceinline__ void load_ends(int (&to)[B], const int* end, int firs
 }
 
 extern "C" __global__ void __launch_bounds__(32)
-attention_reach(
+attention_max_end(
     const int* __restrict__ end,  // (N,)
-    int* __restrict__ reach,      // (R,)
+    int* __restrict__ max_end,      // (R,)
     int N
 ) {
     const int j = blockIdx.x * B + threadIdx.x;
     int e = threadIdx.x < B && j < N ? end[j] : 0;
     for (int away = 16; away; away /= 2) e = max(e, __shfl_xor_sync(ALL_LANES, e, away));
-    if (threadIdx.x == 0) reach[blockIdx.x] = e;
+    if (threadIdx.x == 0) max_end[blockIdx.x] = e;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
 attention_forward(
     const real* __restrict__ qkv,   // (N, 3, H, D)
     const int* __restrict__ end,    // (N,)
-    const int* __restrict__ reach,  // (R,)
+    const int* __restrict__ max_end,  // (R,)
     real* __restrict__ o,           // (N, H, D)
     float* __restrict__ lse,        // (H, N)
     int N,
@@ -195,7 +195,7 @@ attention_forward(
     float m[4], total[4] = {}, a[4][OWN] = {};
 #pragma unroll
     for (int i = 0; i < 4; i++) m[i] = MINUS_INFINITY;
-    for (int t = tile; t >= 0; t = tile_before(reach, t, q0)) {
+    for (int t = tile; t >= 0; t = tile_before(max_end, t, q0)) {
         const int k0 = t * B;
         load_tile(K, q + C, stride, k0, N, 1.f);
         load_tile(V, q + 2 * C, stride, k0, N, 1.f);
@@ -213,12 +213,12 @@ attention_forward(
                 if (k0 + key > row || row >= ends[key]) s[i][j] = MINUS_INFINITY;  // (8.1)
                 m_new = fmaxf(m_new, s[i][j]);
             }
-            m_new = lanes_max<TX>(m_new);                              // (8.5)
+            m_new = warp_max<TX>(m_new);                              // (8.5)
             const float base = m_new == MINUS_INFINITY ? 0.f : m_new;  // nothing seen yet
             const float alpha = expf(m[i] - base);                     // (8.6)
 #pragma unroll
             for (int j = 0; j < SCORES; j++) sum += s[i][j] = expf(s[i][j] - base);  // (8.7)
-            total[i] = alpha * total[i] + lanes_sum<TX>(sum);  // (8.8)
+            total[i] = alpha * total[i] + warp_sum<TX>(sum);  // (8.8)
             m[i] = m_new;
 #pragma unroll
             for (int j = 0; j < OWN; j++) a[i][j] *= alpha;
@@ -239,10 +239,10 @@ attention_forward(
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-attention_row_dots(
+attention_delta(
     const real* __restrict__ o,    // (N, H, D)
     const real* __restrict__ d_o,  // (N, H, D)
-    float* __restrict__ row_dots,  // (H, N)
+    float* __restrict__ delta,  // (H, N)
     int N,
     int H
 ) {
@@ -250,23 +250,23 @@ attention_row_dots(
     if (pair >= (long long)N * H) return;
     float sum = 0.f;
     for (int d = threadIdx.x % 32; d < D; d += 32) sum += to_float(o[pair * D + d]) * to_float(d_o[pair * D + d]);
-    sum = lanes_sum<32>(sum);  // (8.18)
-    if (threadIdx.x % 32 == 0) row_dots[(size_t)(pair % H) * N + pair / H] = sum;
+    sum = warp_sum<32>(sum);  // (8.18)
+    if (threadIdx.x % 32 == 0) delta[(size_t)(pair % H) * N + pair / H] = sum;
 }
 
 // λ and Δᵢ of a tile of queries; where there is no row, no pair is visible either.
-__device__ __forceinline__ void load_rows(float (&lse_rows)[B], float (&dots)[B], const float* lse, const float* row_dots,
+__device__ __forceinline__ void load_rows(float (&lse_rows)[B], float (&delta_rows)[B], const float* lse, const float* delta,
                                           int first, int N) {
     if (threadIdx.x < B) {
         const int n = first + threadIdx.x;
         lse_rows[threadIdx.x] = n < N ? lse[n] : 0.f;
-        dots[threadIdx.x] = n < N ? row_dots[n] : 0.f;
+        delta_rows[threadIdx.x] = n < N ? delta[n] : 0.f;
     }
 }
 
 // p and ds of a pair of tiles, for the scores that a thread owns.
 __device__ __forceinline__ void pairs(float (&p)[4][SCORES], float (&ds)[4][SCORES], const Tile& Q, const Tile& K,
-                                      const Tile& V, const Tile& dO, const float (&lse_rows)[B], const float (&dots)[B],
+                                      const Tile& V, const Tile& dO, const float (&lse_rows)[B], const float (&delta_rows)[B],
                                       const int (&ends)[B], int q0, int k0, int ty, int tx) {
     inner(p, Q, K, ty, tx);    // (8.2)
     inner(ds, dO, V, ty, tx);  // (8.14)
@@ -277,7 +277,7 @@ __device__ __forceinline__ void pairs(float (&p)[4][SCORES], float (&ds)[4][SCOR
             const int r = 4 * ty + i, key = tx + TX * j;
             const bool visible = k0 + key <= q0 + r && q0 + r < ends[key];  // (8.1)
             p[i][j] = visible ? expf(p[i][j] - lse_rows[r]) : 0.f;          // (8.12)
-            ds[i][j] = p[i][j] * (ds[i][j] - dots[r]);                      // (8.17)
+            ds[i][j] = p[i][j] * (ds[i][j] - delta_rows[r]);                      // (8.17)
         }
 }
 
@@ -286,9 +286,9 @@ attention_dkv(
     const real* __restrict__ qkv,        // (N, 3, H, D)
     const real* __restrict__ d_o,        // (N, H, D)
     const int* __restrict__ end,         // (N,)
-    const int* __restrict__ reach,       // (R,)
+    const int* __restrict__ max_end,       // (R,)
     const float* __restrict__ lse,       // (H, N)
-    const float* __restrict__ row_dots,  // (H, N)
+    const float* __restrict__ delta,  // (H, N)
     real* __restrict__ dqkv,             // (N, 3, H, D)
     int N,
     int H,
@@ -296,7 +296,7 @@ attention_dkv(
 ) {
     __shared__ __align__(16) Tile Q, K, V, dO;
     __shared__ Scores S;
-    __shared__ float lse_rows[B], dots[B];
+    __shared__ float lse_rows[B], delta_rows[B];
     __shared__ int ends[B];
     const int h = blockIdx.y, k0 = blockIdx.x * B, ty = threadIdx.x / TX, tx = threadIdx.x % TX;
     const size_t C = (size_t)H * D, stride = 3 * C;
@@ -305,13 +305,13 @@ attention_dkv(
     load_tile(V, q + 2 * C, stride, k0, N, 1.f);
     load_ends(ends, end, k0, N);
     float dk[4][OWN] = {}, dv[4][OWN] = {};
-    for (int q0 = k0; q0 < reach[blockIdx.x]; q0 += B) {
+    for (int q0 = k0; q0 < max_end[blockIdx.x]; q0 += B) {
         load_tile(Q, q, stride, q0, N, scale);
         load_tile(dO, d_o + h * D, C, q0, N, 1.f);
-        load_rows(lse_rows, dots, lse + (size_t)h * N, row_dots + (size_t)h * N, q0, N);
+        load_rows(lse_rows, delta_rows, lse + (size_t)h * N, delta + (size_t)h * N, q0, N);
         __syncthreads();
         float p[4][SCORES], ds[4][SCORES];
-        pairs(p, ds, Q, K, V, dO, lse_rows, dots, ends, q0, k0, ty, tx);
+        pairs(p, ds, Q, K, V, dO, lse_rows, delta_rows, ends, q0, k0, ty, tx);
         put(S, p, ty, tx);
         __syncthreads();
         weigh<true>(dv, S, dO, ty, tx);  // (8.13)
@@ -331,9 +331,9 @@ attention_dq(
     const real* __restrict__ qkv,        // (N, 3, H, D)
     const real* __restrict__ d_o,        // (N, H, D)
     const int* __restrict__ end,         // (N,)
-    const int* __restrict__ reach,       // (R,)
+    const int* __restrict__ max_end,       // (R,)
     const float* __restrict__ lse,       // (H, N)
-    const float* __restrict__ row_dots,  // (H, N)
+    const float* __restrict__ delta,  // (H, N)
     real* __restrict__ dqkv,             // (N, 3, H, D)
     int N,
     int H,
@@ -341,7 +341,7 @@ attention_dq(
 ) {
     __shared__ __align__(16) Tile Q, K, V, dO;
     __shared__ Scores S;
-    __shared__ float lse_rows[B], dots[B];
+    __shared__ float lse_rows[B], delta_rows[B];
     __shared__ int ends[B];
     const int h = blockIdx.y, tile = gridDim.x - 1 - blockIdx.x, q0 = tile * B;
     const int ty = threadIdx.x / TX, tx = threadIdx.x % TX;
@@ -349,16 +349,16 @@ attention_dq(
     const real* q = qkv + h * D;
     load_tile(Q, q, stride, q0, N, scale);
     load_tile(dO, d_o + h * D, C, q0, N, 1.f);
-    load_rows(lse_rows, dots, lse + (size_t)h * N, row_dots + (size_t)h * N, q0, N);
+    load_rows(lse_rows, delta_rows, lse + (size_t)h * N, delta + (size_t)h * N, q0, N);
     float dq[4][OWN] = {};
-    for (int t = tile; t >= 0; t = tile_before(reach, t, q0)) {
+    for (int t = tile; t >= 0; t = tile_before(max_end, t, q0)) {
         const int k0 = t * B;
         load_tile(K, q + C, stride, k0, N, 1.f);
         load_tile(V, q + 2 * C, stride, k0, N, 1.f);
         load_ends(ends, end, k0, N);
         __syncthreads();
         float p[4][SCORES], ds[4][SCORES];
-        pairs(p, ds, Q, K, V, dO, lse_rows, dots, ends, q0, k0, ty, tx);
+        pairs(p, ds, Q, K, V, dO, lse_rows, delta_rows, ends, q0, k0, ty, tx);
         put(S, ds, ty, tx);
         __syncwarp();  // the rows of S that a warp reads are the ones that it wrote
         weigh<false>(dq, S, K, ty, tx);

@@ -16,7 +16,7 @@
 //     dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                     (8.19)
 //     dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                     (8.20)
 //
-// The same walk as in attention.cu, whose attention_reach and attention_row_dots go with it.  A block
+// The same walk as in attention.cu, whose attention_max_end and attention_delta go with it.  A block
 // of WARPS warps has 16 rows a warp; the rows that they meet come STEP at a time.  A warp's scores, (16, STEP),
 // are the sums of its tensor-core products and never leave its registers: softmaxed and rounded, they are
 // the left factor of the next product.  In attention_mma_dkv the block's own rows are keys, so what it
@@ -40,7 +40,7 @@
 // Bytes: the least is 8·N·C forward and 16·N·C backward.  A visible tile of STEP rows is read again by each
 // block that sees it, 4·STEP·D bytes for 4·(16·WARPS)·STEP·D operations: 16·WARPS operations a byte, from the L2 cache.
 // [sectors] λ and Δ of a head begin anywhere in a sector, so eight of them lie in two: 3 % of the sectors.
-#include "number.cuh"
+#include "dtype.cuh"
 #include "reduce.cuh"
 #include "forest.cuh"
 #include "mma.cuh"
@@ -50,7 +50,7 @@
 #define WARPS (D <= 80 ? 4 : 2)
 #define THREADS (32 * WARPS)
 #define ROWS (16 * WARPS)  // of a block
-#define STEP 32            // rows that are met at once; a tile of `reach`
+#define STEP 32            // rows that are met at once; a tile of `max_end`
 #define ROW (D + 8)        // numbers from one row in shared memory to the next
 #define KEEP (D <= 64)     // whether a warp's own rows stay in registers
 
@@ -66,17 +66,17 @@ __device__ __forceinline__ void load_rows(real (&to)[COUNT][ROW], const real* x,
 }
 
 // The warp's own 16 rows as left factors, 16 features each.
-struct Own {
+struct Fragment {
     const real (*rows)[ROW];  // the first of them, in shared memory
     unsigned of[KEEP ? D / 16 : 1][4];
 
     __device__ __forceinline__ void read(int k) {
         const int lane = threadIdx.x % 32;
-        four_matrices(of[KEEP ? k / 16 : 0], &rows[lane % 16][k + lane / 16 * 8]);
+        ldmatrix_x4(of[KEEP ? k / 16 : 0], &rows[lane % 16][k + lane / 16 * 8]);
     }
 };
-__device__ __forceinline__ Own own_of(const real (&rows)[ROWS][ROW]) {
-    Own own;
+__device__ __forceinline__ Fragment load_fragment(const real (&rows)[ROWS][ROW]) {
+    Fragment own;
     own.rows = rows + threadIdx.x / 32 * 16;
 #pragma unroll
     for (int k = 0; KEEP && k < D; k += 16) own.read(k);
@@ -84,7 +84,7 @@ __device__ __forceinline__ Own own_of(const real (&rows)[ROWS][ROW]) {
 }
 
 // s (16, STEP) = the warp's own rows times the rows of `met`.
-__device__ __forceinline__ void inner(float (&s)[STEP / 8][4], Own& own, const real (&met)[STEP][ROW]) {
+__device__ __forceinline__ void inner(float (&s)[STEP / 8][4], Fragment& own, const real (&met)[STEP][ROW]) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < STEP / 8; n++)
@@ -97,9 +97,9 @@ __device__ __forceinline__ void inner(float (&s)[STEP / 8][4], Own& own, const r
         unsigned b[4];
 #pragma unroll
         for (int n = 0; n < STEP; n += 16) {
-            four_matrices(b, &met[n + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
-            multiply(s[n / 8], a, b[0], b[1], real());
-            multiply(s[n / 8 + 1], a, b[2], b[3], real());
+            ldmatrix_x4(b, &met[n + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+            mma_m16n8k16(s[n / 8], a, b[0], b[1], real());
+            mma_m16n8k16(s[n / 8 + 1], a, b[2], b[3], real());
         }
     }
 }
@@ -114,9 +114,9 @@ __device__ __forceinline__ void weigh(float (&sum)[D / 8][4], const float (&p)[S
 #pragma unroll
         for (int n = 0; n < D; n += 16) {
             unsigned b[4];
-            four_matrices_exchanged(b, &met[k + lane % 16][n + lane / 16 * 8]);
-            multiply(sum[n / 8], a, b[0], b[1], real());
-            multiply(sum[n / 8 + 1], a, b[2], b[3], real());
+            ldmatrix_x4_trans(b, &met[k + lane % 16][n + lane / 16 * 8]);
+            mma_m16n8k16(sum[n / 8], a, b[0], b[1], real());
+            mma_m16n8k16(sum[n / 8 + 1], a, b[2], b[3], real());
         }
     }
 }
@@ -147,14 +147,14 @@ __device__ __forceinline__ void write_rows(real* x, size_t stride, const float (
 __device__ __forceinline__ int last_tile(int q0, int N) { return (min(q0 + ROWS, N) - 1) / STEP; }
 
 // Over the four lanes that share a row.
-__device__ __forceinline__ float row_max(float x) { return lanes_max<4>(x); }
-__device__ __forceinline__ float row_sum(float x) { return lanes_sum<4>(x); }
+__device__ __forceinline__ float row_max(float x) { return warp_max<4>(x); }
+__device__ __forceinline__ float row_sum(float x) { return warp_sum<4>(x); }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_mma_forward(
     const real* __restrict__ qkv,   // (N, 3, H, D)
     const int* __restrict__ end,    // (N,)
-    const int* __restrict__ reach,  // (R,)
+    const int* __restrict__ max_end,  // (R,)
     real* __restrict__ o,           // (N, H, D)
     float* __restrict__ lse,        // (H, N)
     int N,
@@ -169,9 +169,9 @@ attention_mma_forward(
     const real* q = qkv + h * D;
     load_rows(Q, q, stride, q0, N);
     __syncthreads();
-    Own queries = own_of(Q);
+    Fragment queries = load_fragment(Q);
     float m[2] = {MINUS_INFINITY, MINUS_INFINITY}, total[2] = {}, a[D / 8][4] = {};
-    for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(reach, tile, q0)) {
+    for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(max_end, tile, q0)) {
         const int k0 = tile * STEP;
         load_rows(K, q + C, stride, k0, N);
         load_rows(V, q + 2 * C, stride, k0, N);
@@ -225,16 +225,16 @@ attention_mma_dkv(
     const real* __restrict__ qkv,        // (N, 3, H, D)
     const real* __restrict__ d_o,        // (N, H, D)
     const int* __restrict__ end,         // (N,)
-    const int* __restrict__ reach,       // (R,)
+    const int* __restrict__ max_end,       // (R,)
     const float* __restrict__ lse,       // (H, N)
-    const float* __restrict__ row_dots,  // (H, N)
+    const float* __restrict__ delta,  // (H, N)
     real* __restrict__ dqkv,             // (N, 3, H, D)
     int N,
     int H,
     float scale
 ) {
     __shared__ __align__(16) real K[ROWS][ROW], V[ROWS][ROW], Q[STEP][ROW], dO[STEP][ROW];
-    __shared__ float lse_rows[STEP], dots[STEP];
+    __shared__ float lse_rows[STEP], delta_rows[STEP];
     const int h = blockIdx.y, k0 = blockIdx.x * ROWS, warp = threadIdx.x / 32;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, first = k0 + 16 * warp;
     const size_t C = (size_t)H * D, stride = 3 * C;
@@ -242,11 +242,11 @@ attention_mma_dkv(
     load_rows(K, q + C, stride, k0, N);
     load_rows(V, q + 2 * C, stride, k0, N);
     __syncthreads();
-    Own keys = own_of(K), values = own_of(V);
+    Fragment keys = load_fragment(K), values = load_fragment(V);
     int ends[2], furthest = 0;
 #pragma unroll
     for (int half = 0; half < 2; half++) ends[half] = first + g + 8 * half < N ? end[first + g + 8 * half] : 0;
-    for (int tile = k0 / STEP; tile <= last_tile(k0, N); tile++) furthest = max(furthest, reach[tile]);
+    for (int tile = k0 / STEP; tile <= last_tile(k0, N); tile++) furthest = max(furthest, max_end[tile]);
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     for (int q0 = k0; q0 < furthest; q0 += STEP) {
         load_rows(Q, q, stride, q0, N);
@@ -254,7 +254,7 @@ attention_mma_dkv(
         if (threadIdx.x < STEP) {
             const int row = q0 + threadIdx.x;
             lse_rows[threadIdx.x] = row < N ? lse[(size_t)h * N + row] : 0.f;
-            dots[threadIdx.x] = row < N ? row_dots[(size_t)h * N + row] : 0.f;
+            delta_rows[threadIdx.x] = row < N ? delta[(size_t)h * N + row] : 0.f;
         }
         __syncthreads();
         float p[STEP / 8][4], ds[STEP / 8][4];
@@ -267,7 +267,7 @@ attention_mma_dkv(
                 const int column = 8 * n + 2 * t + i % 2, row = q0 + column, key = first + g + i / 2 * 8;
                 const bool visible = key <= row && row < ends[i / 2];                     // (8.1)
                 p[n][i] = visible ? expf(p[n][i] * scale - lse_rows[column]) : 0.f;  // (8.2) (8.12)
-                ds[n][i] = p[n][i] * (ds[n][i] - dots[column]);                      // (8.17)
+                ds[n][i] = p[n][i] * (ds[n][i] - delta_rows[column]);                      // (8.17)
             }
         weigh(dv, p, dO);  // (8.13)
         weigh(dk, ds, Q);
@@ -282,9 +282,9 @@ attention_mma_dq(
     const real* __restrict__ qkv,        // (N, 3, H, D)
     const real* __restrict__ d_o,        // (N, H, D)
     const int* __restrict__ end,         // (N,)
-    const int* __restrict__ reach,       // (R,)
+    const int* __restrict__ max_end,       // (R,)
     const float* __restrict__ lse,       // (H, N)
-    const float* __restrict__ row_dots,  // (H, N)
+    const float* __restrict__ delta,  // (H, N)
     real* __restrict__ dqkv,             // (N, 3, H, D)
     int N,
     int H,
@@ -299,15 +299,15 @@ attention_mma_dq(
     load_rows(Q, q, stride, q0, N);
     load_rows(dO, d_o + h * D, C, q0, N);
     __syncthreads();
-    Own queries = own_of(Q), gradients = own_of(dO);
-    float of_lse[2], of_dots[2], dq[D / 8][4] = {};
+    Fragment queries = load_fragment(Q), gradients = load_fragment(dO);
+    float own_lse[2], own_delta[2], dq[D / 8][4] = {};
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = first + g + 8 * half;
-        of_lse[half] = row < N ? lse[(size_t)h * N + row] : 0.f;        // [sectors]
-        of_dots[half] = row < N ? row_dots[(size_t)h * N + row] : 0.f;  // [sectors]
+        own_lse[half] = row < N ? lse[(size_t)h * N + row] : 0.f;        // [sectors]
+        own_delta[half] = row < N ? delta[(size_t)h * N + row] : 0.f;  // [sectors]
     }
-    for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(reach, tile, q0)) {
+    for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(max_end, tile, q0)) {
         const int k0 = tile * STEP;
         load_rows(K, q + C, stride, k0, N);
         load_rows(V, q + 2 * C, stride, k0, N);
@@ -322,8 +322,8 @@ attention_mma_dq(
             for (int i = 0; i < 4; i++) {
                 const int key = 8 * n + 2 * t + i % 2, row = first + g + i / 2 * 8;
                 const bool visible = k0 + key <= row && row < ends[key];                 // (8.1)
-                p[n][i] = visible ? expf(p[n][i] * scale - of_lse[i / 2]) : 0.f;  // (8.2) (8.12)
-                ds[n][i] = p[n][i] * (ds[n][i] - of_dots[i / 2]);                 // (8.17)
+                p[n][i] = visible ? expf(p[n][i] * scale - own_lse[i / 2]) : 0.f;  // (8.2) (8.12)
+                ds[n][i] = p[n][i] * (ds[n][i] - own_delta[i / 2]);                 // (8.17)
             }
         weigh(dq, ds, K);
         __syncthreads();

@@ -22,7 +22,7 @@
 // [sectors] Rows of an odd V begin anywhere in a sector.  A warp's 32 numbers of 16 bits then lie in three
 // sectors, not in two, of which the next warp wants one again and finds it in the L1 cache.
 // Shared memory: two numbers a warp.
-#include "number.cuh"
+#include "dtype.cuh"
 #include "block.cuh"
 #define THREADS 512
 #define WARPS (THREADS / 32)
@@ -33,12 +33,12 @@ __device__ __forceinline__ float exp_below(float x, float m) {
 }
 
 // The largest over the block, as block_sum adds.
-__device__ __forceinline__ float block_max(float x, float* room) {
+__device__ __forceinline__ float block_max(float x, float* smem) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    x = lanes_max<32>(x);
-    if (lane == 0) room[warp] = x;
+    x = warp_max<32>(x);
+    if (lane == 0) smem[warp] = x;
     __syncthreads();
-    return lanes_max<32>(lane < WARPS ? room[lane] : MINUS_INFINITY);
+    return warp_max<32>(lane < WARPS ? smem[lane] : MINUS_INFINITY);
 }
 
 // With `gradient` 0 the logits stay as they are.

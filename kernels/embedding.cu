@@ -16,7 +16,7 @@
 // Bytes, S being those of one number: forward reads two rows and writes one, 3·S·N·C at most
 // (rows of tables that come often stay in cache).  Backward reads dx once, S·N·C, and reads and
 // writes each row of the table that occurs, the least there is.
-#include "number.cuh"
+#include "dtype.cuh"
 #define THREADS 128
 
 extern "C" __global__ void __launch_bounds__(THREADS)

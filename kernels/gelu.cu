@@ -15,7 +15,7 @@
 // numbers a thread, so F must be a multiple of 4.
 // Bytes, S being those of one number: forward reads h and writes y, 2·S·N·F; backward reads h and
 // dy and writes dx, 3·S·N·F.  Both are the least; b stays in cache.
-#include "number.cuh"
+#include "dtype.cuh"
 #define THREADS 256
 #define ROOT_2_PI 0.7978845608028654f
 #define A 0.044715f

@@ -9,7 +9,7 @@
 // each lane receives just what a or b wants of them.  It can exchange rows and columns on the way.
 //
 // This is the one place where a GPU runs other lines than the emulator: its own instructions.
-__device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, f16) {
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, f16) {
 #ifdef EMULATED
     const unsigned b[2] = {b0, b1};
     emulated::mma_m16n8k16<emulated::f16_to_float>(d, a, b, __LINE__);
@@ -21,7 +21,7 @@ __device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], 
 #endif
 }
 
-__device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bf16) {
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bf16) {
 #ifdef EMULATED
     const unsigned b[2] = {b0, b1};
     emulated::mma_m16n8k16<emulated::bf16_to_float>(d, a, b, __LINE__);
@@ -33,7 +33,7 @@ __device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], 
 #endif
 }
 
-__device__ __forceinline__ void four_matrices(unsigned (&r)[4], const void* row) {
+__device__ __forceinline__ void ldmatrix_x4(unsigned (&r)[4], const void* row) {
 #ifdef EMULATED
     emulated::ldmatrix_x4<false>(r, row, __LINE__);
 #else
@@ -44,7 +44,7 @@ __device__ __forceinline__ void four_matrices(unsigned (&r)[4], const void* row)
 #endif
 }
 
-__device__ __forceinline__ void four_matrices_exchanged(unsigned (&r)[4], const void* row) {
+__device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&r)[4], const void* row) {
 #ifdef EMULATED
     emulated::ldmatrix_x4<true>(r, row, __LINE__);
 #else

@@ -7,12 +7,12 @@
 #define MINUS_INFINITY __int_as_float(0xff800000)  // NVRTC knows no INFINITY
 
 // Over groups of LANES neighbouring lanes, a power of two.
-template <int LANES> __device__ __forceinline__ float lanes_sum(float x) {
+template <int LANES> __device__ __forceinline__ float warp_sum(float x) {
     for (int away = LANES / 2; away; away /= 2) x += __shfl_xor_sync(ALL_LANES, x, away);
     return x;
 }
 
-template <int LANES> __device__ __forceinline__ float lanes_max(float x) {
+template <int LANES> __device__ __forceinline__ float warp_max(float x) {
     for (int away = LANES / 2; away; away /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, away));
     return x;
 }

@@ -86,13 +86,14 @@ Part VI: Tuning
      ·  training/checkpoint            Checkpoint
 
 Part VII: On a GPU
-     ·  device/source                  Source
+     ·  device/includes                Includes
      ·  device/signatures              Signatures
-     ·  device/table                   Table of kernels
+     ·  device/kernel_specs            Kernel specs
      ·  device/compile                 Compile
-     ·  device/findings                Findings
+     ·  device/sanitizer               Sanitizer
     33  device/emulator                Emulator
-     ·  device/stand_in                Stand-in
+     ·  device/fake_array              Fake array
+     ·  device/fake_cupy               Fake CuPy
     34  device/launch                  Launch
     35  device/fused                   Fused ops
      ·  device/devices                 Devices

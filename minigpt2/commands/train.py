@@ -17,7 +17,7 @@ from minigpt2.backend import array_module
 from minigpt2.commands.setup import Material, open_material
 from minigpt2.commands.train_settings import TrainSettings
 from minigpt2.data.batches import windows
-from minigpt2.device.devices import told
+from minigpt2.device.devices import describe_device
 from minigpt2.errors import UserError
 from minigpt2.reports.plots import draw_curve
 from minigpt2.reports.run_log import Report, claim_folder, due, log_step
@@ -134,7 +134,7 @@ def introduce(settings: TrainSettings, material: Material, report: Report) -> No
         context=config.n_positions,
         vocabulary=config.vocab_size,
     )
-    where = told(array_module(material.parameters.flat))
+    where = describe_device(array_module(material.parameters.flat))
     report.say("device", where, device=where)
     training, validation = len(material.training), len(material.validation)
     examples = material.training + material.validation

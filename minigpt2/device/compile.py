@@ -1,8 +1,8 @@
 """Compile: from a kernel's text to a library that the emulator can run.
 
-A kernel's text is C++ but for a few names, which kernels/emulator/cuda.h defines.  So g++ compiles
-it; the machine that runs it is compiled once, and both are linked.  What was made is kept under
-the user's cache folder, by a hash of all that went in.
+A kernel's text is C++ apart from a few names, which kernels/emulator/cuda.h defines.  So g++
+compiles it, and links it with the machine that runs it, which is compiled once.  Results are
+cached in the user's cache folder, by a hash of all inputs.
 
 A checked build calls the machine at every access to memory.  A build for coverage counts how
 often each line runs.
@@ -44,7 +44,7 @@ COUNTED = ["-O0", "--coverage", "-DCOUNT_LINES", "-ffp-contract=fast"]
 
 
 class EmulatorError(RuntimeError):
-    """A launch that a GPU would refuse, or one that went wrong."""
+    """A launch that a GPU would refuse, or one that failed."""
 
 
 class CompileError(EmulatorError):
@@ -52,23 +52,23 @@ class CompileError(EmulatorError):
 
 
 def compiler() -> str | None:
-    """Return the C++ compiler: g++, or what CXX names; None where there is none."""
+    """Return the path of the C++ compiler: g++, or what CXX names; None if there is none."""
     return shutil.which(os.environ.get("CXX") or "g++")
 
 
 def cache_folder() -> Path:
-    """Return where compiled kernels are kept."""
+    """Return the folder of the compiled kernels."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "minigpt2" / "kernels"
 
 
 def kernels_in(code: str) -> dict[str, str]:
-    """Return the kernels of a text, each with its launch bound as it is written, or 0."""
+    """Return the names of a text's kernels, each with its launch bound as written, or "0"."""
     return {name: bound.split(",")[0] or "0" for bound, name in KERNEL.findall(code)}
 
 
 def for_the_cpu(code: str) -> str:
-    """Return a kernel's text as the C++ compiler is given it.
+    """Return a kernel's text as the C++ compiler gets it.
 
     Each kernel's shared memory gets a section of its own; dynamic shared memory becomes a pointer.
     """
@@ -79,7 +79,7 @@ def for_the_cpu(code: str) -> str:
 
 
 def with_section(kernel: re.Match[str]) -> str:
-    """Return a kernel's first words with a section for its shared memory before them."""
+    """Return the first words of a kernel, after lines that open a section for its shared memory."""
     before = kernel.string[: kernel.start()]
     directives = list(LINE.finditer(before))
     line = 1 + before.count("\n", directives[-1].end() if directives else 0)
@@ -89,13 +89,13 @@ def with_section(kernel: re.Match[str]) -> str:
 
 
 def shared_in(kernel: str) -> str:
-    """Return the lines that let __shared__ put what follows into a kernel's section."""
+    """Return the lines after which __shared__ puts variables into a kernel's own section."""
     section = f'__attribute__((section("shared_{kernel}")))'
     return f"#undef __shared__\n#define __shared__ static {section}\n#line 1\n"
 
 
 def build(code: str, options: tuple[str, ...], mode: list[str], ucontext: bool = False) -> Path:
-    """Return the compiled library of a kernel's text.
+    """Return the path of the library that a kernel's text compiles to.
 
     Raises CompileError if it does not compile, UserError if there is no compiler.
     """
@@ -109,63 +109,52 @@ def build(code: str, options: tuple[str, ...], mode: list[str], ucontext: bool =
 
     def make(folder: Path) -> None:
         (folder / "kernel.cu").write_text(text, encoding="utf-8")
-        front = shipped("kernels") / "emulator" / "cuda.h"
-        run(
-            cxx,
-            *flags,
-            "-x",
-            "c++",
-            "-include",
-            front,
-            "-c",
-            "kernel.cu",
-            "-o",
-            "kernel.o",
-            at=folder,
-        )
-        linked = ["--coverage"] if mode is COUNTED else []
-        run(cxx, "-shared", *linked, "-o", "kernel.so", "kernel.o", *machine, at=folder)
+        header = shipped("kernels") / "emulator" / "cuda.h"
+        source = ["-x", "c++", "-include", str(header), "-c", "kernel.cu"]
+        run([cxx, *flags, *source, "-o", "kernel.o"], folder)
+        coverage = ["--coverage"] if mode is COUNTED else []
+        run([cxx, "-shared", *coverage, "-o", "kernel.so", "kernel.o", *machine], folder)
 
-    return kept(text, *flags, *map(str, machine), of=make) / "kernel.so"
+    return cached_folder([text, *flags, *machine], make) / "kernel.so"
 
 
 @cache
-def machine_objects(cxx: str, ucontext: bool) -> tuple[Path, ...]:
-    """Return the compiled machine, which runs what kernels are compiled to."""
+def machine_objects(cxx: str, ucontext: bool) -> list[str]:
+    """Return the paths of the machine's object files."""
     folder = shipped("kernels") / "emulator"
     sources = sorted(folder.glob("*.cpp"))
     flags = [*COMMON, "-O2", *(["-DUSE_UCONTEXT"] if ucontext else [])]
 
-    def make(place: Path) -> None:
+    def make(folder: Path) -> None:
         for source in sources:
-            run(cxx, *flags, "-c", source, "-o", f"{source.stem}.o", at=place)
+            run([cxx, *flags, "-c", str(source), "-o", f"{source.stem}.o"], folder)
 
     texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.[hc]*"))]
-    place = kept(cxx, *flags, *texts, of=make)
-    return tuple(place / f"{source.stem}.o" for source in sources)
+    objects = cached_folder([cxx, *flags, *texts], make)
+    return [str(objects / f"{source.stem}.o") for source in sources]
 
 
-def kept(*inputs: str, of: Callable[[Path], None]) -> Path:
-    """Return the folder that `of` filled for these inputs, now or earlier.
+def cached_folder(inputs: list[str], make: Callable[[Path], None]) -> Path:
+    """Return the folder that `make` fills for these inputs; it runs only if there is none yet.
 
-    It appears whole, however many processes make it at once.
+    The folder appears complete, even if several processes make it at once.
     """
     name = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:24]
-    place = cache_folder() / name
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=place.parent))
+    folder = cache_folder() / name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
-            of(beside)
+            make(unfinished)
             with suppress(OSError):  # another process was first
-                beside.rename(place)
+                unfinished.rename(folder)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    return place
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
 
 
-def run(*command: str | Path, at: Path) -> None:
-    """Run a compiler.  Raises CompileError with what it said if it fails."""
-    found = subprocess.run(command, cwd=at, capture_output=True, text=True)
-    if found.returncode:
-        raise CompileError(found.stderr.strip() or f"{command[0]} failed")
+def run(command: list[str], folder: Path) -> None:
+    """Run a compiler in a folder.  Raises CompileError with its messages if it fails."""
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if process.returncode:
+        raise CompileError(process.stderr.strip() or f"{command[0]} failed")

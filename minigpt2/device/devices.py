@@ -1,10 +1,10 @@
 """Devices: where the numbers are computed.
 
 cpu       NumPy
-cuda      the first GPU: CuPy, and the kernels in kernels/
-emulated  the kernels again, on this machine's processor, one CUDA thread after the other:
-          slow, for tiny models, and to see that they are right
-auto      cuda where there is a GPU that works, else cpu
+cuda      the first GPU: CuPy and the kernels in kernels/
+emulated  the same kernels on this machine's processor, one CUDA thread after the other: slow, for
+          tiny models, to see that they are right
+auto      cuda if there is a GPU that works, else cpu
 """
 
 from types import ModuleType
@@ -18,8 +18,8 @@ from minigpt2.errors import UserError
 Device = Literal["auto", "cpu", "cuda", "emulated"]
 
 
-def told(library: ModuleType) -> str:
-    """Return what is told of a device before work begins on it."""
+def describe_device(library: ModuleType) -> str:
+    """Return a one-line description of the device of an array library."""
     if library is np:
         return "cpu: NumPy"
     if hasattr(library, "machine"):
@@ -40,7 +40,7 @@ def open_device(device: Device) -> ModuleType:
             return open_device("cuda")
         except UserError:
             return np
-    library = stand_in() if device == "emulated" else cupy()
+    library = fake_cupy() if device == "emulated" else cupy()
     from minigpt2.device.fused import FUSED
 
     register(library, FUSED)
@@ -57,20 +57,20 @@ def cupy() -> ModuleType:
             "by the CUDA version that nvidia-smi shows"
         ) from None
     try:
-        found, reason = library.cuda.runtime.getDeviceCount(), "there is none"
+        gpus, reason = library.cuda.runtime.getDeviceCount(), "there is none"
     except Exception as error:  # CuPy's own classes, which differ with its version
-        found, reason = 0, str(error).strip().splitlines()[0]
-    if not found:
+        gpus, reason = 0, str(error).strip().splitlines()[0]
+    if not gpus:
         raise UserError(f"--device cuda finds no GPU ({reason}): is the NVIDIA driver installed?")
     return library
 
 
-def stand_in() -> Any:
-    """Return the stand-in for CuPy.  Raises UserError if no compiler for the kernels is found."""
-    from minigpt2.device import compile, stand_in
+def fake_cupy() -> Any:
+    """Return the fake CuPy.  Raises UserError if there is no compiler for the kernels."""
+    from minigpt2.device import compile, fake_cupy
 
     if not compile.compiler():
         raise UserError(
             "--device emulated compiles kernels with g++ (or what CXX names): install it"
         )
-    return stand_in
+    return fake_cupy

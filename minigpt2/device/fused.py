@@ -1,12 +1,11 @@
-"""Fused ops: what takes an op's place where its arrays are on a device.
+"""Fused ops: the functions that replace an op's formula where its arrays are on a device.
 
-Each function has its op's name, arguments and results; `backend.fusible` calls it in the op's
-place.  An op's derivation is in its own chapter, the kernel's launch shape and memory traffic in
-its file in kernels/.  Results are made with `empty`: every kernel writes all of its results.
+Each function has its op's name, arguments and results; `backend.fusible` calls it in place of the
+op.  The op's chapter has the derivation, the kernel's file in kernels/ the launch shape and the
+memory traffic.  Results are allocated with `empty`: a kernel writes every element of its results.
 
-A function that cannot do what is asked returns NotImplemented, and the op's formula runs, on the
-device's arrays: attention with dropout, for which there is no kernel, and sizes that no kernel is
-made for.
+A function returns NotImplemented where no kernel fits: for attention with dropout, and for sizes
+that no kernel is compiled for.  Then the op's formula runs, on the device's arrays.
 """
 
 from collections.abc import Callable
@@ -17,33 +16,33 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array, array_module
+from minigpt2.device.kernel_specs import HEAD_SIZES, attention_tile
 from minigpt2.device.launch import fits, launch
-from minigpt2.device.table import HEAD_SIZES, attention_tile
 from minigpt2.ops import adamw as adamw_op
 from minigpt2.ops import attention as attention_op
 from minigpt2.ops import cross_entropy as cross_entropy_op
 from minigpt2.ops import embedding as embedding_op
 from minigpt2.ops import gelu as gelu_op
 from minigpt2.ops import layer_norm as layer_norm_op
-from minigpt2.ops.attention import Saved as Attended
-from minigpt2.ops.embedding import Saved as Embedded
+from minigpt2.ops.attention import Saved as AttentionSaved
+from minigpt2.ops.embedding import Saved as EmbeddingSaved
 
-LAYER_NORM_BLOCKS = 256  # that share the rows of a backward pass
-NORM_BLOCKS = 512  # BLOCKS of norm.cu
+LAYER_NORM_BLOCKS = 256  # at most, in a backward pass; each has a run of rows
+NORM_BLOCKS = 512  # BLOCKS of grad_norm.cu
 MMA_TILE = 32  # STEP of attention_mma.cu
 
 
-class Normalised(NamedTuple):
-    """What layer normalisation keeps here: x and two numbers a row, not x̂."""
+class LayerNormSaved(NamedTuple):
+    """What layer normalisation saves here: x and two numbers a row, not x̂."""
 
     x: Array  # (N, C)
     mean: Array  # (N,)
-    inverse: Array  # (N,) r of (4.3)
+    rstd: Array  # (N,) r of (4.3)
     gamma: Array  # (C,)
 
 
-class Gated(NamedTuple):
-    """What GELU keeps here: its input, not the slope."""
+class GeluSaved(NamedTuple):
+    """What GELU saves here: its input, not the slope."""
 
     h: Array  # (N, F)
     b: Array | None  # (F,)
@@ -61,7 +60,7 @@ def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> Any:
     xp = array_module(wte)
     x = xp.empty((len(ids), wte.shape[1]), wte.dtype)
     launch(xp, "embedding_forward", wte, wpe, index_on(xp, ids), index_on(xp, positions), x)
-    return x, Embedded(ids, positions)
+    return x, EmbeddingSaved(ids, positions)
 
 
 def add_at(table: Array, rows: Array, index: Array) -> Any:
@@ -80,9 +79,9 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
     if not fits("layer_norm_forward", C=x.shape[1]):
         return NotImplemented
     xp, n = array_module(x), len(x)
-    y, mean, inverse = xp.empty_like(x), xp.empty(n, xp.float32), xp.empty(n, xp.float32)
-    launch(xp, "layer_norm_forward", x, None, gamma, beta, None, y, mean, inverse, eps=eps)
-    return y, Normalised(x, mean, inverse, gamma)
+    y, mean, rstd = xp.empty_like(x), xp.empty(n, xp.float32), xp.empty(n, xp.float32)
+    launch(xp, "layer_norm_forward", x, None, gamma, beta, None, y, mean, rstd, eps=eps)
+    return y, LayerNormSaved(x, mean, rstd, gamma)
 
 
 def add_layer_norm(residual: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
@@ -91,23 +90,23 @@ def add_layer_norm(residual: Array, a: Array, gamma: Array, beta: Array, eps: fl
         return NotImplemented
     xp, n = array_module(a), len(a)
     x, y = xp.empty_like(a), xp.empty_like(a)
-    mean, inverse = xp.empty(n, xp.float32), xp.empty(n, xp.float32)
-    launch(xp, "layer_norm_forward", residual, a, gamma, beta, x, y, mean, inverse, eps=eps)
-    return x, y, Normalised(x, mean, inverse, gamma)
+    mean, rstd = xp.empty(n, xp.float32), xp.empty(n, xp.float32)
+    launch(xp, "layer_norm_forward", residual, a, gamma, beta, x, y, mean, rstd, eps=eps)
+    return x, y, LayerNormSaved(x, mean, rstd, gamma)
 
 
 def layer_norm_backward(dy: Array, saved: Any, d_residual: Array | None = None) -> Any:
     """Return dx, dgamma and dbeta, (4.6) to (4.22)."""
-    if not isinstance(saved, Normalised):
+    if not isinstance(saved, LayerNormSaved):
         return NotImplemented
     xp, (n, c) = array_module(dy), dy.shape
     dx = xp.empty_like(dy)
     partial = xp.empty((min(n, LAYER_NORM_BLOCKS), 2, c), xp.float32)
-    both = xp.empty((2, c), xp.float32)
-    arrays = dy, saved.x, saved.gamma, saved.mean, saved.inverse, d_residual, dx, partial
+    dgamma_dbeta = xp.empty((2, c), xp.float32)
+    arrays = dy, saved.x, saved.gamma, saved.mean, saved.rstd, d_residual, dx, partial
     launch(xp, "layer_norm_backward", *arrays)
-    launch(xp, "layer_norm_sum", partial, both)
-    return dx, both[0], both[1]
+    launch(xp, "layer_norm_sum", partial, dgamma_dbeta)
+    return dx, dgamma_dbeta[0], dgamma_dbeta[1]
 
 
 def gelu(x: Array, b: Array | None = None, backward: bool = True) -> Any:
@@ -116,51 +115,50 @@ def gelu(x: Array, b: Array | None = None, backward: bool = True) -> Any:
         return NotImplemented
     y = array_module(x).empty_like(x)
     launch(array_module(x), "gelu_forward", x, b, y)
-    return y, Gated(x, b)
+    return y, GeluSaved(x, b)
 
 
 def gelu_backward(dy: Array, saved: Any) -> Any:
     """Return dx, (5.5) to (5.7)."""
-    if not isinstance(saved, Gated):
+    if not isinstance(saved, GeluSaved):
         return NotImplemented
     dx = array_module(dy).empty_like(dy)
     launch(array_module(dy), "gelu_backward", dy, saved.h, saved.b, dx)
     return dx
 
 
-class Forest:
-    """The last forest that was sent to the device: every layer of a step asks for the same."""
+class ForestCache:
+    """The last forest that was copied to the device: all layers of a step attend over the same."""
 
     def __init__(self) -> None:
         self.end: Array = None
-        self.found: dict[Any, tuple[Array, Array]] = {}
+        self.on_device: dict[Any, tuple[Array, Array]] = {}  # by library and tile
 
-    def on(self, library: ModuleType, end: Array, tile: int) -> tuple[Array, Array]:
-        """Return end and the reach of each tile of so many keys, on a device."""
+    def get(self, library: ModuleType, end: Array, tile: int) -> tuple[Array, Array]:
+        """Return on the device `end` (N,) and the largest end of each tile of so many keys."""
         if end is not self.end:
-            self.end, self.found = end, {}
-        if (library, tile) not in self.found:
-            there = index_on(library, end)
-            reach = library.empty(-(-len(end) // tile), library.int32)
+            self.end, self.on_device = end, {}
+        if (library, tile) not in self.on_device:
+            ends = index_on(library, end)
+            max_end = library.empty(-(-len(end) // tile), library.int32)
             d = next(d for d in HEAD_SIZES if attention_tile(d) == tile)
-            launch(library, "attention_reach", there, reach, D=d)
-            self.found[library, tile] = there, reach
-        return self.found[library, tile]
+            launch(library, "attention_max_end", ends, max_end, D=d)
+            self.on_device[library, tile] = ends, max_end
+        return self.on_device[library, tile]
 
 
-FOREST = Forest()
+FORESTS = ForestCache()
 
 
 def attention_kernels(library: ModuleType, dtype: Any, d: int) -> tuple[str, int]:
-    """Return which kernels attend, and the rows of their tiles of keys.
+    """Return the first part of the kernels' names, and the rows of their tiles of keys.
 
-    Those on tensor cores, for numbers of 16 bits, where the GPU has such (sm_80 and later).
+    Tensor cores need numbers of 16 bits and sm_80 or later.
     """
     tensor_cores = int(library.cuda.Device().compute_capability) >= 80
-    short = dtype.itemsize == 2
-    return (
-        ("attention_mma", MMA_TILE) if short and tensor_cores else ("attention", attention_tile(d))
-    )
+    if tensor_cores and dtype.itemsize == 2:
+        return "attention_mma", MMA_TILE
+    return "attention", attention_tile(d)
 
 
 def attention(
@@ -172,31 +170,31 @@ def attention(
         return NotImplemented
     kernels, tile = attention_kernels(xp, qkv.dtype, d)
     o, lse = xp.empty((n, n_head, d), qkv.dtype), xp.empty((n_head, n), xp.float32)
-    q_k_v, forest = qkv.reshape(n, 3, n_head, d), FOREST.on(xp, end, tile)
+    q_k_v, forest = qkv.reshape(n, 3, n_head, d), FORESTS.get(xp, end, tile)
     launch(xp, f"{kernels}_forward", q_k_v, *forest, o, lse, scale=1 / sqrt(d))
     o = o.reshape(n, n_head * d)
-    return o, Attended(qkv, end, o, lse[..., None], n_head, dropout, seed, block)
+    return o, AttentionSaved(qkv, end, o, lse[..., None], n_head, dropout, seed, block)
 
 
-def attention_backward(do: Array, saved: Attended) -> Any:
+def attention_backward(do: Array, saved: AttentionSaved) -> Any:
     """Return dqkv, (8.12) to (8.20)."""
     xp, h, (n, c) = array_module(do), saved.n_head, do.shape
     d = c // h
     if saved.dropout or not fits("attention_forward", D=d):
         return NotImplemented
     kernels, tile = attention_kernels(xp, do.dtype, d)
-    forest = FOREST.on(xp, saved.end, tile)
-    dqkv, row_dots = xp.empty((n, 3, h, d), do.dtype), xp.empty((h, n), xp.float32)
+    forest = FORESTS.get(xp, saved.end, tile)
+    dqkv, delta = xp.empty((n, 3, h, d), do.dtype), xp.empty((h, n), xp.float32)
     d_o, q_k_v = do.reshape(n, h, d), saved.qkv.reshape(n, 3, h, d)
-    launch(xp, "attention_row_dots", saved.o.reshape(n, h, d), d_o, row_dots)
-    arrays = q_k_v, d_o, *forest, saved.lse.reshape(h, n), row_dots, dqkv
+    launch(xp, "attention_delta", saved.o.reshape(n, h, d), d_o, delta)
+    arrays = q_k_v, d_o, *forest, saved.lse.reshape(h, n), delta, dqkv
     launch(xp, f"{kernels}_dkv", *arrays, scale=1 / sqrt(d))
     launch(xp, f"{kernels}_dq", *arrays, scale=1 / sqrt(d))
     return dqkv.reshape(n, 3 * c)
 
 
 def surprise(logits: Array, targets: Array, weights: Array | None) -> Array:
-    """Return the nll of each row of logits; with weights, put the gradient over them."""
+    """Return the nll of each row of logits; with weights, overwrite the logits by the gradient."""
     xp = array_module(logits)
     nll = xp.empty(len(logits), xp.float32)
     w = xp.zeros(len(logits), xp.float32) if weights is None else xp.asarray(weights, xp.float32)
@@ -228,9 +226,8 @@ def adamw_flat(
 ) -> Array:
     """Update all parameters if the gradient is finite; return its norm as an array (1,).
 
-    The norm is that of g, which is multiplied by `unscale` before it is used.  `copy` (P,) gets the
-    new parameters, rounded to what it holds.
-    `settings` are an `AdamW` of ops/adamw.
+    The norm is that of g before it is multiplied by `unscale`.  `copy` (P,) gets the new
+    parameters, rounded to its dtype.  `settings` are an `AdamW` of ops/adamw.
     """
     xp, norm = array_module(theta), global_norm(g)
     beta1, beta2 = settings.beta1, settings.beta2

@@ -82,7 +82,7 @@ def test_a_share_of_the_data_sheet_is_shown_where_it_is_known():
 
 def test_peaks_are_those_of_the_gpu_and_of_the_numbers(monkeypatch):
     monkeypatch.setattr(peers, "open_device", lambda device: device)
-    monkeypatch.setattr(peers, "told", lambda device: "NVIDIA H100 80GB HBM3: CuPy")
+    monkeypatch.setattr(peers, "describe_device", lambda device: "NVIDIA H100 80GB HBM3: CuPy")
     assert peers.peak_of("cuda", "bfloat16") == 989e12
     assert peers.peak_of("cuda", "float32") == 66.9e12
     assert peers.peak_of("cpu", "float32") is None

@@ -2,20 +2,19 @@
 
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from minigpt2 import backend
 from minigpt2.data.forest import Segment, lay_out
-from minigpt2.device import stand_in
-from minigpt2.device.devices import open_device, told
-from minigpt2.errors import UserError
+from minigpt2.device import fake_cupy
+from minigpt2.device.devices import describe_device, open_device
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.step import Plan, train_steps
+from tests.device.test_devices import cupy_with, no_driver
 from tests.kernels.support import DEVICE, emulated_only, needs_device
 
 QUICK = ("--steps", "30", "--samples", "1", "--max_new_tokens", "4", "--learning_rate", "1e-3")
@@ -50,7 +49,7 @@ def test_a_run_on_the_gpu_follows_that_on_the_cpu(run, model, data, tmp_path):
     for device in ("cpu", DEVICE):
         outcome = run("train", "--device", device, "--out", device, *how)
         assert outcome.code == 0, outcome.err
-        assert "device    " + told(open_device(device)) in outcome.out
+        assert "device    " + describe_device(open_device(device)) in outcome.out
     cpu, gpu = (steps_in(tmp_path / device) for device in ("cpu", DEVICE))
     assert len(cpu) == len(gpu) == 30
     for one, other in zip(cpu, gpu, strict=True):
@@ -66,13 +65,13 @@ def test_a_run_on_the_gpu_follows_that_on_the_cpu(run, model, data, tmp_path):
 def test_a_step_copies_from_the_device_once(precision):
     open_device("emulated")
     batch = lay_out([Segment([1, 2, 3], [0, 1, 1]), Segment([4, 5], [0, 1])])
-    parameters = initialise(GPT2Config(11, 8, 32, 2, 1), np.random.default_rng(0)).on(stand_in)
+    parameters = initialise(GPT2Config(11, 8, 32, 2, 1), np.random.default_rng(0)).on(fake_cupy)
     plan = Plan(3, 1e-3, 1, "cosine", precision=precision)
     steps = train_steps(parameters, iter([[batch, batch]] * 3), plan)
     next(steps)
-    stand_in.copies.clear()
+    fake_cupy.copies.clear()
     next(steps)
-    assert dict(stand_in.copies) == {"get": 1}
+    assert dict(fake_cupy.copies) == {"get": 1}
 
 
 @needs_device
@@ -129,20 +128,6 @@ def test_evaluate_measures_the_same(run, model, data):
 # Devices that cannot be used.
 
 
-def no_driver():
-    """What CuPy does where there is no driver."""
-    raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient\nmore")
-
-
-def cupy_with(count):
-    """A CuPy that finds this many GPUs."""
-    runtime = SimpleNamespace(
-        getDeviceCount=count, getDeviceProperties=lambda number: {"name": b"A100"}
-    )
-    cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
-    return SimpleNamespace(cuda=cuda, ndarray=type("array", (), {}), __version__="14.2.0")
-
-
 def test_without_cupy_cuda_says_what_to_install(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     outcome = run("answer", "--question", "Why?", "--device", "cuda")
@@ -156,23 +141,3 @@ def test_without_a_gpu_cuda_says_so_in_one_line(run, monkeypatch, count, why):
     outcome = run("train", "--device", "cuda")
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1 and "finds no GPU" in outcome.err and why in outcome.err
-
-
-@pytest.mark.parametrize("cupy", [None, cupy_with(no_driver), cupy_with(lambda: 0)])
-def test_auto_is_numpy_without_a_gpu(monkeypatch, cupy):
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert open_device("auto") is np
-    assert not backend.LIBRARIES and told(np) == "cpu: NumPy"
-
-
-def test_auto_is_the_gpu_that_there_is(monkeypatch):
-    cupy = cupy_with(lambda: 1)
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert open_device("auto") is cupy and [cupy] == backend.LIBRARIES
-    assert told(cupy) == "A100: CuPy 14.2.0, and the kernels of this project"
-
-
-def test_without_a_compiler_the_emulator_says_so(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match="compiles kernels with g"):
-        open_device("emulated")

@@ -8,10 +8,10 @@ import pytest
 
 from minigpt2.device.compile import kernels_in
 from minigpt2.device.emulator import Machine
+from minigpt2.device.includes import text_of
+from minigpt2.device.kernel_specs import KERNELS
 from minigpt2.device.launch import parameters_of
 from minigpt2.device.signatures import Parameter, parameter_in, parameters_in
-from minigpt2.device.source import text_of
-from minigpt2.device.table import KERNELS
 from minigpt2.shipped import shipped
 from tests.kernels.support import needs_compiler
 

@@ -21,7 +21,7 @@ from rich.progress import track
 from minigpt2.device import launch
 from minigpt2.device.compile import CompileError, EmulatorError
 from minigpt2.device.emulator import Machine
-from minigpt2.device.source import text_of
+from minigpt2.device.includes import text_of
 from minigpt2.shipped import shipped
 from tests.kernels.jobs import JOBS
 from tests.kernels.support import SHORT, assert_close, exactly, run_on
@@ -43,7 +43,7 @@ JOBS_OF = {
     "embedding.cu": "embedding",
     "gelu.cu": "gelu",
     "layer_norm.cu": "layer_norm",
-    "norm.cu": "adamw",
+    "grad_norm.cu": "adamw",
 }
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minigpt2.device.emulator import Machine
-from minigpt2.device.table import KERNELS, SHORT, attention_tile, options_of
+from minigpt2.device.kernel_specs import KERNELS, SHORT, attention_tile, mma_rows, options_of
 from minigpt2.model.config import OFFICIAL
 from minigpt2.shipped import shipped
 from tests.kernels.gate.__main__ import TABLE, name_of
@@ -71,10 +71,10 @@ class Work(NamedTuple):
 def pairs_of_tiles(end, own, met):
     """Pairs of a tile of `own` queries and a tile of `met` keys that it sees something of."""
     n, pairs = len(end), 0
-    reach = [end[k : k + met].max() for k in range(0, n, met)]
+    max_end = [end[k : k + met].max() for k in range(0, n, met)]
     for q0 in range(0, n, own):
         last = (min(q0 + own, n) - 1) // met
-        pairs += sum(1 for t in range(last + 1) if (t + 1) * met > q0 or reach[t] > q0)
+        pairs += sum(1 for t in range(last + 1) if (t + 1) * met > q0 or max_end[t] > q0)
     return pairs
 
 
@@ -92,7 +92,7 @@ def attention(kind, tensor):
 
     def work(a, s):
         tile = attention_tile(a.D)
-        own, met = (64 if a.D <= 80 else 32, 32) if tensor else (tile, tile)
+        own, met = (mma_rows(a.D), 32) if tensor else (tile, tile)
         count = a.H * (pairs_of_keys if kind == "dkv" else pairs_of_tiles)(a.end, own, met)
         met_bytes = count * (2 * s * met * a.D + (8 if kind == "dkv" else 4) * met)
         operations = count * own * met * a.D * 2 * products
@@ -148,7 +148,7 @@ WORK: dict[str, Callable] = {
     "gelu_forward": wide(2, 3, 20),  # b from the cache; a tanh counts as ten
     "gelu_backward": wide(3, 4, 30),
     "attention_forward": attention("forward", False),
-    "attention_row_dots": row_dots,
+    "attention_delta": row_dots,
     "attention_dkv": attention("dkv", False),
     "attention_dq": attention("dq", False),
     "attention_mma_forward": attention("forward", True),
@@ -176,12 +176,12 @@ def causal(n):
 @cache
 def passes_of_a_pair(kernel, storage):
     """The passes through shared memory that the emulator counts for a pair of tiles."""
-    if not kernel.startswith("attention") or kernel == "attention_row_dots":
+    if not kernel.startswith("attention") or kernel == "attention_delta":
         return 0
     on, load = Machine(traffic=True), causal(256)
     run_on(on, attend(load.end, load.H, load.D), SHORT_TYPES.get(TYPES[storage]))
     told = [t for t in on.traffic if t.kernel == kernel and t.space == "shared"]
-    return sum(t.got for t in told) / WORK[kernel](load, 2).pairs
+    return sum(t.actual for t in told) / WORK[kernel](load, 2).pairs
 
 
 def seconds(gpu, work, passes, tensor):
@@ -206,7 +206,7 @@ def rows(load, resources):
             if storage not in KERNELS[kernel].storage:
                 continue
             work = work_of(load, 2 if storage in SHORT else 4)
-            options = options_of(storage, load.D if KERNELS[kernel].heads else 0)
+            options = options_of(storage, load.D if KERNELS[kernel].per_head_size else 0)
             cells = [f"`{kernel}`", TYPES[storage], f"{work.least / 1e6:,.1f}"]
             cells.append(f"{work.asked / work.least:.1f}")
             passes = passes_of_a_pair(kernel, storage)

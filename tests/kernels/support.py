@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minigpt2 import backend
-from minigpt2.device import stand_in
+from minigpt2.device import fake_cupy
 from minigpt2.device.compile import compiler
 from minigpt2.device.devices import open_device
 from minigpt2.device.emulator import Machine
@@ -51,10 +51,10 @@ def device(on):
             with cupy.cuda.using_allocator(unwritten(cupy)):
                 yield cupy
         else:
-            backend.register(stand_in, FUSED)
-            stand_in.copies.clear()
-            with stand_in.using(on):
-                yield stand_in
+            backend.register(fake_cupy, FUSED)
+            fake_cupy.copies.clear()
+            with fake_cupy.using(on):
+                yield fake_cupy
     finally:
         backend.LIBRARIES[:] = libraries
         backend.FUSED.clear()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minigpt2.device.compile import compiler
-from minigpt2.device.table import KERNELS, variants
+from minigpt2.device.kernel_specs import KERNELS, variants
 from tests.kernels.gate import __main__ as gate
 from tests.kernels.gate.nvrtc import (
     ARCHITECTURES,
@@ -145,12 +145,12 @@ def test_what_is_worse_than_the_table_is_told(change, said):
 
 def test_a_kernel_that_spills_or_does_not_fit_is_told():
     options = ("-DREAL=float",)
-    job = ("norm.cu", options, 80)
+    job = ("grad_norm.cu", options, 80)
     _, spills = gate.gate([(job, {"squares": Resources(32, 0, 8, 0)}, "")])
     assert spills == ["squares REAL=float sm_80: 8 bytes spilled, 0 bytes of stack"]
     _, large = gate.gate([(job, {"squares": Resources(32, 200000, 0, 0)}, "")])
     assert large == ["squares REAL=float sm_80: not even one block fits"]
-    assert gate.gate([(job, {}, "norm.cu(3): error")])[1][0].endswith("norm.cu(3): error")
+    assert gate.gate([(job, {}, "grad_norm.cu(3): error")])[1][0].endswith("grad_norm.cu(3): error")
 
 
 def test_the_table_has_every_kernel_variant_and_architecture():
@@ -160,7 +160,7 @@ def test_the_table_has_every_kernel_variant_and_architecture():
         for name, kernel in KERNELS.items()
         for options in variants(kernel)
         for architecture in ARCHITECTURES
-        if architecture >= kernel.least_architecture
+        if architecture >= kernel.min_architecture
     }
     assert set(table) == expected
 

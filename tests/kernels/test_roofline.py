@@ -51,7 +51,7 @@ def test_the_bytes_asked_for_are_those_that_are_counted(name, dtype, size):
     on, counted = Machine(traffic=True), Counter()
     run_on(on, job, dtype)
     for access in on.traffic:
-        counted[access.kernel] += 32 * access.got * (access.space == "global")
+        counted[access.kernel] += 32 * access.actual * (access.space == "global")
     kernels = [kernel for kernel in WORK if counted[kernel] and kernel.startswith(name)]
     assert kernels
     for kernel in kernels:

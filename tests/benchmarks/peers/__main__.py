@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from minigpt2.commands.dataset import ALMANAC
-from minigpt2.device.devices import open_device, told
+from minigpt2.device.devices import describe_device, open_device
 from minigpt2.errors import UserError
 from minigpt2.model.initialisation import initialise
 from minigpt2.weights import save_parameters
@@ -191,7 +191,7 @@ def peak_of(device, precision):
     """A GPU's operations a second by its data sheet; None on a processor, or if it is not known."""
     if device != "cuda":
         return None
-    name = told(open_device(device))
+    name = describe_device(open_device(device))
     known = [gpu for what, gpu in GPUS.items() if what in name]
     return (known[0].float32 if precision == "float32" else known[0].tensor) if known else None
 

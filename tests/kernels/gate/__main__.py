@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rich.progress import track
 
-from minigpt2.device.source import text_of
-from minigpt2.device.table import KERNELS, threads_of, variants
+from minigpt2.device.includes import text_of
+from minigpt2.device.kernel_specs import KERNELS, threads_of, variants
 from tests.kernels.gate.nvrtc import ARCHITECTURES, Unusable, log_of, missing, resources_in
 from tests.kernels.gate.occupancy import blocks_at_once, occupancy
 
@@ -30,7 +30,7 @@ def jobs():
         for kernel in KERNELS.values()
         for options in variants(kernel)
         for architecture in ARCHITECTURES
-        if architecture >= kernel.least_architecture
+        if architecture >= kernel.min_architecture
     }
     return sorted(wanted)
 

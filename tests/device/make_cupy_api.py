@@ -1,6 +1,6 @@
-"""Write down which names and keywords CuPy has: `python -m tests.kernels.make_cupy_api`.
+"""Write down which names and keywords CuPy has: `python -m tests.device.make_cupy_api`.
 
-It needs CuPy's wheel, not a GPU.  The stand-in for CuPy refuses what is not in the list.
+It needs CuPy's wheel, not a GPU.  The fake CuPy refuses what is not in the list.
 """
 
 import inspect

@@ -10,7 +10,7 @@
 // no atomic: the same gradient gives the same bits.
 //
 // Bytes: reads g once, 4·P, which is the least.  Shared memory: 8 numbers, one a warp.
-#include "number.cuh"
+#include "dtype.cuh"
 #include "block.cuh"
 #define THREADS 256
 #define BLOCKS 512  // of `squares`: some waves of blocks on any GPU
@@ -21,7 +21,7 @@ squares(
     float* __restrict__ partial,  // (R,)
     long long P
 ) {
-    __shared__ float room[THREADS / 32];
+    __shared__ float smem[THREADS / 32];
     const long long first = ((long long)blockIdx.x * THREADS + threadIdx.x) * 4;
     float sum = 0.f;
     for (long long i = first; i + 4 <= P; i += (long long)BLOCKS * THREADS * 4) {
@@ -30,7 +30,7 @@ squares(
     }
     const long long rest = P / 4 * 4 + threadIdx.x;  // at most three, behind the last four
     if (blockIdx.x == 0 && rest < P) sum += g[rest] * g[rest];  // (10.1)
-    sum = block_sum<THREADS / 32>(sum, room);
+    sum = block_sum<THREADS / 32>(sum, smem);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
@@ -39,9 +39,9 @@ global_norm(
     const float* __restrict__ partial,  // (R,)
     float* __restrict__ result          // (1,)
 ) {
-    __shared__ float room[THREADS / 32];
+    __shared__ float smem[THREADS / 32];
     float sum = 0.f;
     for (int i = threadIdx.x; i < BLOCKS; i += THREADS) sum += partial[i];
-    sum = block_sum<THREADS / 32>(sum, room);
+    sum = block_sum<THREADS / 32>(sum, smem);
     if (threadIdx.x == 0) result[0] = sqrtf(sum);  // (10.1)
 }

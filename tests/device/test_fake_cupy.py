@@ -1,4 +1,4 @@
-"""Stand-in for CuPy: as strict as CuPy, and it counts what comes to the host."""
+"""Fake CuPy: as strict as CuPy, and it counts what comes to the host."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.device import stand_in as xp
-from tests.kernels import make_cupy_api
+from minigpt2.device import fake_cupy as xp
+from tests.device import make_cupy_api
 
 HOST = np.arange(6, dtype=np.float32).reshape(2, 3)
 
