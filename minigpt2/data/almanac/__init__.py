@@ -1,17 +1,17 @@
-"""The almanac: a small world of facts and sums, told for pretraining and asked for tuning.
+"""The almanac: a small world of facts and sums, as text for pretraining and questions for tuning.
 
-A small model cannot know the real world, so it is given one of its own.  `documents(rng)` tells
-it, in many different sentences and without a single question, for ever.  `questions(seed)` asks
-about it, in Alpaca's format.  Two lists of questions are held out: what the tuned model answers
-there it has not learnt from an answer.
+A small model cannot know the real world, so it gets a world of its own.  `documents(rng)` describes
+this world in endless text, with many different sentences and no questions.  `questions(seed)` asks
+about it, in Alpaca's format.  Two lists of questions are held out.  The tuned model has never seen
+their answers as answers:
 
-    held_out_facts        facts that were told, about subjects that no trained question is about
-    held_out_arithmetic   sums and differences that were never told and never trained
-                          (`is_unseen(operation, a, b)`)
+    held_out_facts        facts from the text, about subjects that no training question asks about
+    held_out_arithmetic   sums and differences that neither the text nor a training question
+                          contains (`is_unseen(operation, a, b)`)
 
 A fact is one value of one subject, such as (countries, France, capital, Paris).  Of sixteen
-parts of the text seven tell facts, each equally often; seven tell arithmetic with numbers below
-100; two are lists of words told twice.
+parts of the text, seven state facts, each equally often; seven are arithmetic with numbers below
+100; two are lists of words that are repeated at once.
 
     table          subjects   facts   subjects held out
     countries            83     231                  10
@@ -34,9 +34,9 @@ parts of the text seven tell facts, each equally often; seven tell arithmetic wi
     held_out_facts       150 questions
     held_out_arithmetic  150 questions
 
-Read on in the order in which the text is made: tables (facts), wordings (templates), chance
-(seeded choice), arithmetic (which pairs are unseen), tell_facts, tell_numbers, tell_words, tell,
-ask.
+Read the modules in the order in which they make the text: tables (facts), wordings (templates),
+chance (seeded choice), arithmetic (which pairs are unseen), tell_facts, tell_numbers, tell_words,
+tell, ask.
 """
 
 from minigpt2.data.almanac.arithmetic import is_unseen

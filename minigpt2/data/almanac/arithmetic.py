@@ -1,14 +1,18 @@
-"""Arithmetic: which pairs of numbers exist, and which of them nobody ever tells.
+"""Arithmetic: which pairs of numbers exist, and which of them are held out.
 
-No number reaches 100: addition takes a and b from 0 with a sum of at most 99; subtraction takes
-a from 0 to 99 and b from 0 to a.
-About six of a hundred additions, chosen by a fixed hash and not by chance, are unseen: neither
-told nor trained.  a + b = c, b + a = c, c - a = b and c - b = a stand or fall together, so an
-unseen difference cannot be read off a told sum.
+All numbers are below 100.  Addition takes a and b from 0 on with a sum of at most 99; subtraction
+takes a from 0 to 99 and b from 0 to a.
 
-Never unseen are pairs in which a number is below 11 or a multiple of ten, so the steps a + tens,
-then + ones may always be told; nor equal numbers and 11 with 12, whose doubles and products are
-told as tables.
+About six of a hundred additions are unseen: neither the text nor a training question contains
+them.  A fixed hash chooses them, not chance.  a + b = c, b + a = c, c - a = b and c - b = a are
+unseen together or not at all, so an unseen difference cannot be inferred from a sum in the text.
+
+A pair is never unseen if one of its numbers is below 11 or a multiple of ten, so the text may
+always state the steps a + tens, then + ones.  Nor is it unseen if its numbers are equal, or are 11
+and 12, since the text states doubles and products as tables.
+
+    >>> print(equation_fields("+", 27, 15)["work"])
+    27 + 15 = 27 + 10 + 5 = 37 + 5 = 42
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +25,7 @@ from minigpt2.data.almanac.chance import pick
 
 LIMIT = 100  # sums and the first operands of differences lie below this
 MIX = 2654435761  # about 2^32 / golden ratio: the multiplier of Fibonacci hashing
-ONE_IN = 11  # of the pairs that may be unseen, one in so many is
+ONE_IN = 11  # one in so many of the pairs that may be unseen is unseen
 
 RESULT: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
@@ -30,9 +34,9 @@ RESULT: dict[str, Callable[[int, int], int]] = {
 
 
 def is_unseen(operation: str, a: int, b: int) -> bool:
-    """Whether a + b or a - b is held out; "+" is symmetric, "-" goes with its sum."""
+    """Whether a + b or a - b is held out; a difference is if its sum is, and so is b + a."""
     if operation == "-":
-        a = a - b  # (a - b) + b = a is the sum of the same family
+        a = a - b  # (a - b) + b = a is the sum that belongs to this difference
     elif operation != "+":
         raise ValueError(f"operation {operation!r} is unknown; expected '+' or '-'")
     low, high = min(a, b), max(a, b)
@@ -49,7 +53,7 @@ def kept_apart(a: int, b: int) -> bool:
 
 @cache
 def pairs(operation: str, unseen: bool) -> tuple[tuple[int, int], ...]:
-    """All operand pairs that are unseen, or all that may be told (those not kept apart)."""
+    """Return all unseen pairs of operands, or all that the text may use (those not kept apart)."""
     every = ((a, b) for a in range(LIMIT) for b in range(LIMIT - a if operation == "+" else a + 1))
     if unseen:
         return tuple(pair for pair in every if is_unseen(operation, *pair))
@@ -58,12 +62,12 @@ def pairs(operation: str, unseen: bool) -> tuple[tuple[int, int], ...]:
 
 @cache
 def small_pairs(operation: str) -> tuple[tuple[int, int], ...]:
-    """The pairs that may be told whose second operand has one digit."""
+    """Return the pairs of the text whose second operand has one digit."""
     return tuple(pair for pair in pairs(operation, unseen=False) if pair[1] < 10)
 
 
 def draw(rng: np.random.Generator, operation: str) -> tuple[int, int]:
-    """A pair that may be told; one in four has a second operand of one digit at least."""
+    """Draw a pair for the text; in at least one of four the second operand has one digit."""
     if rng.random() < 0.25:
         return pick(rng, small_pairs(operation))
     return pick(rng, pairs(operation, unseen=False))
@@ -71,27 +75,29 @@ def draw(rng: np.random.Generator, operation: str) -> tuple[int, int]:
 
 @cache
 def graded_pairs(operation: str) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """Pairs that may be told whose second operand is one digit or one multiple of ten.
+    """Return pairs of the text whose second operand has one digit or is a multiple of ten.
 
-    These are the steps of which longer work is made (`equation_fields`), from easy to hard: both
-    operands have one digit, then the second one, each first without carrying or borrowing; last
-    the multiples of ten.
+    Longer work consists of such steps (`equation_fields`).  The grades go from easy to hard: first
+    both operands have one digit, then only the second has, each time first without carrying or
+    borrowing and then with it; last come the multiples of ten.
     """
-    plain: Callable[[int, int], bool] = (
-        (lambda a, b: a % 10 + b % 10 < 10) if operation == "+" else (lambda a, b: a % 10 >= b % 10)
-    )
+
+    def is_plain(a: int, b: int) -> bool:
+        """Whether the ones neither carry nor borrow."""
+        return a % 10 + b % 10 < 10 if operation == "+" else a % 10 >= b % 10
+
     one_digit_each = tuple(pair for pair in small_pairs(operation) if max(pair) < 10)
     kinds = (one_digit_each, small_pairs(operation))
     tens = tuple(p for p in pairs(operation, unseen=False) if p[1] >= 10 and p[1] % 10 == 0)
-    graded = (pool for kind in kinds for pool in (tuple(p for p in kind if plain(*p)), kind))
+    graded = (pool for kind in kinds for pool in (tuple(p for p in kind if is_plain(*p)), kind))
     return (*graded, tens)
 
 
 def draw_graded(rng: np.random.Generator, operation: str) -> tuple[int, int]:
-    """A pair that may be told: any of them half the time, else one of a grade drawn first.
+    """Draw a pair for the text: half the time any pair, else a pair of a grade that is drawn first.
 
-    Were all pairs equally frequent, a digit of a sum would say nothing about either digit that
-    it comes from by itself, and a model finds no beginning.
+    If all pairs were equally frequent, a digit of a sum would depend on both digits that it comes
+    from, and on neither of them alone, so a model would find no first step to learn.
     """
     if rng.random() < 0.5:
         return pick(rng, pairs(operation, unseen=False))
@@ -99,12 +105,12 @@ def draw_graded(rng: np.random.Generator, operation: str) -> tuple[int, int]:
 
 
 def equation_fields(operation: str, a: int, b: int) -> dict[str, int | str]:
-    """What a template may name: a, b, result c, and how it is worked out.
+    """Return the fields of a template: a, b, the result c, and the work from a and b to c.
 
-    b's tens come first, which makes m, then its ones: two steps of which each is one of the
-    equations with a one-digit number or a multiple of ten, and those are never held out.  Where b
-    has tens and ones, `work` goes that way, 27 + 15 = 27 + 10 + 5 = 37 + 5 = 42, and each number
-    in it follows from what stands close before; else it is the equation itself.
+    The work first adds or subtracts the tens of b, which gives m, then the ones of b.  Each step
+    has a one-digit number or a multiple of ten, so it is never held out.  If b has tens and ones,
+    `work` shows both steps, 27 + 15 = 27 + 10 + 5 = 37 + 5 = 42: each number follows from those
+    just before it.  Otherwise `work` is the equation alone.
     """
     result = RESULT[operation]
     tens, ones = b - b % 10, b % 10
@@ -117,7 +123,7 @@ def equation_fields(operation: str, a: int, b: int) -> dict[str, int | str]:
 
 
 def fits(template: str, fields: Mapping[str, Any]) -> bool:
-    """Whether the numbers suit the wording: steps need tens and ones, things need a plural."""
+    """Whether the numbers fit the wording: steps need tens and ones, things need a plural."""
     if "{tens}" in template and (fields["tens"] == 0 or fields["ones"] == 0):
         return False
     counts_things = "{name}" in template or "{things}" in template or "people" in template

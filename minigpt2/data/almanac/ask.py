@@ -1,12 +1,12 @@
-"""Asking: question-answer pairs about what the almanac tells, and what of it is held out.
+"""Asking: questions about the almanac with their answers, and which of them are held out.
 
-Records are in Alpaca's format, {"instruction", "input", "output"}.  An answer is a function of
-the wording and of what is asked, so an exact comparison of strings is fair.
+Records are in Alpaca's format, {"instruction", "input", "output"}.  The wording of a question and
+its subject determine the answer, so comparing answers as strings is fair.
 
 Held out are
-- facts: of each large table about 12 in 100 subjects, which no trained question is about;
-- arithmetic: only unseen operands (see arithmetic.py), half plainly and half as word problems.
-Every wording that is held out is also trained, on other subjects or on other numbers.
+- facts: about 12 of 100 subjects of each large table; no training question is about them;
+- arithmetic: only unseen operands (see arithmetic.py), half plain and half as word problems.
+Every wording of a held-out question is also in training questions, with other subjects or numbers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,14 +37,14 @@ LARGE_TABLES = (
 )
 HELD_OUT_SHARE = 0.12  # of the subjects of a large table
 HELD_OUT = 150  # questions in either held-out list
-FACTS_PER_WORDING = 26  # trained questions, or all subjects where there are fewer
-EQUATIONS_PER_WORDING = 41  # trained questions about a sum or a difference
-OTHERS_PER_WORDING = 20  # trained questions about products, doubles and comparisons
+FACTS_PER_WORDING = 26  # training questions, or all subjects if they are fewer
+EQUATIONS_PER_WORDING = 41  # training questions about a sum or a difference
+OTHERS_PER_WORDING = 20  # training questions about products, doubles and comparisons
 PLAIN, STORIES, OTHERS = ("+", "-"), ("+ story", "- story"), ("times", "double", "compare")
 
 
 class QuestionSet(NamedTuple):
-    """Three lists of records that share no question."""
+    """Three lists of records, which have no question in common."""
 
     train: list[Record]
     held_out_facts: list[Record]
@@ -52,18 +52,18 @@ class QuestionSet(NamedTuple):
 
 
 def record(wording: str, **fields: object) -> Record:
-    """The wording "instruction | input | output" with its fields filled in."""
+    """Return the wording "instruction | input | output" with its fields filled in."""
     parts = [fill(part.strip(), **fields) for part in wording.split("|")]
     return dict(zip(("instruction", "input", "output"), parts, strict=True))
 
 
-def asked(question: Record) -> tuple[str, str]:
-    """What makes a question the same question."""
+def question_key(question: Record) -> tuple[str, str]:
+    """Return what two records have in common if they ask the same question."""
     return question["instruction"], question["input"]
 
 
 def held_out_subjects(rng: np.random.Generator) -> dict[str, frozenset[str]]:
-    """Table -> the subjects that no trained question is about."""
+    """Return {table: the subjects that no training question is about}."""
     held = {name: frozenset[str]() for name in TABLES}
     for name in LARGE_TABLES:
         subjects = shuffled(rng, list(table(name)))
@@ -72,7 +72,7 @@ def held_out_subjects(rng: np.random.Generator) -> dict[str, frozenset[str]]:
 
 
 def relations_asked(section: str, wording: str) -> list[str]:
-    """The relations that a wording asks about: the section's own or, in a portrait, several."""
+    """Return the relations that a wording asks about: its section's, or several in a portrait."""
     if "." in section:
         return [section.split(".")[1]]
     names = (field.split()[-1].lower() for _, field, _, _ in Formatter().parse(wording) if field)
@@ -80,14 +80,14 @@ def relations_asked(section: str, wording: str) -> list[str]:
 
 
 def fact_wordings() -> Iterator[tuple[str, str, str]]:
-    """(table, section, wording) for every wording of a question about facts."""
+    """Yield (table, section, wording) for every wording of a question about facts."""
     for section, lines in sections("ask_facts").items():
         for wording in lines:
             yield section.split(".")[0], section, wording
 
 
 def fact_questions(section: str, wording: str, subjects: Iterable[str]) -> list[Record]:
-    """The wording asked of each subject that has all it asks for."""
+    """Return the questions in this wording about each subject that has all its relations."""
     cells_of = table(section.split(".")[0])
     relations = relations_asked(section, wording)
     questions = []
@@ -100,7 +100,7 @@ def fact_questions(section: str, wording: str, subjects: Iterable[str]) -> list[
 
 
 def instructions() -> Iterator[str]:
-    """The instruction of every wording, without what is asked about."""
+    """Yield the instruction of every wording, without its fields."""
     for name in ("ask_facts", "ask_numbers"):
         for wording in chain.from_iterable(sections(name).values()):
             literals = (literal for literal, *_ in Formatter().parse(wording.split("|")[0]))
@@ -108,20 +108,20 @@ def instructions() -> Iterator[str]:
 
 
 def line_words() -> list[str]:
-    """What questions about facts hold at the start of a line: inputs, and first words of answers.
+    """Return what starts a line in questions about facts: inputs, and first words of answers.
 
-    An answer that is no sentence counts as a whole.
+    An answer that is not a sentence counts as a whole.
     """
-    found = set()
+    starts = set()
     for name, section, wording in fact_wordings():
         for question in fact_questions(section, wording, table(name)):
             answer = question["output"]
-            found |= {question["input"], answer.split()[0] if answer.endswith(".") else answer}
-    return sorted(found - {""})
+            starts |= {question["input"], answer.split()[0] if answer.endswith(".") else answer}
+    return sorted(starts - {""})
 
 
 def trained_facts(rng: np.random.Generator, held: dict[str, frozenset[str]]) -> list[Record]:
-    """Each wording asked of some subjects that are not held out."""
+    """Return questions in each wording about some subjects that are not held out."""
     questions = []
     for name, section, wording in fact_wordings():
         subjects = [subject for subject in table(name) if subject not in held[name]]
@@ -131,7 +131,7 @@ def trained_facts(rng: np.random.Generator, held: dict[str, frozenset[str]]) -> 
 
 
 def held_out_facts(rng: np.random.Generator, held: dict[str, frozenset[str]]) -> list[Record]:
-    """Held-out subjects, one question from each wording in turn until there are enough."""
+    """Return questions about held-out subjects, one from each wording in turn."""
     queues = []
     for name, section, wording in fact_wordings():
         subjects = [subject for subject in table(name) if subject in held[name]]
@@ -144,7 +144,7 @@ def held_out_facts(rng: np.random.Generator, held: dict[str, frozenset[str]]) ->
 
 
 def trained_equations(rng: np.random.Generator) -> Iterator[Record]:
-    """Sums and differences that may be told, in each wording; some may come twice."""
+    """Yield sums and differences of the text in each wording; some may come twice."""
     for kind in PLAIN + STORIES:
         for wording in sections("ask_numbers")[kind]:
             left = EQUATIONS_PER_WORDING
@@ -156,7 +156,7 @@ def trained_equations(rng: np.random.Generator) -> Iterator[Record]:
 
 
 def trained_others(rng: np.random.Generator) -> Iterator[Record]:
-    """Products, doubles and comparisons in each wording; some may come twice."""
+    """Yield products, doubles and comparisons in each wording; some may come twice."""
     for kind in OTHERS:
         for wording in sections("ask_numbers")[kind]:
             for _ in range(OTHERS_PER_WORDING):
@@ -172,7 +172,7 @@ def trained_others(rng: np.random.Generator) -> Iterator[Record]:
 
 
 def held_out_equations(rng: np.random.Generator) -> list[Record]:
-    """Unseen sums and differences, half plain and half in stories, each wording in turn."""
+    """Return unseen sums and differences, half plain and half as stories, each wording in turn."""
     decks = {operation: dealt(rng, pairs(operation, unseen=True)) for operation in "+-"}
     questions = []
     for kinds in (PLAIN, STORIES):
@@ -188,11 +188,11 @@ def held_out_equations(rng: np.random.Generator) -> list[Record]:
 
 
 def questions(seed: int = 0) -> QuestionSet:
-    """The trained questions in random order and the two held-out lists."""
+    """Return the training questions in random order and the two held-out lists."""
     rng = np.random.default_rng(seed)
     held = held_out_subjects(rng)
     train = {
-        asked(question): question
+        question_key(question): question
         for question in chain(trained_facts(rng, held), trained_equations(rng), trained_others(rng))
     }
     return QuestionSet(

@@ -1,8 +1,9 @@
-"""Tables: the facts, one CSV file a table, one subject a row, one relation a column.
+"""Tables: the facts, in one CSV file for each table, with a row for each subject.
 
-The first column names the subject; every other cell that is not empty is one fact
-(table, subject, relation, value).  An empty cell means that no single value is beyond dispute.
-Values are text, atomic numbers and letter counts included; seasons are those of the north.
+The first column names the subject.  Each other column is a relation, and each of its cells that is
+not empty is one fact (table, subject, relation, value).  A cell is empty if no single value is
+beyond dispute.  All values are text, including atomic numbers and counts of letters.  Seasons are
+those of the northern hemisphere.
 """
 
 import csv
@@ -39,23 +40,23 @@ class Fact(NamedTuple):
 
 @cache
 def table(name: str) -> dict[str, dict[str, str]]:
-    """subject -> {relation: value} in the order of the file, without empty cells."""
+    """Return {subject: {relation: value}} of a table in the order of its file."""
     text = (files(__package__) / "tables" / f"{name}.csv").read_text(encoding="utf-8")
     header, *rows = csv.reader(text.splitlines())
-    found: dict[str, dict[str, str]] = {}
+    subjects: dict[str, dict[str, str]] = {}
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise ValueError(f"{name}.csv line {line} has {len(row)} cells, expected {len(header)}")
-        if row[0] in found:
+        if row[0] in subjects:
             raise ValueError(f"{name}.csv line {line} repeats the subject {row[0]!r}")
         cells = zip(header[1:], row[1:], strict=True)
-        found[row[0]] = {relation: value for relation, value in cells if value}
-    return found
+        subjects[row[0]] = {relation: value for relation, value in cells if value}
+    return subjects
 
 
 @cache
 def facts() -> tuple[Fact, ...]:
-    """Every fact of every table."""
+    """Return every fact of every table."""
     return tuple(
         Fact(name, subject, relation, value)
         for name in TABLES

@@ -1,7 +1,7 @@
-"""Telling: documents about facts, about numbers, and about words that are told twice.
+"""Telling: documents about facts, about numbers, and of words that are repeated.
 
-Parts are by size, where a word, a digit and a mark count one each: about what a small
-byte-pair vocabulary makes of them.
+Their shares of the text are by size.  A word, a digit and a punctuation mark have size 1 each:
+about as many tokens as a small byte-pair vocabulary makes of them.
 """
 
 import re
@@ -18,20 +18,20 @@ SHARES = (7, 7, 2)  # of facts, numbers and words in 16 parts of text
 
 
 def size(text: str) -> int:
-    """Words, digits and marks, each counted once."""
+    """Return how many words, digits and punctuation marks a text has."""
     return len(PIECE.findall(text))
 
 
 def documents(rng: np.random.Generator, plain: bool = False) -> Iterator[str]:
-    """Documents without end; the same generator state gives the same text.
+    """Yield documents without end; the same generator state gives the same text.
 
-    Plain text is for beginners: a word that is repeated keeps its form, and what stands under a
+    Plain text is easier to learn from: a word that is repeated keeps its form, and the text under a
     heading is a sentence.
     """
     streams = (fact_documents(rng, plain), number_documents(rng), word_documents(rng, plain))
-    told = [0.0] * len(streams)
+    progress = [0.0] * len(streams)
     while True:
-        behind = told.index(min(told))
+        behind = progress.index(min(progress))
         document = next(streams[behind])
-        told[behind] += size(document) / SHARES[behind]
+        progress[behind] += size(document) / SHARES[behind]
         yield document

@@ -1,9 +1,9 @@
-"""Telling numbers: equations such as "27 + 5 = 32" in changing surroundings.
+"""Telling numbers: equations such as "27 + 5 = 32" in many kinds of sentences.
 
-Where the second number has tens and ones, the text works in two steps, 27 + 15 = 27 + 10 + 5 =
-37 + 5 = 42: a small model learns each step from few examples, but hardly ever both in one.
+If the second number has tens and ones, the text works in two steps, 27 + 15 = 27 + 10 + 5 =
+37 + 5 = 42.  A small model learns each step from few examples, but hardly ever both in one.
 
-Pairs that are held out never occur, in no kind of sentence (see arithmetic.py).
+Pairs that are held out occur in no kind of sentence (see arithmetic.py).
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ NEIGHBOURS = tuple(
 
 
 def people(rng: np.random.Generator) -> dict[str, str]:
-    """Two different names and something to count."""
+    """Return two different names and something to count."""
     name, other = pick(rng, NAMES), pick(rng, NAMES)
     while other == name:
         other = pick(rng, NAMES)
@@ -34,7 +34,7 @@ def people(rng: np.random.Generator) -> dict[str, str]:
 
 
 def equation(rng: np.random.Generator, kind: str) -> str:
-    """A sum or a difference told in one wording of a kind such as "+", "- story", "+ steps"."""
+    """Return a sum or a difference in a wording of a kind such as "+", "- story", "+ steps"."""
     template = pick(rng, sections("tell_numbers")[kind])
     fields = equation_fields(kind[0], *draw_graded(rng, kind[0]))
     while not fits(template, fields):
@@ -43,7 +43,7 @@ def equation(rng: np.random.Generator, kind: str) -> str:
 
 
 def family(rng: np.random.Generator) -> str:
-    """A sum together with the differences that undo it."""
+    """Return a sum together with the differences that undo it."""
     a, b = draw(rng, "+")
     while kept_apart(a + b, a) or kept_apart(a + b, b):
         a, b = draw(rng, "+")
@@ -51,7 +51,7 @@ def family(rng: np.random.Generator) -> str:
 
 
 def comparison_fields(rng: np.random.Generator) -> dict[str, int]:
-    """Two numbers, larger a and smaller b, and the same as p and q in random order."""
+    """Return two numbers, the larger as a, the smaller as b, and both as p and q in any order."""
     p, q = draw(rng, "+")
     while p == q:
         p, q = draw(rng, "+")
@@ -59,28 +59,31 @@ def comparison_fields(rng: np.random.Generator) -> dict[str, int]:
 
 
 def drill(rng: np.random.Generator) -> str:
-    """Nothing but work: sums, differences, or both."""
+    """Return a document of work alone: sums, differences, or both."""
     mix = pick(rng, ("+", "-", "+-"))
-    equations = []
+    lines = []
     for _ in range(6 + int(rng.random() * 6)):
         operation = pick(rng, mix)
         fields = equation_fields(operation, *draw_graded(rng, operation))
-        equations.append(f"{fields['work']}.")
-    return "\n".join(equations)
+        lines.append(f"{fields['work']}.")
+    return "\n".join(lines)
 
 
-def lines(rng: np.random.Generator, kind: str, count: int) -> str:
-    """Several sums and differences told in the same kind of wording."""
+def equations(rng: np.random.Generator, kind: str, count: int) -> str:
+    """Return several sums and differences in the same kind of wording."""
     return "\n".join(equation(rng, pick(rng, "+-") + kind) for _ in range(count))
 
 
 def number_lore(rng: np.random.Generator) -> Iterator[str]:
-    """Products, doubles, comparisons and neighbours, each told equally often within its kind."""
+    """Yield documents of products, doubles, comparisons and neighbours, without end.
+
+    Within its kind, each of them comes equally often.
+    """
     times, doubles = dealt(rng, TIMES), dealt(rng, DOUBLES)
     neighbours = dealt(rng, NEIGHBOURS)
     wordings = sections("tell_numbers")
     while True:
-        told = []
+        sentences = []
         for _ in range(8):
             kind = pick(rng, ("times", "times", "double", "compare", "between"))
             fields: dict[str, int] = {}
@@ -95,23 +98,23 @@ def number_lore(rng: np.random.Generator) -> Iterator[str]:
             else:
                 b = next(neighbours)
                 fields = {"a": b - 1, "b": b, "c": b + 1}
-            told.append(fill(pick(rng, wordings[kind]), **fields, **people(rng)))
-        yield "\n".join(told)
+            sentences.append(fill(pick(rng, wordings[kind]), **fields, **people(rng)))
+        yield "\n".join(sentences)
 
 
 def number_documents(rng: np.random.Generator) -> Iterator[str]:
-    """Documents without end; about a third of them drills."""
+    """Yield documents without end; about a third of them are drills."""
     lore = number_lore(rng)
     while True:
         chance = rng.random()
         if chance < 0.35:
             yield drill(rng)
         elif chance < 0.5:
-            yield lines(rng, "", 5)
+            yield equations(rng, "", 5)
         elif chance < 0.75:
-            yield lines(rng, " story", 3)
+            yield equations(rng, " story", 3)
         elif chance < 0.85:
-            yield lines(rng, " steps", 3)
+            yield equations(rng, " steps", 3)
         elif chance < 0.9:
             yield "\n".join(family(rng) for _ in range(5))
         else:

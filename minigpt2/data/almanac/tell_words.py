@@ -1,8 +1,8 @@
-"""Telling words: lists of words and numbers, each told twice.
+"""Telling words: lists of words and numbers, each given twice.
 
-The second time every word is known from the first.  No other text says so plainly that a word
-can be looked up where it stood before, and models learn that late, and all at once (Olsson et
-al. 2022): with these lists a small model learns it early.
+When a list is repeated, each word can be copied from where it was before.  No other text shows this
+so plainly.  Models usually learn to copy late, and all at once (induction heads: Olsson et al.
+2022); with these lists a small model learns it early.
 
 A byte-pair vocabulary spells a word differently after a space, at the start of a line, and with
 a capital letter.  So some lists change from one form to another.
@@ -25,46 +25,46 @@ FORMS = ("twice", "twice", "columns", "lines", "lines", "titles")
 
 @cache
 def words() -> tuple[str, ...]:
-    """All subjects and values, names and things, each once."""
+    """Return all subjects and values, names and things, each once."""
     cast = sections("cast")
-    known = [text for fact in facts() for text in (fact.subject, fact.value)]
-    return tuple(dict.fromkeys([*known, *cast["names"], *cast["things"]]))
+    of_facts = [text for fact in facts() for text in (fact.subject, fact.value)]
+    return tuple(dict.fromkeys([*of_facts, *cast["names"], *cast["things"]]))
 
 
 def word(rng: np.random.Generator) -> str:
-    """A word, or in one of four cases a number below 100."""
+    """Return a word, or in one of four cases a number below 100."""
     return str(int(rng.random() * 100)) if rng.random() < 0.25 else pick(rng, words())
 
 
 def word_list(rng: np.random.Generator) -> list[str]:
-    """A few words; operands of an unseen sum or difference never stand in one list."""
-    told: list[str] = []
+    """Return a few words; the operands of an unseen sum or difference never share a list."""
+    chosen: list[str] = []
     for _ in range(FEWEST + int(rng.random() * (MOST - FEWEST + 1))):
         new = word(rng)
-        while new.isdigit() and any(kept_apart(int(new), int(n)) for n in told if n.isdigit()):
+        while new.isdigit() and any(kept_apart(int(new), int(n)) for n in chosen if n.isdigit()):
             new = word(rng)
-        told.append(new)
-    return told
+        chosen.append(new)
+    return chosen
 
 
-def column(told: Iterable[str]) -> str:
-    """The words on lines of their own."""
-    return "\n" + "\n".join(told) + "\n"
+def column(items: Iterable[str]) -> str:
+    """Return each item on a line of its own."""
+    return "\n" + "\n".join(items) + "\n"
 
 
 def twice(rng: np.random.Generator, plain: bool = False) -> str:
-    """A list of words told twice: side by side in plain text, else perhaps in another form."""
-    told = word_list(rng)
+    """Return a list of words twice: in plain text in the same form, else perhaps in another."""
+    chosen = word_list(rng)
     form = "twice" if plain else pick(rng, FORMS)
     return fill(
         pick(rng, sections("tell_words")[form]),
-        words=pick(rng, SEPARATORS).join(told),
-        lines=column(told),
-        titles=column(map(capital, told)),
+        words=pick(rng, SEPARATORS).join(chosen),
+        lines=column(chosen),
+        titles=column(map(capital, chosen)),
     )
 
 
 def word_documents(rng: np.random.Generator, plain: bool = False) -> Iterator[str]:
-    """Documents without end, of four lists each."""
+    """Yield documents of four lists each, without end."""
     while True:
         yield "\n".join(twice(rng, plain) for _ in range(4))
