@@ -43,8 +43,8 @@ def test_each_template_spelled_out(template, runs):
 
 
 def test_every_answer_of_a_conversation_is_supervised_and_closed():
-    said = (Exchange("Hi.", "Hello!"), Exchange("Why?", "Because."))
-    record = Record("Sure?", "", "Yes.", "Be brief.", said)
+    earlier = (Exchange("Hi.", "Hello!"), Exchange("Why?", "Because."))
+    record = Record("Sure?", "", "Yes.", "Be brief.", earlier)
     assert spelled(encode(record, BYTES, TEMPLATES["chat"])) == [
         ("System:\nBe brief.\n\nUser:\nHi.\n\nAssistant:\n", False),
         ("Hello!/", True),

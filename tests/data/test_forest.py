@@ -80,13 +80,13 @@ def test_common_prefix_is_the_longest(sequences):
 
 
 def supervised(batch):
-    """How often each (tokens that the row sees, target, weight) stands in a batch."""
-    found = Counter()
+    """How often each (tokens that the row sees, target, weight) is in a batch."""
+    counts = Counter()
     for row, target, weight in zip(batch.rows, batch.targets, batch.weights, strict=True):
         seen = [j for j in range(row + 1) if row < batch.end[j]]
         assert batch.positions[seen].tolist() == list(range(len(seen)))
-        found[(*batch.ids[seen].tolist(), "->", int(target), float(weight))] += 1
-    return found
+        counts[(*batch.ids[seen].tolist(), "->", int(target), float(weight))] += 1
+    return counts
 
 
 def one_by_one(examples):
@@ -121,13 +121,13 @@ def rows_of(prompts, min_saving):
     )
 
 
-def test_a_shared_preamble_stands_there_once():
+def test_a_shared_preamble_takes_its_rows_once():
     preamble = list(range(20))
     alike = [preamble + [100 + k] * 3 for k in range(5)]
     assert rows_of(alike, 8) == 20 + 5 * 3 and rows_of(alike, 81) == 5 * 23
 
 
-def test_equal_prompts_stand_there_once():
+def test_equal_prompts_take_their_rows_once():
     assert rows_of([[1, 2, 3, 4, 5, 6, 7, 8]] * 4, 8) == 8
 
 

@@ -39,12 +39,12 @@ def test_later_prompts_of_a_conversation_are_prompts():
 def triples(examples, loss_weights):
     """The summed weight of every (path of tokens up to the row, target), as a dictionary."""
     batch = batch_of(examples, loss_weights)
-    found = {}
+    weights_in_batch = {}
     for row, target, weight in zip(batch.rows, batch.targets, batch.weights, strict=True):
         seen = [j for j in range(row + 1) if batch.end[j] > row]
         key = (*batch.ids[seen], int(target))
-        found[key] = found.get(key, 0) + weight
-    return found
+        weights_in_batch[key] = weights_in_batch.get(key, 0) + weight
+    return weights_in_batch
 
 
 @given(st.lists(st.sampled_from(RECORDS), min_size=1, max_size=5), any_loss_weights)
@@ -57,9 +57,9 @@ def test_a_batch_weighs_every_token_as_the_examples_one_by_one_do(records, loss_
             if weight:
                 key = tuple(example.ids[: n + 1])
                 expected[key] = expected.get(key, 0) + weight
-    found = triples(examples, loss_weights)
-    assert found.keys() == expected.keys()
-    for key, weight in found.items():
+    weights_in_batch = triples(examples, loss_weights)
+    assert weights_in_batch.keys() == expected.keys()
+    for key, weight in weights_in_batch.items():
         np.testing.assert_allclose(weight, expected[key], rtol=1e-12)
 
 

@@ -59,10 +59,10 @@ def test_a_question_is_all_before_the_answer_without_capitals_and_spaces():
 
 def test_repetitions_and_near_duplicates():
     known = ["name the capital of france.", "add 1 and 2.", "who wrote hamlet?"]
-    asked = ["name the capital of frances.", "sing.", "add 1 and 2.", "who wrote macbeth?"]
-    assert count_repeated([*known, *asked]) == 1
+    questions = ["name the capital of frances.", "sing.", "add 1 and 2.", "who wrote macbeth?"]
+    assert count_repeated([*known, *questions]) == 1
     counts = []
-    pairs = near_duplicates(asked, known, counts.append)
+    pairs = near_duplicates(questions, known, counts.append)
     assert [(pair.question, pair.candidate) for pair in pairs] == [(0, 0), (2, 1)]
     assert pairs[0].similarity == pytest.approx(100 * (1 - 1 / 55)) and pairs[1].similarity == 100
     assert sum(counts) == 4
@@ -84,14 +84,16 @@ def test_every_example_is_in_one_bin(counts):
 @pytest.fixture
 def data(tmp_path):
     """Ten questions, the last of which repeats the first."""
-    asked = [f"Count slowly from one to the number {n}." for n in range(9)]
-    entries = [{"question": q, "answer": "1 " * n} for n, q in enumerate([*asked, asked[0]], 1)]
+    questions = [f"Count slowly from one to the number {n}." for n in range(9)]
+    entries = [
+        {"question": q, "answer": "1 " * n} for n, q in enumerate([*questions, questions[0]], 1)
+    ]
     path = tmp_path / "data.json"
     path.write_text(json.dumps(entries))
     return str(path)
 
 
-def test_the_command_tells_all_of_it(data, little_model, tmp_path, capsys):
+def test_the_command_prints_all_of_it(data, little_model, tmp_path, capsys):
     figure = tmp_path / "lengths.png"
     settings = StatsSettings(data, str(little_model), contexts=[16, 20], figure=figure)
     stats(settings)

@@ -44,8 +44,8 @@ def test_braces_in_user_text_are_left_alone(text):
 
 def test_a_prompt_does_not_depend_on_the_answer_and_ends_with_a_line_break():
     for text in ("", "1 + 2"):
-        one, other = (prompt_of(Record("Add.", text, answer)) for answer in ("3", "4"))
-        assert one == other and one.endswith("### Response:\n")
+        first, second = (prompt_of(Record("Add.", text, answer)) for answer in ("3", "4"))
+        assert first == second and first.endswith("### Response:\n")
 
 
 def test_the_inputs_place_is_below_the_instruction_where_a_template_has_none():

@@ -144,8 +144,8 @@ def test_gpt2s_ids_of_code_numbers_and_white_space_are_those_of_tiktoken(referen
 
 def test_every_id_of_gpt2_has_the_bytes_that_tiktoken_gives_it(reference):
     for i in range(50257):
-        one, other = (e.decode_single_token_bytes(i) for e in (GPT2.encoding, reference))
-        assert one == other
+        ours, theirs = (e.decode_single_token_bytes(i) for e in (GPT2.encoding, reference))
+        assert ours == theirs
 
 
 def test_a_saved_tokenizer_opens_as_it_was(tmp_path):

@@ -84,24 +84,24 @@ turns = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, ma
 @given(turns.map(talk), st.integers(1, 40), st.sampled_from(get_args(Policy)))
 @quick
 def test_whatever_is_cut_the_rules_hold(example, context, policy):
-    kept = truncate(example, context, policy)
+    shorter = truncate(example, context, policy)
     fits = len(example.ids) <= context + 1
-    if kept is None:
+    if shorter is None:
         assert policy == "drop" and not fits
         return
-    start, stop = kept.ids[0], kept.ids[-1] + 1
-    assert kept.ids == example.ids[start:stop]
-    assert len(kept.ids) == min(len(example.ids), context + 1)
+    start, stop = shorter.ids[0], shorter.ids[-1] + 1
+    assert shorter.ids == example.ids[start:stop]
+    assert len(shorter.ids) == min(len(example.ids), context + 1)
     # no prompt token is supervised, and of answer tokens only the first token of all is not
-    assert kept.is_answer == [False, *example.is_answer[start + 1 : stop]]
-    assert any(kept.is_answer)
+    assert shorter.is_answer == [False, *example.is_answer[start + 1 : stop]]
+    assert any(shorter.is_answer)
     # the last answer is there, and loses its end only if it is cut
     assert start < example.last_answer < stop
-    lost = sum(example.is_answer) - sum(kept.is_answer)
-    assert kept.answer_cut == lost and (lost == 0 or not fits)
+    lost = sum(example.is_answer) - sum(shorter.is_answer)
+    assert shorter.answer_cut == lost and (lost == 0 or not fits)
     prompts = len(example.ids) - sum(example.is_answer)
-    kept_prompts = sum(not part for part in example.is_answer[start:stop])
-    assert kept.prompt_cut == prompts - kept_prompts
+    prompts_left = sum(not part for part in example.is_answer[start:stop])
+    assert shorter.prompt_cut == prompts - prompts_left
     if policy == "prompt" and stop < len(example.ids):
         assert start == example.last_answer - 1
     if policy == "answer" and start:
@@ -113,28 +113,28 @@ def test_the_prompt_is_cut_before_the_answer_of_a_real_record():
     whole = encode(record, BYTES)
     prompt, answer = len(BYTES.encode(prompt_of(record))), len(record.output) + 1
     for context in range(1, len(whole.ids) + 2):
-        kept = truncate(whole, context)
-        assert sum(kept.is_answer) == min(answer, context)
-        assert kept.prompt_cut == min(max(0, len(whole.ids) - context - 1), prompt - 1)
+        shorter = truncate(whole, context)
+        assert sum(shorter.is_answer) == min(answer, context)
+        assert shorter.prompt_cut == min(max(0, len(whole.ids) - context - 1), prompt - 1)
 
 
 def test_cuts_are_counted_by_kind_and_by_token():
     wholes = [SINGLE, TALK, Example([1, 2, STOP], [False, True, True])]
     assert truncate_all(wholes, 8)[1] == Cuts(3)
     assert truncate_all(wholes, 4)[1] == Cuts(3, 2, 1, 0, 1 + 2, 2)
-    kept, cuts = truncate_all(wholes, 4, "drop")
-    assert kept == wholes[2:] and cuts == Cuts(3, 0, 0, 2, 3 + 4, 3 + 5)
+    fitting, cuts = truncate_all(wholes, 4, "drop")
+    assert fitting == wholes[2:] and cuts == Cuts(3, 0, 0, 2, 3 + 4, 3 + 5)
     assert cuts + Cuts(1, 1) == Cuts(4, 1, 0, 2, 7, 8)
 
 
 @given(st.integers(2, 60), st.integers(1, 20), st.sampled_from(get_args(Policy)))
 def test_a_text_is_divided_and_every_token_is_predicted_once(n, context, policy):
     text = Example(list(range(n)), [False] + [True] * (n - 1), is_text=True)
-    kept, cuts = truncate_all([text], context, policy)
-    assert [i for e in kept for i, part in zip(e.ids, e.is_answer, strict=True) if part] == list(
+    fitting, cuts = truncate_all([text], context, policy)
+    assert [i for e in fitting for i, part in zip(e.ids, e.is_answer, strict=True) if part] == list(
         range(1, n)
     )
-    assert all(2 <= len(e.ids) <= context + 1 and not e.is_answer[0] for e in kept)
+    assert all(2 <= len(e.ids) <= context + 1 and not e.is_answer[0] for e in fitting)
     assert cuts == Cuts(1)
 
 
