@@ -32,6 +32,7 @@ Part I: Arrays
 
 Part II: The network
      ·  errors                         Errors
+     ·  wording                        Wording
      ·  shipped                        Shipped files
     11  model/config                   Configuration
     12  model/parameters               Parameters
@@ -79,6 +80,9 @@ Part V: Answering
     28  inference/sampling             Sampling
     29  inference/kv_cache             Key/value cache
     30  inference/generate             Generation
+     ·  inference/model                Model
+     ·  inference/answers              Answers
+     ·  inference/conversation         Conversation
 
 Part VI: Tuning
     31  training/evaluation            Evaluation
@@ -97,13 +101,13 @@ Part VII: On a GPU
     34  device/launch                  Launch
     35  device/fused                   Fused ops
      ·  device/devices                 Devices
-     ·  inference/model                Model
 
 Appendix: planning, reports, commands
     36  planning/memory_and_flops      Memory and operations
     37  planning/microbenchmark        Microbenchmark
      ·  download                       Download
      ·  reports/tables                 Tables
+     ·  reports/stream                 Stream
      ·  reports/html                   HTML pages
      ·  reports/tokens                 Tokens
      ·  reports/plots                  Plots
@@ -121,6 +125,7 @@ Appendix: planning, reports, commands
      ·  commands/show                  Show
      ·  commands/stats                 Stats
      ·  commands/imbalance             Imbalance
+     ·  commands/decoding              Decoding
      ·  commands/answer                Answer
      ·  commands/generate              Generate
      ·  commands/chat                  Chat

@@ -18,7 +18,7 @@ from minigpt2.data.examples import encode
 from minigpt2.data.formats import DataSet
 from minigpt2.data.template import Template, open_template
 from minigpt2.data.truncation import Cuts, Policy, truncate_all
-from minigpt2.device.devices import Device
+from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.model import Model, open_model
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
@@ -67,7 +67,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     console = Console(highlight=False, soft_wrap=True)
     with console.status(f"opening {settings.model} and {settings.data}"):
         data = open_data(settings.data, settings.columns)
-        model = open_model(settings.model, settings.device)
+        model = open_model(settings.model, open_device(settings.device))
         template = template_for(settings, model, data)
         context = context_for(settings, model)
         encoded = (encode(record, model.tokenizer, template) for record in data.records)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from minigpt2.data.batches import batch_of
-from minigpt2.data.examples import Example, encode_prompt
+from minigpt2.data.examples import Example
 from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA, Template
 from minigpt2.data.tokenizer import Tokenizer
-from minigpt2.inference.generate import generate
+from minigpt2.inference.answers import answer_questions
+from minigpt2.inference.model import Model
 from minigpt2.model.gpt2 import loss_of
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.losses import Losses
@@ -60,11 +61,11 @@ def answer_all(
 
     Of a prompt that is longer than the context, the end is kept.
     """
-    context = parameters.config.n_positions
-    prompts = [encode_prompt(r, tokenizer, template)[-context:] for r in records]
-    stop = tokenizer.end_of_text
-    ids = generate(parameters, prompts, stop=stop, max_new_tokens=max_new, progress=progress)
-    return [Answer(r, tokenizer.decode(i)) for r, i in zip(records, ids, strict=True)]
+    model = Model(parameters, tokenizer, template)
+    texts = answer_questions(
+        model, records, max_new_tokens=max_new, truncate=True, progress=progress
+    )
+    return [Answer(record, text) for record, text in zip(records, texts, strict=True)]
 
 
 def longest_reference(tokenizer: Tokenizer, records: Sequence[Record]) -> int:

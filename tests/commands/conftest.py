@@ -34,11 +34,13 @@ def run(capsys, tmp_path, monkeypatch):
     return run
 
 
-def in_a_process(*arguments, cwd, interpreter=sys.executable):
-    """Run `python -m minigpt2 ...` as a process of its own."""
+def in_a_process(*arguments, cwd, interpreter=sys.executable, typed=None):
+    """Run `python -m minigpt2 ...` as a process of its own, with a text on its standard input."""
     command = [interpreter, "-m", "minigpt2", *map(str, arguments)]
     environment = {**os.environ, "COLUMNS": "100"}
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        command, cwd=cwd, input=typed, capture_output=True, text=True, env=environment
+    )
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

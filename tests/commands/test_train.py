@@ -210,16 +210,6 @@ def test_samples_of_equal_questions_keep_their_own_references(run, little_model,
     assert {row["output"] for row in summary["samples"]} == {"first", "second", "third"}
 
 
-def test_text_that_looks_like_an_option_is_left_alone(run, little_model, monkeypatch):
-    from minigpt2.commands import answer
-
-    asked = []
-    monkeypatch.setattr(answer, "prompt_of", lambda record, template: asked.append(record) or "Q")
-    options = ("--question=--well-known- word", "--max-new-tokens", "1")
-    assert run("answer", "--model", little_model, *options).code == 0
-    assert asked[0].instruction == "--well-known- word"
-
-
 def test_a_run_that_is_told_to_terminate_keeps_its_records(little_model, data, tmp_path):
     command = [sys.executable, "-m", "minigpt2", "train", "--model", str(little_model)]
     options = ["--data", str(data), "--out", "run", "--steps", "100000", "--samples", "0"]

@@ -8,6 +8,7 @@ from minigpt2.data.examples import encode, encode_prompt
 from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA, prompt_of
 from minigpt2.data.truncation import Cuts
+from minigpt2.inference import answers as module
 from minigpt2.inference.generate import generate
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_of
@@ -57,10 +58,10 @@ def test_answers_are_what_greedy_decoding_gives_and_stand_with_their_records():
     parameters, counts = model(scale=0.7), []
     answers = answer_all(parameters, BYTES, RECORDS, 5, counts.append)
     assert [a.record for a in answers] == RECORDS and sum(counts) == len(RECORDS)
-    for record, found in zip(RECORDS, answers, strict=True):
+    for record, answer in zip(RECORDS, answers, strict=True):
         prompt = encode_prompt(record, BYTES)
         (alone,) = generate(parameters, [prompt], stop=BYTES.end_of_text, max_new_tokens=5)
-        assert found.answer == BYTES.decode(alone)
+        assert answer.answer == BYTES.decode(alone)
 
 
 def test_of_a_prompt_that_is_longer_than_the_context_the_end_is_kept(monkeypatch):
@@ -70,10 +71,10 @@ def test_of_a_prompt_that_is_longer_than_the_context_the_end_is_kept(monkeypatch
         seen.extend(prompts)
         return generate(parameters, prompts, *rest, **named)
 
-    monkeypatch.setattr(evaluation, "generate", spy)
+    monkeypatch.setattr(module, "generate", spy)
     answers = answer_all(model(context=20), BYTES, RECORDS, 5)
-    for record, prompt, found in zip(RECORDS, seen, answers, strict=True):
-        assert len(prompt) <= 20 and found.record is record
+    for record, prompt, answer in zip(RECORDS, seen, answers, strict=True):
+        assert len(prompt) <= 20 and answer.record is record
         assert BYTES.encode(prompt_of(record))[-len(prompt) :] == prompt
 
 
@@ -101,7 +102,7 @@ def stops(text):
     ids=["the reference", "another answer", "a longer answer", "an answer without end"],
 )
 def test_a_longer_answer_cannot_match(model_that, share, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "generate", model_that)
+    monkeypatch.setattr(module, "generate", model_that)
     asked = [Record("Add.", "8 + 9", "17")]
     material = Material(model(), BYTES, ALPACA, "Alpaca", [], [], {"sums": asked}, [], Cuts())
     with Report(tmp_path) as report:

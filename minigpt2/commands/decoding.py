@@ -1,0 +1,45 @@
+"""Decoding: the settings of all commands that let a model write."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigpt2.device.devices import Device, open_device
+from minigpt2.errors import require_at_least
+from minigpt2.inference.model import Model, open_model
+from minigpt2.inference.sampling import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingSettings(Sampling):
+    """Which model writes, how its tokens are chosen, and where that is computed.
+
+    Args:
+        model: name of a model, or folder of a model or of a run
+        max_new_tokens: longest text that the model writes, in tokens
+        seed: seed of the random draws; they need a temperature above 0
+        device: where to compute: cpu; cuda, a GPU through CuPy; emulated, the GPU's kernels on the
+            CPU, very slowly; or auto, cuda if it works, else cpu
+    """
+
+    model: str = "tiny"
+    max_new_tokens: int = 64
+    seed: int = 0
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, self, "max_new_tokens")
+        require_at_least(0, self, "seed")
+
+    def open_model(self) -> Model:
+        """Open the model on the device.  Raises UserError if there is none, or no such device."""
+        return open_model(self.model, open_device(self.device))
+
+    def sampling(self) -> Sampling:
+        """Return how tokens are chosen."""
+        return Sampling(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
+
+    def rng(self) -> np.random.Generator:
+        """Return the generator of the random draws."""
+        return np.random.default_rng(self.seed)

@@ -1,0 +1,42 @@
+"""generate, run as a user would."""
+
+import pytest
+
+from tests.commands.conftest import in_a_process
+
+
+def test_generate_continues_a_text_the_same_way_for_the_same_seed(tmp_path):
+    arguments = ("generate", "The capital of", "--max-new-tokens", "12", "--seed")
+    first, same, other = (in_a_process(*arguments, seed, cwd=tmp_path) for seed in (1, 1, 2))
+    assert first.code == 0 and first.err == ""
+    assert first.out == same.out != other.out
+
+
+def test_generate_reads_standard_input(run, tmp_path):
+    greedy = ("--temperature", "0", "--max-new-tokens", "8")
+    from_option = run("generate", "The opposite of hot", *greedy)
+    typed = "The opposite of hot\n"
+    from_input = in_a_process("generate", *greedy, cwd=tmp_path, typed=typed)
+    assert from_input.out == from_option.out
+
+
+def test_several_samples_are_separated(run):
+    outcome = run("generate", "--prompt", "", "--samples", "3", "--max-new-tokens", "5")
+    assert outcome.code == 0 and outcome.out.count("\n---\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("word " * 300,), "the prompt has"),
+        (("x", "--top_p", "0"), "top_p must be above 0"),
+        (("x", "--top_k", "-1"), "top_k must be at least 0"),
+        (("x", "--samples", "0"), "samples must be at least 1"),
+        (("x", "--model", "gpt2-large"), "`minigpt2 download gpt2-large` fetches them"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(run, arguments, words):
+    outcome = run("generate", *arguments)
+    assert outcome.code == 2 and outcome.out == ""
+    assert outcome.err.startswith("minigpt2: ") and outcome.err.count("\n") == 1
+    assert words in outcome.err

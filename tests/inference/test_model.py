@@ -1,0 +1,42 @@
+"""Model: parameters, tokenizer and template come from one folder, and must fit together."""
+
+import numpy as np
+import pytest
+
+from minigpt2.data.template import TEMPLATES
+from minigpt2.errors import UserError
+from minigpt2.inference.model import open_model
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.initialisation import initialise
+from minigpt2.training.checkpoint import save_checkpoint
+
+
+def save(folder, tokenizer, n_vocab, template=None):
+    """Write a model of random parameters, and return it."""
+    config = GPT2Config(n_vocab, n_positions=16, n_embd=8, n_layer=1, n_head=1)
+    parameters = initialise(config, np.random.default_rng(0))
+    save_checkpoint(folder, parameters, tokenizer, template=template)
+    return parameters
+
+
+def test_a_model_is_opened_with_its_tokenizer_and_template(tmp_path, tokenizer):
+    saved = save(tmp_path / "run/checkpoint", tokenizer, tokenizer.n_vocab, TEMPLATES["qa"])
+    for name in ("run/checkpoint", "run"):
+        parameters, opened, template = open_model(str(tmp_path / name))
+        np.testing.assert_array_equal(parameters.flat, saved.flat)
+        assert opened.encode("Why?") == tokenizer.encode("Why?") and template == TEMPLATES["qa"]
+
+
+def test_a_model_without_a_template_has_none(tmp_path, tokenizer):
+    save(tmp_path / "model", tokenizer, tokenizer.n_vocab)
+    assert open_model(str(tmp_path / "model")).template is None
+
+
+def test_a_tokenizer_of_another_size_is_refused(tmp_path, tokenizer):
+    save(tmp_path / "model", tokenizer, tokenizer.n_vocab + 1)
+    with pytest.raises(UserError, match=r"tokenizer has 4096 ids, but the model 4097"):
+        open_model(str(tmp_path / "model"))
+
+
+def test_the_small_base_has_a_name():
+    assert open_model("tiny").parameters.config.n_positions == 256
