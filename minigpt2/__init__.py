@@ -38,6 +38,7 @@ Part II: The network
     12  model/parameters               Parameters
     13  model/initialisation           Initialisation
      ·  model/batch                    Batch
+     ·  model/gradients                Gradients
     14  model/block                    Block
     15  model/gpt2                     GPT-2
     16  model/induction                Induction heads

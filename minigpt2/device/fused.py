@@ -193,13 +193,23 @@ def attention_backward(do: Array, saved: AttentionSaved) -> Any:
     return dqkv.reshape(n, 3 * c)
 
 
-def surprise(logits: Array, targets: Array, weights: Array | None) -> Array:
-    """Return the nll of each row of logits; with weights, overwrite the logits by the gradient."""
+def nll_from_logits(logits: Array, targets: Array) -> Array:
+    """Return the nll of each row of logits, (9.2) and (9.3)."""
+    unused = array_module(logits).zeros(len(logits), np.float32)
+    return cross_entropy(logits, targets, unused, gradient=False)
+
+
+def nll_and_dlogits(logits: Array, targets: Array, weights: Array) -> Array:
+    """Return the nll of each row of logits and put the gradient over them, (9.2) to (9.7)."""
+    return cross_entropy(logits, targets, weights, gradient=True)
+
+
+def cross_entropy(logits: Array, targets: Array, weights: Array, *, gradient: bool) -> Array:
+    """Launch the kernel that serves both."""
     xp = array_module(logits)
-    nll = xp.empty(len(logits), xp.float32)
-    w = xp.zeros(len(logits), xp.float32) if weights is None else xp.asarray(weights, xp.float32)
-    arrays = logits, index_on(xp, targets), w, nll
-    launch(xp, "cross_entropy", *arrays, V=logits.shape[1], gradient=weights is not None)
+    nll, w = xp.empty(len(logits), xp.float32), xp.asarray(weights, xp.float32)
+    v = logits.shape[1]
+    launch(xp, "cross_entropy", logits, index_on(xp, targets), w, nll, V=v, gradient=gradient)
     return nll
 
 
@@ -258,6 +268,7 @@ FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     gelu_op.gelu_backward: gelu_backward,
     attention_op.attention: attention,
     attention_op.attention_backward: attention_backward,
-    cross_entropy_op.surprise: surprise,
+    cross_entropy_op.nll_from_logits: nll_from_logits,
+    cross_entropy_op.nll_and_dlogits: nll_and_dlogits,
     adamw_op.adamw_flat: adamw_flat,
 }

@@ -43,13 +43,13 @@ Cost
     section 5, keep and leave other parts, for the same reason.)
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigpt2.backend import Array, array_module
+from minigpt2.model.gradients import Gradients
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.embedding import scatter_add
@@ -170,47 +170,40 @@ def made_again(kept: Kept) -> Saved:
     )
 
 
-def add_gradients(d: dict[str, Array], name: str, dwb: Sequence[Array], fresh: bool) -> None:
-    """Add a layer's dL/dw and dL/db to its views, or put them there; what was made there stays."""
-    for view, gradient in zip((d[f"{name}.weight"], d[f"{name}.bias"]), dwb, strict=True):
-        if not fresh:
-            view += gradient
-        elif view is not gradient:
-            view[...] = gradient
-
-
-def room_of(d: dict[str, Array], fresh: bool, dtype: Any, name: str) -> Array | None:
-    """Return the view that a layer's dL/dw is made in, or None where it is put or added later."""
-    view = d[f"{name}.weight"]
-    return view if fresh and view.dtype == dtype else None
-
-
-def block_backward(
-    dy: Array, saved: Saved | Kept, d: dict[str, Array], fresh: bool = False
-) -> Array:
-    """Turn dL/dy (R, C) into dL/dx (N, C), adding the parameters' gradients to the views d.
-
-    With `fresh` they are put there, over what d holds; products are made in place.
-    """
+def block_backward(dy: Array, saved: Saved | Kept, d: Gradients) -> Array:
+    """Turn dL/dy (R, C) into dL/dx (N, C); the parameters' gradients go to d."""
     saved = made_again(saved) if isinstance(saved, Kept) else saved
-    room = partial(room_of, d, fresh, dy.dtype)
     dm = dropout_backward(dy, saved.mlp_drop)  # (R, C)  (14.3)
-    dg, *dwb = linear_backward(dm, saved.mlp_proj, room("mlp.c_proj"))  # (R, 4*C)  (14.3)
-    add_gradients(d, "mlp.c_proj", dwb, fresh)
+    dg = through_linear(dm, saved.mlp_proj, d, "mlp.c_proj")  # (R, 4*C)  (14.3)
     du = gelu_backward(dg, saved.act)  # (R, 4*C)  (14.3)
-    dh, *dwb = linear_backward(du, saved.c_fc, room("mlp.c_fc"))  # (R, C)  (14.3)
-    add_gradients(d, "mlp.c_fc", dwb, fresh)
-    dr, *dwb = layer_norm_backward(dh, saved.ln_2, d_residual=dy)  # (R, C)  (14.3)
-    add_gradients(d, "ln_2", dwb, fresh)
+    dh = through_linear(du, saved.c_fc, d, "mlp.c_fc")  # (R, C)  (14.3)
+    dr = through_layer_norm(dh, saved.ln_2, d, "ln_2", d_residual=dy)  # (R, C)  (14.3)
 
     da = dropout_backward(dr, saved.attn_drop)  # (R, C)  (14.4)
-    do, *dwb = linear_backward(da, saved.attn_proj, room("attn.c_proj"))  # (R, C)  (14.4)
-    add_gradients(d, "attn.c_proj", dwb, fresh)
+    do = through_linear(da, saved.attn_proj, d, "attn.c_proj")  # (R, C)  (14.4)
     n = len(saved.c_attn.x)
     do, dr = (among_all(saved.read, n, rows) for rows in (do, dr))  # (N, C)  (14.6)
     dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (14.4)
-    dh, *dwb = linear_backward(dqkv, saved.c_attn, room("attn.c_attn"))  # (N, C)  (14.4)
-    add_gradients(d, "attn.c_attn", dwb, fresh)
-    dx, *dwb = layer_norm_backward(dh, saved.ln_1, d_residual=dr)  # (N, C)  (14.4)
-    add_gradients(d, "ln_1", dwb, fresh)
+    dh = through_linear(dqkv, saved.c_attn, d, "attn.c_attn")  # (N, C)  (14.4)
+    dx = through_layer_norm(dh, saved.ln_1, d, "ln_1", d_residual=dr)  # (N, C)  (14.4)
+    return dx
+
+
+def through_linear(dy: Array, saved: Any, d: Gradients, name: str) -> Array:
+    """Return dL/dx of a linear layer; its dL/dw and dL/db go to d."""
+    weight, bias = f"{name}.weight", f"{name}.bias"
+    out, trains = d.buffer(weight, dy.dtype), d.trains(weight) or d.trains(bias)
+    dx, dw, db = linear_backward(dy, saved, out=out, trains=trains)
+    d.add(weight, dw)
+    d.add(bias, db)
+    return dx
+
+
+def through_layer_norm(
+    dy: Array, saved: Any, d: Gradients, name: str, *, d_residual: Array | None = None
+) -> Array:
+    """Return dL/dx of a layer normalisation; its dL/dgamma and dL/dbeta go to d."""
+    dx, dgamma, dbeta = layer_norm_backward(dy, saved, d_residual=d_residual)
+    d.add(f"{name}.weight", dgamma)
+    d.add(f"{name}.bias", dbeta)
     return dx

@@ -9,9 +9,11 @@ Why
 Layout
     Tensors with two axes come first: these are decayed by AdamW, and they are
     flat[:n_decayed].  Then come those with one axis, the biases and layer
-    normalisations.  In each part the order is that of the forward pass.
+    normalisations, up to flat[:n_trainable].  Frozen tensors come last: they have no
+    gradient and no moments.  In each part the order is that of the forward pass.
 """
 
+from collections.abc import Collection, Mapping
 from math import prod
 from types import ModuleType
 
@@ -19,6 +21,8 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module
 from minigpt2.model.config import GPT2Config
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def tensor_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
@@ -44,23 +48,44 @@ def tensor_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
     }
     for i in range(config.n_layer):
         shapes |= {f"h.{i}.{name}": shape for name, shape in block.items()}
-    shapes |= {"ln_f.weight": (c,), "ln_f.bias": (c,)}
-    return dict(sorted(shapes.items(), key=lambda item: len(item[1]) < 2))
+    return in_layout(shapes | {"ln_f.weight": (c,), "ln_f.bias": (c,)})
+
+
+def in_layout(shapes: Shapes, frozen: Collection[str] = ()) -> dict[str, tuple[int, ...]]:
+    """Return a table of shapes in the layout's order.  Raises ValueError for unknown names."""
+    if unknown := sorted(set(frozen) - set(shapes)):
+        raise ValueError(f"no tensor is called {', '.join(unknown)}, so none can be frozen")
+    return dict(sorted(shapes.items(), key=lambda item: (item[0] in frozen, len(item[1]) < 2)))
 
 
 class Parameters:
-    """A flat array (P,) and its named views: `parameters["h.0.attn.c_attn.weight"]`."""
+    """A flat array (P,) and its named views: `parameters["h.0.attn.c_attn.weight"]`.
 
-    def __init__(self, config: GPT2Config, flat: Array):
+    `shapes` is the table of tensors, by default a GPT-2's; another head or an adapter is one more
+    entry.  Those named in `frozen` are not trained.  Raises ValueError if `flat` does not have as
+    many elements as the table, or a frozen name is not in it.
+    """
+
+    def __init__(
+        self,
+        config: GPT2Config,
+        flat: Array,
+        *,
+        shapes: Shapes | None = None,
+        frozen: Collection[str] = (),
+    ):
         self.config = config
         self.flat = flat
+        self.frozen = frozenset(frozen)
+        self.shapes = in_layout(tensor_shapes(config) if shapes is None else shapes, self.frozen)
         self.views: dict[str, Array] = {}
-        start = self.n_decayed = 0
-        for name, shape in tensor_shapes(config).items():
+        start = self.n_decayed = self.n_trainable = 0
+        for name, shape in self.shapes.items():
             stop = start + prod(shape)
             self.views[name] = flat[start:stop].reshape(shape)
-            if len(shape) == 2:
-                self.n_decayed = stop
+            if name not in self.frozen:
+                self.n_trainable = stop
+                self.n_decayed = stop if len(shape) == 2 else self.n_decayed
             start = stop
         if flat.shape != (start,):
             raise ValueError(f"{config} needs {start:,} parameters; the array is {flat.shape}")
@@ -77,14 +102,24 @@ class Parameters:
         """Return the views of block i under their names within the block."""
         return self._blocks[i]
 
+    @property
+    def trainable(self) -> Array:
+        """The part of the flat array that is trained."""
+        return self.flat[: self.n_trainable]
+
+    @property
+    def trainable_names(self) -> list[str]:
+        """The names of the tensors that are trained, in the layout's order."""
+        return [name for name in self.shapes if name not in self.frozen]
+
+    def like(self, flat: Array) -> "Parameters":
+        """Return another flat array with the same tensors."""
+        return Parameters(self.config, flat, shapes=self.shapes, frozen=self.frozen)
+
     def on(self, library: ModuleType) -> "Parameters":
         """Return the parameters as arrays of a library: themselves, or a copy on its device."""
         here = array_module(self.flat)
         if here is library:
             return self
         to = here.asnumpy if library is np else library.asarray
-        return Parameters(self.config, to(self.flat))
-
-    def zeros_like(self) -> "Parameters":
-        """Return zeros with the same layout: gradients, or a moment."""
-        return Parameters(self.config, array_module(self.flat).zeros_like(self.flat))
+        return self.like(to(self.flat))

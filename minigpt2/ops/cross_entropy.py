@@ -66,6 +66,8 @@ Cost
     core takes its share of a chunk's rows, in blocks that fit in its cache.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
@@ -82,15 +84,17 @@ def cross_entropy(
     rows: Array,
     targets: Array,
     weights: Array,
+    *,
     chunk: int | None = None,
 ) -> tuple[Array, Array]:
     """Return ℒ and the nll (M,) of x (N, C) and wte (V, C) for triples rows, targets, weights.
 
     Logits are made `chunk` triples at a time; by default as many as fit in CHUNK_BYTES.
     """
-    used = np.arange(len(rows))
-    nll, _ = walk(x, wte, rows, targets, weights, used, None, chunk)
-    return total_of(weights, nll), nll
+    nll = array_module(x).zeros(len(rows), accumulation_dtype(x.dtype))
+    for part, _, logits in logit_chunks(x, wte, rows, chunk):
+        nll[part] = nll_from_logits(logits, targets[part])  # (9.3)
+    return weighted_sum(weights, nll), nll
 
 
 def cross_entropy_gradient(
@@ -99,90 +103,105 @@ def cross_entropy_gradient(
     rows: Array,
     targets: Array,
     weights: Array,
-    dwte: Array,
+    dwte: Array | None,
+    *,
     chunk: int | None = None,
-    fresh: bool = False,
+    accumulate: bool = True,
 ) -> tuple[Array, Array, Array]:
     """Return ℒ, the nll (M,) and dL/dx (N, C); add dL/dwte to dwte (V, C).
 
-    A triple of weight 0 is left out, and its nll stays 0.  With `fresh`, dL/dwte is put into
-    dwte over what it holds.
+    A triple of weight 0 is left out, and its nll stays 0.  Without `accumulate`, dL/dwte is written
+    over what dwte holds.  Where wte is frozen, dwte is None.
     """
+    xp = array_module(x)
     used = np.flatnonzero(weights)
-    if fresh and not len(used):
+    nll_used = xp.empty(len(used), accumulation_dtype(x.dtype))
+    dx_used = xp.empty((len(used), x.shape[1]), x.dtype)
+    if dwte is not None and not accumulate and not len(used):
         dwte[...] = 0
-    nll, dx_used = walk(x, wte, rows, targets, weights, used, dwte, chunk, fresh)
+    for part, x_n, logits in logit_chunks(x, wte, rows[used], chunk):
+        n = used[part]
+        nll_used[part] = nll_and_dlogits(logits, targets[n], weights[n])  # (9.3)
+        dlogits = logits  # the same memory, which now holds the gradient (9.7)
+        if dwte is not None:
+            add_product(dwte, dlogits, x_n, accumulate=accumulate or part.start > 0)  # (9.8)
+        dx_used[part] = dlogits @ wte  # (9.9)
+    nll = xp.zeros(len(rows), nll_used.dtype)
+    nll[xp.asarray(used)] = nll_used
     dx = scatter_add(dx_used, rows[used], len(x))  # (N, C)  (9.9)
-    return total_of(weights, nll), nll, dx.astype(x.dtype, copy=False)
+    return weighted_sum(weights, nll), nll, dx.astype(x.dtype, copy=False)
 
 
-def total_of(weights: Array, nll: Array) -> Array:
-    """Return the weighted sum, in the precision of nll (M,)."""
+def weighted_sum(weights: Array, nll: Array) -> Array:
+    """Return Σ w nll of weights and nll (M,), in the precision of nll."""
     return (array_module(nll).asarray(weights, nll.real.dtype) * nll).sum()  # (9.4)
 
 
-@fusible
-def surprise(logits: Array, targets: Array, weights: Array | None) -> Array:
-    """Return the nll (B,) of logits (B, V) and targets (B,), and use the logits up.
+def logit_chunks(
+    x: Array, wte: Array, rows: Array, chunk: int | None
+) -> Iterator[tuple[slice, Array, Array]]:
+    """Yield for each chunk of triples its slice, its rows of x (B, C) and their logits (B, V).
 
-    With weights (B,) the logits' memory holds dL/dlogits afterwards.
+    All chunks' logits share one memory: they are used up before the next chunk is asked for.
     """
-    xp = array_module(logits)
-
-    def formula(logits: Array, targets: Array, *weights: Array) -> Array:
-        target = (xp.arange(len(logits)), xp.asarray(targets))
-        at_target = logits[target]  # (B,)
-        m = logits.max(-1, keepdims=True)  # (B, 1)
-        logits -= m
-        xp.exp(logits, out=logits)
-        total = logits.sum(-1, keepdims=True)  # (B, 1)
-        for given in weights:
-            w = xp.asarray(given, total.real.dtype)[:, None]  # (B, 1)
-            dlogits = logits  # the same memory, from here on the gradient
-            dlogits *= w / total  # (B, V)  (9.7)
-            dlogits[target] -= w[:, 0]  # (9.7)
-        return (m + xp.log(total))[:, 0] - at_target  # (B,)  (9.2) (9.3)
-
-    return map_rows(formula, logits, targets, *(() if weights is None else (weights,)))
-
-
-def walk(
-    x: Array,
-    wte: Array,
-    rows: Array,
-    targets: Array,
-    weights: Array,
-    used: Array,
-    dwte: Array | None,
-    chunk: int | None,
-    fresh: bool = False,
-) -> tuple[Array, Array]:
-    """Go through the used triples chunk by chunk; return their nll, and with dwte their dx."""
     xp = array_module(x)
     chunk = chunk or max(1, CHUNK_BYTES // (len(wte) * x.dtype.itemsize))
-    backward = dwte is not None
-    nll = xp.zeros(len(rows), accumulation_dtype(x.dtype))
-    dx_used = xp.empty((len(used) if dwte is not None else 0, x.shape[1]), x.dtype)
-    memory = xp.empty_like(wte, shape=(min(chunk, len(used)), len(wte)))  # of one chunk's logits
-    for start in range(0, len(used), chunk):
-        part = slice(start, start + chunk)
-        n = used[part]
-        x_n = x[xp.asarray(rows[n])]  # (B, C)
-        logits = xp.matmul(x_n, wte.T, out=memory[: len(n)])  # (B, V)  (9.1)
-        nll[xp.asarray(n)] = surprise(logits, targets[n], weights[n] if backward else None)  # (9.3)
-        if dwte is not None:
-            dlogits = logits  # surprise has put the gradient there, (9.7)
-            to_table(dwte, dlogits, x_n, fresh and start == 0)  # (9.8)
-            dx_used[part] = dlogits @ wte  # (9.9)
-    return nll, dx_used
+    memory = xp.empty_like(wte, shape=(min(chunk, len(rows)), len(wte)))
+    for start in range(0, len(rows), chunk):
+        part = slice(start, min(start + chunk, len(rows)))
+        x_n = x[xp.asarray(rows[part])]  # (B, C)
+        logits = xp.matmul(x_n, wte.T, out=memory[: len(x_n)])  # (B, V)  (9.1)
+        yield part, x_n, logits
 
 
-def to_table(dwte: Array, dlogits: Array, x: Array, fresh: bool) -> None:
-    """Put or add dlogits.T @ x, of dlogits (B, V) and x (B, C), into dwte (V, C)."""
-    if fresh and dwte.dtype == x.dtype:
+@fusible
+def nll_from_logits(logits: Array, targets: Array) -> Array:
+    """Return the nll (B,) of logits (B, V) and targets (B,).  The logits are used up."""
+
+    def formula(logits: Array, targets: Array) -> Array:
+        xp = array_module(logits)
+        at_target = logits[xp.arange(len(logits)), xp.asarray(targets)]  # (B,)
+        m, total = exponentials(logits)
+        return (m + xp.log(total))[:, 0] - at_target  # (B,)  (9.2) (9.3)
+
+    return map_rows(formula, logits, targets)
+
+
+@fusible
+def nll_and_dlogits(logits: Array, targets: Array, weights: Array) -> Array:
+    """Return the nll (B,) of logits (B, V) and targets (B,), and put dL/dlogits over the logits.
+
+    The weights (B,) are those of (9.4).
+    """
+
+    def formula(logits: Array, targets: Array, weights: Array) -> Array:
+        xp = array_module(logits)
+        target = (xp.arange(len(logits)), xp.asarray(targets))
+        at_target = logits[target]  # (B,)
+        m, total = exponentials(logits)
+        w = xp.asarray(weights, total.real.dtype)[:, None]  # (B, 1)
+        dlogits = logits  # the same memory, from here on the gradient
+        dlogits *= w / total  # (B, V)  (9.7)
+        dlogits[target] -= w[:, 0]  # (9.7)
+        return (m + xp.log(total))[:, 0] - at_target  # (B,)  (9.2) (9.3)
+
+    return map_rows(formula, logits, targets, weights)
+
+
+def exponentials(logits: Array) -> tuple[Array, Array]:
+    """Put exp(logits − m) over the logits (B, V); return their largest, m, and the sums, (B, 1)."""
+    m = logits.max(-1, keepdims=True)  # (B, 1)
+    logits -= m
+    array_module(logits).exp(logits, out=logits)
+    return m, logits.sum(-1, keepdims=True)  # (B, 1), (B, 1)
+
+
+def add_product(dwte: Array, dlogits: Array, x: Array, *, accumulate: bool) -> None:
+    """Add dlogits.T @ x, of dlogits (B, V) and x (B, C), to dwte (V, C), or write it there."""
+    if not accumulate and dwte.dtype == x.dtype:
         array_module(x).matmul(dlogits.T, x, out=dwte)  # (9.8)
         return
-    if fresh:
+    if not accumulate:
         dwte[...] = 0
     step = max(1, TABLE_BYTES // dwte[:1].nbytes)
     for start in range(0, len(dwte), step):

@@ -88,7 +88,12 @@ def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> tuple[Arr
     return x, Saved(ids, positions)
 
 
-def embedding_backward(dx: Array, saved: Saved, dwte: Array, dwpe: Array) -> None:
-    """Add what dL/dx (N, C) means for the tables to dL/dwte (V, C) and dL/dwpe (T, C)."""
-    add_at(dwte, dx, saved.ids)  # (3.2)
-    add_at(dwpe, dx, saved.positions)  # (3.3)
+def embedding_backward(dx: Array, saved: Saved, dwte: Array | None, dwpe: Array | None) -> None:
+    """Add the tables' gradients for dL/dx (N, C) to dL/dwte (V, C) and dL/dwpe (T, C).
+
+    A frozen table has None for its gradient.
+    """
+    if dwte is not None:
+        add_at(dwte, dx, saved.ids)  # (3.2)
+    if dwpe is not None:
+        add_at(dwpe, dx, saved.positions)  # (3.3)

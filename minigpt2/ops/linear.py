@@ -65,16 +65,18 @@ def linear(x: Array, w: Array, b: Array | None) -> tuple[Array, Saved]:
 
 
 def linear_backward(
-    dy: Array, saved: Saved, room: Array | None = None
-) -> tuple[Array, Array, Array]:
+    dy: Array, saved: Saved, *, out: Array | None = None, trains: bool = True
+) -> tuple[Array, Array | None, Array | None]:
     """Turn dL/dy (N, K) into dL/dx (N, C), dL/dw (C, K), dL/db (K,).
 
-    dL/dw is made in `room` (C, K) if there is one, over what it holds; else it is a fresh array.
+    dL/dw is written to `out` (C, K) if there is one; else it is a fresh array.  Where the layer
+    is frozen (`trains` is False), dL/dw and dL/db are not computed: None.
     """
     x, w = saved
-    xp = array_module(dy)
     dx = dy @ w.T  # (N, C)  (2.2)
-    dw = xp.matmul(x.T, dy, out=room)  # (C, K)  (2.3)
+    if not trains:
+        return dx, None, None
+    dw = array_module(dy).matmul(x.T, dy, out=out)  # (C, K)  (2.3)
     dtype = accumulation_dtype(dy.dtype)
     db = map_rows(lambda dy: dy.sum(0, dtype=dtype), dy, sums=1)  # (K,)  (2.4)
     return dx, dw, db

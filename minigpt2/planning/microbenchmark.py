@@ -20,6 +20,7 @@ from minigpt2.backend import Array
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.block import block, block_backward
 from minigpt2.model.config import GPT2Config
+from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import tensor_shapes
 from minigpt2.ops.adamw import AdamW
@@ -59,15 +60,20 @@ def rehearse(config: GPT2Config, load: Load, length: int, rng: np.random.Generat
     """Time the parts of a step whose rows are sequences of a length, one after the other."""
     keep_freed_memory()
     single = replace(config, n_layer=1, vocab_size=1)
-    parameters, gradients = (initialise(single, rng) for _ in range(2))
+    parameters = initialise(single, rng)
+    gradients = gradients_of(parameters)
     row = np.arange(load.rows)
     end = np.minimum((row // length + 1) * length, load.rows)
     x = rng.standard_normal((load.rows, config.n_embd), np.float32)
     arguments = x, end, parameters.block(0), config.n_head
     forward = seconds_of(lambda: block(*arguments))
     ways = [block(*arguments, recompute=recompute)[1] for recompute in (False, True)]
-    way_back = [partial(block_backward, x, saved, gradients.block(0), True) for saved in ways]
-    backward, again = map(seconds_of, way_back)
+
+    def way_back(saved: Any) -> None:
+        gradients.clear()
+        block_backward(x, saved, gradients.block(0))
+
+    backward, again = (seconds_of(partial(way_back, saved)) for saved in ways)
     moments = Moments(parameters)
     adamw = seconds_of(lambda: adamw_step(parameters, gradients, moments, 1e-9, AdamW()))
     return Rehearsed(
@@ -87,5 +93,5 @@ def loss_seconds(config: GPT2Config, load: Load, x: Array, rng: np.random.Genera
     rows, targets = np.arange(few) % load.rows, rng.integers(config.vocab_size, size=few)
     weights = np.full(few, 1 / few, np.float32)
     triples = rows, targets, weights
-    seconds = seconds_of(lambda: cross_entropy_gradient(x, wte, *triples, dwte, fresh=True))
+    seconds = seconds_of(lambda: cross_entropy_gradient(x, wte, *triples, dwte, accumulate=False))
     return seconds * load.supervised / few  # (37.1)

@@ -40,6 +40,7 @@ from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.model.gpt2 import loss_and_gradients
+from minigpt2.model.gradients import Gradients, gradients_of
 from minigpt2.model.parameters import Parameters
 
 ALL_TOKENS = LossWeights(1.0)
@@ -125,16 +126,15 @@ def measure(
     progress: Callable[[int], None] = lambda finished: None,
 ) -> Imbalance:
     """Measure the gradients of examples, one by one."""
-    from_prompts, from_answers = parameters.zeros_like(), parameters.zeros_like()
-    one = parameters.zeros_like()
+    from_prompts, from_answers, single = (gradients_of(parameters) for _ in range(3))
     norms = []
     for example in examples:
         batch = batch_of([example], ALL_TOKENS)
         in_answer = batch.answers >= 0
-        one.flat[:] = 0
-        loss_and_gradients(parameters, batch._replace(weights=in_answer * 1.0), one)
-        norms.append(sqrt(float(one.flat @ one.flat)))
-        from_answers.flat += one.flat  # (32.1)
+        single.clear()
+        loss_and_gradients(parameters, batch._replace(weights=in_answer * 1.0), single)
+        norms.append(sqrt(float(np.vdot(single.flat, single.flat))))
+        from_answers.flat += single.flat  # (32.1)
         loss_and_gradients(parameters, batch._replace(weights=~in_answer * 1.0), from_prompts)
         progress(1)
     lengths = np.array([sum(e.is_answer) for e in examples])
@@ -147,6 +147,6 @@ def measure(
     return Imbalance(products, np.array(norms), lengths, prompt_tokens, int(lengths.sum()))
 
 
-def dot(names: Sequence[str], one: Parameters, other: Parameters) -> float:
+def dot(names: Sequence[str], first: Gradients, second: Gradients) -> float:
     """Return the inner product of two gradients over some tensors."""
-    return sum(float(np.vdot(one[name], other[name])) for name in names)
+    return sum(float(np.vdot(first[name], second[name])) for name in names)

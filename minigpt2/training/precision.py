@@ -75,4 +75,4 @@ def rounded(parameters: Parameters, precision: Precision) -> Parameters:
     """Return the parameters that the model computes with: themselves, or a rounded copy."""
     if precision == "float32":
         return parameters
-    return Parameters(parameters.config, parameters.flat.astype(short_type(precision)))
+    return parameters.like(parameters.flat.astype(short_type(precision)))

@@ -1,6 +1,7 @@
 """State: what a step changes."""
 
-from minigpt2.backend import Array
+from minigpt2.backend import Array, array_module
+from minigpt2.model.gradients import Gradients
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW, adamw_flat
 
@@ -9,14 +10,15 @@ class Moments:
     """What the optimiser remembers: m and v, and how many steps were taken."""
 
     def __init__(self, parameters: Parameters):
-        self.m = parameters.zeros_like().flat
-        self.v = parameters.zeros_like().flat
+        zeros_like = array_module(parameters.flat).zeros_like
+        self.m = zeros_like(parameters.trainable)
+        self.v = zeros_like(parameters.trainable)
         self.step = 0
 
 
 def adamw_step(
     parameters: Parameters,
-    gradients: Parameters,
+    gradients: Gradients,
     moments: Moments,
     eta: float,
     settings: AdamW,
@@ -30,7 +32,7 @@ def adamw_step(
     multiplied by `unscale` first, but the norm is of them as they are.  `copy` (P,) gets the new
     parameters, too, rounded to what it holds.
     """
-    arrays = parameters.flat, gradients.flat, moments.m, moments.v
+    arrays = parameters.trainable, gradients.flat, moments.m, moments.v
     moments.step += 1
     decayed, step = parameters.n_decayed, moments.step
     try:

@@ -22,6 +22,7 @@ from minigpt2.errors import UserError
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import loss_and_gradients
+from minigpt2.model.gradients import Gradients, gradients_of
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW
 from minigpt2.training.losses import Losses
@@ -62,7 +63,7 @@ class Step(NamedTuple):
 def window_gradients(
     parameters: Parameters,
     window: list[Batch],
-    gradients: Parameters,
+    gradients: Gradients,
     drop: float = 0.0,
     seeds: tuple[int, ...] = (0, 2, 1),
     recompute: bool = False,
@@ -77,15 +78,18 @@ def window_gradients(
     total = sum(batch.weights.sum() for batch in window)
     if total == 0:
         raise UserError("no token of this step's examples is supervised: nothing can be learnt")
+    gradients.clear()
     nlls: list[Array] = []
     for number, batch in enumerate(window):
         if not batch.weights.any():
             continue
         shares = batch._replace(weights=scale * batch.weights / total)  # (20.1) (17.1)
-        fresh = not nlls
         rng = np.random.default_rng([*seeds, number]) if drop else None
-        how = drop, rng, recompute, fresh
-        nlls.append(loss_and_gradients(parameters, shares, gradients, *how)[1])
+        nll = loss_and_gradients(
+            parameters, shares, gradients, drop=drop, rng=rng, recompute=recompute
+        )[1]
+        nlls.append(nll)
+    gradients.complete()
     return nlls
 
 
@@ -120,7 +124,7 @@ def train_steps(
     before.
     """
     keep_freed_memory()
-    gradients, moments = parameters.zeros_like(), Moments(parameters)
+    gradients, moments = gradients_of(parameters), Moments(parameters)
     working, scale = rounded(parameters, plan.precision), Scale(plan.precision)
     copy = None if working is parameters else working.flat
     for step in range(1, plan.steps + 1):

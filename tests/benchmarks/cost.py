@@ -22,6 +22,7 @@ from rich.table import Table
 
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.gpt2 import loss_and_gradients
+from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning.memory_and_flops import Load, crossing, operations
 from tests.benchmarks.work import MODELS, make_batch
@@ -35,7 +36,7 @@ def times(config, shapes, rounds, progress=lambda: None):
     rng = np.random.default_rng(0)
     keep_freed_memory()
     parameters = initialise(config, rng)
-    gradients = parameters.zeros_like()
+    gradients = gradients_of(parameters)
     batches = {(n, t): make_batch(config, n * t, t, 1.0, 0, rng) for n, t in shapes}
     found = {shape: [] for shape in shapes}
     for number in range(1 + rounds):

@@ -53,12 +53,8 @@ PARTS = {
     "attention, backward": [(block, "attention_backward")],
     "GELU": [(block, "gelu"), (block, "gelu_backward")],
     "layer norm": [
-        (block, "add_layer_norm"),
-        *(
-            (module, name)
-            for module in (block, gpt2)
-            for name in ("layer_norm", "layer_norm_backward")
-        ),
+        *((block, name) for name in ("layer_norm", "add_layer_norm", "layer_norm_backward")),
+        (gpt2, "layer_norm"),
     ],
     "embedding": [(gpt2, "embedding"), (gpt2, "embedding_backward")],
     "loss with projection": [(gpt2, "cross_entropy_gradient")],

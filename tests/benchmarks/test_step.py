@@ -12,6 +12,7 @@ pytest.importorskip("resource")
 from minigpt2.data.forest import Segment, lay_out
 from minigpt2.model import block, gpt2
 from minigpt2.model.config import GPT2Config
+from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
 from minigpt2.ops import cross_entropy as loss
 from tests.benchmarks import step, work
@@ -144,7 +145,7 @@ def test_products_are_those_of_a_step(monkeypatch):
         monkeypatch.setattr(module, name, noting(getattr(module, name)))
     parameters = initialise(SMALL, rng)
     Noted.seen.clear()
-    gpt2.loss_and_gradients(parameters, batch, parameters.zeros_like())
+    gpt2.loss_and_gradients(parameters, batch, gradients_of(parameters))
     expected, counts = Counter(), work.matrix_products(SMALL, batch)
     for product, count in counts.items():
         turned = product.turned == "left", product.turned == "right"

@@ -11,7 +11,11 @@ from minigpt2.backend import array_module
 from minigpt2.device.launch import launch
 from minigpt2.ops.adamw import AdamW, adamw_flat
 from minigpt2.ops.attention import attention, attention_backward
-from minigpt2.ops.cross_entropy import cross_entropy_gradient, surprise
+from minigpt2.ops.cross_entropy import (
+    cross_entropy_gradient,
+    nll_and_dlogits,
+    nll_from_logits,
+)
 from minigpt2.ops.embedding import embedding, embedding_backward
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import add_layer_norm, layer_norm, layer_norm_backward
@@ -94,8 +98,8 @@ def learn(m, v):
 
     def job(put):
         for_loss, for_both = put(logits.copy()), put(logits.copy())
-        without = surprise(for_loss, targets, None)
-        return without, surprise(for_both, targets, weights), for_both
+        without = nll_from_logits(for_loss, targets)
+        return without, nll_and_dlogits(for_both, targets, weights), for_both
 
     return job
 
@@ -111,7 +115,7 @@ def learn_in_wider_rows(m, v, width):
         xp = array_module(memory)
         if xp is np:
             memory[:, v:] = 0
-            return surprise(memory[:, :v], targets, weights), memory
+            return nll_and_dlogits(memory[:, :v], targets, weights), memory
         nll = xp.empty(m, np.float32)
         arrays = memory, xp.asarray(targets), xp.asarray(weights), nll
         launch(xp, "cross_entropy", *arrays, V=v, gradient=1)
@@ -129,7 +133,8 @@ def project(n, c, v, chunk):
 
     def job(put):
         dwte = put(before.copy())
-        results = cross_entropy_gradient(put(x), put(wte), rows, targets, weights, dwte, chunk)
+        triples = rows, targets, weights
+        results = cross_entropy_gradient(put(x), put(wte), *triples, dwte, chunk=chunk)
         return *results, dwte
 
     return job

@@ -16,6 +16,7 @@ from minigpt2.data.forest import Segment, lay_out
 from minigpt2.model.block import block, block_backward
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import gpt2, gpt2_backward, loss_and_gradients, loss_of
+from minigpt2.model.gradients import Gradients, gradients_of
 from minigpt2.model.parameters import Parameters, tensor_shapes
 from minigpt2.ops.attention import attention_backward
 from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
@@ -121,8 +122,8 @@ def through(dy, links, d):
             dy = backward(dy, saved)
         else:
             dy, dw, db = backward(dy, saved)
-            d[f"{name}.weight"] += dw
-            d[f"{name}.bias"] += db
+            d[f"{name}.weight"][...] += dw
+            d[f"{name}.bias"][...] += db
     return dy
 
 
@@ -161,7 +162,7 @@ def run_block(x, *tensors):
 def block_gradients(backward, dy, arguments):
     """dx and the gradients of a block's tensors."""
     d = {name: np.zeros_like(t) for name, t in zip(NAMES, arguments[1:], strict=True)}
-    dx = backward(dy, run_block(*arguments)[1], d)
+    dx = backward(dy, run_block(*arguments)[1], Gradients(d))
     return (dx, *d.values())
 
 
@@ -211,7 +212,7 @@ def loss(*tensors):
 def gradients(dy, tensors):
     """The model's own gradients of both micro-batches."""
     parameters = parameters_of(tensors)
-    total = parameters.zeros_like()
+    total = gradients_of(parameters)
     for batch in BATCHES:
         loss_and_gradients(parameters, batch, total)
     return tuple(dy * view for view in total.views.values())
@@ -233,7 +234,7 @@ def broken_walk(
     **switches,
 ):
     """loss_and_gradients with switches; `shares` are the embedding's and the projection's."""
-    own = parameters.zeros_like()
+    own = gradients_of(parameters)
     h, saved = gpt2(parameters, batch)
     weights = batch.weights if weighted else np.ones_like(batch.weights)
     triples = (batch.rows + row) % N, batch.targets, weights
@@ -257,7 +258,7 @@ def gpt2_bug(**switches):
 
     def broken(dy, tensors):
         parameters = parameters_of(tensors)
-        total = parameters.zeros_like()
+        total = gradients_of(parameters)
         for batch in BATCHES:
             broken_walk(parameters, batch, total, **switches)
         return or_none(gradients(dy, tensors), [dy * view for view in total.views.values()])
@@ -317,8 +318,8 @@ def dropout_gradients(dy, tensors, change=lambda saved: saved):
     """Its gradients, after `change` has had its way with what was saved."""
     parameters, h, saved = with_dropout(tensors)
     triples = FIRST.rows, FIRST.targets, FIRST.weights
-    total = parameters.zeros_like()
-    wte, dwte = parameters["wte.weight"], total["wte.weight"]
+    total = gradients_of(parameters)
+    wte, (dwte, _) = parameters["wte.weight"], total.claim("wte.weight")
     dh = cross_entropy_gradient(h, wte, *triples, dwte)[2]
     gpt2_backward(dh, change(saved), total)
     return tuple(dy * total[name] for name in FEW)

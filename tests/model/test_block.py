@@ -7,6 +7,7 @@ import pytest
 
 from minigpt2.model import block as block_module
 from minigpt2.model.block import block, block_backward
+from minigpt2.model.gradients import Gradients
 from minigpt2.ops import attention as attention_module
 from minigpt2.ops import dropout as dropout_module
 from tests.fake_cores import fake_core_count
@@ -19,7 +20,7 @@ X, DY = (np.random.default_rng(seed).standard_normal((N, C)) for seed in (1, 2))
 def fresh():
     """A copy of the tensors of block 0, and zeros for their gradients."""
     p = {name: PARAMETERS.block(0)[name].copy() for name in NAMES}
-    return p, {name: np.zeros_like(tensor) for name, tensor in p.items()}
+    return p, Gradients({name: np.zeros_like(tensor) for name, tensor in p.items()})
 
 
 def test_with_both_projections_at_0_the_block_is_the_identity():
@@ -46,8 +47,10 @@ def test_gradients_are_added_to_what_is_there(drop):
     _, saved = block(X, FIRST.end, p, H, drop=drop, seed=4)
     dx = block_backward(DY, saved, d)
     rng = np.random.default_rng(3)
-    start = {name: rng.standard_normal(one.shape) for name, one in d.items()}
-    added = {name: one.copy() for name, one in start.items()}
+    start = {name: rng.standard_normal(tensor.shape) for name, tensor in p.items()}
+    added = fresh()[1]
+    for name in NAMES:
+        added.add(name, start[name])
     np.testing.assert_array_equal(block_backward(DY, saved, added), dx)
     for name in NAMES:
         np.testing.assert_allclose(added[name], start[name] + d[name], atol=1e-13)
@@ -55,14 +58,14 @@ def test_gradients_are_added_to_what_is_there(drop):
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.3])
-def test_fresh_gradients_are_put_over_what_is_there(drop):
+def test_the_first_gradients_are_written_over_what_is_there(drop):
     p, d = fresh()
     _, saved = block(X, FIRST.end, p, H, drop=drop, seed=4)
     dx = block_backward(DY, saved, d)
-    put = {name: np.full_like(one, np.nan) for name, one in d.items()}
-    np.testing.assert_array_equal(block_backward(DY, saved, put, fresh=True), dx)
+    stale = Gradients({name: np.full_like(tensor, np.nan) for name, tensor in p.items()})
+    np.testing.assert_array_equal(block_backward(DY, saved, stale), dx)
     for name in NAMES:
-        np.testing.assert_array_equal(put[name], d[name])
+        np.testing.assert_array_equal(stale[name], d[name])
 
 
 @pytest.mark.parametrize("read", [[0, 3, 4, 9], [len(X) - 1], []])

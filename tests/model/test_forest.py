@@ -12,6 +12,7 @@ from minigpt2.model import block as block_module
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_and_gradients
+from minigpt2.model.gradients import gradients_of
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.attention import attention
 from tests.model.cases import SHAPES, V, parameters_of, random_parameters
@@ -22,7 +23,7 @@ tokens = partial(st.lists, st.integers(0, V - 1))
 
 def run(parameters, batches):
     """Loss and gradients of several batches."""
-    gradients = parameters.zeros_like()
+    gradients = gradients_of(parameters)
     loss = sum(loss_and_gradients(parameters, batch, gradients)[0] for batch in batches)
     return loss, gradients
 

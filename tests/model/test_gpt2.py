@@ -10,6 +10,7 @@ from minigpt2.model import gpt2 as gpt2_module
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import gpt2, gpt2_backward, loss_and_gradients, loss_of
+from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from tests.model.cases import CONFIG, FIRST, RATE, SECOND, L, N, V, random_parameters
@@ -19,9 +20,11 @@ dropped_and_not = pytest.mark.parametrize("drop", [0.0, RATE], ids=["no dropout"
 
 def run(parameters, batch, drop=0.0, recompute=False, seed=3):
     """Loss, nll and gradients of a batch."""
-    gradients = parameters.zeros_like()
+    gradients = gradients_of(parameters)
     rng = np.random.default_rng(seed)
-    loss, nll = loss_and_gradients(parameters, batch, gradients, drop, rng, recompute)
+    loss, nll = loss_and_gradients(
+        parameters, batch, gradients, drop=drop, rng=rng, recompute=recompute
+    )
     return loss, nll, gradients.flat
 
 
@@ -70,9 +73,11 @@ def test_dropout_without_random_numbers_is_refused():
 def test_gradients_are_added_to_what_is_there(drop):
     parameters = random_parameters()
     _, _, expected = run(parameters, FIRST, drop)
-    gradients = parameters.zeros_like()
-    gradients.flat[:] = start = np.random.default_rng(9).standard_normal(expected.shape)
-    loss_and_gradients(parameters, FIRST, gradients, drop, np.random.default_rng(3))
+    gradients = gradients_of(parameters)
+    start = np.random.default_rng(9).standard_normal(expected.shape)
+    for name, part in parameters.like(start).views.items():
+        gradients.add(name, part)
+    loss_and_gradients(parameters, FIRST, gradients, drop=drop, rng=np.random.default_rng(3))
     np.testing.assert_allclose(gradients.flat, start + expected, atol=1e-12)
 
 
@@ -190,7 +195,7 @@ def test_the_precision_that_comes_in_is_the_precision_everywhere(
 
         monkeypatch.setattr(gpt2_module, name, call)
 
-    for name in ("block", "block_backward", "layer_norm_backward", "embedding_backward"):
+    for name in ("block", "block_backward", "through_layer_norm", "embedding_backward"):
         watched(name)
     parameters = random_parameters(dtype=dtype)
     assert FIRST.weights.dtype == np.float64
@@ -208,7 +213,7 @@ def test_single_precision_is_close_to_double():
 
 def test_two_batches_add_up():
     parameters = random_parameters()
-    gradients = parameters.zeros_like()
+    gradients = gradients_of(parameters)
     losses = [loss_and_gradients(parameters, b, gradients)[0] for b in (FIRST, SECOND)]
     apart = [run(parameters, batch) for batch in (FIRST, SECOND)]
     assert losses == [one[0] for one in apart]
@@ -219,5 +224,5 @@ def test_the_backward_pass_lets_go_of_each_block_when_it_is_done():
     parameters = random_parameters()
     h, saved = gpt2(parameters, FIRST)
     assert len(saved.blocks) == CONFIG.n_layer
-    gpt2_backward(np.ones_like(h), saved, parameters.zeros_like())
+    gpt2_backward(np.ones_like(h), saved, gradients_of(parameters))
     assert saved.blocks == []

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from minigpt2.model.gradients import gradients_of
 from tests.gradients import (
     CAUGHT,
     assert_exact,
@@ -72,7 +73,7 @@ def test_three_bugs_are_planted_in_every_gradient_of_the_model():
 def test_the_walk_that_bugs_are_planted_in_is_right_while_none_is():
     arguments, _ = draw(GPT2)
     parameters = parameters_of(arguments)
-    total = parameters.zeros_like()
+    total = gradients_of(parameters)
     for batch in BATCHES:
         broken_walk(parameters, batch, total)
     for walked, right in zip(total.views.values(), gradients(1.0, arguments), strict=True):

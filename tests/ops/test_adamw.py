@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minigpt2.model.config import GPT2Config
+from minigpt2.model.gradients import gradients_of
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW, adamw_update, norm_of
 from minigpt2.training.state import Moments, adamw_step
@@ -20,7 +21,7 @@ def start(seed=0, dtype=np.float64, config=CONFIG):
     """Random parameters, and zeros for their gradients."""
     rng = np.random.default_rng(seed)
     parameters = Parameters(config, rng.standard_normal(config.n_parameters).astype(dtype))
-    return parameters, parameters.zeros_like(), Moments(parameters)
+    return parameters, gradients_of(parameters), Moments(parameters)
 
 
 SETTINGS = [

@@ -54,9 +54,17 @@ def test_keeps_x():
     assert saved.x is x and saved.w is w and len(saved) == 2
 
 
-def test_dw_is_made_in_the_room_it_is_given():
+def test_dw_is_written_to_the_array_that_is_passed():
     x, w, b, dy = (np.random.default_rng(5).standard_normal(s) for s in ((7, 3), (3, 5), 5, (7, 5)))
-    room = np.full_like(w, np.nan)
-    _, dw, _ = linear_backward(dy, linear(x, w, b)[1], room)
-    assert dw is room
-    np.testing.assert_array_equal(room, linear_backward(dy, linear(x, w, b)[1])[1])
+    out = np.full_like(w, np.nan)
+    _, dw, _ = linear_backward(dy, linear(x, w, b)[1], out=out)
+    assert dw is out
+    np.testing.assert_array_equal(out, linear_backward(dy, linear(x, w, b)[1])[1])
+
+
+def test_a_frozen_layer_passes_the_gradient_on_and_has_none_of_its_own():
+    x, w, b, dy = (np.random.default_rng(5).standard_normal(s) for s in ((7, 3), (3, 5), 5, (7, 5)))
+    saved = linear(x, w, b)[1]
+    dx, dw, db = linear_backward(dy, saved, trains=False)
+    np.testing.assert_array_equal(dx, linear_backward(dy, saved)[0])
+    assert dw is None and db is None

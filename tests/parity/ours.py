@@ -3,6 +3,7 @@
 import numpy as np
 
 from minigpt2.model.gpt2 import gpt2, loss_and_gradients
+from minigpt2.model.gradients import gradients_of
 from minigpt2.ops.adamw import AdamW
 from minigpt2.training.step import Plan, train_steps
 
@@ -19,7 +20,7 @@ def hidden_rows(parameters, batch):
 
 def loss_and_gradients_of(parameters, batch):
     """The loss, added up in double precision, and the gradient of each parameter by name."""
-    gradients = parameters.zeros_like()
+    gradients = gradients_of(parameters)
     weights = batch.weights / batch.weights.sum()
     _, nll = loss_and_gradients(parameters, batch._replace(weights=weights), gradients)
     return float(nll.astype(np.float64) @ weights), gradients.views

@@ -12,6 +12,7 @@ from minigpt2.data.loss_weights import LossWeights
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_and_gradients
+from minigpt2.model.gradients import gradients_of
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.gradient_imbalance import Imbalance, Products, measure, parts_of
 from tests.data.small import example_of
@@ -33,7 +34,7 @@ def found():
 def whole(weighing, examples=EXAMPLES):
     """The gradient of the loss of all examples in one batch."""
     batch = batch_of(examples, weighing)
-    gradients = PARAMETERS.zeros_like()
+    gradients = gradients_of(PARAMETERS)
     shares = batch._replace(weights=batch.weights / batch.weights.sum())
     loss_and_gradients(PARAMETERS, shares, gradients)
     return gradients

@@ -12,6 +12,7 @@ from minigpt2.data.forest import Segment, lay_out
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_and_gradients
+from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
 from minigpt2.ops.adamw import AdamW
 from minigpt2.training.schedule import learning_rate
@@ -29,7 +30,7 @@ UNWEIGHTED = lay_out([Segment([1, 2, 3], [0, 0, 0])])
 
 def run(parameters, window, **options):
     """Loss and gradients of a window."""
-    gradients = parameters.zeros_like()
+    gradients = gradients_of(parameters)
     nlls = window_gradients(parameters, window, gradients, **options)
     return window_losses(window, nlls)[0], gradients
 
@@ -59,7 +60,7 @@ def test_how_a_window_is_cut_makes_no_difference(sizes):
 
 def test_the_loss_of_a_window_is_one_weighted_sum_over_the_sum_of_weights():
     parameters = random_parameters()
-    total = parameters.zeros_like()
+    total = gradients_of(parameters)
     losses = [float(loss_and_gradients(parameters, b, total)[0]) for b in (FIRST, SECOND)]
     weights = [batch.weights.sum() for batch in (FIRST, SECOND)]
     loss, gradients = run(parameters, [FIRST, SECOND])
@@ -107,11 +108,11 @@ def test_a_step_without_a_weighted_triple_changes_nothing():
 @pytest.mark.parametrize("options", [{}, {"recompute": True}])
 def test_gradients_of_a_window_replace_what_is_there(window, options):
     parameters = random_parameters()
-    gradients = parameters.zeros_like()
+    gradients = gradients_of(parameters)
     total = sum(batch.weights.sum() for batch in window)
     for batch in window:
         loss_and_gradients(parameters, batch._replace(weights=batch.weights / total), gradients)
-    found = parameters.zeros_like()
+    found = gradients_of(parameters)
     found.flat[:] = np.nan
     window_gradients(parameters, window, found, **options)
     np.testing.assert_allclose(found.flat, gradients.flat, rtol=1e-13, atol=1e-15)

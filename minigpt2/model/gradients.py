@@ -1,0 +1,106 @@
+"""Gradients: one flat array laid out like the parameters, and one rule for writing to it.
+
+Why
+    A tensor's gradient is a sum: over the places where the model uses the tensor (wte stands in
+    two, (15.5)) and over the micro-batches of a step.  Clearing the whole array first and adding
+    everything to it would be simple, and would cost a tenth of a small batch's memory traffic.
+
+Rule, the same for every tensor
+    The first gradient of a step is written over what the tensor holds, each later one is added.
+    `clear` begins a step, and costs nothing; `complete` ends it: a tensor that received no
+    gradient becomes 0.  What an op must know is one argument: the array that it may write its
+    result to, or whether it has to accumulate.
+
+A frozen tensor has no gradient: nothing is computed for it, and nothing stored.
+"""
+
+from collections.abc import Mapping
+
+from minigpt2.backend import Array, array_module
+from minigpt2.model.parameters import Parameters
+
+
+class Gradients:
+    """The gradients of named tensors, gathered one after the other.
+
+    `views` maps names to arrays; `flat` is the one array behind them, where there is one.  Names
+    are relative to `prefix`, so that a block knows its tensors without its number.
+    """
+
+    def __init__(
+        self,
+        views: Mapping[str, Array],
+        flat: Array = None,
+        *,
+        prefix: str = "",
+        holding: set[str] | None = None,
+    ):
+        self.views = views
+        self.flat = flat
+        self._prefix = prefix
+        self._holding = set() if holding is None else holding  # tensors with a gradient
+
+    def __getitem__(self, name: str) -> Array:
+        return self.views[self._prefix + name]
+
+    def block(self, i: int) -> "Gradients":
+        """Return the gradients of block i, under their names within the block."""
+        return Gradients(self.views, prefix=f"h.{i}.", holding=self._holding)
+
+    def trains(self, name: str) -> bool:
+        """Whether a tensor has a gradient: it is not frozen."""
+        return self._prefix + name in self.views
+
+    def clear(self) -> None:
+        """Begin a step: from here on no tensor holds a gradient."""
+        self._holding.clear()
+
+    def complete(self) -> None:
+        """End a step: what received no gradient becomes 0."""
+        for name, view in self.views.items():
+            if name not in self._holding:
+                view[...] = 0
+
+    def buffer(self, name: str, dtype: object) -> Array | None:
+        """Return the array that an op may write a tensor's first gradient of this dtype to.
+
+        None where the tensor holds a gradient already, is frozen, or has another dtype: then the op
+        makes an array of its own, and `add` takes it.
+        """
+        view = self.views.get(self._prefix + name)
+        free = view is not None and self._prefix + name not in self._holding
+        return view if free and view.dtype == dtype else None  # type: ignore[union-attr]
+
+    def add(self, name: str, gradient: Array | None) -> None:
+        """Write a tensor's first gradient, or add a later one; None is for a frozen tensor."""
+        if gradient is None or not self.trains(name):
+            return
+        view, accumulate = self.claim(name)
+        if accumulate:
+            view += gradient
+        elif view is not gradient:  # it was not made in place
+            view[...] = gradient
+
+    def claim(self, name: str) -> tuple[Array, bool]:
+        """Return a tensor's array, None if frozen, and whether its op must accumulate there.
+
+        From here on the tensor holds a gradient.
+        """
+        name = self._prefix + name
+        accumulate = name in self._holding
+        self._holding.add(name)
+        return self.views.get(name), accumulate
+
+    def sums(self, name: str) -> Array | None:
+        """Return a tensor's array, None if frozen, for an op that can only add to it."""
+        view, accumulate = self.claim(name)
+        if view is not None and not accumulate:
+            view[...] = 0
+        return view
+
+
+def gradients_of(parameters: Parameters) -> Gradients:
+    """Return gradients, all 0, for every parameter that is not frozen."""
+    flat = array_module(parameters.flat).zeros_like(parameters.trainable)
+    shapes = {name: parameters.shapes[name] for name in parameters.trainable_names}
+    return Gradients(Parameters(parameters.config, flat, shapes=shapes).views, flat)
