@@ -25,11 +25,8 @@ def batch_of(examples: Sequence[Example], weighing: LossWeights = RESPONSE_ONLY)
         weights, shared = weighing.weights(example), example.first_answer
         answers = [number if part else NO_ANSWER for part in example.is_answer]
         rest = Segment(example.ids[shared:], weights[shared:], [], answers[shared:])
-        branches.append(Branch(example.ids[:shared], rest, max(weights[:shared])))
-    trees = build_prefix_trees(branches)
-    for root in trees:
-        root.weights[0] = 0.0  # (25.1)
-    return lay_out(trees)
+        branches.append(Branch(example.ids[:shared], rest, prompt_weights=weights[:shared]))
+    return lay_out(build_prefix_trees(branches))
 
 
 def split(

@@ -154,7 +154,7 @@ class Branch(NamedTuple):
 
     prompt: list[int]
     rest: Segment
-    prompt_weight: float = 0.0  # of each token of the prompt, as a target
+    prompt_weights: Sequence[float] = ()  # of the prompt's tokens as targets; empty: all are 0
 
 
 def build_prefix_trees(
@@ -178,19 +178,26 @@ def build_prefix_trees(
     for token, group in groups.items():
         prefix = 0 if token is None else common_prefix([branch.prompt for branch in group])
         if prefix * (len(group) - 1) >= max(1, min_saving):
-            rests = [branch._replace(prompt=branch.prompt[prefix:]) for branch in group]
-            weight = sum(branch.prompt_weight for branch in group)
+            columns = zip(*(weights_of_prompt(branch)[:prefix] for branch in group), strict=True)
+            weights = [sum(column) for column in columns]
+            rests = [Branch(p[prefix:], rest, w[prefix:]) for p, rest, w in group]
             children = build_prefix_trees(rests, min_saving)
-            trees.append(Segment(group[0].prompt[:prefix], [weight] * prefix, children))
+            trees.append(Segment(group[0].prompt[:prefix], weights, children))
         elif len(group) > 1 and prefix:
             trees.extend(build_prefix_trees(group, min_saving, shared=prefix))
         else:
-            trees.extend(prepend(*branch) for branch in group)
+            trees.extend(prepend_prompt(branch) for branch in group)
     return trees
 
 
-def prepend(prompt: list[int], rest: Segment, prompt_weight: float = 0.0) -> Segment:
-    """Return the segment `rest` with a prompt before its tokens."""
+def weights_of_prompt(branch: Branch) -> list[float]:
+    """Return the weight of each token of a branch's prompt."""
+    return list(branch.prompt_weights) or [0.0] * len(branch.prompt)
+
+
+def prepend_prompt(branch: Branch) -> Segment:
+    """Return the segment of a branch's prompt and its rest, which shares nothing."""
+    prompt, rest, _ = branch
     answers = [NO_ANSWER] * len(prompt) + rest.answers if rest.answers else []
-    weights = [prompt_weight] * len(prompt) + rest.weights
+    weights = weights_of_prompt(branch) + rest.weights
     return Segment(prompt + rest.ids, weights, rest.children, answers)

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.forest import Segment, build_prefix_trees, common_prefix, lay_out, prepend
+from minigpt2.data.forest import (
+    Branch,
+    Segment,
+    build_prefix_trees,
+    common_prefix,
+    lay_out,
+    prepend_prompt,
+)
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -91,7 +98,7 @@ def supervised(batch):
 
 def one_by_one(examples):
     """The batches of examples that share nothing."""
-    return [lay_out([prepend(prompt, rest)]) for prompt, rest in examples]
+    return [lay_out([prepend_prompt(Branch(prompt, rest))]) for prompt, rest in examples]
 
 
 prompts = st.lists(st.integers(0, 2), min_size=1, max_size=8)
@@ -150,10 +157,20 @@ def test_prompts_share_wherever_that_saves_enough_also_if_another_prompt_begins_
     assert rows_of([alike, alike, [1, 3]], 8) == 21 + 2
 
 
-def test_prepend_gives_a_prompt_no_weight():
+def test_a_prompt_has_no_weight_by_default():
     child = Segment([9], [1])
-    joined = prepend([1, 2], Segment([3, 4], [0.5, 1.0], [child]))
+    joined = prepend_prompt(Branch([1, 2], Segment([3, 4], [0.5, 1.0], [child])))
     assert joined == Segment([1, 2, 3, 4], [0, 0, 0.5, 1], [child])
+
+
+def test_weights_of_a_shared_prompt_add_up_token_by_token():
+    branches = [
+        Branch([1, 2, 3], Segment([7], [1]), prompt_weights=[0, 0.5, 0.25]),
+        Branch([1, 2, 4], Segment([8], [1]), prompt_weights=[0, 2.0, 1.0]),
+    ]
+    (tree,) = build_prefix_trees(branches, min_saving=1)
+    assert tree.ids == [1, 2] and tree.weights == [0, 2.5]
+    assert [child.weights for child in tree.children] == [[0.25, 1], [1.0, 1]]
 
 
 def test_examples_are_not_modified():

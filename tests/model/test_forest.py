@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.forest import Segment, build_prefix_trees, lay_out, prepend
+from minigpt2.data.forest import Branch, Segment, build_prefix_trees, lay_out, prepend_prompt
 from minigpt2.model import block as block_module
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
@@ -45,7 +45,7 @@ def weighed(ids, rng):
 def paths(segment, above=()):
     """Each segment as an example of its own: all that leads up to it, and its own weights."""
     prompt = [token for one in above for token in one.ids]
-    yield lay_out([prepend(prompt, Segment(segment.ids, segment.weights))])
+    yield lay_out([prepend_prompt(Branch(prompt, Segment(segment.ids, segment.weights)))])
     for child in segment.children:
         yield from paths(child, (*above, segment))
 
@@ -110,7 +110,7 @@ def test_a_preamble_that_examples_share_is_computed_once_and_its_gradient_summed
     trees = build_prefix_trees(examples, min_saving=1)
     assert len(trees) == 1 and trees[0].ids == preamble and len(trees[0].children) == 8
     together = [lay_out(trees)]
-    apart = [lay_out([prepend(prompt, rest)]) for prompt, rest in examples]
+    apart = [lay_out([prepend_prompt(Branch(prompt, rest))]) for prompt, rest in examples]
     assert len(together[0].ids) == sum(len(b.ids) for b in apart) - 7 * 5
     parameters = random_parameters()
     assert_same(run(parameters, together), run(parameters, apart))
@@ -153,7 +153,7 @@ def example_lists(draw):
 @quick
 def test_examples_built_into_a_forest_are_the_examples_one_by_one(examples, min_saving):
     together = [lay_out(build_prefix_trees(examples, min_saving))]
-    apart = [lay_out([prepend(prompt, rest)]) for prompt, rest in examples]
+    apart = [lay_out([prepend_prompt(Branch(prompt, rest))]) for prompt, rest in examples]
     parameters = random_parameters()
     assert_same(run(parameters, together), run(parameters, apart))
 
