@@ -51,7 +51,7 @@ class DataSettings:
         require_at_least(0, self, "prompt_weight")
         require_at_least(1, self, "context")
 
-    def weighing(self) -> LossWeights:
+    def loss_weights(self) -> LossWeights:
         """Return how tokens are weighed."""
         return LossWeights(self.prompt_weight, self.loss == "example")
 

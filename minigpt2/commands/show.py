@@ -84,8 +84,8 @@ def cut_to_context(
         text += f"; the first piece of {more + 1}"
     if kept.prompt_cut or kept.answer_cut:
         text += f"; cut: {kept.prompt_cut} of the prompt, {kept.answer_cut} of the answer"
-    if settings.weighing() != RESPONSE_ONLY:
-        weights = settings.weighing().weights(kept)
+    if settings.loss_weights() != RESPONSE_ONLY:
+        weights = settings.loss_weights().of(kept)
         prompt, of_answer = weights[kept.first_answer - 1], weights[kept.first_answer]
         text += f"; weight of a prompt token {prompt:.4g}, of an answer token {of_answer:.4g}"
     return kept, text
@@ -99,7 +99,7 @@ def print_entry(
     console.print(f"\n[bold]entry {number}[/bold]  {line}")
     if kept is None:
         return
-    tokens = tokens_of(kept, settings.weighing().weights(kept), opened.tokenizer)
+    tokens = tokens_of(kept, settings.loss_weights().of(kept), opened.tokenizer)
     body = Text()
     for token in tokens:
         style = "green" if token.weight and token.is_answer else "bright_black"
@@ -139,5 +139,5 @@ def page_entry(
 ) -> dict[str, Any]:
     """Return what the page shows of an entry."""
     kept, line = cut_to_context(example, opened, settings)
-    tokens = kept and tokens_of(kept, settings.weighing().weights(kept), opened.tokenizer)
+    tokens = kept and tokens_of(kept, settings.loss_weights().of(kept), opened.tokenizer)
     return {"number": number, "line": line, "tokens": tokens}

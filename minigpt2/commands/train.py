@@ -82,7 +82,7 @@ def tune(settings: TrainSettings, material: Material, report: Report) -> None:
 def steps_of(settings: TrainSettings, material: Material, plan: Plan) -> Iterator[Step]:
     """Take the steps of a plan, one after the other."""
     sizes = settings.batch_size, settings.at_once
-    batches = windows(material.training, *sizes, settings.seed, settings.weighing())
+    batches = windows(material.training, *sizes, settings.seed, settings.loss_weights())
     return train_steps(material.parameters, batches, plan, settings.seed)
 
 

@@ -113,7 +113,7 @@ class TrainSettings:
         """The number of examples that are computed at once."""
         return self.micro_batch or self.batch_size
 
-    def weighing(self) -> LossWeights:
+    def loss_weights(self) -> LossWeights:
         """Return how tokens are weighed."""
         return LossWeights(self.prompt_weight, self.loss == "example")
 

@@ -15,14 +15,14 @@ from minigpt2.model.batch import Batch
 Item = TypeVar("Item")
 
 
-def batch_of(examples: Sequence[Example], weighing: LossWeights = RESPONSE_ONLY) -> Batch:
+def batch_of(examples: Sequence[Example], loss_weights: LossWeights = RESPONSE_ONLY) -> Batch:
     """Lay examples out as a forest; an answer's tokens are marked with the example's number.
 
     What is before an example's first answer may be shared with others.
     """
     branches = []
     for number, example in enumerate(examples):
-        weights, shared = weighing.weights(example), example.first_answer
+        weights, shared = loss_weights.of(example), example.first_answer
         answers = [number if part else NO_ANSWER for part in example.is_answer]
         rest = Segment(example.ids[shared:], weights[shared:], [], answers[shared:])
         branches.append(Branch(example.ids[:shared], rest, prompt_weights=weights[:shared]))
@@ -51,7 +51,7 @@ def windows(
     batch_size: int,
     micro_batch: int,
     seed: int,
-    weighing: LossWeights = RESPONSE_ONLY,
+    loss_weights: LossWeights = RESPONSE_ONLY,
 ) -> Iterator[list[Batch]]:
     """Yield the micro-batches of one optimiser step after the other, for ever.
 
@@ -63,4 +63,4 @@ def windows(
         for start in range(0, len(order), batch_size):
             window = order[start : start + batch_size]
             parts = (window[i : i + micro_batch] for i in range(0, len(window), micro_batch))
-            yield [batch_of([examples[i] for i in part], weighing) for part in parts]
+            yield [batch_of([examples[i] for i in part], loss_weights) for part in parts]

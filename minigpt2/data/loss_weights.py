@@ -26,9 +26,9 @@ Numbers to check by hand
     >>> example = Example(
     ...     ids=[10, 11, 12, 20, 21], is_answer=[False, False, False, True, True]
     ... )
-    >>> LossWeights(prompt_weight=0.5).weights(example)
+    >>> LossWeights(prompt_weight=0.5).of(example)
     [0.0, 0.5, 0.5, 1.0, 1.0]
-    >>> print([f"{w:.3f}" for w in LossWeights(0.5, per_example=True).weights(example)])
+    >>> print([f"{w:.3f}" for w in LossWeights(0.5, per_example=True).of(example)])
     ['0.000', '0.167', '0.167', '0.333', '0.333']
 """
 
@@ -44,7 +44,7 @@ class LossWeights:
     prompt_weight: float = 0.0  # λ
     per_example: bool = False  # (25.2)
 
-    def weights(self, example: Example) -> list[float]:
+    def of(self, example: Example) -> list[float]:
         """Return the weight of each token of an example."""
         w = [1.0 if answer else self.prompt_weight for answer in example.is_answer]  # (25.1)
         w[0] = 0.0  # (25.1)

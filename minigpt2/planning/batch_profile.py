@@ -120,7 +120,7 @@ def job_of_data(
     examples, _ = truncate_all(whole, context, settings.truncate)
     steps = ceil(len(examples) / settings.batch_size)
     sizes = settings.batch_size, settings.at_once
-    epoch = islice(windows(examples, *sizes, settings.seed, settings.weighing()), steps)
+    epoch = islice(windows(examples, *sizes, settings.seed, settings.loss_weights()), steps)
     batches = [batch for window in epoch for batch in window]
     loads = [Load(len(b.ids), int(np.count_nonzero(b.weights))) for b in batches]
     length = round(np.mean([len(example.ids) for example in examples]))

@@ -50,7 +50,7 @@ def write_page(settings: TrainSettings, material: Material, report: Report) -> N
         curves=curves(log),
         tokens=tokens_of(
             material.training[0],
-            settings.weighing().weights(material.training[0]),
+            settings.loss_weights().of(material.training[0]),
             material.tokenizer,
         ),
         answers=[with_question(row) for row in answers[:SHOWN]],

@@ -32,9 +32,9 @@ def data(tmp_path):
     return str(path)
 
 
-def tokens(weighing=LossWeights()):  # noqa: B008
+def tokens(loss_weights=LossWeights()):  # noqa: B008
     example = encode(RECORD, BYTES, TEMPLATES["raw"])
-    return tokens_of(example, weighing.weights(example), BYTES)
+    return tokens_of(example, loss_weights.of(example), BYTES)
 
 
 def test_tokens_spell_the_example_and_characters_of_several_bytes_are_whole():

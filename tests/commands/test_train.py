@@ -168,8 +168,8 @@ def test_over_the_context_is_counted_and_reported(run, little_model, tmp_path):
 @pytest.mark.parametrize("weight", ["0", "0.5"])
 def test_the_log_counts_the_tokens_of_the_data(run, little_model, data, tmp_path, weight, loss):
     options = ("--data", data, "--out", "run", "--validation", "0", "--samples", "0")
-    weighing = ("--prompt-weight", weight, "--loss", loss, "--epochs", "2", "--batch-size", "3")
-    assert run("train", "--model", little_model, *options, *weighing).code == 0
+    loss_weights = ("--prompt-weight", weight, "--loss", loss, "--epochs", "2", "--batch-size", "3")
+    assert run("train", "--model", little_model, *options, *loss_weights).code == 0
     summary = json.loads((tmp_path / "run/summary.json").read_text())["data"]
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert sum(line["answer_tokens"] for line in log) == 2 * summary["answer_tokens"]

@@ -28,12 +28,12 @@ any_loss_weights = st.builds(LossWeights, st.sampled_from([0.0, 0.1, 1.0]), st.b
     ],
 )
 def test_weights_spelled_out(loss_weights, weights):
-    assert loss_weights.weights(EXAMPLE) == pytest.approx(weights)
+    assert loss_weights.of(EXAMPLE) == pytest.approx(weights)
 
 
 def test_later_prompts_of_a_conversation_are_prompts():
-    assert LossWeights(0.5).weights(TALK) == [0, 0.5, 1, 0.5, 1]
-    assert RESPONSE_ONLY.weights(TALK) == [0, 0, 1, 0, 1]
+    assert LossWeights(0.5).of(TALK) == [0, 0.5, 1, 0.5, 1]
+    assert RESPONSE_ONLY.of(TALK) == [0, 0, 1, 0, 1]
 
 
 def triples(examples, loss_weights):
@@ -53,7 +53,7 @@ def test_a_batch_weighs_every_token_as_the_examples_one_by_one_do(records, loss_
     examples = [encode(record, BYTES) for record in records]
     expected = {}
     for example in examples:
-        for n, weight in enumerate(loss_weights.weights(example)):
+        for n, weight in enumerate(loss_weights.of(example)):
             if weight:
                 key = tuple(example.ids[: n + 1])
                 expected[key] = expected.get(key, 0) + weight

@@ -31,9 +31,9 @@ def found():
     return measure(PARAMETERS, EXAMPLES)
 
 
-def whole(weighing, examples=EXAMPLES):
+def whole(loss_weights, examples=EXAMPLES):
     """The gradient of the loss of all examples in one batch."""
-    batch = batch_of(examples, weighing)
+    batch = batch_of(examples, loss_weights)
     gradients = gradients_of(PARAMETERS)
     shares = batch._replace(weights=batch.weights / batch.weights.sum())
     loss_and_gradients(PARAMETERS, shares, gradients)
