@@ -1,7 +1,10 @@
-"""Every rule of the house notices a file that breaks it."""
+"""The package follows the rules of the house, and every rule notices a file that breaks it."""
+
+from pathlib import Path
 
 import pytest
 
+from tests.book.parse import read_sources
 from tests.book.structure import (
     LIMITS,
     name_faults,
@@ -10,7 +13,23 @@ from tests.book.structure import (
     size_faults,
     untested_faults,
 )
+from tests.book.test_package import assert_none
 from tests.book.test_rules import assert_one_fault
+
+TESTS = Path(__file__).parent.parent
+
+# Chapters whose tests are elsewhere, with the reason.
+TESTED_ELSEWHERE = {}
+
+SOURCES = read_sources()
+TEST_FILES = {path.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
+
+
+def test_a_chapter_has_a_test_file_of_its_name():
+    assert_none(untested_faults(SOURCES, TEST_FILES, TESTED_ELSEWHERE))
+
+
+# Files that break the rules.
 
 
 @pytest.mark.parametrize(
