@@ -1,6 +1,6 @@
 // The global norm of the gradient, in two launches of a fixed shape.
 //
-//     ‖g‖ = √( Σ g² ) over all parameters                         (10.1)
+//     ‖g‖ = √( Σ g² ), summed over all parameters                 (10.1)
 //
 // squares      BLOCKS blocks of 256 threads: each thread walks through the flat array with the
 //              stride of the whole grid, each block leaves one partial sum.
