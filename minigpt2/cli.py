@@ -12,17 +12,26 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from importlib import import_module
+from inspect import getdoc
 from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from minigpt2 import __version__
 from minigpt2.errors import UserError
 
 PROGRAM = "minigpt2"
 OPTION = re.compile(r"--[a-z][a-z0-9-]*")
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """A formatter that keeps the line breaks of a description: it holds examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in text.splitlines())
 
 
 class Parser(ArgumentParser):
@@ -80,17 +89,44 @@ def make_parser(table: dict[str, Command], asked: str) -> Parser:
         prog=PROGRAM,
         description="GPT-2 and its instruction tuning, every gradient written by hand.",
         version=__version__,
+        formatter_class=HelpFormatter,  # of the sub-commands, too
     )
     subcommands = parser.add_subcommands(required=True)
     for name, command in table.items():
         first = f" [{command.first.upper()}]" if command.first else ""
         usage = f"{PROGRAM} {name}{first} [--config FILE] [--SETTING VALUE ...]"
-        sub = Parser(usage=usage, description=f"{PROGRAM} {name}: {command.help}.")
+        about = f"{PROGRAM} {name}: {command.help}."
+        sub = Parser(usage=usage, description=about)
         if name == asked:
+            settings = settings_class(name)
+            sub.description = about + examples_of(settings)
             sub.add_argument("--config", action="config", help="settings file, YAML or JSON")
-            sub.add_class_arguments(settings_class(name))
+            add_settings(sub, settings)
         subcommands.add_subcommand(name, sub, help=command.help)
     return parser
+
+
+def examples_of(settings: type) -> str:
+    """Return the part of a class's docstring that shows commands, or nothing."""
+    paragraphs = (getdoc(settings) or "").split("\n\n")
+    return "".join("\n\n" + text for text in paragraphs if text.startswith("Examples:"))
+
+
+def add_settings(parser: Parser, settings: type) -> None:
+    """Add the settings of a class in groups: its own first, then those of each class above it.
+
+    A setting belongs to the highest class that has it; the first line of that class's docstring
+    is the title of its group.
+    """
+    names = {field.name for field in fields(settings)}
+    classes = [c for c in settings.__mro__ if is_dataclass(c)]
+    for position, group in enumerate(classes):
+        above = {field.name for c in classes[position + 1 :] for field in fields(c)}
+        own = {field.name for field in fields(group)} - above
+        if own:
+            title = (getdoc(group) or "").splitlines()[0].rstrip(".")
+            options = parser.add_argument_group(title)
+            options.add_class_arguments(settings, as_group=False, skip=names - own)
 
 
 def with_underscores(argument: str) -> str:

@@ -12,7 +12,7 @@ from minigpt2.inference.sampling import Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingSettings(Sampling):
-    """Which model writes, how its tokens are chosen, and where that is computed.
+    """Which model writes, how much, and where it computes.
 
     Args:
         model: name of a model, or folder of a model or of a run

@@ -26,7 +26,7 @@ class GenerateSettings(DecodingSettings):
         minigpt2 generate --model gpt2 < story.txt
 
     Args:
-        prompt: text to continue (default: read it from standard input)
+        prompt: text to continue; without it, standard input is read
         samples: how many continuations to write
     """
 

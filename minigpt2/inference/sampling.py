@@ -64,11 +64,13 @@ from minigpt2.ops.softmax import softmax
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen.  Raises UserError for values outside the ranges of the chapter.
+    """How each token is chosen.
+
+    Raises UserError for values outside the ranges of the chapter.
 
     Args:
-        temperature: 0 takes the likeliest token; 1 draws from the model's probabilities; between
-            them, likely tokens are drawn more often
+        temperature: 0 takes the likeliest token; 1 draws from the model's probabilities; lower
+            values draw likely tokens more often
         top_k: draw from the k likeliest tokens only; 0 draws from all
         top_p: draw from the fewest likeliest tokens whose probabilities add up to this; 1 draws
             from all

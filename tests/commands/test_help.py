@@ -1,6 +1,7 @@
 """The help texts: complete, and derived from the settings."""
 
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -43,3 +44,22 @@ def test_what_is_not_asked_for_is_not_imported():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_begins_with_examples_that_the_command_takes(run, name):
+    help_text = run(name, "--help").out
+    examples = [line for line in help_text.splitlines() if line.startswith("    minigpt2 ")]
+    assert bool(examples) == ("Examples:" in (settings_class(name).__doc__ or ""))
+    for example in examples:
+        words = shlex.split(example.partition(" < ")[0])
+        outcome = run(*words[1:], "--print_config")
+        assert words[1] == name and outcome.code == 0, outcome.err
+        assert help_text.index(example) < help_text.index("options:")
+
+
+def test_a_commands_own_settings_come_before_those_that_it_shares(run):
+    help_text = run("answer", "--help").out
+    options = ("--question ", "--input ", "--model ", "--seed ", "--temperature ", "--top_p ")
+    places = [help_text.index(f"\n  {option}") for option in options]
+    assert places == sorted(places)
