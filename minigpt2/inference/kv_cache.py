@@ -96,8 +96,9 @@ class Cache:
 
     def prefill(self, prompts: Sequence[list[int]]) -> Array:
         """Fill the empty cache with prompts that share its prefix; return their last h (B, C)."""
-        self.lengths[:] = [len(prompt) - self.prefix.shape[3] for prompt in prompts]
-        batch = prompt_forest(prompts)
+        prefix = self.prefix.shape[3]
+        self.lengths[:] = [len(prompt) - prefix for prompt in prompts]
+        batch = prompt_forest(prompts, prefix)
         rows, places = rows_read(batch)
         attend = self.store_prompts
         h, _ = gpt2(self.parameters, batch, attend=attend, backward=False, read=rows)  # (R, C)
@@ -191,12 +192,14 @@ def multiply_shared(x: Array, y: Array) -> Array:
     return rows.reshape(n_head, b, n, -1).transpose(1, 0, 2, 3)  # (B, H, n, J)
 
 
-def prompt_forest(prompts: Sequence[list[int]]) -> Batch:
-    """Lay prompts out below the prefix that they share, in order.
+def prompt_forest(prompts: Sequence[list[int]], prefix: int) -> Batch:
+    """Lay prompts out, in order, below their first `prefix` tokens, which they share.
 
-    Each has one triple, which names its last row: target 0, weight 1.
+    Each has one triple, which names its last row: target 0, weight 1.  Raises ValueError if the
+    prompts do not share these tokens.
     """
-    shared = common_prefix(prompts)
-    rests = [prompt[shared:] for prompt in prompts]
+    if common_prefix(prompts) < prefix:
+        raise ValueError(f"the prompts do not share their first {prefix} tokens")
+    rests = [prompt[prefix:] for prompt in prompts]
     children = [Segment([*rest, 0], [0.0] * len(rest) + [1.0]) for rest in rests]
-    return lay_out([Segment(list(prompts[0][:shared]), [0.0] * shared, children)])
+    return lay_out([Segment(list(prompts[0][:prefix]), [0.0] * prefix, children)])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minigpt2.data.forest import common_prefix
 from minigpt2.inference.kv_cache import Cache, prompt_forest
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import gpt2
@@ -16,7 +17,7 @@ PARAMETERS = Parameters(CONFIG, np.random.default_rng(5).standard_normal(CONFIG.
 
 def whole(sequence, parameters=PARAMETERS):
     """The hidden rows of one sequence, all computed at once."""
-    h, _ = gpt2(parameters, prompt_forest([list(sequence)]))
+    h, _ = gpt2(parameters, prompt_forest([list(sequence)], prefix=0))
     return h
 
 
@@ -34,9 +35,7 @@ def test_every_step_gives_what_the_whole_sequence_gives(data):
     prompts = [shared + tail for tail in tails]
     if not min(map(len, prompts)):
         prompts = [[0, *prompt] for prompt in prompts]
-    batch = prompt_forest(prompts)
-    saved = sum(map(len, prompts)) - len(batch.ids)
-    prefix = saved // (len(prompts) - 1) if len(prompts) > 1 else len(prompts[0])
+    prefix = data.draw(st.integers(0, common_prefix(prompts)))
     growth = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
     cache, h = filled(prompts, prefix, max(map(len, prompts)) + sum(growth) - prefix)
     for b, prompt in enumerate(prompts):
@@ -100,7 +99,7 @@ def test_the_prefix_and_the_suffix_share_one_softmax():
 
 
 def test_what_all_prompts_begin_with_is_laid_out_once():
-    batch = prompt_forest([[1, 2, 3, 4], [1, 2, 5], [1, 2]])
+    batch = prompt_forest([[1, 2, 3, 4], [1, 2, 5], [1, 2]], prefix=2)
     assert batch.ids.tolist() == [1, 2, 3, 4, 5]
     assert batch.positions.tolist() == [0, 1, 2, 3, 2]
     assert batch.end.tolist() == [5, 5, 4, 4, 5]
@@ -108,6 +107,11 @@ def test_what_all_prompts_begin_with_is_laid_out_once():
 
 
 def test_prompts_that_share_nothing_are_trees_of_their_own():
-    batch = prompt_forest([[1, 2], [3]])
+    batch = prompt_forest([[1, 2], [3]], prefix=0)
     assert batch.ids.tolist() == [1, 2, 3] and batch.end.tolist() == [2, 2, 3]
     assert batch.rows.tolist() == [1, 2]
+
+
+def test_prompts_without_the_prefix_are_refused():
+    with pytest.raises(ValueError, match="do not share their first 2 tokens"):
+        filled([[1, 2], [1, 3]], 2, 4)
