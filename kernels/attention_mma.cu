@@ -16,30 +16,33 @@
 //     dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                     (8.19)
 //     dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                     (8.20)
 //
-// The same walk as in attention.cu, whose attention_max_end and attention_delta go with it.  A block
-// of WARPS warps has 16 rows a warp; the rows that they meet come STEP at a time.  A warp's scores, (16, STEP),
-// are the sums of its tensor-core products and never leave its registers: softmaxed and rounded, they are
-// the left factor of the next product.  In attention_mma_dkv the block's own rows are keys, so what it
-// holds are the scores' columns: everything is exchanged, and the sums over i run along STEP.
+// The same algorithm as in attention.cu, whose attention_max_end and attention_delta it uses.  A
+// block of WARPS warps owns 16 rows per warp, and loops over tiles of STEP other rows.  A warp's
+// scores, (16, STEP), are sums of its tensor-core products and never leave its registers: after the
+// softmax they are rounded and are the left factor of the next product.  In attention_mma_dkv the
+// block owns keys, so its scores are transposed: rows are keys, and the sums over i run along STEP.
 //
-// Products are of 16-bit numbers, sums are in float; p and ds are rounded to 16 bits before they are
-// multiplied.  That, not the sums, sets the error.
+// Products are of 16-bit numbers, sums are in float; p and ds are rounded to 16 bits before they
+// are multiplied.  That rounding, not the sums, sets the error.
 //
 // Launch: grid (tiles of 16·WARPS rows, H), 32·WARPS threads; queries from the last tile down.
 //
-// The tile.  With four warps a block reads each row that it meets once for 64 rows of its own.  For D = 128 the
-// backward pass has room for two: its own two tiles and the two that it meets fill 35 KiB.  Rows in
-// shared memory are 8 numbers, 16 bytes, longer than D: the eight rows of an ldmatrix then lie in
-// different banks for every D that is built.
-// [banks] Where a row does not end with eight lanes (D = 32 and 80), the gap behind it moves the next one
-// onto banks in use: filling a tile takes up to two passes for one, a third of all passes at most.
+// The tile.  With four warps a block reads each tile once for 64 rows of its own.  For D = 128 the
+// backward pass has space for two warps: their two tiles and the two that they loop over fill 35 KiB.
+// Rows in shared memory are 8 numbers, 16 bytes, longer than D: the eight rows of an ldmatrix are
+// then in different banks for every D that is compiled.
+// [banks] Where a row's length is not a multiple of eight lanes (D = 32 and 80), the gap after it
+// moves the next row onto banks in use: filling a tile takes up to twice the passes that it needs,
+// which are a third of all passes at most.
 //
-// Up to D = 64 a warp reads its own rows from shared memory once and keeps them in registers; for longer
-// heads the sums take those, and the rows are read for every tile again.
+// Up to D = 64 a warp reads its own rows from shared memory once and keeps them in registers.  For
+// longer heads the sums need those registers, and the rows are read again for every tile.
 //
-// Bytes: the least is 8·N·C forward and 16·N·C backward.  A visible tile of STEP rows is read again by each
-// block that sees it, 4·STEP·D bytes for 4·(16·WARPS)·STEP·D operations: 16·WARPS operations a byte, from the L2 cache.
-// [sectors] λ and Δ of a head begin anywhere in a sector, so eight of them lie in two: 3 % of the sectors.
+// Bytes: the least is 8·N·C forward and 16·N·C backward.  Each block that sees a tile of STEP rows
+// reads it again, 4·STEP·D bytes for 4·(16·WARPS)·STEP·D operations: 16·WARPS operations for each
+// byte from the L2 cache.
+// [sectors] λ and Δ of a head begin anywhere in a sector, so eight of them are in two sectors: 3 %
+// of all sectors.
 #include "dtype.cuh"
 #include "reduce.cuh"
 #include "forest.cuh"
@@ -49,14 +52,15 @@
 #endif
 #define WARPS (D <= 80 ? 4 : 2)
 #define THREADS (32 * WARPS)
-#define ROWS (16 * WARPS)  // of a block
-#define STEP 32            // rows that are met at once; a tile of `max_end`
+#define ROWS (16 * WARPS)  // that a block owns
+#define STEP 32            // rows of a tile that a block loops over; a tile of max_end
 #define ROW (D + 8)        // numbers from one row in shared memory to the next
 #define KEEP (D <= 64)     // whether a warp's own rows stay in registers
 
-// Copy rows of x to shared memory, 16 bytes a thread; 0 behind the last.
+// Copy rows of x to shared memory, 16 bytes a thread; 0 after the last row.
 template <int COUNT>
-__device__ __forceinline__ void load_rows(real (&to)[COUNT][ROW], const real* x, size_t stride, int first, int N) {
+__device__ __forceinline__ void load_rows(real (&to)[COUNT][ROW], const real* x, size_t stride,
+                                          int first, int N) {
     for (int e = threadIdx.x; e < COUNT * D / 8; e += THREADS) {
         const int r = e / (D / 8), c = e % (D / 8) * 8;
         uint4 v = make_uint4(0, 0, 0, 0);
@@ -65,7 +69,7 @@ __device__ __forceinline__ void load_rows(real (&to)[COUNT][ROW], const real* x,
     }
 }
 
-// The warp's own 16 rows as left factors, 16 features each.
+// The warp's own 16 rows as left factors of products, 16 features each.
 struct Fragment {
     const real (*rows)[ROW];  // the first of them, in shared memory
     unsigned of[KEEP ? D / 16 : 1][4];
@@ -83,8 +87,9 @@ __device__ __forceinline__ Fragment load_fragment(const real (&rows)[ROWS][ROW])
     return own;
 }
 
-// s (16, STEP) = the warp's own rows times the rows of `met`.
-__device__ __forceinline__ void inner(float (&s)[STEP / 8][4], Fragment& own, const real (&met)[STEP][ROW]) {
+// s (16, STEP) = the warp's own rows times the rows of a tile.
+__device__ __forceinline__ void inner(float (&s)[STEP / 8][4], Fragment& own,
+                                      const real (&tile)[STEP][ROW]) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < STEP / 8; n++)
@@ -97,35 +102,37 @@ __device__ __forceinline__ void inner(float (&s)[STEP / 8][4], Fragment& own, co
         unsigned b[4];
 #pragma unroll
         for (int n = 0; n < STEP; n += 16) {
-            ldmatrix_x4(b, &met[n + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+            ldmatrix_x4(b, &tile[n + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
             mma_m16n8k16(s[n / 8], a, b[0], b[1], real());
             mma_m16n8k16(s[n / 8 + 1], a, b[2], b[3], real());
         }
     }
 }
 
-// sum (16, D) += p (16, STEP), rounded, times `met` (STEP, D).
-__device__ __forceinline__ void weigh(float (&sum)[D / 8][4], const float (&p)[STEP / 8][4], const real (&met)[STEP][ROW]) {
+// sum (16, D) += p (16, STEP), rounded, times a tile (STEP, D).
+__device__ __forceinline__ void weigh(float (&sum)[D / 8][4], const float (&p)[STEP / 8][4],
+                                      const real (&tile)[STEP][ROW]) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int k = 0; k < STEP; k += 16) {
         const float(&l)[4] = p[k / 8], (&r)[4] = p[k / 8 + 1];
-        const unsigned a[4] = {packed(l[0], l[1]), packed(l[2], l[3]), packed(r[0], r[1]), packed(r[2], r[3])};
+        const unsigned a[4] = {packed(l[0], l[1]), packed(l[2], l[3]), packed(r[0], r[1]),
+                               packed(r[2], r[3])};
 #pragma unroll
         for (int n = 0; n < D; n += 16) {
             unsigned b[4];
-            ldmatrix_x4_trans(b, &met[k + lane % 16][n + lane / 16 * 8]);
+            ldmatrix_x4_trans(b, &tile[k + lane % 16][n + lane / 16 * 8]);
             mma_m16n8k16(sum[n / 8], a, b[0], b[1], real());
             mma_m16n8k16(sum[n / 8 + 1], a, b[2], b[3], real());
         }
     }
 }
 
-// Rows g and g + 8 of the warp's 16, each times its factor, to x from row `first` on.  Of two neighbouring
-// products, 16 columns, a lane holds two numbers each.  Lanes 2i and 2i + 1 exchange, so that each writes
-// four numbers that stand together, 8 bytes, and the four lanes of a row fill a sector.
-__device__ __forceinline__ void write_rows(real* x, size_t stride, const float (&sum)[D / 8][4], float upper, float lower,
-                                           int first, int N) {
+// Rows g and g + 8 of the warp's 16, times `upper` and `lower`, to x from row `first` on.  Of two
+// neighbouring products, 16 columns, a lane holds two numbers each.  Lanes 2i and 2i + 1 exchange
+// one pair, so that each writes four neighbours, 8 bytes, and the four lanes of a row fill a sector.
+__device__ __forceinline__ void write_rows(real* x, size_t stride, const float (&sum)[D / 8][4],
+                                           float upper, float lower, int first, int N) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const bool odd = t % 2;
 #pragma unroll
@@ -137,8 +144,8 @@ __device__ __forceinline__ void write_rows(real* x, size_t stride, const float (
             const float(&l)[4] = sum[c], (&r)[4] = sum[c + 1];
             const unsigned left = packed(l[2 * half] * factor, l[2 * half + 1] * factor);
             const unsigned right = packed(r[2 * half] * factor, r[2 * half + 1] * factor);
-            const unsigned theirs = __shfl_xor_sync(ALL_LANES, odd ? left : right, 1);
-            const uint2 four = odd ? make_uint2(theirs, right) : make_uint2(left, theirs);
+            const unsigned other = __shfl_xor_sync(ALL_LANES, odd ? left : right, 1);
+            const uint2 four = odd ? make_uint2(other, right) : make_uint2(left, other);
             if (n < N) *(uint2*)(x + (size_t)n * stride + 8 * (c + odd) + 2 * (t - odd)) = four;
         }
     }
@@ -150,32 +157,53 @@ __device__ __forceinline__ int last_tile(int q0, int N) { return (min(q0 + ROWS,
 __device__ __forceinline__ float row_max(float x) { return warp_max<4>(x); }
 __device__ __forceinline__ float row_sum(float x) { return warp_sum<4>(x); }
 
+// A tile of keys: where it is in shared memory.
+struct Keys {
+    real (&K)[STEP][ROW], (&V)[STEP][ROW];
+    int (&end)[STEP];
+
+    // From row k0 on; q points to the queries of row 0 and one head, C numbers before its keys.
+    __device__ __forceinline__ void load(const real* q, const int* end_of, size_t C, int k0,
+                                         int N) {
+        load_rows(K, q + C, 3 * C, k0, N);
+        load_rows(V, q + 2 * C, 3 * C, k0, N);
+        const int j = k0 + (int)threadIdx.x;
+        if (threadIdx.x < STEP) end[threadIdx.x] = j < N ? end_of[j] : 0;
+    }
+};
+
+// p and ds of one pair of rows, in place of q · k and do · v.
+__device__ __forceinline__ void backward_pair(float& p, float& ds, bool visible, float scale,
+                                              const float& lambda, const float& delta) {
+    p = visible ? expf(p * scale - lambda) : 0.f;  // (8.2) (8.12)
+    ds = p * (ds - delta);                         // (8.17)
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_mma_forward(
-    const real* __restrict__ qkv,   // (N, 3, H, D)
-    const int* __restrict__ end,    // (N,)
+    const real* __restrict__ qkv,     // (N, 3, H, D)
+    const int* __restrict__ end,      // (N,)
     const int* __restrict__ max_end,  // (R,)
-    real* __restrict__ o,           // (N, H, D)
-    float* __restrict__ lse,        // (H, N)
+    real* __restrict__ o,             // (N, H, D)
+    float* __restrict__ lse,          // (H, N)
     int N,
     int H,
     float scale
 ) {
     __shared__ __align__(16) real Q[ROWS][ROW], K[STEP][ROW], V[STEP][ROW];
     __shared__ int ends[STEP];
+    Keys keys = {K, V, ends};
     const int h = blockIdx.y, q0 = (gridDim.x - 1 - blockIdx.x) * ROWS, warp = threadIdx.x / 32;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, first = q0 + 16 * warp;
-    const size_t C = (size_t)H * D, stride = 3 * C;
+    const size_t C = (size_t)H * D;
     const real* q = qkv + h * D;
-    load_rows(Q, q, stride, q0, N);
+    load_rows(Q, q, 3 * C, q0, N);
     __syncthreads();
     Fragment queries = load_fragment(Q);
     float m[2] = {MINUS_INFINITY, MINUS_INFINITY}, total[2] = {}, a[D / 8][4] = {};
     for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(max_end, tile, q0)) {
         const int k0 = tile * STEP;
-        load_rows(K, q + C, stride, k0, N);
-        load_rows(V, q + 2 * C, stride, k0, N);
-        if (threadIdx.x < STEP) ends[threadIdx.x] = k0 + (int)threadIdx.x < N ? end[k0 + threadIdx.x] : 0;
+        keys.load(q, end, C, k0, N);
         __syncthreads();
         float s[STEP / 8][4], m_new[2] = {m[0], m[1]}, base[2], alpha[2];
         inner(s, queries, K);
@@ -184,7 +212,8 @@ attention_mma_forward(
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int key = 8 * n + 2 * t + i % 2, row = first + g + i / 2 * 8;
-                s[n][i] = k0 + key <= row && row < ends[key] ? s[n][i] * scale : MINUS_INFINITY;  // (8.1) (8.2)
+                const bool visible = k0 + key <= row && row < ends[key];  // (8.1)
+                s[n][i] = visible ? s[n][i] * scale : MINUS_INFINITY;     // (8.2)
                 m_new[i / 2] = fmaxf(m_new[i / 2], s[n][i]);
             }
 #pragma unroll
@@ -209,26 +238,27 @@ attention_mma_forward(
         weigh(a, s, V);  // (8.9)
         __syncthreads();
     }
-    float inverse[2];
+    float factor[2];  // 1/ℓ
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const float sum = row_sum(total[half]);
         const int row = first + g + 8 * half;
-        inverse[half] = sum > 0.f ? 1.f / sum : 0.f;
-        if (t == 0 && row < N) lse[(size_t)h * N + row] = m[half] + logf(sum);  // (8.11) [sectors]
+        factor[half] = sum > 0.f ? 1.f / sum : 0.f;
+        if (t == 0 && row < N)
+            lse[(size_t)h * N + row] = m[half] + logf(sum);  // (8.11) [sectors]
     }
-    write_rows(o + h * D, C, a, inverse[0], inverse[1], first, N);  // (8.10)
+    write_rows(o + h * D, C, a, factor[0], factor[1], first, N);  // (8.10)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_mma_dkv(
-    const real* __restrict__ qkv,        // (N, 3, H, D)
-    const real* __restrict__ d_o,        // (N, H, D)
-    const int* __restrict__ end,         // (N,)
-    const int* __restrict__ max_end,       // (R,)
-    const float* __restrict__ lse,       // (H, N)
+    const real* __restrict__ qkv,     // (N, 3, H, D)
+    const real* __restrict__ d_o,     // (N, H, D)
+    const int* __restrict__ end,      // (N,)
+    const int* __restrict__ max_end,  // (R,)
+    const float* __restrict__ lse,    // (H, N)
     const float* __restrict__ delta,  // (H, N)
-    real* __restrict__ dqkv,             // (N, 3, H, D)
+    real* __restrict__ dqkv,          // (N, 3, H, D)
     int N,
     int H,
     float scale
@@ -237,19 +267,23 @@ attention_mma_dkv(
     __shared__ float lse_rows[STEP], delta_rows[STEP];
     const int h = blockIdx.y, k0 = blockIdx.x * ROWS, warp = threadIdx.x / 32;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, first = k0 + 16 * warp;
-    const size_t C = (size_t)H * D, stride = 3 * C;
+    const size_t C = (size_t)H * D;
     const real* q = qkv + h * D;
-    load_rows(K, q + C, stride, k0, N);
-    load_rows(V, q + 2 * C, stride, k0, N);
+    load_rows(K, q + C, 3 * C, k0, N);
+    load_rows(V, q + 2 * C, 3 * C, k0, N);
     __syncthreads();
     Fragment keys = load_fragment(K), values = load_fragment(V);
-    int ends[2], furthest = 0;
+    int own_end[2], last_end = 0;  // the row where the last query stops that sees a key of the block
 #pragma unroll
-    for (int half = 0; half < 2; half++) ends[half] = first + g + 8 * half < N ? end[first + g + 8 * half] : 0;
-    for (int tile = k0 / STEP; tile <= last_tile(k0, N); tile++) furthest = max(furthest, max_end[tile]);
+    for (int half = 0; half < 2; half++) {
+        const int key = first + g + 8 * half;
+        own_end[half] = key < N ? end[key] : 0;
+    }
+    for (int tile = k0 / STEP; tile <= last_tile(k0, N); tile++)
+        last_end = max(last_end, max_end[tile]);
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
-    for (int q0 = k0; q0 < furthest; q0 += STEP) {
-        load_rows(Q, q, stride, q0, N);
+    for (int q0 = k0; q0 < last_end; q0 += STEP) {
+        load_rows(Q, q, 3 * C, q0, N);
         load_rows(dO, d_o + h * D, C, q0, N);
         if (threadIdx.x < STEP) {
             const int row = q0 + threadIdx.x;
@@ -264,39 +298,40 @@ attention_mma_dkv(
         for (int n = 0; n < STEP / 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const int column = 8 * n + 2 * t + i % 2, row = q0 + column, key = first + g + i / 2 * 8;
-                const bool visible = key <= row && row < ends[i / 2];                     // (8.1)
-                p[n][i] = visible ? expf(p[n][i] * scale - lse_rows[column]) : 0.f;  // (8.2) (8.12)
-                ds[n][i] = p[n][i] * (ds[n][i] - delta_rows[column]);                      // (8.17)
+                const int query = 8 * n + 2 * t + i % 2, row = q0 + query, key = first + g + i / 2 * 8;
+                const bool visible = key <= row && row < own_end[i / 2];  // (8.1)
+                backward_pair(p[n][i], ds[n][i], visible, scale, lse_rows[query],
+                              delta_rows[query]);
             }
         weigh(dv, p, dO);  // (8.13)
         weigh(dk, ds, Q);
         __syncthreads();
     }
-    write_rows(dqkv + h * D + C, stride, dk, scale, scale, first, N);  // (8.20)
-    write_rows(dqkv + h * D + 2 * C, stride, dv, 1.f, 1.f, first, N);
+    write_rows(dqkv + h * D + C, 3 * C, dk, scale, scale, first, N);  // (8.20)
+    write_rows(dqkv + h * D + 2 * C, 3 * C, dv, 1.f, 1.f, first, N);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_mma_dq(
-    const real* __restrict__ qkv,        // (N, 3, H, D)
-    const real* __restrict__ d_o,        // (N, H, D)
-    const int* __restrict__ end,         // (N,)
-    const int* __restrict__ max_end,       // (R,)
-    const float* __restrict__ lse,       // (H, N)
+    const real* __restrict__ qkv,     // (N, 3, H, D)
+    const real* __restrict__ d_o,     // (N, H, D)
+    const int* __restrict__ end,      // (N,)
+    const int* __restrict__ max_end,  // (R,)
+    const float* __restrict__ lse,    // (H, N)
     const float* __restrict__ delta,  // (H, N)
-    real* __restrict__ dqkv,             // (N, 3, H, D)
+    real* __restrict__ dqkv,          // (N, 3, H, D)
     int N,
     int H,
     float scale
 ) {
     __shared__ __align__(16) real Q[ROWS][ROW], dO[ROWS][ROW], K[STEP][ROW], V[STEP][ROW];
     __shared__ int ends[STEP];
+    Keys keys = {K, V, ends};
     const int h = blockIdx.y, q0 = (gridDim.x - 1 - blockIdx.x) * ROWS, warp = threadIdx.x / 32;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, first = q0 + 16 * warp;
-    const size_t C = (size_t)H * D, stride = 3 * C;
+    const size_t C = (size_t)H * D, head = (size_t)h * N;
     const real* q = qkv + h * D;
-    load_rows(Q, q, stride, q0, N);
+    load_rows(Q, q, 3 * C, q0, N);
     load_rows(dO, d_o + h * D, C, q0, N);
     __syncthreads();
     Fragment queries = load_fragment(Q), gradients = load_fragment(dO);
@@ -304,14 +339,12 @@ attention_mma_dq(
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = first + g + 8 * half;
-        own_lse[half] = row < N ? lse[(size_t)h * N + row] : 0.f;        // [sectors]
-        own_delta[half] = row < N ? delta[(size_t)h * N + row] : 0.f;  // [sectors]
+        own_lse[half] = row < N ? lse[head + row] : 0.f;      // [sectors]
+        own_delta[half] = row < N ? delta[head + row] : 0.f;  // [sectors]
     }
     for (int tile = last_tile(q0, N); tile >= 0; tile = tile_before(max_end, tile, q0)) {
         const int k0 = tile * STEP;
-        load_rows(K, q + C, stride, k0, N);
-        load_rows(V, q + 2 * C, stride, k0, N);
-        if (threadIdx.x < STEP) ends[threadIdx.x] = k0 + (int)threadIdx.x < N ? end[k0 + threadIdx.x] : 0;
+        keys.load(q, end, C, k0, N);
         __syncthreads();
         float p[STEP / 8][4], ds[STEP / 8][4];
         inner(p, queries, K);
@@ -321,12 +354,12 @@ attention_mma_dq(
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int key = 8 * n + 2 * t + i % 2, row = first + g + i / 2 * 8;
-                const bool visible = k0 + key <= row && row < ends[key];                 // (8.1)
-                p[n][i] = visible ? expf(p[n][i] * scale - own_lse[i / 2]) : 0.f;  // (8.2) (8.12)
-                ds[n][i] = p[n][i] * (ds[n][i] - own_delta[i / 2]);                 // (8.17)
+                const bool visible = k0 + key <= row && row < ends[key];  // (8.1)
+                backward_pair(p[n][i], ds[n][i], visible, scale, own_lse[i / 2],
+                              own_delta[i / 2]);
             }
         weigh(dq, ds, K);
         __syncthreads();
     }
-    write_rows(dqkv + h * D, stride, dq, scale, scale, first, N);  // (8.19)
+    write_rows(dqkv + h * D, 3 * C, dq, scale, scale, first, N);  // (8.19)
 }
