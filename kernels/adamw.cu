@@ -6,25 +6,31 @@
 //     m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                       (10.5)
 //     θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                            (10.6)
 //
-// ‖g‖ is read where `global_norm` left it, on the device: the host need not wait for it.  Where it is not
-// finite, nothing is changed, and the host, which reads ‖g‖ with the step's losses, says so.
-// A gradient that was made S times too large, so that float16 does not lose its small parts, is
-// divided by S on the way: `unscale` is 1/S, and ‖g‖ is that of the scaled one.
+// The kernel reads ‖g‖ from the device, where `global_norm` wrote it, so the host need not wait for
+// it.  If ‖g‖ is not finite, nothing changes; the host reads ‖g‖ together with the step's losses
+// and reports it.  S is the loss scale of 16-bit training: `unscale` is 1/S, and ‖g‖ is the norm of
+// the gradient before it is divided by S.
 //
-// The first `decayed` parameters have λ = `decay`, the others none; the boundary may lie anywhere.
-// With `copy`, the new θ is also written in the precision that the model computes in.
+// The host computes in double what is the same for all parameters: `eta_hat` is η / (1 − β₁ˢ),
+// `root_correction` is 1 / (1 − β₂ˢ), `keep` is 1 − η λ; here s is the step.  It passes 1 − β₁ and
+// 1 − β₂, too, since subtracting in float would lose three digits.
 //
-// Launch: 256 threads, each with four neighbours at a time, a grid that walks in strides.
-// Bytes: reads θ, g, m, v and writes θ, m, v: 28·P in float, the least there is, and the copy.
+// The first `decayed` parameters decay, the others have λ = 0; the boundary need not be a multiple
+// of four.  `copy` gets the new θ in the storage type, which is the model's compute dtype.
+//
+// Launch: 256 threads, each with four neighbours at a time, in a grid-stride loop.
+// Bytes: reads θ, g, m, v and writes θ, m, v: 28·P in float, which is the least, and the copy.
 // 16 bytes an access: fewer instructions in flight for the same bytes.
 #include "dtype.cuh"
 #define THREADS 256
 
-struct Step {  // what is the same for all parameters
-    float kappa, beta1, one_minus_beta1, beta2, one_minus_beta2, eta_hat, root_correction, eps, keep;
+struct Step {  // what is the same for all parameters; kappa is κ/S
+    float kappa, beta1, one_minus_beta1, beta2, one_minus_beta2;
+    float eta_hat, root_correction, eps, keep;
 };
 
-__device__ __forceinline__ void update(float& theta, float g, float& m, float& v, const Step& a, bool decays) {
+__device__ __forceinline__ void update(float& theta, float g, float& m, float& v, const Step& a,
+                                       bool decays) {
     g *= a.kappa;                                   // (10.2)
     m = a.beta1 * m + a.one_minus_beta1 * g;        // (10.3)
     v = a.beta2 * v + a.one_minus_beta2 * (g * g);  // (10.4)
@@ -32,8 +38,6 @@ __device__ __forceinline__ void update(float& theta, float g, float& m, float& v
     theta = (decays ? theta * a.keep : theta) - change;                           // (10.6)
 }
 
-// eta_hat = η / (1 − β₁ˢ), root_correction = 1 / (1 − β₂ˢ), keep = 1 − η λ: made on the host in double,
-// as are 1 − β₁ and 1 − β₂, of which float would lose three digits.
 extern "C" __global__ void __launch_bounds__(THREADS)
 adamw(
     float* __restrict__ theta,       // (P,)
@@ -73,7 +77,7 @@ adamw(
         store4(v + i, v4);
         if (copy) store4(copy + i, t4);
     }
-    const long long rest = P / 4 * 4 + threadIdx.x;  // at most three, behind the last four
+    const long long rest = P / 4 * 4 + threadIdx.x;  // at most three, after the last four
     if (blockIdx.x == 0 && rest < P) {
         update(theta[rest], g[rest], m[rest], v[rest], a, rest < decayed);
         if (copy) store(copy + rest, theta[rest]);

@@ -47,8 +47,8 @@
 // Rows in shared memory are 4 numbers longer than D, so that the eight rows that a quarter of a
 // warp reads at once begin 4 banks apart and together use each bank once.
 // [banks] Where a row's length is not a multiple of eight lanes (D = 80), the gap after it moves
-// the next row onto banks in use: filling a tile takes 1.2 times the passes that it needs, which are
-// a tenth of all passes at most.
+// the next row onto banks in use: filling a tile takes 1.2 times the passes that it needs, which
+// are a tenth of all passes at most.
 //
 // The second number of __launch_bounds__ lets a thread have the registers that its sums need:
 // without it the compiler spills some of them to memory.

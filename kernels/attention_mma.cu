@@ -28,9 +28,9 @@
 // Launch: grid (tiles of 16·WARPS rows, H), 32·WARPS threads; queries from the last tile down.
 //
 // The tile.  With four warps a block reads each tile once for 64 rows of its own.  For D = 128 the
-// backward pass has space for two warps: their two tiles and the two that they loop over fill 35 KiB.
-// Rows in shared memory are 8 numbers, 16 bytes, longer than D: the eight rows of an ldmatrix are
-// then in different banks for every D that is compiled.
+// backward pass has space for two warps: their two tiles and the two that they loop over fill 35
+// KiB.  Rows in shared memory are 8 numbers, 16 bytes, longer than D: the eight rows of an ldmatrix
+// are then in different banks for every D that is compiled.
 // [banks] Where a row's length is not a multiple of eight lanes (D = 32 and 80), the gap after it
 // moves the next row onto banks in use: filling a tile takes up to twice the passes that it needs,
 // which are a third of all passes at most.
@@ -130,7 +130,8 @@ __device__ __forceinline__ void weigh(float (&sum)[D / 8][4], const float (&p)[S
 
 // Rows g and g + 8 of the warp's 16, times `upper` and `lower`, to x from row `first` on.  Of two
 // neighbouring products, 16 columns, a lane holds two numbers each.  Lanes 2i and 2i + 1 exchange
-// one pair, so that each writes four neighbours, 8 bytes, and the four lanes of a row fill a sector.
+// one pair, so that each writes four neighbours, 8 bytes, and the four lanes of a row fill a
+// sector.
 __device__ __forceinline__ void write_rows(real* x, size_t stride, const float (&sum)[D / 8][4],
                                            float upper, float lower, int first, int N) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -273,7 +274,7 @@ attention_mma_dkv(
     load_rows(V, q + 2 * C, 3 * C, k0, N);
     __syncthreads();
     Fragment keys = load_fragment(K), values = load_fragment(V);
-    int own_end[2], last_end = 0;  // the row where the last query stops that sees a key of the block
+    int own_end[2], last_end = 0;  // last_end: the largest end of the block's keys
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int key = first + g + 8 * half;
@@ -298,7 +299,8 @@ attention_mma_dkv(
         for (int n = 0; n < STEP / 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const int query = 8 * n + 2 * t + i % 2, row = q0 + query, key = first + g + i / 2 * 8;
+                const int query = 8 * n + 2 * t + i % 2, row = q0 + query;
+                const int key = first + g + i / 2 * 8;
                 const bool visible = key <= row && row < own_end[i / 2];  // (8.1)
                 backward_pair(p[n][i], ds[n][i], visible, scale, lse_rows[query],
                               delta_rows[query]);

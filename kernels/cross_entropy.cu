@@ -5,34 +5,34 @@
 //     pₙᵥ  = exp(ℓₙᵥ − λₙ)                                        (9.5)
 //     dℓₙᵥ = wₙ (pₙᵥ − δᵥₜ)                                       (9.7)
 //
-// A block a triple, 512 threads.  A first walk along the row finds λ, a second one writes the
-// gradient over the logits.  In the first each thread keeps its largest logit so far, m, and
-// Σ exp(ℓ − m), as attention does, and joins two such pairs:
+// One block of 512 threads per triple.  The first loop over the row computes λ, the second one
+// overwrites the logits by the gradient.  In the first each thread keeps its largest logit so far,
+// m, and Σ exp(ℓ − m), as attention does, and merges two such pairs:
 //     m′ = max(m, maxⱼ sᵢⱼ)                                       (8.5)
 //     α  = exp(m − m′)                                            (8.6)
 //     eᵢⱼ = exp(sᵢⱼ − m′)                                         (8.7)
 //     ℓ′ = α ℓ + Σⱼ eᵢⱼ                                           (8.8)
 // so the row is read once for λ, not twice.
 //
-// A row of logits may be longer than the vocabulary, W numbers for V: rows then begin at round addresses, and
-// products with them are faster.  What lies behind V is not read, and its gradient is exactly 0.
+// A row of logits may be padded from V to W numbers, so that rows begin at aligned addresses and
+// matrix products with them are faster.  The padding is not read, and its gradient is exactly 0.
 //
-// Bytes, S being those of one number: reads the logits twice and writes them once, 3·S·V a triple, the
+// Bytes, with S bytes a number: reads the logits twice and writes them once, 3·S·V a triple, the
 // second time mostly from the L2 cache; the least is 2·S·V.  Without the gradient, S·V.
-// [sectors] Rows of an odd V begin anywhere in a sector.  A warp's 32 numbers of 16 bits then lie in three
-// sectors, not in two, of which the next warp wants one again and finds it in the L1 cache.
-// Shared memory: two numbers a warp.
+// [sectors] Rows of an odd V begin anywhere in a sector.  A warp's 32 numbers of 16 bits are then
+// in three sectors, not in two; the next warp needs one of them again and gets it from the L1
+// cache. Shared memory: two numbers a warp.
 #include "dtype.cuh"
 #include "block.cuh"
 #define THREADS 512
 #define WARPS (THREADS / 32)
 
-// exp(x − m), which is 0 for x = −∞, even where m is −∞, too: a thread that saw no logit yet.
+// exp(x − m); 0 for x = −∞, even if m is −∞, too, as in a thread that has not seen a logit yet.
 __device__ __forceinline__ float exp_below(float x, float m) {
     return x == MINUS_INFINITY ? 0.f : expf(x - m);  // (8.6) (8.7)
 }
 
-// The largest over the block, as block_sum adds.
+// The maximum over a block, like block_sum.
 __device__ __forceinline__ float block_max(float x, float* smem) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     x = warp_max<32>(x);
@@ -41,7 +41,7 @@ __device__ __forceinline__ float block_max(float x, float* smem) {
     return warp_max<32>(lane < WARPS ? smem[lane] : MINUS_INFINITY);
 }
 
-// With `gradient` 0 the logits stay as they are.
+// If `gradient` is 0 the logits are only read.
 extern "C" __global__ void __launch_bounds__(THREADS)
 cross_entropy(
     real* __restrict__ logits,          // (M, W)
@@ -52,7 +52,7 @@ cross_entropy(
     int W,
     int gradient
 ) {
-    __shared__ float highest[WARPS], sums[WARPS];
+    __shared__ float maxima[WARPS], sums[WARPS];
     real* row = logits + (size_t)blockIdx.x * W;
     const int target = targets[blockIdx.x];
     float m = MINUS_INFINITY, total = 0.f;
@@ -61,12 +61,12 @@ cross_entropy(
         total = exp_below(m, m_new) * total + exp_below(x, m_new);  // (8.8)
         m = m_new;
     }
-    const float most = block_max(m, highest);
-    total = block_sum<WARPS>(exp_below(m, most) * total, sums);
-    const float lse = most + logf(total);  // (9.2)
+    const float m_all = block_max(m, maxima);
+    total = block_sum<WARPS>(exp_below(m, m_all) * total, sums);
+    const float lse = m_all + logf(total);  // (9.2)
     if (threadIdx.x == 0) nll[blockIdx.x] = lse - to_float(row[target]);  // (9.3)
     if (!gradient) return;
-    __syncthreads();  // the target's logit is read before it is written over
+    __syncthreads();  // thread 0 has read the target's logit before another overwrites it
     const float w = weights[blockIdx.x];
     for (int v = threadIdx.x; v < W; v += THREADS) {
         const float p = v < V ? expf(to_float(row[v]) - lse) : 0.f;  // (9.5) [sectors]

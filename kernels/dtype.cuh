@@ -1,8 +1,8 @@
-// Numbers: how they are stored, and that arithmetic is done in float whatever the storage.
+// Storage types: float, f16 and bf16.  Arithmetic is in float for all of them.
 //
-// A kernel is compiled for one storage type, -DREAL=float, f16 or bf16.  The two short ones are
-// defined here rather than taken from CUDA's headers, so that a kernel's text needs no header at
-// all: it compiles wherever NVRTC does.  Sums, exponentials and products are always float.
+// A kernel is compiled for one storage type, -DREAL=float, f16 or bf16.  The two 16-bit types are
+// defined here and not taken from CUDA's headers, so that a kernel's text needs no header at all:
+// it compiles wherever NVRTC does.
 #ifndef REAL
 #define REAL float
 #endif
@@ -33,8 +33,8 @@ __device__ __forceinline__ float to_float(f16 x) {
 
 __device__ __forceinline__ void store(float* to, float x) { *to = x; }
 
-// Round to the nearest, ties to even: add just less than half of the last kept bit, and the kept
-// bit itself decides a tie.  A NaN stays one.
+// Round to nearest, ties to even: add just less than half of the last bit that remains, and that
+// bit itself decides a tie.  NaN stays NaN.
 __device__ __forceinline__ unsigned short bf16_bits(float x) {
     const unsigned bits = __float_as_uint(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
@@ -55,8 +55,8 @@ __device__ __forceinline__ void store(bf16* to, float x) { to->bits = bf16_bits(
 
 __device__ __forceinline__ void store(f16* to, float x) { to->bits = f16_bits(x); }
 
-// Four neighbours in one access: 16 bytes of float, 8 of a short type, which `p` must be a
-// multiple of.
+// Four neighbours in one access: 16 bytes of float, 8 of a 16-bit type.  `p` must be a multiple of
+// these.
 template <typename T> struct __align__(4 * sizeof(T)) four {
     T x, y, z, w;
 };

@@ -3,19 +3,18 @@
 //     xₙ = wte[tₙ] + wpe[pₙ]                                      (3.1)
 //     dtable[v] += Σ_{n : index[n] = v} dx[n]                     (3.2) (3.3) (3.4)
 //
-// embedding_forward    a block a row.
-// embedding_backward   once for each table.  `order` has the rows in the order of their index, equal
-//                      ones as they stood (a stable sort).  The block of place n does something only if a
-//                      run of equal indices begins there: it adds the run's rows to the table, one
-//                      after the other.  So no two blocks write to one row of the table, there is no
-//                      atomic, and the order of additions is that of the rows: the same bits each time.
-//                      A token that fills a tenth of the batch makes one block read a tenth of dx;
-//                      the others do not wait for it.
+// embedding_forward    one block per row.
+// embedding_backward   launched for each table.  `order` is a stable sort of the rows by index.
+//                      Block n works only if a run of equal indices begins at place n: it adds the
+//                      run's rows to the table, one after the other.  So each row of the table has
+//                      one writer, no atomics are needed, and the rows are added in their order:
+//                      the same bits each time.  If one token fills a tenth of the batch, one block
+//                      reads a tenth of dx; the others do not wait for it.
 //
 // Launch: 128 threads, each with four neighbouring features at a time; C must be a multiple of 4.
-// Bytes, S being those of one number: forward reads two rows and writes one, 3·S·N·C at most
-// (rows of tables that come often stay in cache).  Backward reads dx once, S·N·C, and reads and
-// writes each row of the table that occurs, the least there is.
+// Bytes, with S bytes a number: forward reads two rows and writes one, 3·S·N·C at most (frequent
+// rows of the tables stay in cache).  Backward reads dx once, S·N·C, and reads and writes each row
+// of the table that occurs, which is the least.
 #include "dtype.cuh"
 #define THREADS 128
 
@@ -32,7 +31,8 @@ embedding_forward(
     const real* position = wpe + (size_t)positions[blockIdx.x] * C;
     for (int c = threadIdx.x * 4; c < C; c += THREADS * 4) {
         const float4 t = load4(token + c), p = load4(position + c);
-        store4(x + (size_t)blockIdx.x * C + c, make_float4(t.x + p.x, t.y + p.y, t.z + p.z, t.w + p.w));  // (3.1)
+        const float4 sum = make_float4(t.x + p.x, t.y + p.y, t.z + p.z, t.w + p.w);  // (3.1)
+        store4(x + (size_t)blockIdx.x * C + c, sum);
     }
 }
 

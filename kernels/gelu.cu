@@ -1,6 +1,6 @@
 // GELU, with the bias of the linear map before it.
 //
-//     x = h + b, where there is a bias                            (2.1)
+//     x = h + b                                                   (2.1)
 //     u = √(2/π) (x + a x³),  a = 0.044715                        (5.1)
 //     w = ½ (1 + tanh u)                                          (5.2)
 //     y = x w                                                     (5.3)
@@ -8,13 +8,13 @@
 //     ∂y/∂x = w + 2 y (1 − w) ∂u/∂x                               (5.6)
 //     dx = dy ∂y/∂x                                               (5.7)
 //
-// On a CPU the forward pass makes the slope (5.6) and keeps it; here making it from h costs less
-// than writing and reading it: memory is what takes the time.
+// Without `b`, x is h.  On a CPU the forward pass computes the slope (5.6) and saves it.  Here
+// recomputing it from h costs less than writing and reading it, since memory is the limit.
 //
-// Launch: a block of 256 threads for 1,024 neighbours of one row, grid (N, ⌈F / 1024⌉).  Four
+// Launch: one block of 256 threads for 1,024 neighbours of one row, grid (N, ⌈F / 1024⌉).  Four
 // numbers a thread, so F must be a multiple of 4.
-// Bytes, S being those of one number: forward reads h and writes y, 2·S·N·F; backward reads h and
-// dy and writes dx, 3·S·N·F.  Both are the least; b stays in cache.
+// Bytes, with S bytes a number: forward reads h and writes y, 2·S·N·F; backward reads h and dy and
+// writes dx, 3·S·N·F.  Both are the least; b stays in cache.
 #include "dtype.cuh"
 #define THREADS 256
 #define ROOT_2_PI 0.7978845608028654f

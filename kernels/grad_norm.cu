@@ -2,18 +2,18 @@
 //
 //     ‖g‖ = √( Σ g² ), summed over all parameters                 (10.1)
 //
-// squares      BLOCKS blocks of 256 threads: each thread walks through the flat array with the
-//              stride of the whole grid, each block leaves one partial sum.
-// global_norm  one block: sums the partial sums, takes the root.
+// squares      BLOCKS blocks of 256 threads in a grid-stride loop over the flat array.  Each block
+//              writes one partial sum.
+// global_norm  one block: adds the partial sums, takes the root.
 //
-// Which thread adds what depends on P alone, never on how the blocks are scheduled, and there is
-// no atomic: the same gradient gives the same bits.
+// Which thread adds what depends on P alone, not on how the blocks are scheduled, and there are no
+// atomics: the same gradient gives the same bits.
 //
 // Bytes: reads g once, 4·P, which is the least.  Shared memory: 8 numbers, one a warp.
 #include "dtype.cuh"
 #include "block.cuh"
 #define THREADS 256
-#define BLOCKS 512  // of `squares`: some waves of blocks on any GPU
+#define BLOCKS 512  // of `squares`: several waves of blocks on any GPU
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 squares(
@@ -28,7 +28,7 @@ squares(
         const float4 v = load4(g + i);
         sum += v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w);  // (10.1)
     }
-    const long long rest = P / 4 * 4 + threadIdx.x;  // at most three, behind the last four
+    const long long rest = P / 4 * 4 + threadIdx.x;  // at most three, after the last four
     if (blockIdx.x == 0 && rest < P) sum += g[rest] * g[rest];  // (10.1)
     sum = block_sum<THREADS / 32>(sum, smem);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;

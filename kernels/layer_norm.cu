@@ -21,9 +21,11 @@
 // layer_norm_backward   R blocks, each with a run of rows.  A thread has the same features in
 //                       every row, so it sums its part of dγ and dβ in registers.  At the end each
 //                       block writes one row of partial sums.
-// layer_norm_sum        adds the blocks' partial sums in order: no atomics, the same bits each time.
+// layer_norm_sum        adds the blocks' partial sums in order: no atomics, so the same bits each
+//                       time.
 //
-// The forward pass saves μ and r, not x̂: two numbers a row, and x̂ costs a subtraction and a product.
+// The forward pass saves μ and r, two numbers a row, and not x̂: recomputing it costs a subtraction
+// and a product.
 //
 // Bytes, with S bytes a number: forward reads residual and a, writes x and y, 4·S·N·C (2·S·N·C
 // without an addition); backward reads dy, x, d_residual and writes dx, 4·S·N·C (or 3).  Both are
@@ -119,8 +121,9 @@ layer_norm_backward(
 #pragma unroll
         for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) {
             if (c >= C) continue;
-            const float back = r * (g[k] - mean_g - x_hat[k] * mean_g_x_hat);               // (4.20)
-            store(&dx[row + c], d_residual ? to_float(d_residual[row + c]) + back : back);  // (4.22)
+            float d = r * (g[k] - mean_g - x_hat[k] * mean_g_x_hat);    // (4.20)
+            if (d_residual) d = to_float(d_residual[row + c]) + d;  // (4.22)
+            store(&dx[row + c], d);
         }
     }
 #pragma unroll

@@ -1,33 +1,38 @@
 // Tensor cores: products of small matrices that a warp holds in its registers.
 //
-// One instruction multiplies a (16, 16) by a b (16, 8), both in 16 bits, and adds to d (16, 8) in float.
-// With g = lane / 4 and t = lane % 4, a lane holds of d the rows g and g + 8, of each the columns 2t and
-// 2t + 1.  So the d of one product, rounded to 16 bits, is the a of the next, lane by lane: two
-// neighbouring d make one a.
+// mma_m16n8k16 multiplies a (16, 16) by b (16, 8), both in 16 bits, and adds the product to
+// d (16, 8) in float.  With g = lane / 4 and t = lane % 4, a lane holds rows g and g + 8 of d, and
+// of each the columns 2t and 2t + 1.  So the d of one product, rounded to 16 bits, is the a of the
+// next, lane by lane: two neighbouring d make one a.
 //
-// ldmatrix reads four 8 × 8 matrices from shared memory, where each lane names one row of 8 numbers;
-// each lane receives just what a or b wants of them.  It can exchange rows and columns on the way.
+// ldmatrix_x4 reads four 8 × 8 matrices from shared memory.  Each lane passes the address of one
+// row of 8 numbers, and receives the elements that it must hold of a or b; ldmatrix_x4_trans
+// transposes the matrices.
 //
-// This is the one place where a GPU runs other lines than the emulator: its own instructions.
-__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, f16) {
+// Here and in dtype.cuh a GPU runs its own instructions, and the emulator other lines.
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0,
+                                             unsigned b1, f16) {
 #ifdef EMULATED
     const unsigned b[2] = {b0, b1};
     emulated::mma_m16n8k16<emulated::f16_to_float>(d, a, b, __LINE__);
 #else
     asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
 }
 
-__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bf16) {
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0,
+                                             unsigned b1, bf16) {
 #ifdef EMULATED
     const unsigned b[2] = {b0, b1};
     emulated::mma_m16n8k16<emulated::bf16_to_float>(d, a, b, __LINE__);
 #else
     asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif

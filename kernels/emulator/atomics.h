@@ -1,5 +1,5 @@
-// Atomic operations.  Only one thread runs at a time here, so a plain read and write will do; they are
-// told to the memory checks as one atomic access.
+// Atomic operations.  Only one thread runs at a time here, so they are a plain read and a plain
+// write, which the memory checks see as one atomic access.
 #pragma once
 #include <type_traits>
 
@@ -16,10 +16,18 @@ template <class T> struct Same {  // keeps a constant's type from deciding T
 };
 template <class T> using Value = typename Same<T>::type;
 
-template <class T> T atomicAdd(T* p, Value<T> v) { return atomically(p, [v](T old) { return old + v; }); }
-template <class T> T atomicMax(T* p, Value<T> v) { return atomically(p, [v](T old) { return old > v ? old : v; }); }
-template <class T> T atomicMin(T* p, Value<T> v) { return atomically(p, [v](T old) { return old < v ? old : v; }); }
-template <class T> T atomicExch(T* p, Value<T> v) { return atomically(p, [v](T) { return v; }); }
+template <class T> T atomicAdd(T* p, Value<T> v) {
+    return atomically(p, [v](T old) { return old + v; });
+}
+template <class T> T atomicMax(T* p, Value<T> v) {
+    return atomically(p, [v](T old) { return old > v ? old : v; });
+}
+template <class T> T atomicMin(T* p, Value<T> v) {
+    return atomically(p, [v](T old) { return old < v ? old : v; });
+}
+template <class T> T atomicExch(T* p, Value<T> v) {
+    return atomically(p, [v](T) { return v; });
+}
 template <class T> T atomicCAS(T* p, Value<T> expected, Value<T> v) {
     return atomically(p, [expected, v](T old) { return old == expected ? v : old; });
 }

@@ -1,7 +1,7 @@
-// The names that CUDA gives to a kernel's text, for a C++ compiler.
+// The names that CUDA defines for a kernel's text, for a C++ compiler.
 //
-// It is put in front of the text (g++ -include cuda.h).  EMULATED tells the text itself that it
-// is not on a GPU: it needs that only where it would use the GPU's assembly, see ptx.h.
+// g++ includes this file before the text (g++ -include cuda.h).  The text tests EMULATED only where
+// it would use the GPU's assembly, see ptx.h.
 #pragma once
 #include <algorithm>
 #include <climits>
@@ -52,7 +52,7 @@ UNWATCHED inline int lane_of() { return (int)running->lane; }
 inline int all_of(Votes votes) { return votes.yes == votes.all; }
 #define __syncthreads_and(value) all_of(block_votes(value, __LINE__))
 
-// Numbers.  The fast forms are as exact as the others here; on a GPU they are not.
+// Numbers.  On a GPU the fast forms are less exact than the others; here they are the same.
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }

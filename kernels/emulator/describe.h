@@ -1,7 +1,7 @@
-// A kernel's parameters, as a caller that passes bare addresses must know them.
+// The types of a kernel's parameters, for a caller that passes bare addresses.
 //
 // A tag is p for a pointer, P for one to const, then the kind of number and its bytes: f4, i8, u4,
-// or v2 for a structure of two bytes, which is a short floating-point number.
+// or v2 for a structure of two bytes, which is a 16-bit floating-point number.
 #pragma once
 #include <string>
 #include <type_traits>
@@ -14,7 +14,10 @@ template <class T> std::string tag_of() {
         using To = std::remove_pointer_t<T>;
         return (std::is_const_v<To> ? "P" : "p") + tag_of<std::remove_const_t<To>>();
     } else {
-        const char kind = std::is_floating_point_v<T> ? 'f' : std::is_unsigned_v<T> ? 'u' : std::is_integral_v<T> ? 'i' : 'v';
+        const char kind = std::is_floating_point_v<T> ? 'f'
+                          : std::is_unsigned_v<T>     ? 'u'
+                          : std::is_integral_v<T>     ? 'i'
+                                                      : 'v';
         return kind + std::to_string(sizeof(T));
     }
 }
@@ -31,7 +34,7 @@ template <class... Ps> UNWATCHED void call_kernel(void (*kernel)(Ps...), void** 
 }
 
 #ifdef COUNT_LINES
-// Write down how often each line has run so far.
+// Write the counts of all lines that have run so far to a file.
 extern "C" void __gcov_dump();
 extern "C" void __gcov_reset();
 extern "C" __attribute__((visibility("default"))) void write_counts() {
@@ -40,7 +43,7 @@ extern "C" __attribute__((visibility("default"))) void write_counts() {
 }
 #endif
 
-// Behind the kernel's text, once for each kernel.
+// After the kernel's text, once for each kernel.
 #define EXPORT_KERNEL(name, bound)                                                                 \
     extern "C" char __start_shared_##name[] __attribute__((weak, visibility("hidden")));           \
     extern "C" char __stop_shared_##name[] __attribute__((weak, visibility("hidden")));            \

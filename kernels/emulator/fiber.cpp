@@ -1,5 +1,5 @@
-// Two ways to switch: a few lines of assembly on x86-64, and ucontext, which every Unix has and which is
-// slower, for it asks the kernel of the operating system each time.
+// Two ways to switch: a few lines of assembly on x86-64, and ucontext, which every Unix has.  It is
+// slower, since each switch is a call of the operating system.
 #include "fiber.h"
 
 #include <sys/mman.h>
@@ -9,8 +9,9 @@
 
 static std::vector<char*> spare;
 
-// Stacks lie at round addresses.  If all began at their very end, the tops of all would fall into the same few
-// sets of the processor's cache and drive each other out; so each begins a little lower than the last.
+// Stacks are at multiples of the page size.  If all began at their end, their tops would share a
+// few sets of the processor's cache and evict each other; so each begins a little lower than the
+// last.
 static size_t staggered() {
     static size_t count = 0;
     return count++ % 61 * 192;
@@ -27,9 +28,10 @@ static void need_stack(Fiber& fiber) {
 
 #if defined(__x86_64__) && !defined(USE_UCONTEXT)
 
-// Save the six registers that a call must leave alone and the stack pointer; take up another's.
+// Save the six callee-saved registers and the stack pointer; load those of another fiber.
 extern "C" void switch_stack(void** save, void* load) __attribute__((visibility("hidden")));
-asm(".text\n.hidden switch_stack\n.globl switch_stack\n.type switch_stack,@function\nswitch_stack:\n"
+asm(".text\n.hidden switch_stack\n.globl switch_stack\n.type switch_stack,@function\n"
+    "switch_stack:\n"
     "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
     "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
     "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");

@@ -1,4 +1,4 @@
-// The machine's state: the block that runs, its threads, and what its parts ask of each other.
+// The machine's state: the block that runs, its threads, and the functions of its parts.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -9,15 +9,15 @@
 
 enum class State { ready, at_block_barrier, at_warp_gather, done };
 
-// Who came before whom.  A barrier of the block orders everything; __syncwarp() orders the lanes
-// that take part: each learns how far the others were.
+// A CUDA thread and what it knows of the order of accesses.  A barrier of the block orders all
+// threads; __syncwarp() orders the lanes that take part: each gets the clocks of the others.
 struct Runner {
     Thread thread;
     Fiber fiber;
     State state = State::ready;
     int line = 0;             // where it waits
     unsigned warp = 0;
-    uint32_t clock[32] = {};  // of each lane of its warp, how far it is known to have come
+    uint32_t clock[32] = {};  // of each lane of its warp, as far as this thread knows it
 };
 
 struct Block {
@@ -38,7 +38,7 @@ extern Runner* current;
 extern Block block;
 extern char *dynamic_begin, *dynamic_end;
 extern const Kernel* kernel;
-extern std::string failure;  // why the launch was stopped; empty while it was not
+extern std::string failure;  // why the launch was stopped; empty while it runs
 
 enum Checks { MEMORY = 1, TRAFFIC = 2 };
 extern int checks;
@@ -49,5 +49,6 @@ void begin_memory(const Region* regions, size_t count);  // a launch begins
 void begin_block_memory();
 void begin_block_warps();
 void begin_traffic();
-void count_access(uintptr_t address, unsigned size, bool write, const void* pc, const Region* region);
-void settle_traffic();  // a block has ended
+void count_access(uintptr_t address, unsigned size, bool write, const void* pc,
+                  const Region* region);
+void settle_traffic();                                   // a block has ended

@@ -1,12 +1,12 @@
-// The memory checks: every access of the kernel is looked at.
+// The memory checks: every access of the kernel is checked.
 //
-// The compiler puts a call before every read and write (-fsanitize=thread); where its own library would
-// answer those calls, this file does.  For every two bytes that a kernel may touch it keeps who wrote
-// them last and who has read them since.  Two accesses to the same bytes, one of them a write, by
-// different threads, race unless something orders them:
-//   - a barrier of the block between them (their epochs differ), in one block;
-//   - __syncwarp(), in one warp: the later thread then knows of a time of the earlier one's clock that is
-//     behind its access.
+// The compiler calls a function before every read and write (-fsanitize=thread).  These functions,
+// usually those of its own library, are defined here.  For every two bytes that a kernel may touch,
+// this file records the last writer and the readers since.  Two accesses to the same bytes by
+// different threads, one of them a write, race unless something orders them:
+//   - in one block, a barrier of the block between them: their epochs differ;
+//   - in one warp, __syncwarp(): the later thread then knows a time of the earlier thread's clock
+//     that is after its access.
 // Nothing orders the blocks of a launch.  Two atomic accesses do not race.
 #include <cstdio>
 #include <cstring>
@@ -46,7 +46,8 @@ void report(Kind kind, const void* at, const Access* earlier) {
     const void* other = earlier ? earlier->pc : nullptr;
     const unsigned me = current->thread.linear;
     Finding& finding = findings[{kind, at, other}];
-    if (!finding.times) finding = {at, other, kind, 0, block.id, me, earlier ? earlier->thread : me};
+    if (!finding.times)
+        finding = {at, other, kind, 0, block.id, me, earlier ? earlier->thread : me};
     finding.times++;
 }
 
@@ -64,7 +65,8 @@ void races(const Access& earlier, bool write, bool atomic, bool earlier_wrote, c
 
 void remember_read(Cell& cell, const Access& mine) {
     if (cell.read.pc && cell.read.block != mine.block) cell.other_blocks_read = true;
-    const bool fresh = !cell.read.pc || cell.read.block != mine.block || cell.read.epoch != mine.epoch;
+    const bool fresh =
+        !cell.read.pc || cell.read.block != mine.block || cell.read.epoch != mine.epoch;
     if (fresh && cell.more >= 0) readers[cell.more].clear();
     if (!fresh && cell.read.thread != mine.thread) {  // keep the earlier reader, too
         if (cell.more < 0) {
@@ -89,8 +91,10 @@ void check_write_after_reads(Cell& cell, bool atomic, const void* pc) {
     if (cell.other_blocks_read && ordered(cell.read)) report(READ_WRITE, pc, &cell.read);
 }
 
-void look(Cell& cell, bool write, bool atomic, bool shared, const void* pc) {
-    const Access mine = {pc, block.epoch, current->clock[current->thread.lane], block.id, current->thread.linear, atomic};
+void check(Cell& cell, bool write, bool atomic, bool shared, const void* pc) {
+    const Thread& thread = current->thread;
+    const Access mine = {pc,       block.epoch,   current->clock[thread.lane],
+                         block.id, thread.linear, atomic};
     if (shared && !write && !cell.write.pc) report(UNWRITTEN, pc, nullptr);
     races(cell.write, write, atomic, true, pc);
     if (!write) {
@@ -130,7 +134,7 @@ void access(uintptr_t address, unsigned size, bool write, bool atomic, const voi
     }
     if (address % std::min(size, 16u)) report(MISALIGNED, pc, nullptr);
     if (checks & MEMORY && !(region && region->readonly))
-        for (unsigned i = 0; i < (size + 1) / 2; i++) look(cell[i], write, atomic, !region, pc);
+        for (unsigned i = 0; i < (size + 1) / 2; i++) check(cell[i], write, atomic, !region, pc);
     if (checks & TRAFFIC) count_access(address, size, write, pc, region);
 }
 
@@ -178,7 +182,8 @@ void __tsan_func_exit() {}
 __attribute__((visibility("default"))) size_t findings_into(uint64_t* rows, size_t room) {
     size_t n = 0;
     for (const auto& [key, f] : findings) {
-        const uint64_t row[7] = {(uint64_t)f.at, (uint64_t)f.other, f.kind, f.times, f.block, f.thread, f.other_thread};
+        const uint64_t row[7] = {(uint64_t)f.at, (uint64_t)f.other, f.kind, f.times,
+                                 f.block,        f.thread,          f.other_thread};
         if (n < room) memcpy(rows + 7 * n, row, sizeof row);
         n++;
     }

@@ -1,7 +1,8 @@
 // The GPU instructions that kernels use through assembly, in C++.
 //
-// A kernel wraps such an instruction in a function of its own and calls one of these where EMULATED
-// is defined.  Operands are laid out over the lanes of a warp as the PTX manual draws them.
+// A kernel wraps such an instruction in a function of its own, which calls one of these where
+// EMULATED is defined.  Operands are laid out over the lanes of a warp as the PTX manual draws
+// them.
 #pragma once
 #include "thread.h"
 
@@ -25,14 +26,15 @@ UNWATCHED inline float bf16_to_float(unsigned short bits) {
     return x;
 }
 
-// mma.m16n8k16: d (16, 8) += a (16, 16) b (16, 8), a and b in 16 bits, d in float.  With g = lane / 4
-// and t = lane % 4, a lane holds, two numbers a register,
+// mma.m16n8k16: d (16, 8) += a (16, 16) b (16, 8), a and b in 16 bits, d in float.  With
+// g = lane / 4 and t = lane % 4, a lane holds, two numbers a register,
 //   a[0] (g, 2t)  a[1] (g + 8, 2t)  a[2] (g, 2t + 8)  a[3] (g + 8, 2t + 8)
 //   b[0] (2t, g)  b[1] (2t + 8, g)
 //   d[0] (g, 2t)  d[1] (g, 2t + 1)  d[2] (g + 8, 2t)  d[3] (g + 8, 2t + 1)
-// Sums go from k = 0 up, in float; how a GPU rounds inside is not told.
+// Sums go from k = 0 up, in float; NVIDIA does not document how a GPU rounds inside.
 template <float (*WIDE)(unsigned short)>
-UNWATCHED inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], int line) {
+UNWATCHED inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                                   int line) {
     const unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
     const unsigned char* all = warp_gather(0xffffffffu, mine, sizeof mine, line, 0);
     const auto half = [all](int lane, int reg, int upper) UNWATCHED {
@@ -51,9 +53,9 @@ UNWATCHED inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const 
     }
 }
 
-// ldmatrix.x4: four 8 × 8 matrices of 16-bit numbers from shared memory.  Lane i gives the address of row
-// i % 8 of matrix i / 8, 16 bytes; it gets two neighbours of row lane / 4 of each matrix, or, transposed,
-// of its column.  The rows are read by the lanes that name them.
+// ldmatrix.x4: four 8 × 8 matrices of 16-bit numbers from shared memory.  Lane i passes the address
+// of row i % 8 of matrix i / 8, 16 bytes; it gets two neighbours of row lane / 4 of each matrix,
+// or, transposed, of its column.  The lanes that pass an address read that row.
 template <bool TRANSPOSED>
 UNWATCHED inline void ldmatrix_x4(unsigned (&r)[4], const void* row, int line) {
     touched(row, 16, 0, 0, __builtin_return_address(0));

@@ -1,7 +1,7 @@
-// What the kernel's side and the machine's side of the emulator say to each other.
+// The interface between the kernel's side and the machine's side of the emulator.
 //
-// The kernel's side is the text of a kernel, compiled with cuda.h in front of it.  The machine's
-// side is the .cpp files in this folder, which know nothing of the kernel.
+// The kernel's side is the text of a kernel, compiled with cuda.h before it.  The machine's side is
+// the .cpp files in this folder, which are compiled without the kernel.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -35,20 +35,22 @@ void* dynamic_shared();
 
 // All threads of the block meet at one line.
 void block_barrier(int line);
-// The same, and every thread gets how many brought a nonzero value, and how many came.
+// The same; returns to every thread how many passed a nonzero value, and how many there are.
 struct Votes {
     unsigned yes, all;
 };
 Votes block_votes(int value, int line);
 
-// All lanes of `mask` meet at one line, each with `size` (at most 32) bytes.  Returns 32 records of 32
-// bytes, lane by lane.  Exchanging registers does not order memory; only __syncwarp() does: `fence`.
-const unsigned char* warp_gather(unsigned mask, const void* mine, unsigned size, int line, int fence);
+// All lanes of `mask` meet at one line, each with `size` (at most 32) bytes.  Returns 32 records of
+// 32 bytes, lane by lane.  Exchanging registers does not order memory; only __syncwarp() does,
+// which sets `fence`.
+const unsigned char* warp_gather(unsigned mask, const void* mine, unsigned size, int line,
+                                 int fence);
 unsigned present(unsigned mask);  // the lanes of a mask that exist in this warp
 
 void touched(const void* p, unsigned size, int write, int atomic, const void* pc);
 [[noreturn]] void stop_kernel(const char* what, int line);
 }
 
-// The emulator's own accesses are not the kernel's: they are not watched.
+// The emulator's own accesses are not the kernel's, so the compiler must not report them.
 #define UNWATCHED __attribute__((no_sanitize("thread")))

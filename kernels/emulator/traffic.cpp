@@ -1,13 +1,14 @@
 // Memory traffic: what the 32 accesses of a warp cost together.
 //
-// A GPU serves a warp's access as one request.  Global memory moves in sectors of 32 bytes: a request
-// costs as many as its lanes touch.  The ideal is what the bytes themselves would fill.  Shared memory has 32
-// banks, each four bytes wide: lanes that want different words of one bank wait for each other.  Wide accesses
-// are served in parts, as many lanes at a time as fill 128 bytes; the ideal is one pass each.
+// A GPU serves a warp's access as one request.  Global memory moves in sectors of 32 bytes: a
+// request costs as many as its lanes touch.  The ideal is as many as its bytes would fill.  Shared
+// memory has 32 banks, each four bytes wide: lanes that need different words of one bank wait for
+// each other.  Wide accesses are served in parts, as many lanes at a time as fill 128 bytes; the
+// ideal is one pass for each part.
 //
-// Lanes run one after the other here.  The k-th time that a thread of a block comes to a place in the code is taken
-// for the same request as the k-th time of its neighbours.  That is so where all lanes of a warp go
-// through a loop equally often.
+// Lanes run one after the other here.  The k-th time that a thread of a block comes to a place in
+// the code counts as the same request as the k-th time of its neighbours.  This is right where all
+// lanes of a warp run a loop equally often.
 #include <algorithm>
 #include <cstring>
 #include <unordered_map>
@@ -37,19 +38,22 @@ void count_sectors(Place& place, const std::vector<Lane>& request) {
     std::vector<uintptr_t> addresses, sectors;
     for (const Lane& lane : request) {
         addresses.push_back(lane.address);
-        for (uintptr_t s = lane.address / 32; s <= (lane.address + place.size - 1) / 32; s++) sectors.push_back(s);
+        const uintptr_t last = (lane.address + place.size - 1) / 32;
+        for (uintptr_t s = lane.address / 32; s <= last; s++) sectors.push_back(s);
     }
     place.got += distinct(sectors);
     place.ideal += (distinct(addresses) * place.size + 31) / 32;
 }
 
 void count_banks(Place& place, const std::vector<Lane>& request) {
-    const unsigned together = place.size <= 4 ? 32 : 128 / place.size;  // lanes that are served at once
+    const unsigned together = place.size <= 4 ? 32 : 128 / place.size;  // lanes served at once
     for (unsigned first = 0; first < 32; first += together) {
         std::vector<uintptr_t> words;
         for (const Lane& lane : request)
-            if (lane.number / together == first / together)
-                for (uintptr_t w = lane.address / 4; w <= (lane.address + place.size - 1) / 4; w++) words.push_back(w);
+            if (lane.number / together == first / together) {
+                const uintptr_t last = (lane.address + place.size - 1) / 4;
+                for (uintptr_t w = lane.address / 4; w <= last; w++) words.push_back(w);
+            }
         if (words.empty()) continue;
         distinct(words);
         unsigned bank[32] = {}, worst = 0;
@@ -63,7 +67,8 @@ void count_banks(Place& place, const std::vector<Lane>& request) {
 
 void begin_traffic() { places.clear(); }
 
-void count_access(uintptr_t address, unsigned size, bool write, const void* pc, const Region* region) {
+void count_access(uintptr_t address, unsigned size, bool write, const void* pc,
+                  const Region* region) {
     Place& place = places[pc];
     place.shared = !region;
     place.size = size;
@@ -73,8 +78,9 @@ void count_access(uintptr_t address, unsigned size, bool write, const void* pc, 
     const size_t request = place.visits[current->thread.linear]++ * warps + current->warp;
     if (place.requested.size() <= request) place.requested.resize(request + warps);
     const bool flexible = address >= (uintptr_t)dynamic_begin && address < (uintptr_t)dynamic_end;
-    const uintptr_t base = region ? region->begin : (uintptr_t)(flexible ? dynamic_begin : kernel->shared_begin);
-    place.requested[request].push_back({current->thread.lane, address - base});  // arrays begin at round addresses on a GPU
+    const uintptr_t shared = (uintptr_t)(flexible ? dynamic_begin : kernel->shared_begin);
+    const uintptr_t base = region ? region->begin : shared;  // on a GPU arrays are aligned
+    place.requested[request].push_back({current->thread.lane, address - base});
 }
 
 void settle_traffic() {
@@ -94,7 +100,8 @@ void settle_traffic() {
 extern "C" __attribute__((visibility("default"))) size_t traffic_into(uint64_t* rows, size_t room) {
     size_t n = 0;
     for (const auto& [pc, p] : places) {
-        const uint64_t row[7] = {(uint64_t)pc, p.shared, p.size, p.write, p.requests, p.got, p.ideal};
+        const uint64_t row[7] = {(uint64_t)pc, p.shared, p.size, p.write,
+                                 p.requests,   p.got,    p.ideal};
         if (n < room) memcpy(rows + 7 * n, row, sizeof row);
         n++;
     }

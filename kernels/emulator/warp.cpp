@@ -1,7 +1,7 @@
 // Where the lanes of a warp meet.
 //
-// Lanes that call with the same mask form a group; several groups of one warp may be under way at once.
-// The last lane of a group to come hands every lane what all have brought.
+// Lanes that call with the same mask form a group; several groups of one warp may wait at once.
+// The last lane of a group to arrive releases the others, with the bytes of all.
 #include <algorithm>
 #include <cstring>
 #include <deque>
@@ -11,7 +11,7 @@
 struct Group {
     unsigned mask = 0, arrived = 0;
     int line = 0;
-    unsigned char brought[32][32], handed_out[32][32];
+    unsigned char arriving[32][32], released[32][32];  // bytes of each lane: now, last time
 };
 static std::vector<std::deque<Group>> groups;  // of each warp, one for each mask that was used
 
@@ -33,12 +33,13 @@ static Group& group_of(unsigned warp, unsigned mask) {
     return of_warp.back();
 }
 
-// What one lane of the group knows of the others, now all know; and each begins a new stretch of its own.
+// Now every lane of the group knows what any of them knew of the clocks; each advances its own.
 static void order_memory(unsigned warp, unsigned mask) {
     uint32_t known[32] = {};
     for (int lane = 0; lane < 32; lane++)
         if (mask >> lane & 1)
-            for (int of = 0; of < 32; of++) known[of] = std::max(known[of], runners[32 * warp + lane].clock[of]);
+            for (int of = 0; of < 32; of++)
+                known[of] = std::max(known[of], runners[32 * warp + lane].clock[of]);
     for (int lane = 0; lane < 32; lane++)
         if (mask >> lane & 1) {
             Runner& runner = runners[32 * warp + lane];
@@ -47,26 +48,30 @@ static void order_memory(unsigned warp, unsigned mask) {
         }
 }
 
-extern "C" const unsigned char* warp_gather(unsigned mask, const void* mine, unsigned size, int line, int fence) {
+extern "C" const unsigned char* warp_gather(unsigned mask, const void* mine, unsigned size,
+                                            int line, int fence) {
     const unsigned warp = current->warp, lane = current->thread.lane;
-    if (!(mask >> lane & 1)) stop_kernel("a lane calls an operation of its warp whose mask leaves it out", line);
+    if (!(mask >> lane & 1))
+        stop_kernel("a lane calls an operation of its warp whose mask leaves it out", line);
     mask &= warp_lanes(warp);
     Group& group = group_of(warp, mask);
     if (!group.arrived) group.line = line;
-    if (group.line != line)
-        stop_kernel(("divergent warp: other lanes wait at line " + std::to_string(group.line)).c_str(), line);
-    memcpy(group.brought[lane], mine, size);
+    if (group.line != line) {
+        const std::string others = std::to_string(group.line);
+        stop_kernel(("divergent warp: other lanes wait at line " + others).c_str(), line);
+    }
+    memcpy(group.arriving[lane], mine, size);
     group.arrived |= 1u << lane;
     current->line = line;
     current->state = State::at_warp_gather;
     if (group.arrived == mask) {
-        memcpy(group.handed_out, group.brought, sizeof group.brought);
+        memcpy(group.released, group.arriving, sizeof group.arriving);
         group.arrived = 0;
         if (fence) order_memory(warp, mask);
         for (int i = 0; i < 32; i++)
             if (mask >> i & 1) runners[32 * warp + i].state = State::ready;
-        return &group.handed_out[0][0];
+        return &group.released[0][0];
     }
     leave(current->fiber);
-    return &group.handed_out[0][0];
+    return &group.released[0][0];
 }

@@ -6,13 +6,14 @@
 template <class T> UNWATCHED T lane_value(unsigned mask, T mine, int source, int line) {
     static_assert(sizeof(T) <= 8, "a shuffle moves 4 or 8 bytes");
     const unsigned char* all = warp_gather(mask, &mine, sizeof mine, line, 0);
-    if (!(present(mask) >> source & 1)) stop_kernel("a shuffle reads a lane that takes no part in it", line);
+    if (!(present(mask) >> source & 1))
+        stop_kernel("a shuffle reads a lane that takes no part in it", line);
     T value;
     memcpy(&value, all + 32 * source, sizeof value);
     return value;
 }
 
-// Each form of shuffle says which lane to read; beyond its group of `width` a lane reads itself.
+// Each form of shuffle computes the lane to read; outside its group of `width` a lane reads itself.
 template <class T> T shuffle(int line, unsigned mask, T mine, int source, int width = 32) {
     return lane_value(mask, mine, (lane_of() & ~(width - 1)) | (source & (width - 1)), line);
 }
@@ -44,5 +45,7 @@ UNWATCHED inline unsigned ballot(int line, unsigned mask, int value) {
 #define __any_sync(mask, value) (ballot(__LINE__, mask, value) != 0)
 #define __all_sync(mask, value) (ballot(__LINE__, mask, value) == present(mask))
 
-inline void warp_barrier(int line, unsigned mask = 0xffffffffu) { warp_gather(mask, "", 1, line, 1); }
+inline void warp_barrier(int line, unsigned mask = 0xffffffffu) {
+    warp_gather(mask, "", 1, line, 1);
+}
 #define __syncwarp(...) warp_barrier(__LINE__, ##__VA_ARGS__)
