@@ -134,6 +134,42 @@ def cross_entropy(x, wte, rows, targets, weights):
     return loss, dx, dwte
 
 
+def block(x, end, p, n_head, dy):
+    """y, dx and the tensors' gradients of a block without dropout; p holds its tensors by name."""
+    names = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+    ln_1, c_attn, attn_proj, ln_2, c_fc, mlp_proj = (
+        (p[f"{name}.weight"], p[f"{name}.bias"]) for name in names
+    )
+    h = layer_norm(x, *ln_1, 0 * x)[0]  # (14.1)
+    qkv = h @ c_attn[0] + c_attn[1]  # (14.2)
+    o = attention(qkv, end, n_head)  # (14.3)
+    a = o @ attn_proj[0] + attn_proj[1]  # (14.4)
+    r = x + a  # (14.5)
+    h_2 = layer_norm(r, *ln_2, 0 * r)[0]  # (14.6)
+    u = h_2 @ c_fc[0] + c_fc[1]  # (14.7)
+    g = gelu(u, 0 * u)[0]  # (14.8)
+    m = g @ mlp_proj[0] + mlp_proj[1]  # (14.9)
+    y = r + m  # (14.10)
+
+    dm = dy  # (14.11)
+    _, dg, *d_mlp_proj = linear(g, *mlp_proj, dm)  # (14.12)
+    _, du = gelu(u, dg)  # (14.13)
+    _, dh_2, *d_c_fc = linear(h_2, *c_fc, du)  # (14.14)
+    _, dr, *d_ln_2 = layer_norm(r, *ln_2, dh_2)
+    dr = dy + dr  # (14.15)
+    da = dr  # (14.16)
+    _, do, *d_attn_proj = linear(o, *attn_proj, da)  # (14.17)
+    dqkv = attention_backward(do, qkv, end, n_head)  # (14.18)
+    _, dh, *d_c_attn = linear(h, *c_attn, dqkv)  # (14.19)
+    _, dx, *d_ln_1 = layer_norm(x, *ln_1, dh)
+    dx = dr + dx  # (14.20)
+    pairs = (d_ln_1, d_c_attn, d_attn_proj, d_ln_2, d_c_fc, d_mlp_proj)
+    d = {}
+    for name, (dw, db) in zip(names, pairs, strict=True):
+        d[f"{name}.weight"], d[f"{name}.bias"] = dw, db
+    return y, dx, d
+
+
 def adamw(theta, gradients, decayed, settings, etas):
     """theta after the steps, number by number; gradients, and learning rates, are those of steps.
 

@@ -101,7 +101,7 @@ class Cache:
         batch = prompt_forest(prompts, prefix)
         rows, places = rows_read(batch)
         attend = self.store_prompts
-        h, _ = gpt2(self.parameters, batch, attend=attend, backward=False, read=rows)  # (R, C)
+        h, _ = gpt2(self.parameters, batch, attend=attend, backward=False, rows=rows)  # (R, C)
         return h[array_module(h).asarray(places)]  # (B, C)
 
     def store_prompts(

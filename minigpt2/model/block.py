@@ -1,45 +1,102 @@
-"""Block: a branch that looks at other tokens, a branch that thinks, both added to the stream.
+"""Block: attention, then an MLP; each is a branch whose output is added to the residual stream.
 
 Why
-    The residual stream x carries a token's features through the network.  A block never
-    replaces them: it reads the stream, normalised, and adds what it found.  So
-    the gradient, too, has a way back on which nothing multiplies it.
+    The residual stream x carries a token's features through the network.  A block does
+    not replace them.  Each of its two branches reads the stream, normalised, and adds
+    its output to it: attention reads other tokens, the MLP (multi-layer perceptron)
+    computes with what is in the stream by then.  Going backward, the gradient runs along
+    the stream past both branches, and nothing multiplies it on that path.
 
-Definition, with ln (4.5), drop (7.1), attention (8.4) and gelu (5.3)
-    r = x + drop( attention( ln₁(x) W₁ + b₁ ) W₂ + b₂ )            (14.1)
-    y = r + drop( gelu( ln₂(r) W₃ + b₃ ) W₄ + b₄ )                 (14.2)
-    W₁ to W₄ are the weights of attn.c_attn, attn.c_proj, mlp.c_fc and mlp.c_proj.
-    In the code h is what ln gives, o what attention gives, u and g stand before
-    and after gelu, and a and m are what the two branches add.
-    (Radford et al. 2019, section 2.3: the normalisation at the input of each
-    branch.)
+Forward, with ln (4.5), attention (8.4), drop (7.1) and gelu (5.3)
+    h   = ln₁(x)                                                   (14.1)
+    qkv = h W₁ + b₁                                                (14.2)
+    o   = attention(qkv)                                           (14.3)
+    a   = o W₂ + b₂                                                (14.4)
+    r   = x + drop(a)                                              (14.5)
+    h₂  = ln₂(r)                                                   (14.6)
+    u   = h₂ W₃ + b₃                                               (14.7)
+    g   = gelu(u)                                                  (14.8)
+    m   = g W₄ + b₄                                                (14.9)
+    y   = r + drop(m)                                              (14.10)
+    W₁ to W₄ and b₁ to b₄ belong to attn.c_attn, attn.c_proj, mlp.c_fc and mlp.c_proj.
+    (Radford et al. 2019, section 2.3: the normalisation at the input of each branch.)
 
-Derivation, writing dz for ∂ℒ/∂z
-    In (14.2) r stands twice, in the sum and under ln₂, so its gradients add:
-    dr = dy + [the MLP's branch of (14.2), backward]( dy )         (14.3)
-    and in (14.1) so does x:
-    dx = dr + [attention's branch of (14.1), backward]( dr )       (14.4)
-    Within a branch each op's backward takes what the op after it returned:
-    the forward pass, read upward.
+Backward, from the last line to the first
+    dx stands for ∂ℒ/∂x, and likewise for every other name.  f*(dy) is what the backward
+    pass of f makes of the gradient dy of its output: drop* is (7.2), gelu* (5.7), ln*
+    (4.20), attention* (8.13) to (8.20), and for a product with W it is (2.2).
+    dm   = drop*(dy)                                               (14.11)
+    dg   = dm W₄ᵀ                                                  (14.12)
+    du   = gelu*(dg)                                               (14.13)
+    dh₂  = du W₃ᵀ                                                  (14.14)
+    r is read twice: by ln₂ in (14.6), and by the sum (14.10), which passes dy on as it is.
+    dr   = dy + ln₂*(dh₂)                                          (14.15)
+    da   = drop*(dr)                                               (14.16)
+    do   = da W₂ᵀ                                                  (14.17)
+    dqkv = attention*(do)                                          (14.18)
+    dh   = dqkv W₁ᵀ                                                (14.19)
+    x is read twice as well: by ln₁ in (14.1), and by the sum (14.5).
+    dx   = dr + ln₁*(dh)                                           (14.20)
+    The gradients of every W and b are (2.3) and (2.4), those of γ and β (4.6) and (4.7).
 
-    Behind attention a row of (14.1) and (14.2) needs the same row of x and of attention's output
-    alone.  So where later ops read only some rows S of y, as those of a loss do, both are made
-    for these rows only, from
-    x_S, attention( … )_S                                          (14.5)
-    and since nothing reads the others, the gradients that they send back are zero:
-    d attention( … )ᵢ = 0 and, of (14.4)'s sum, drᵢ = 0 for i not in S   (14.6)
+Both passes face to face; read the left one downward, the right one upward
+
+    x                                  dx = dr + ln₁*(dh)
+    ├─→  h   = ln₁(x)                  ↑←─  dh   = dqkv W₁ᵀ
+    │    qkv = h W₁ + b₁               │    dqkv = attention*(do)
+    │    o   = attention(qkv)          │    do   = da W₂ᵀ
+    ↓←─  a   = o W₂ + b₂               ├─→  da   = drop*(dr)
+    r = x + drop(a)                    dr = dy + ln₂*(dh₂)
+    ├─→  h₂  = ln₂(r)                  ↑←─  dh₂  = du W₃ᵀ
+    │    u   = h₂ W₃ + b₃              │    du   = gelu*(dg)
+    │    g   = gelu(u)                 │    dg   = dm W₄ᵀ
+    ↓←─  m   = g W₄ + b₄               ├─→  dm   = drop*(dy)
+    y = r + drop(m)                    dy
+
+Only some rows
+    After attention the block works row by row: row n of y needs only row n of x and of o.
+    So where later ops read only some rows S of y, as a loss does, (14.4) to (14.10) are
+    computed for these R rows alone, from
+    x_S and o_S                                                    (14.21)
+    Nothing reads the other rows of (14.4) and (14.5), so their gradients are zero:
+    doᵢ = 0 and drᵢ = 0 for i not in S                             (14.22)
 
 Read it
-    With both projections at 0 the block is the identity, forward and backward.
+    With both output projections at 0 the block is the identity, forward and backward.
+
+Example: every W is 0 but W₂, so no row depends on what attention weighs
+    With b₁ alone, every value v is (1, 2), so o is (1, 2); W₂ makes a = (1, 20) of it, and
+    b₄ makes m = (100, 200):
+    >>> from minigpt2.model.config import GPT2Config
+    >>> from minigpt2.model.gradients import gradients_of
+    >>> from minigpt2.model.parameters import Parameters
+    >>> config = GPT2Config(vocab_size=1, n_positions=2, n_embd=2, n_layer=1, n_head=1)
+    >>> parameters = Parameters(config, np.zeros(config.n_parameters))
+    >>> p = parameters.block(0)
+    >>> p["attn.c_attn.bias"][4:] = 1, 2
+    >>> p["attn.c_proj.weight"][...] = [[1, 0], [0, 10]]
+    >>> p["mlp.c_proj.bias"][...] = 100, 200
+    >>> x, end = np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([2, 2])
+    >>> y, saved = block(x, end, p, n_head=1)
+    >>> print(y.tolist())  # x + a + m
+    [[102.0, 222.0], [104.0, 225.0]]
+
+    Both normalisations have γ = 0, so the branches send nothing back, and dx = dr = dy.  W₂
+    receives oᵀ da = (1, 2)ᵀ (3, 4), as 3 and 4 are the sums of the columns of dy:
+    >>> d = gradients_of(parameters).block(0)
+    >>> print(block_backward(np.array([[1.0, 0.0], [2.0, 4.0]]), saved, d).tolist())
+    [[1.0, 0.0], [2.0, 4.0]]
+    >>> print(d["attn.c_proj.weight"].tolist())
+    [[3.0, 4.0], [6.0, 8.0]]
 
 Cost
     24·N·C² operations forward in the four products, twice that backward, and
     attention's.  Keeps 16·N·C + N·H + 2·N numbers; with recomputation (selective
     activation checkpointing) 6·N·C + N·H: x, r, o, and q, k, v.  From these the
-    backward pass makes the rest again, which takes two normalisations, one GELU
-    and one product, 8·N·C² operations; m is never made again, for nothing needs
-    it.  Of all that a block makes, o and the logarithms save the most time for their
-    memory, and what lies between W₃ and W₄ holds the most.  (Korthikanti et al. 2022,
+    backward pass recomputes the other arrays, which takes two normalisations, one GELU
+    and one product, 8·N·C² operations; a and m are not recomputed, for nothing needs
+    them.  Of all that a block computes, o and the logarithms save the most time for their
+    memory, and what lies between W₃ and W₄ takes the most.  (Korthikanti et al. 2022,
     section 5, keep and leave other parts, for the same reason.)
 """
 
@@ -49,16 +106,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array, array_module
-from minigpt2.model.gradients import Gradients
+from minigpt2.model.gradients import Gradients, through_layer_norm, through_linear
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.embedding import scatter_add
 from minigpt2.ops.gelu import gelu, gelu_backward
-from minigpt2.ops.layer_norm import add_layer_norm, layer_norm, layer_norm_backward
-from minigpt2.ops.linear import Saved as Linear
-from minigpt2.ops.linear import linear, linear_backward
+from minigpt2.ops.layer_norm import add_layer_norm, layer_norm
+from minigpt2.ops.linear import Saved as SavedByLinear
+from minigpt2.ops.linear import linear
 
-Attend = Callable[..., tuple[Array, Any]]  # attention, or what stands in for it
+Attend = Callable[..., tuple[Array, Any]]  # attention, or a function with its signature
 
 
 class Saved(NamedTuple):
@@ -74,18 +131,18 @@ class Saved(NamedTuple):
     act: Any
     mlp_proj: Any
     mlp_drop: Any
-    read: Array | None  # (R,)
+    rows: Array | None  # (R,)
 
 
-class Kept(NamedTuple):
-    """What a block keeps with recomputation, and what it takes to make the rest again."""
+class Checkpoint(NamedTuple):
+    """What a block keeps with recomputation, and what recomputing the other arrays takes."""
 
     x: Array  # (N, C)
-    r: Array  # (R, C), R = N where all rows are read
+    r: Array  # (R, C), R = N where all rows are needed
     attn: Any
     attn_drop: Any
     mlp_drop: Any
-    read: Array | None  # (R,)
+    rows: Array | None  # (R,)
     p: dict[str, Array]
     eps: float
 
@@ -94,6 +151,7 @@ def block(
     x: Array,
     end: Array,
     p: dict[str, Array],
+    *,
     n_head: int,
     eps: float = 1e-5,
     drop: float = 0.0,
@@ -101,109 +159,90 @@ def block(
     attend: Attend = attention,
     recompute: bool = False,
     backward: bool = True,
-    read: Array | None = None,
-) -> tuple[Array, Any]:
-    """Run one block on the stream x (N, C) over the forest end (N,); returns y (N, C).
+    rows: Array | None = None,
+) -> tuple[Array, Saved | Checkpoint | None]:
+    """Run one block on the residual stream x (N, C) over the forest end (N,); returns y (N, C).
 
-    p holds the block's tensors by name; `drop` is the dropout rate and `seed` fixes its masks.
-    Another `attend` than attention itself takes its place and its arguments; going backward
-    needs attention.  With `recompute` it keeps little, and block_backward makes the rest again;
-    where no `backward` pass follows it keeps nothing.  Where only the rows `read` (R,) of y matter,
-    each named once, it returns these, (R, C).
+    p holds the block's tensors by name, `drop` is the dropout rate, and `seed` fixes its masks.
+    `attend` replaces attention in the forward pass; block_backward needs attention itself.  With
+    `recompute` a Checkpoint is saved, and block_backward recomputes the rest; if no `backward` pass
+    follows, nothing is.  If only the rows `rows` (R,) of y are needed, each named once, only they
+    are computed and returned, (R, C).
     """
     rng = np.random.default_rng(seed) if drop else None
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
-    qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (14.1)
-    o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (14.1)
-    x_s, o_s = of_rows(read, x, o)  # (R, C)  (14.5)
-    a, attn_proj = linear(o_s, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (R, C)  (14.1)
-    a, attn_drop = dropout(a, drop, rng)  # (R, C)  (14.1)
-    r, h, ln_2 = add_layer_norm(x_s, a, p["ln_2.weight"], p["ln_2.bias"], eps)  # (14.1) (14.2)
-    g, c_fc, act = gated(h, p, backward and not recompute)  # (R, 4*C)  (14.2)
-    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (R, C)  (14.2)
-    m, mlp_drop = dropout(m, drop, rng)  # (R, C)  (14.2)
-    y = r + m  # (R, C)  (14.2)
+    qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (14.2)
+    o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (14.3)
+    x_s, o_s = take_rows(rows, x, o)  # (R, C)  (14.21)
+    a, attn_proj = linear(o_s, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (R, C)  (14.4)
+    a, attn_drop = dropout(a, drop, rng)  # (R, C)  (14.5)
+    r, h_2, ln_2 = add_layer_norm(
+        x_s, a, p["ln_2.weight"], p["ln_2.bias"], eps
+    )  # (R, C)  (14.5) (14.6)
+    g, c_fc, act = mlp_hidden(h_2, p, backward and not recompute)  # (R, 4*C)  (14.7) (14.8)
+    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (R, C)  (14.9)
+    m, mlp_drop = dropout(m, drop, rng)  # (R, C)  (14.10)
+    y = r + m  # (R, C)  (14.10)
     if not backward:
         return y, None
     if recompute:
-        return y, Kept(x, r, attn, attn_drop, mlp_drop, read, p, eps)
-    saved = Saved(
-        ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, read
+        return y, Checkpoint(x, r, attn, attn_drop, mlp_drop, rows, p, eps)
+    return y, Saved(
+        ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, rows
     )
-    return y, saved
 
 
-def of_rows(read: Array | None, *arrays: Array) -> tuple[Array, ...]:
-    """Return the rows `read` (R,) of arrays (N, C), or all of them."""
-    if read is None:
-        return arrays
-    chosen = array_module(arrays[0]).asarray(read)
-    return tuple(array[chosen] for array in arrays)
-
-
-def among_all(read: Array | None, n: int, rows: Array) -> Array:
-    """Return an array (N, C) with the rows (R, C) where `read` (R,) says, and 0 elsewhere."""
-    if read is None:
-        return rows
-    return scatter_add(rows, read, n).astype(rows.dtype, copy=False)  # (N, C)  (14.6)
-
-
-def gated(h: Array, p: dict[str, Array], backward: bool = True) -> tuple[Array, Any, Any]:
-    """Return g (R, 4C) of the normalised h (R, C), and what the two ops up to it saved."""
-    u, c_fc = linear(h, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (14.2)
-    g, act = gelu(u, p["mlp.c_fc.bias"], backward)  # (R, 4*C)  (14.2)
+def mlp_hidden(h_2: Array, p: dict[str, Array], backward: bool = True) -> tuple[Array, Any, Any]:
+    """Return g (R, 4C) for h_2 (R, C), and what the linear map and GELU save."""
+    u, c_fc = linear(h_2, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (14.7), but for the bias
+    g, act = gelu(u, p["mlp.c_fc.bias"], backward)  # (R, 4*C)  (14.7) (14.8)
     return g, c_fc, act
 
 
-def made_again(kept: Kept) -> Saved:
-    """Return all that the backward pass needs, from what was kept."""
-    x, r, attn, attn_drop, mlp_drop, read, p, eps = kept
+def block_backward(dy: Array, saved: Saved | Checkpoint, d: Gradients) -> Array:
+    """Turn dL/dy (R, C) into dL/dx (N, C); the parameters' gradients go to d."""
+    saved = recomputed(saved) if isinstance(saved, Checkpoint) else saved
+    dm = dropout_backward(dy, saved.mlp_drop)  # (R, C)  (14.11)
+    dg = through_linear(dm, saved.mlp_proj, d, "mlp.c_proj")  # (R, 4*C)  (14.12)
+    du = gelu_backward(dg, saved.act)  # (R, 4*C)  (14.13)
+    dh_2 = through_linear(du, saved.c_fc, d, "mlp.c_fc")  # (R, C)  (14.14)
+    dr = through_layer_norm(dh_2, saved.ln_2, d, "ln_2", d_residual=dy)  # (R, C)  (14.15)
+
+    da = dropout_backward(dr, saved.attn_drop)  # (R, C)  (14.16)
+    do = through_linear(da, saved.attn_proj, d, "attn.c_proj")  # (R, C)  (14.17)
+    n = len(saved.c_attn.x)
+    do, dr = (scatter_rows(saved.rows, n, gradient) for gradient in (do, dr))  # (N, C)  (14.22)
+    dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (14.18)
+    dh = through_linear(dqkv, saved.c_attn, d, "attn.c_attn")  # (N, C)  (14.19)
+    dx = through_layer_norm(dh, saved.ln_1, d, "ln_1", d_residual=dr)  # (N, C)  (14.20)
+    return dx
+
+
+def recomputed(checkpoint: Checkpoint) -> Saved:
+    """Recompute what the backward pass needs, from a checkpoint."""
+    x, r, attn, attn_drop, mlp_drop, rows, p, eps = checkpoint
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
-    c_attn = Linear(h, p["attn.c_attn.weight"])
-    (o_s,) = of_rows(read, attn.o)  # (R, C)  (14.5)
-    attn_proj = Linear(o_s, p["attn.c_proj.weight"])
-    h, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (14.2)
-    g, c_fc, act = gated(h, p)  # (R, 4*C)  (14.2)
-    mlp_proj = Linear(g, p["mlp.c_proj.weight"])
+    c_attn = SavedByLinear(h, p["attn.c_attn.weight"])
+    (o_s,) = take_rows(rows, attn.o)  # (R, C)  (14.21)
+    attn_proj = SavedByLinear(o_s, p["attn.c_proj.weight"])
+    h_2, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (14.6)
+    g, c_fc, act = mlp_hidden(h_2, p)  # (R, 4*C)  (14.7) (14.8)
+    mlp_proj = SavedByLinear(g, p["mlp.c_proj.weight"])
     return Saved(
-        ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, read
+        ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, rows
     )
 
 
-def block_backward(dy: Array, saved: Saved | Kept, d: Gradients) -> Array:
-    """Turn dL/dy (R, C) into dL/dx (N, C); the parameters' gradients go to d."""
-    saved = made_again(saved) if isinstance(saved, Kept) else saved
-    dm = dropout_backward(dy, saved.mlp_drop)  # (R, C)  (14.3)
-    dg = through_linear(dm, saved.mlp_proj, d, "mlp.c_proj")  # (R, 4*C)  (14.3)
-    du = gelu_backward(dg, saved.act)  # (R, 4*C)  (14.3)
-    dh = through_linear(du, saved.c_fc, d, "mlp.c_fc")  # (R, C)  (14.3)
-    dr = through_layer_norm(dh, saved.ln_2, d, "ln_2", d_residual=dy)  # (R, C)  (14.3)
-
-    da = dropout_backward(dr, saved.attn_drop)  # (R, C)  (14.4)
-    do = through_linear(da, saved.attn_proj, d, "attn.c_proj")  # (R, C)  (14.4)
-    n = len(saved.c_attn.x)
-    do, dr = (among_all(saved.read, n, rows) for rows in (do, dr))  # (N, C)  (14.6)
-    dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (14.4)
-    dh = through_linear(dqkv, saved.c_attn, d, "attn.c_attn")  # (N, C)  (14.4)
-    dx = through_layer_norm(dh, saved.ln_1, d, "ln_1", d_residual=dr)  # (N, C)  (14.4)
-    return dx
+def take_rows(rows: Array | None, *arrays: Array) -> tuple[Array, ...]:
+    """Return the rows `rows` (R,) of arrays (N, C); without `rows`, the arrays themselves."""
+    if rows is None:
+        return arrays
+    chosen = array_module(arrays[0]).asarray(rows)
+    return tuple(array[chosen] for array in arrays)
 
 
-def through_linear(dy: Array, saved: Any, d: Gradients, name: str) -> Array:
-    """Return dL/dx of a linear layer; its dL/dw and dL/db go to d."""
-    weight, bias = f"{name}.weight", f"{name}.bias"
-    out, trains = d.buffer(weight, dy.dtype), d.trains(weight) or d.trains(bias)
-    dx, dw, db = linear_backward(dy, saved, out=out, trains=trains)
-    d.add(weight, dw)
-    d.add(bias, db)
-    return dx
-
-
-def through_layer_norm(
-    dy: Array, saved: Any, d: Gradients, name: str, *, d_residual: Array | None = None
-) -> Array:
-    """Return dL/dx of a layer normalisation; its dL/dgamma and dL/dbeta go to d."""
-    dx, dgamma, dbeta = layer_norm_backward(dy, saved, d_residual=d_residual)
-    d.add(f"{name}.weight", dgamma)
-    d.add(f"{name}.bias", dbeta)
-    return dx
+def scatter_rows(rows: Array | None, n: int, gradient: Array) -> Array:
+    """Return an array (N, C) of n rows: those of a gradient (R, C) at `rows` (R,), 0 elsewhere."""
+    if rows is None:
+        return gradient
+    return scatter_add(gradient, rows, n).astype(gradient.dtype, copy=False)  # (N, C)  (14.22)

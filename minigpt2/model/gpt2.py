@@ -1,27 +1,51 @@
 """GPT-2: tokens in, hidden rows out, a loss at the end, and the gradient of all parameters.
 
 Why
-    Everything before this chapter is a part; here the parts stand in a row.
+    The chapters before this one are the parts; here they follow one another.
 
-Definition
-    x₀ = drop( wte[ids] + wpe[positions] )                         (15.1)
-    xₗ = blockₗ( xₗ₋₁ ),  l = 1 … L                                (15.2)
-    h  = ln_f( x_L )                                               (15.3)
-    ℒ  = Σₙ wₙ nllₙ, the nll being those of  h wteᵀ                 (15.4)
+Forward
+    e   = wte[ids] + wpe[positions]                                (15.1)
+    x₀  = drop(e)                                                  (15.2)
+    xₗ  = blockₗ(xₗ₋₁),  l = 1 … L                                 (15.3)
+    h   = ln_f(x_L)                                                (15.4)
+    ℒ   = Σₙ wₙ nllₙ, with the nll (9.3) of the logits h wteᵀ      (15.5)
+    The sum reads few rows of h, so the last block computes no others, by (14.21).
 
-    The sum names few rows of h, so (15.2) makes no others in the last block, by (14.5).
+Backward, from the last line to the first
+    dx stands for ∂ℒ/∂x, and f*(dy) for what the backward pass of f makes of dy.
+    dh     = the dx of (9.9)                                       (15.6)
+    dx_L   = ln_f*(dh)                                             (15.7)
+    dxₗ₋₁  = blockₗ*(dxₗ),  l = L … 1                              (15.8)
+    de     = drop*(dx₀)                                            (15.9)
+    dwpe   = the dwpe of (3.3), for de                             (15.10)
+    wte is used twice, looked up in (15.1) and multiplied in (15.5), so its gradients add:
+    dwte   = the dwte of (3.2), for de, + the dwte of (9.8)        (15.11)
 
-Derivation, writing dz for ∂ℒ/∂z
-    (15.1) to (15.4) are a chain, so the backward pass goes through it once from
-    the end.  One tensor stands in two links: wte is read in (15.1) and
-    multiplied in (15.4), and its gradients add,
-    dwte = dwte of (15.1) + dwte of (15.4)                         (15.5)
-
-    With recomputation every block keeps what model/block lists, and its backward pass
-    makes the rest again: the same operations on the same numbers, so the same bits.
+    With recomputation every block saves a checkpoint (model/block), and its backward pass
+    computes the other arrays a second time: the same operations on the same numbers, so
+    the same bits.
 
 Read it
     Untrained, the model knows nothing: its loss per token is close to ln V.
+
+Example: where all parameters are 0, all logits are 0, and each of V = 8 tokens has p = 1/8
+    >>> from minigpt2.model.config import GPT2Config
+    >>> from minigpt2.model.gradients import gradients_of
+    >>> config = GPT2Config(vocab_size=8, n_positions=4, n_embd=2, n_layer=1, n_head=1)
+    >>> parameters = Parameters(config, np.zeros(config.n_parameters))
+    >>> ids, end = np.array([5, 3, 6]), np.array([3, 3, 3])
+    >>> batch = Batch(ids, np.arange(3), end, np.array([0, 1]), np.array([3, 6]), np.ones(2) / 2)
+    >>> loss, nll = loss_of(parameters, batch)  # of the targets 3 and 6, each with weight 1/2
+    >>> print(loss.round(4), np.log(8).round(4))
+    2.0794 2.0794
+
+    With β = (8, 0) in ln_f, h is (8, 0) in every row, and the loss stays what it is.  By (9.8)
+    the row of a target gets ½ (1/8 − 1) · 8 + ½ (1/8) · 8 = −3, any other 2 · ½ (1/8) · 8 = 1:
+    >>> parameters["ln_f.bias"][:] = 8, 0
+    >>> gradients = gradients_of(parameters)
+    >>> loss, nll = loss_and_gradients(parameters, batch, gradients)
+    >>> print(loss.round(4), gradients["wte.weight"][:, 0].round(6))
+    2.0794 [ 1.  1.  1. -3.  1.  1. -3.  1.]
 
 Cost
     The blocks' 12·L·C² weights meet every row, but for 9·C² of the last block, which
@@ -38,8 +62,8 @@ import numpy as np
 
 from minigpt2.backend import Array
 from minigpt2.model.batch import Batch
-from minigpt2.model.block import Attend, block, block_backward, through_layer_norm
-from minigpt2.model.gradients import Gradients
+from minigpt2.model.block import Attend, block, block_backward
+from minigpt2.model.gradients import Gradients, through_layer_norm
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.attention import attention
 from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
@@ -60,36 +84,44 @@ class Saved(NamedTuple):
 def gpt2(
     parameters: Parameters,
     batch: Batch,
+    *,
     drop: float = 0.0,
     rng: np.random.Generator | None = None,
     recompute: bool = False,
     attend: Attend | None = None,
     backward: bool = True,
-    read: Array | None = None,
+    rows: Array | None = None,
 ) -> tuple[Array, Saved]:
-    """Return the hidden rows h (R, C) of a batch; h @ wte.T are the logits.
+    """Return the hidden rows h (N, C) of a batch; h @ wte.T are the logits.
 
-    The last block makes the rows that are `read` (R,), each named once; without that all N.
-    `rng` draws the dropout masks' seeds; without one drop > 0 raises ValueError.  `attend` takes
-    attention's place: it is called with the layer's index, then as attention is, and returns what
-    attention returns.  Where no `backward` pass follows, no block keeps anything.
+    If only the rows `rows` (R,) of h are needed, each named once, only they are returned, (R, C).
+    `drop` is the dropout rate, and `rng` draws the seeds of its masks; drop > 0 without one raises
+    ValueError.  With `recompute` each block saves a Checkpoint; if no `backward` pass follows, none
+    saves anything.  `attend` replaces attention: it is called with the layer's index and then with
+    attention's arguments, and returns what attention returns.
     """
     config, p = parameters.config, parameters
     x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (15.1)
-    x, dropped = dropout(x, drop, rng)  # (N, C)  (15.1)
+    x, emb_drop = dropout(x, drop, rng)  # (N, C)  (15.2)
     blocks = []
     for layer in range(config.n_layer):
-        seed = int(rng.integers(2**63)) if drop and rng else 0
-        how = (config.n_head, config.layer_norm_epsilon, drop, seed)
-        of_these = read if layer == config.n_layer - 1 else None
-        which = (partial(attend, layer) if attend else attention, recompute, backward, of_these)
-        arguments = (x, batch.end, p.block(layer), *how, *which)
-        x, saved = block(*arguments)  # (15.2)
+        x, saved = block(
+            x,
+            batch.end,
+            p.block(layer),
+            n_head=config.n_head,
+            eps=config.layer_norm_epsilon,
+            drop=drop,
+            seed=int(rng.integers(2**63)) if drop and rng else 0,
+            attend=partial(attend, layer) if attend else attention,
+            recompute=recompute,
+            backward=backward,
+            rows=rows if layer == config.n_layer - 1 else None,
+        )  # (15.3)
         blocks.append(saved)
-        del saved, arguments
     eps = config.layer_norm_epsilon
-    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (R, C)  (15.3)
-    return h, Saved(emb, dropped, blocks, ln_f)
+    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (R, C)  (15.4)
+    return h, Saved(emb, emb_drop, blocks, ln_f)
 
 
 def gpt2_backward(dh: Array, saved: Saved, gradients: Gradients) -> None:
@@ -97,29 +129,29 @@ def gpt2_backward(dh: Array, saved: Saved, gradients: Gradients) -> None:
 
     Uses `saved` up: what a block kept is freed as soon as its backward pass is done.
     """
-    dx = through_layer_norm(dh, saved.ln_f, gradients, "ln_f")  # (R, C)  (15.3)
+    dx = through_layer_norm(dh, saved.ln_f, gradients, "ln_f")  # (R, C)  (15.7)
     for layer in reversed(range(len(saved.blocks))):
-        dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer))  # (15.2)
-    dx = dropout_backward(dx, saved.drop)  # (N, C)  (15.1)
+        dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer))  # (15.8)
+    de = dropout_backward(dx, saved.drop)  # (N, C)  (15.9)
     dwte, dwpe = gradients.sums("wte.weight"), gradients.sums("wpe.weight")
-    embedding_backward(dx, saved.embedding, dwte, dwpe)  # (15.1) (15.5)
+    embedding_backward(de, saved.embedding, dwte, dwpe)  # (15.10) (15.11)
 
 
 def rows_read(batch: Batch) -> tuple[Array | None, Array]:
     """Return the rows of h that the loss reads (R,), and each triple's place among them (M,).
 
-    Instead of all N rows in their order it returns None.
+    If the loss reads all N rows, the first result is None.
     """
-    read, places = np.unique(batch.rows, return_inverse=True)  # (R,), (M,)
-    return (None if len(read) == len(batch.ids) else read), places
+    rows, places = np.unique(batch.rows, return_inverse=True)  # (R,), (M,)
+    return (None if len(rows) == len(batch.ids) else rows), places
 
 
 def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
     """Return the loss of a batch, and the negative log-likelihood of each triple (M,)."""
-    read, rows = rows_read(batch)
-    h, _ = gpt2(parameters, batch, backward=False, read=read)
-    triples = rows, batch.targets, batch.weights
-    return cross_entropy(h, parameters["wte.weight"], *triples)  # (15.4)
+    rows, places = rows_read(batch)
+    h, _ = gpt2(parameters, batch, backward=False, rows=rows)  # (R, C)  (15.4)
+    wte = parameters["wte.weight"]
+    return cross_entropy(h, wte, places, batch.targets, batch.weights)  # (15.5)
 
 
 def loss_and_gradients(
@@ -135,17 +167,19 @@ def loss_and_gradients(
 
     The nll of a triple with weight 0 is not computed and stays 0.
     """
-    read, rows = rows_read(batch)
-    h, saved = gpt2(parameters, batch, drop, rng, recompute, read=read)
+    rows, places = rows_read(batch)
+    h, saved = gpt2(
+        parameters, batch, drop=drop, rng=rng, recompute=recompute, rows=rows
+    )  # (R, C)  (15.4)
     dwte, accumulate = gradients.claim("wte.weight")
     loss, nll, dh = cross_entropy_gradient(
         h,
         parameters["wte.weight"],
-        rows,
+        places,
         batch.targets,
         batch.weights,
         dwte,
         accumulate=accumulate,
-    )  # (15.4) (15.5)
+    )  # (15.5) (15.6) (15.11)
     gpt2_backward(dh, saved, gradients)
     return loss, nll

@@ -1,8 +1,8 @@
 """Gradients: one flat array laid out like the parameters, and one rule for writing to it.
 
 Why
-    A tensor's gradient is a sum: over the places where the model uses the tensor (wte stands in
-    two, (15.5)) and over the micro-batches of a step.  Clearing the whole array first and adding
+    A tensor's gradient is a sum: over the places where the model uses the tensor (wte is used
+    twice, (15.11)) and over the micro-batches of a step.  Clearing the whole array first and adding
     everything to it would be simple, and would cost a tenth of a small batch's memory traffic.
 
 Rule, the same for every tensor
@@ -15,9 +15,12 @@ A frozen tensor has no gradient: nothing is computed for it, and nothing stored.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from minigpt2.backend import Array, array_module
 from minigpt2.model.parameters import Parameters
+from minigpt2.ops.layer_norm import layer_norm_backward
+from minigpt2.ops.linear import linear_backward
 
 
 class Gradients:
@@ -104,3 +107,23 @@ def gradients_of(parameters: Parameters) -> Gradients:
     flat = array_module(parameters.flat).zeros_like(parameters.trainable)
     shapes = {name: parameters.shapes[name] for name in parameters.trainable_names}
     return Gradients(Parameters(parameters.config, flat, shapes=shapes).views, flat)
+
+
+def through_linear(dy: Array, saved: Any, d: Gradients, name: str) -> Array:
+    """Return dL/dx of a linear layer; its dL/dw and dL/db go to d."""
+    weight, bias = f"{name}.weight", f"{name}.bias"
+    out, trains = d.buffer(weight, dy.dtype), d.trains(weight) or d.trains(bias)
+    dx, dw, db = linear_backward(dy, saved, out=out, trains=trains)
+    d.add(weight, dw)
+    d.add(bias, db)
+    return dx
+
+
+def through_layer_norm(
+    dy: Array, saved: Any, d: Gradients, name: str, *, d_residual: Array | None = None
+) -> Array:
+    """Return dL/dx of a layer normalisation; its dL/dgamma and dL/dbeta go to d."""
+    dx, dgamma, dbeta = layer_norm_backward(dy, saved, d_residual=d_residual)
+    d.add(f"{name}.weight", dgamma)
+    d.add(f"{name}.bias", dbeta)
+    return dx

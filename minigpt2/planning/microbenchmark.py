@@ -65,9 +65,9 @@ def rehearse(config: GPT2Config, load: Load, length: int, rng: np.random.Generat
     row = np.arange(load.rows)
     end = np.minimum((row // length + 1) * length, load.rows)
     x = rng.standard_normal((load.rows, config.n_embd), np.float32)
-    arguments = x, end, parameters.block(0), config.n_head
-    forward = seconds_of(lambda: block(*arguments))
-    ways = [block(*arguments, recompute=recompute)[1] for recompute in (False, True)]
+    run = partial(block, x, end, parameters.block(0), n_head=config.n_head)
+    forward = seconds_of(run)
+    ways = [run(recompute=recompute)[1] for recompute in (False, True)]
 
     def way_back(saved: Any) -> None:
         gradients.clear()

@@ -27,7 +27,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_info
 
 from minigpt2.memory import peak_memory
-from minigpt2.model import block, gpt2
+from minigpt2.model import block, gpt2, gradients
 from minigpt2.model.initialisation import initialise
 from minigpt2.training import step as loop
 from tests.benchmarks.work import (
@@ -48,13 +48,15 @@ REST = "rest: residuals, gradients"
 # A part of the step, and the functions whose time it is, in the modules that call them.
 PARTS = {
     "linear products, forward": [(block, "linear")],
-    "linear products, backward": [(block, "linear_backward")],
+    "linear products, backward": [(gradients, "linear_backward")],
     "attention, forward": [(gpt2, "attention")],
     "attention, backward": [(block, "attention_backward")],
     "GELU": [(block, "gelu"), (block, "gelu_backward")],
     "layer norm": [
-        *((block, name) for name in ("layer_norm", "add_layer_norm", "layer_norm_backward")),
+        (block, "layer_norm"),
+        (block, "add_layer_norm"),
         (gpt2, "layer_norm"),
+        (gradients, "layer_norm_backward"),
     ],
     "embedding": [(gpt2, "embedding"), (gpt2, "embedding_backward")],
     "loss with projection": [(gpt2, "cross_entropy_gradient")],

@@ -156,7 +156,8 @@ RATE = 0.3
 
 def run_block(x, *tensors):
     """One block over the first forest, with dropout."""
-    return block(x, FIRST.end, dict(zip(NAMES, tensors, strict=True)), H, drop=RATE, seed=7)
+    p = dict(zip(NAMES, tensors, strict=True))
+    return block(x, FIRST.end, p, n_head=H, drop=RATE, seed=7)
 
 
 def block_gradients(backward, dy, arguments):
@@ -303,7 +304,7 @@ def with_dropout(tensors, seed=5):
     """The parameters, of which a few are given, and the forward pass with dropout and recompute."""
     given = dict(zip(FEW, tensors, strict=True))
     parameters = parameters_of([given.get(name, FIXED[name]) for name in SHAPES])
-    h, saved = gpt2(parameters, FIRST, RATE, np.random.default_rng(seed), recompute=True)
+    h, saved = gpt2(parameters, FIRST, drop=RATE, rng=np.random.default_rng(seed), recompute=True)
     return parameters, h, saved
 
 
@@ -332,9 +333,9 @@ def dropout_bug(change):
     )
 
 
-def rekept(change):
-    """Blocks that have kept something else: `change` of a block's Kept."""
-    return dropout_bug(lambda saved: saved._replace(blocks=[change(k) for k in saved.blocks]))
+def checkpoint_bug(change):
+    """Blocks that have saved something else: `change` of a block's Checkpoint."""
+    return dropout_bug(lambda saved: saved._replace(blocks=[change(c) for c in saved.blocks]))
 
 
 NO_MASK = Dropped(None)
@@ -346,14 +347,14 @@ DROPOUT = Case(
     dropout_gradients,
     makers({name: SHAPES[name] for name in FEW}),
     {
-        "new masks of probabilities": rekept(
-            lambda k: k._replace(attn=k.attn._replace(seed=k.attn.seed + 1))
+        "new masks of probabilities": checkpoint_bug(
+            lambda c: c._replace(attn=c.attn._replace(seed=c.attn.seed + 1))
         ),
-        "masks of the branches forgotten": rekept(
-            lambda k: k._replace(attn_drop=NO_MASK, mlp_drop=NO_MASK)
+        "masks of the branches forgotten": checkpoint_bug(
+            lambda c: c._replace(attn_drop=NO_MASK, mlp_drop=NO_MASK)
         ),
-        "the MLP's branch made again from x": rekept(lambda k: k._replace(r=k.x)),
-        "attention's branch made again from r": rekept(lambda k: k._replace(x=k.r)),
+        "the MLP's branch recomputed from x": checkpoint_bug(lambda c: c._replace(r=c.x)),
+        "attention's branch recomputed from r": checkpoint_bug(lambda c: c._replace(x=c.r)),
         "mask of the embedding forgotten": dropout_bug(
             lambda saved: saved._replace(drop=saved.drop._replace(z=None))
         ),

@@ -10,6 +10,7 @@ from minigpt2.model.block import block, block_backward
 from minigpt2.model.gradients import Gradients
 from minigpt2.ops import attention as attention_module
 from minigpt2.ops import dropout as dropout_module
+from tests import plain
 from tests.fake_cores import fake_core_count
 from tests.model.cases import FIRST, NAMES, C, H, N, random_parameters
 
@@ -27,24 +28,35 @@ def test_with_both_projections_at_0_the_block_is_the_identity():
     p, d = fresh()
     for name in ("attn.c_proj", "mlp.c_proj"):
         p[f"{name}.weight"][...] = p[f"{name}.bias"][...] = 0
-    y, saved = block(X, FIRST.end, p, H)
+    y, saved = block(X, FIRST.end, p, n_head=H)
     np.testing.assert_array_equal(y, X)
     np.testing.assert_array_equal(block_backward(DY, saved, d), DY)
 
 
-def test_a_block_adds_what_it_found_to_the_stream():
+def test_both_passes_are_the_equations_of_the_chapter_one_after_the_other():
+    p, d = fresh()
+    y, saved = block(X, FIRST.end, p, n_head=H)
+    dx = block_backward(DY, saved, d)
+    plain_y, plain_dx, plain_d = plain.block(X, FIRST.end, p, H, DY)
+    np.testing.assert_allclose(y, plain_y, atol=1e-12)
+    np.testing.assert_allclose(dx, plain_dx, atol=1e-12)
+    for name in NAMES:
+        np.testing.assert_allclose(d[name], plain_d[name], atol=1e-12)
+
+
+def test_a_block_adds_its_branches_to_the_stream():
     p, _ = fresh()
-    y, _ = block(X, FIRST.end, p, H)
+    y, _ = block(X, FIRST.end, p, n_head=H)
     p["mlp.c_proj.bias"] += 3
-    np.testing.assert_allclose(block(X, FIRST.end, p, H)[0], y + 3, atol=1e-13)
+    np.testing.assert_allclose(block(X, FIRST.end, p, n_head=H)[0], y + 3, atol=1e-13)
     p["attn.c_proj.bias"] += 3  # a constant for all features: the MLP's normalisation removes it
-    np.testing.assert_allclose(block(X, FIRST.end, p, H)[0], y + 6, atol=1e-13)
+    np.testing.assert_allclose(block(X, FIRST.end, p, n_head=H)[0], y + 6, atol=1e-13)
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.3])
 def test_gradients_are_added_to_what_is_there(drop):
     p, d = fresh()
-    _, saved = block(X, FIRST.end, p, H, drop=drop, seed=4)
+    _, saved = block(X, FIRST.end, p, n_head=H, drop=drop, seed=4)
     dx = block_backward(DY, saved, d)
     rng = np.random.default_rng(3)
     start = {name: rng.standard_normal(tensor.shape) for name, tensor in p.items()}
@@ -60,7 +72,7 @@ def test_gradients_are_added_to_what_is_there(drop):
 @pytest.mark.parametrize("drop", [0.0, 0.3])
 def test_the_first_gradients_are_written_over_what_is_there(drop):
     p, d = fresh()
-    _, saved = block(X, FIRST.end, p, H, drop=drop, seed=4)
+    _, saved = block(X, FIRST.end, p, n_head=H, drop=drop, seed=4)
     dx = block_backward(DY, saved, d)
     stale = Gradients({name: np.full_like(tensor, np.nan) for name, tensor in p.items()})
     np.testing.assert_array_equal(block_backward(DY, saved, stale), dx)
@@ -68,20 +80,20 @@ def test_the_first_gradients_are_written_over_what_is_there(drop):
         np.testing.assert_array_equal(stale[name], d[name])
 
 
-@pytest.mark.parametrize("read", [[0, 3, 4, 9], [len(X) - 1], []])
+@pytest.mark.parametrize("rows", [[0, 3, 4, 9], [len(X) - 1], []])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_rows_that_nothing_reads_are_left_out_and_the_others_are_the_same(read, recompute):
-    read = np.array(read, np.int64)
+def test_rows_that_nothing_reads_are_left_out_and_the_others_are_the_same(rows, recompute):
+    rows = np.array(rows, np.int64)
     p, d = fresh()
-    whole, saved = block(X, FIRST.end, p, H)
+    whole, saved = block(X, FIRST.end, p, n_head=H)
     dy = np.zeros_like(DY)
-    dy[read] = DY[read]
+    dy[rows] = DY[rows]
     dx = block_backward(dy, saved, d)
     _, own = fresh()
-    y, saved = block(X, FIRST.end, p, H, recompute=recompute, read=read)
-    assert y.shape == (len(read), X.shape[1])
-    np.testing.assert_allclose(y, whole[read], atol=1e-13)
-    np.testing.assert_allclose(block_backward(DY[read], saved, own), dx, atol=1e-12)
+    y, saved = block(X, FIRST.end, p, n_head=H, recompute=recompute, rows=rows)
+    assert y.shape == (len(rows), X.shape[1])
+    np.testing.assert_allclose(y, whole[rows], atol=1e-13)
+    np.testing.assert_allclose(block_backward(DY[rows], saved, own), dx, atol=1e-12)
     for name in NAMES:
         np.testing.assert_allclose(own[name], d[name], atol=1e-12)
 
@@ -92,7 +104,7 @@ def test_inputs_are_not_modified(drop):
     for array in (X, DY, FIRST.end, *p.values()):
         array.flags.writeable = False
     try:
-        _, saved = block(X, FIRST.end, p, H, drop=drop)
+        _, saved = block(X, FIRST.end, p, n_head=H, drop=drop)
         block_backward(DY, saved, d)
     finally:
         for array in (X, DY, FIRST.end):
@@ -114,7 +126,7 @@ def masks_of(monkeypatch, seed, rate=0.5):
     fake_core_count(monkeypatch, 1)  # calls in one order
     n = 300  # more rows than one block of queries
     x = np.random.default_rng(0).standard_normal((n, C))
-    _, saved = block(x, np.full(n, n), fresh()[0], H, drop=rate, seed=seed)
+    _, saved = block(x, np.full(n, n), fresh()[0], n_head=H, drop=rate, seed=seed)
     monkeypatch.undo()
     attention, branches = found.values()
     assert len(attention) > 2 and len(branches) == 2
@@ -156,7 +168,7 @@ def arrays_in(saved):
 def test_keeps_as_many_numbers_as_told(recompute, text):
     told = int(re.search(text, block_module.__doc__)[1])
     p, _ = fresh()
-    _, saved = block(X, FIRST.end, p, H, recompute=recompute)
+    _, saved = block(X, FIRST.end, p, n_head=H, recompute=recompute)
     rows = [a for a in arrays_in(saved) if a.ndim == 2 and len(a) == N]
     memory = {a.__array_interface__["data"][0]: a.size for a in rows}
     assert abs(sum(memory.values()) / (N * C) - told) < 1

@@ -55,7 +55,7 @@ def test_dropout_changes_the_loss_and_its_seed_fixes_it():
 
 def test_each_block_has_masks_of_its_own():
     rng = np.random.default_rng(0)
-    _, saved = gpt2(random_parameters(), FIRST, 0.5, rng)
+    _, saved = gpt2(random_parameters(), FIRST, drop=0.5, rng=rng)
     masks = [saved.drop.z, *(z for s in saved.blocks for z in (s.attn_drop.z, s.mlp_drop.z))]
     assert len(masks) == 1 + 2 * L
     for i, one in enumerate(masks):
@@ -66,7 +66,7 @@ def test_each_block_has_masks_of_its_own():
 
 def test_dropout_without_random_numbers_is_refused():
     with pytest.raises(ValueError, match="rng"):
-        gpt2(random_parameters(), FIRST, 0.1)
+        gpt2(random_parameters(), FIRST, drop=0.1)
 
 
 @dropped_and_not
@@ -187,8 +187,8 @@ def test_the_precision_that_comes_in_is_the_precision_everywhere(
     def watched(name):
         original = getattr(gpt2_module, name)
 
-        def call(x, *rest):
-            result = original(x, *rest)
+        def call(x, *rest, **options):
+            result = original(x, *rest, **options)
             found = result if isinstance(result, tuple) else (result,)
             kinds.update(one.dtype for one in (x, *found) if isinstance(one, np.ndarray))
             return result
@@ -199,7 +199,7 @@ def test_the_precision_that_comes_in_is_the_precision_everywhere(
         watched(name)
     parameters = random_parameters(dtype=dtype)
     assert FIRST.weights.dtype == np.float64
-    h, _ = gpt2(parameters, FIRST, drop, np.random.default_rng(0))
+    h, _ = gpt2(parameters, FIRST, drop=drop, rng=np.random.default_rng(0))
     loss, nll, gradients = run(parameters, FIRST, drop, recompute)
     assert {h.dtype, loss.dtype, nll.dtype, gradients.dtype} | kinds == {np.dtype(dtype)}
     assert {one.dtype for one in loss_of(parameters, FIRST)} == {np.dtype(dtype)}

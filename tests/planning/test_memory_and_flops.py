@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("resource")
 
-from minigpt2.model.block import block, made_again
+from minigpt2.model.block import block, recomputed
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning import memory_and_flops as forecast
@@ -79,13 +79,14 @@ def test_a_block_keeps_as_many_numbers_as_are_counted(dropout, recompute):
     n, rng = 40, np.random.default_rng(0)
     parameters = initialise(SMALL, rng)
     x, end = rng.standard_normal((n, SMALL.n_embd), np.float32), np.full(n, n)
-    _, saved = block(x, end, parameters.block(0), SMALL.n_head, drop=dropout, recompute=recompute)
+    options = {"n_head": SMALL.n_head, "drop": dropout, "recompute": recompute}
+    _, saved = block(x, end, parameters.block(0), **options)
     given = {id(one): one for one in (parameters.flat, end)}
     held = arrays_in(saved, {})
     how = How(recompute, dropout > 0)
     assert numbers_in(held, given) == kept_by_block(SMALL, n, how)
     if recompute:
-        made = arrays_in(made_again(saved), {})
+        made = arrays_in(recomputed(saved), {})
         assert numbers_in(made, held | given) == forecast.made_again(SMALL, n, how)
 
 
