@@ -50,6 +50,8 @@ Part III: The loss and the step
     17  training/precision             Precision
     18  training/schedule              Schedule
     19  training/losses                Losses
+     ·  training/world                 World
+     ·  training/objective             Objective
      ·  training/state                 State
     20  training/step                  Step
 
@@ -66,6 +68,7 @@ Part IV: Text
     26  data/forest                    Token forest
      ·  data/batches                   Batches
     27  data/statistics                Statistics
+     ·  data/documents                 Documents
      ·  data/train_tokenizer           Training a tokenizer
      ·  data/almanac/tables            Tables
      ·  data/almanac/wordings          Wordings
@@ -89,6 +92,7 @@ Part VI: Tuning
     31  training/evaluation            Evaluation
     32  training/gradient_imbalance    Imbalance
      ·  training/checkpoint            Checkpoint
+     ·  training/run                   Run
 
 Part VII: On a GPU
      ·  device/includes                Includes
@@ -106,30 +110,30 @@ Part VII: On a GPU
 Appendix: planning, reports, commands
     36  planning/memory_and_flops      Memory and operations
     37  planning/microbenchmark        Microbenchmark
+     ·  planning/batch_profile         Batch profile
      ·  download                       Download
-     ·  reports/tables                 Tables
+     ·  reports/screen                 Screen
      ·  reports/stream                 Stream
      ·  reports/html                   HTML pages
      ·  reports/tokens                 Tokens
      ·  reports/plots                  Plots
+     ·  reports/imbalance_plot         Plot of imbalance
      ·  reports/tensorboard            TensorBoard
      ·  reports/run_log                Run log
-     ·  commands/dataset               Data set
-     ·  planning/batch_profile         Batch profile
-     ·  commands/train_settings        Settings
-     ·  commands/setup                 Setup
+     ·  reports/before_after           Before and after
      ·  reports/run_page               Page of a run
-     ·  training/exam                  Exam
+     ·  commands/decoding              Decoding
+     ·  commands/dataset               Data set
+     ·  commands/setup                 Setup
      ·  commands/train                 Train
      ·  commands/plan                  Plan
      ·  commands/evaluate              Evaluate
      ·  commands/show                  Show
      ·  commands/stats                 Stats
      ·  commands/imbalance             Imbalance
-     ·  commands/decoding              Decoding
      ·  commands/answer                Answer
-     ·  commands/generate              Generate
      ·  commands/chat                  Chat
+     ·  commands/generate              Generate
      ·  commands/download              Download
      ·  commands/almanac               Almanac
      ·  commands/pretrain              Pretrain

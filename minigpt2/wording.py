@@ -1,4 +1,4 @@
-"""Wording: a number with its noun."""
+"""Wording: numbers as people read them."""
 
 
 def plural(count: int, noun: str) -> str:
@@ -8,3 +8,33 @@ def plural(count: int, noun: str) -> str:
     ('1 token', '1,200 tokens')
     """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes.
+
+    >>> size(278e6), size(13.9e9)
+    ('278 MB', '13.90 GB')
+    """
+    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.0f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time.
+
+    >>> duration(0.25), duration(42), duration(600), duration(9000)
+    ('0.25 s', '42 s', '10 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def shorten(text: str, width: int = 120) -> str:
+    """Return a text on one line, cut to a width.
+
+    >>> shorten("two  words,\\n and more", width=12)
+    'two words, …'
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""Data set: a data set as a command is told of it: which file, which vocabulary, how it is read."""
+"""Data set: the settings that name a data set, and the one way to open it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,30 +12,32 @@ from minigpt2.data.examples import Example, encode
 from minigpt2.data.formats import ALPACA_FORMAT, DataSet, load_data
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
-from minigpt2.data.template import Template, open_template
+from minigpt2.data.template import Template, open_template, stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
-from minigpt2.data.truncation import Policy
+from minigpt2.data.truncation import Cuts, Policy, truncate_all
 from minigpt2.errors import UserError, require_at_least
+from minigpt2.inference.model import Model
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.weights import find_model
 
 ALMANAC = "almanac"
+SPLIT = 3  # the stream of random numbers that choose the validation examples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """A data set, and how it is made into examples.
+    """A data set, and how its entries become examples.
 
     Args:
         data: file or folder of questions and answers, or "almanac" for the questions that ship
-        model: whose vocabulary and context count: a name, or the folder of a model or of a run
-        columns: which field of an entry stands for a format's: {"instruction": "ask"}
-        template: alpaca, qa, chat, raw, or a .yaml or .json file with one of your own (default:
-            the one that goes with the format)
+        model: model whose tokenizer and context length are used: a name, or the folder of a
+            model or of a run
+        columns: rename your fields to a format's, e.g. {"instruction": "ask"}
+        template: alpaca, qa, chat, raw, or a .yaml or .json file of your own (default: the
+            one that the model was tuned with, else the one of the data's format)
         context: longest sequence in tokens (default: the model's)
-        truncate: what of an example over the context is cut first: prompt, answer, or drop all
-        prompt_weight: how much a prompt token counts in the loss, beside 1 for one of an answer
-        loss: whether each answer token counts the same, or each example
+        truncate: what to cut when an example is longer than the context: the start of the prompt
+            first, the end of the answer first, or drop the example
     """
 
     data: str
@@ -44,26 +46,99 @@ class DataSettings:
     template: str | None = None
     context: int | None = None
     truncate: Policy = "prompt"
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "context")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedDataSettings(DataSettings):
+    """A data set with the weights of its tokens in the loss.
+
+    Args:
+        prompt_weight: weight of a prompt token in the loss (answer tokens: 1)
+        loss: weigh every answer token the same, or every example
+    """
+
     prompt_weight: float = 0.0
     loss: Literal["token", "example"] = "token"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(0, self, "prompt_weight")
-        require_at_least(1, self, "context")
 
     def loss_weights(self) -> LossWeights:
         """Return how tokens are weighed."""
         return LossWeights(self.prompt_weight, self.loss == "example")
 
 
-class Opened(NamedTuple):
-    """A data set with its examples, as long as they come, and what they were made with."""
+class Reader(NamedTuple):
+    """What reads a data set: a tokenizer, the model's context, and the template it knows."""
 
-    data: DataSet
-    examples: list[Example]
+    tokenizer: Tokenizer
+    longest: int  # tokens
+    template: Template | None  # of a tuned model
+
+
+class Dataset(NamedTuple):
+    """Records, and how they become examples."""
+
+    name: str
+    format: str
+    records: list[Record]
     tokenizer: Tokenizer
     template: Template
-    context: int
+    context: int  # tokens
+    truncate: Policy
+
+    def encode(self, records: Sequence[Record]) -> list[Example]:
+        """Return records as examples of any length."""
+        return [encode(record, self.tokenizer, self.template) for record in records]
+
+    def examples(self, records: Sequence[Record]) -> tuple[list[Example], Cuts]:
+        """Return records as examples that fit the context, and what that cut."""
+        encoded = (encode(record, self.tokenizer, self.template) for record in records)
+        return truncate_all(encoded, self.context, self.truncate)
+
+
+def reader_of(model: Model) -> Reader:
+    """Return what reads data for an open model."""
+    return Reader(model.tokenizer, model.parameters.config.n_positions, model.template)
+
+
+def open_reader(model: str) -> Reader:
+    """Return what reads data for a model, without its weights; raises UserError."""
+    if model in OFFICIAL:
+        return Reader(gpt2_tokenizer(), OFFICIAL[model].n_positions, None)
+    path = find_model(model)
+    folder = path if path.is_dir() else path.parent
+    config = GPT2Config.load(folder / "config.json")
+    return Reader(open_tokenizer(folder), config.n_positions, stored_template(folder))
+
+
+def open_dataset(settings: DataSettings, reader: Reader) -> Dataset:
+    """Open a data set.
+
+    The template is the one in the settings, else the one that the model was tuned with, else the
+    one of the data's format.  Raises UserError for what cannot be used, a context that is longer
+    than the model's among it.
+    """
+    data = open_data(settings.data, settings.columns)
+    template = None if settings.template else reader.template
+    context = settings.context or reader.longest
+    if context > reader.longest:
+        raise UserError(
+            f"context {context} is longer than the {reader.longest} of {settings.model}"
+        )
+    return Dataset(
+        name=settings.data,
+        format=data.format.name,
+        records=data.records,
+        tokenizer=reader.tokenizer,
+        template=template or open_template(settings.template or data.format.template),
+        context=context,
+        truncate=settings.truncate,
+    )
 
 
 def open_data(name: str, columns: Mapping[str, str] | None = None) -> DataSet:
@@ -71,38 +146,17 @@ def open_data(name: str, columns: Mapping[str, str] | None = None) -> DataSet:
     if name == ALMANAC:
         from minigpt2.data.almanac import questions  # it takes time to load
 
-        return DataSet(as_records(questions(0).train), ALPACA_FORMAT)
+        return DataSet(almanac_records(questions(0).train), ALPACA_FORMAT)
     return load_data(Path(name), columns)
 
 
-def as_records(asked: list[dict[str, str]]) -> list[Record]:
+def almanac_records(questions: Sequence[Mapping[str, str]]) -> list[Record]:
     """Return the almanac's questions as records."""
-    return [Record(q["instruction"], q["input"], q["output"]) for q in asked]
+    return [Record(q["instruction"], q["input"], q["output"]) for q in questions]
 
 
 def split_records(
     records: Sequence[Record], share: float, seed: int
 ) -> tuple[list[Record], list[Record]]:
-    """Split records into those to train on and those held back for validation."""
-    return split(records, share, np.random.default_rng([seed, 3]))
-
-
-def open_vocabulary(model: str) -> tuple[Tokenizer, int]:
-    """Return a model's tokenizer and context; of an official one without its weights, too."""
-    if model in OFFICIAL:
-        return gpt2_tokenizer(), OFFICIAL[model].n_positions
-    folder = find_model(model)
-    config = GPT2Config.load(folder / "config.json")
-    return open_tokenizer(folder), config.n_positions
-
-
-def open_examples(settings: DataSettings) -> Opened:
-    """Open a data set and encode it, without cutting anything."""
-    data = open_data(settings.data, settings.columns)
-    template = open_template(settings.template or data.format.template)
-    tokenizer, longest = open_vocabulary(settings.model)
-    context = settings.context or longest
-    if context > longest:
-        raise UserError(f"context {context} is longer than the {longest} of {settings.model}")
-    examples = [encode(record, tokenizer, template) for record in data.records]
-    return Opened(data, examples, tokenizer, template, context)
+    """Split records into those to train on and those for validation."""
+    return split(records, share, np.random.default_rng([seed, SPLIT]))

@@ -1,7 +1,7 @@
-"""Evaluate: a model on questions and answers that it was not tuned on, or that it was.
+"""Evaluate: a model on questions and answers.
 
-This is `minigpt2 evaluate`: both losses with their perplexities, exact match, and every answer
-beside its reference.
+This is `minigpt2 evaluate`: both losses with their perplexities, exact match, and every answer next
+to its reference.
 """
 
 import json
@@ -11,45 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 
-from minigpt2.commands.dataset import open_data
-from minigpt2.data.examples import encode
-from minigpt2.data.formats import DataSet
-from minigpt2.data.template import Template, open_template
-from minigpt2.data.truncation import Cuts, Policy, truncate_all
+from minigpt2.commands.dataset import DataSettings, open_dataset, reader_of
+from minigpt2.data.truncation import Cuts
 from minigpt2.device.devices import Device, open_device
-from minigpt2.errors import UserError, require_at_least
+from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model, open_model
+from minigpt2.reports.screen import new_console, progress_bar, require_absent
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
 from minigpt2.training.losses import Losses
 
 
-@dataclass(frozen=True)
-class EvaluateSettings:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(DataSettings):
     """Measure a model on questions and answers.
 
     Args:
-        data: file or folder of questions and answers, or "almanac" for the trained ones that ship
-        model: folder of a model, folder of a run, or a name
-        columns: which field of an entry stands for a format's: {"instruction": "ask"}
-        template: alpaca, qa, chat, raw, or a .yaml or .json file with one of your own (default:
-            the one that the model was tuned with, else the one that goes with the format)
-        context: longest sequence in tokens (default: the model's)
-        truncate: what of an example over the context is cut first: prompt, answer, or drop all
         batch_size: examples that are computed at once
-        answers: whether to let the model answer, for exact match
+        answers: also let the model answer, for exact match
         max_new_tokens: longest answer
-        out: write the numbers, and all answers beside their references, to this JSON file
-        device: cpu, cuda, emulated or auto, as in `minigpt2 answer`
+        out: write the numbers, and all answers with their references, to this JSON file
+        device: cpu, cuda (a GPU, through CuPy), emulated (the GPU's kernels on the CPU: very
+            slow), or auto: cuda where it works, else cpu
     """
 
-    data: str
-    model: str = "tiny"
-    columns: dict[str, str] | None = None
-    template: str | None = None
-    context: int | None = None
-    truncate: Policy = "prompt"
     batch_size: int = 8
     answers: bool = True
     max_new_tokens: int = 64
@@ -57,59 +42,32 @@ class EvaluateSettings:
     device: Device = "auto"
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "context", "batch_size", "max_new_tokens")
+        super().__post_init__()
+        require_at_least(1, self, "batch_size", "max_new_tokens")
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Print the numbers; return them, with the answers, as the file has them."""
-    if settings.out and settings.out.exists():
-        raise UserError(f"{settings.out} exists already: choose another --out, or move it")
-    console = Console(highlight=False, soft_wrap=True)
+    require_absent(settings.out, "--out")
+    console = new_console()
     with console.status(f"opening {settings.model} and {settings.data}"):
-        data = open_data(settings.data, settings.columns)
         model = open_model(settings.model, open_device(settings.device))
-        template = template_for(settings, model, data)
-        context = context_for(settings, model)
-        encoded = (encode(record, model.tokenizer, template) for record in data.records)
-        examples, cuts = truncate_all(encoded, context, settings.truncate)
-    asked = [record for record in data.records if not record.is_text] if settings.answers else []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("computing the loss", total=len(examples))
-        losses = validation_losses(
-            model.parameters, examples, settings.batch_size, lambda count: bar.advance(task, count)
-        )
-        task = bar.add_task("answering", total=len(asked), visible=bool(asked))
-        answers = answer_all(
-            model.parameters,
-            model.tokenizer,
-            asked,
-            settings.max_new_tokens,
-            lambda count: bar.advance(task, count),
-            template,
-        )
+        dataset = open_dataset(settings, reader_of(model))
+        examples, cuts = dataset.examples(dataset.records)
+    questions = [r for r in dataset.records if not r.is_text] if settings.answers else []
+    with progress_bar(console, "computing the loss", len(examples)) as advance:
+        losses = validation_losses(model.parameters, examples, settings.batch_size, advance)
+    with progress_bar(console, "answering", len(questions)) as advance:
+        with_template = Model(model.parameters, model.tokenizer, dataset.template)
+        answers = answer_all(with_template, questions, settings.max_new_tokens, advance)
     numbers = numbers_of(losses, cuts, answers)
-    print_numbers(console, numbers, context)
+    print_numbers(console, numbers, dataset.context)
     result = {**numbers, "rows": [{**a.record.as_entry(), "answer": a.answer} for a in answers]}
     if settings.out:
         text = json.dumps(result, indent=2, ensure_ascii=False)
         settings.out.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         console.print(f"written to {settings.out}", markup=False)
     return result
-
-
-def template_for(settings: EvaluateSettings, model: Model, data: DataSet) -> Template:
-    """Return the template that is asked for, else the model's own, else the format's."""
-    if settings.template or not model.template:
-        return open_template(settings.template or data.format.template)
-    return model.template
-
-
-def context_for(settings: EvaluateSettings, model: Model) -> int:
-    """Return how many rows an example may have; raises UserError for more than the model's."""
-    longest = model.parameters.config.n_positions
-    if (settings.context or 0) > longest:
-        raise UserError(f"context {settings.context} is longer than the model's {longest}")
-    return settings.context or longest
 
 
 def numbers_of(losses: Losses, cuts: Cuts, answers: Sequence[Answer]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Plan: what a run will need, before it is started.
+"""Plan: the memory and the time of a run, before it is started.
 
 This is `minigpt2 plan`: memory by part, the time of a step, and settings that fit the machine.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,134 +12,214 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from minigpt2.commands.dataset import open_examples
+from minigpt2.commands.dataset import WeightedDataSettings, open_dataset, open_reader
+from minigpt2.data.examples import Example
+from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
 from minigpt2.memory import peak_memory
-from minigpt2.model.config import OFFICIAL
-from minigpt2.planning.batch_profile import Choice, Job, PlanSettings, choices, config_of, job_of
-from minigpt2.planning.memory_and_flops import How, Load, crossing, memory, operations, peak
-from minigpt2.planning.microbenchmark import Rehearsed, rehearse
+from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.planning.batch_profile import BatchProfile, Choice, RunShape, choices, profile
+from minigpt2.planning.memory_and_flops import (
+    MemoryOptions,
+    MicroBatch,
+    crossing,
+    memory,
+    operations,
+    peak,
+)
+from minigpt2.planning.microbenchmark import StepTimes, time_step
+from minigpt2.reports.screen import new_console, new_table
+from minigpt2.weights import find_model
+from minigpt2.wording import duration, size
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(WeightedDataSettings):
+    """Estimate the memory and the time of a run.
+
+    Args:
+        data: file or folder of questions and answers, whose batches are counted, or "almanac"
+            (default: none; every example is as long as the context, every token supervised)
+        batch_size: examples in one optimiser step
+        micro_batch: examples computed at once (default: batch_size)
+        recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
+            rest in the backward pass
+        dropout: share of features and attention weights that are dropped
+        seed: seed of the order, as in a training run
+        memory: what the run may take, in GB of 10⁹ bytes (default: what this machine has left)
+        time: also time one block, to estimate the time of a step
+    """
+
+    data: str = ""
+    batch_size: int = 8
+    micro_batch: int | None = None
+    recompute: bool = False
+    dropout: float = 0.0
+    seed: int = 0
+    memory: float | None = None
+    time: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, self, "batch_size", "micro_batch")
+        require_at_least(0, self, "seed")
+        require_share(self, "dropout")
+        if self.memory is not None:
+            require_above_zero(self, "memory")
+
+
 def plan(settings: PlanSettings) -> dict[str, Any]:
     """Print the tables; return their numbers."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console()
     with console.status(f"counting {settings.data or settings.model}"):
-        config = config_of(settings)
-        examples = open_examples(settings).examples if settings.data else []
-        job = job_of(settings, config, examples)
+        config = open_config(settings.model)
+        shape = shape_of(settings, config)
+        examples = open_examples(settings)
+        counted = profile(shape, examples)
     program = peak_memory() or 0
-    room = int(settings.memory * 1e9) if settings.memory else room_left()
-    fitting = next((c for c in choices(settings, job, examples, program) if c.bytes <= room), None)
+    available = int(settings.memory * 1e9) if settings.memory else available_memory()
+    dropout = settings.dropout > 0
     parts = {
-        again: memory(config, job.largest, How(again, settings.dropout > 0), program)
-        for again in (False, True)
+        recompute: memory(config, counted.largest, MemoryOptions(recompute, dropout), program)
+        for recompute in (False, True)
     }
-    needed = peak(parts[settings.recompute])
-    fits = needed <= room
-    console.print(describe(settings, job), markup=False)
+    needed = peak(parts[shape.recompute])
+    console.print(describe(settings, config, shape, counted), markup=False)
     console.print(memory_table(parts))
-    verdict = "fits" if fits else "does not fit"
-    console.print(f"\nneeds {size(needed)} of {size(room)}: {verdict}")
-    numbers = {"parts": parts[settings.recompute], "peak": needed, "room": room}
-    if not fits:
-        console.print(proposal(settings, job, room, program, fitting), markup=False)
-        numbers["proposal"] = fitting._asdict() if fitting else None
-        if not fitting:
+    verdict = "fits" if needed <= available else "does not fit"
+    console.print(f"\nneeds {size(needed)} of {size(available)}: {verdict}")
+    numbers: dict[str, Any] = {
+        "parts": parts[shape.recompute],
+        "peak": needed,
+        "available": available,
+    }
+    if needed > available:
+        fitting = (c for c in choices(config, shape, examples, program) if c.bytes <= available)
+        choice = next(fitting, None)
+        text = proposal(settings, choice) if choice else nothing_fits(config, available, program)
+        console.print(text, markup=False)
+        numbers["proposal"] = choice._asdict() if choice else None
+        if not choice:
             return numbers
-        settings = fitting.put_into(settings)
-        job = job_of(settings, config, examples)
+        shape = choice.shape
+        counted = profile(shape, examples)
     if settings.time:
-        with console.status("rehearsing a block"):
+        with console.status("timing a block"):
             rng = np.random.default_rng(settings.seed)
-            rehearsed = rehearse(config, job.typical, job.length, rng)
-        numbers |= tell_time(console, settings, job, rehearsed)
+            times = time_step(config, counted.typical, counted.length, rng)
+        numbers |= print_times(console, config, shape, counted, times)
+        if settings.data:
+            numbers["epoch"] = counted.steps * numbers["step"]
+            text = f"an epoch has {counted.steps:,} steps: about {duration(numbers['epoch'])}"
+            console.print(text)
     return numbers
 
 
-def size(number: float) -> str:
-    """Return bytes as one reads them."""
-    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.0f} MB"
+def open_config(model: str) -> GPT2Config:
+    """Return a model's configuration; an official one's without its weights, too."""
+    return OFFICIAL.get(model) or GPT2Config.load(find_model(model) / "config.json")
 
 
-def room_left() -> int:
+def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
+    """Return the shape of a run.  Raises UserError for a context that the model does not have."""
+    context = settings.context or config.n_positions
+    if context > config.n_positions:
+        raise UserError(f"context {context} is longer than the model's {config.n_positions}")
+    if context == 1:
+        raise UserError("a context of 1 leaves nothing to predict: choose a longer one")
+    return RunShape(
+        context=context,
+        batch_size=settings.batch_size,
+        micro_batch=min(settings.micro_batch or settings.batch_size, settings.batch_size),
+        recompute=settings.recompute,
+        dropout=settings.dropout > 0,
+        truncate=settings.truncate,
+        loss_weights=settings.loss_weights(),
+        seed=settings.seed,
+    )
+
+
+def open_examples(settings: PlanSettings) -> list[Example]:
+    """Return the examples of the data, of any length; none without data."""
+    if not settings.data:
+        return []
+    dataset = open_dataset(settings, open_reader(settings.model))
+    return dataset.encode(dataset.records)
+
+
+def available_memory() -> int:
     """Return the bytes that this machine, or the container that this is, has left."""
-    room = int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)
     limit = LIMIT.read_text().strip() if LIMIT.exists() else "max"
-    return room if limit == "max" else min(room, int(limit))
+    return available if limit == "max" else min(available, int(limit))
 
 
-def describe(settings: PlanSettings, job: Job) -> str:
-    """Return what is planned, in a line or two."""
-    most = job.largest
-    what = settings.data or f"examples of {job.context:,} tokens"
+def describe(
+    settings: PlanSettings, config: GPT2Config, shape: RunShape, counted: BatchProfile
+) -> str:
+    """Return what is planned, in two lines."""
+    data = settings.data or f"examples of {shape.context:,} tokens"
+    largest = counted.largest
     return (
-        f"{settings.model}: {job.config.n_parameters:,} parameters; {what}, batch "
-        f"{settings.batch_size}, micro-batch {settings.at_once}\n"
-        f"a micro-batch has at most {most.rows:,} rows, {most.supervised:,} supervised"
+        f"{settings.model}: {config.n_parameters:,} parameters; {data}, batch "
+        f"{shape.batch_size}, micro-batch {shape.micro_batch}\n"
+        f"a micro-batch has at most {largest.rows:,} rows, {largest.supervised:,} supervised"
     )
 
 
 def memory_table(parts: dict[bool, dict[str, int]]) -> Table:
     """Return the memory by part, without recomputation and with it."""
-    table = Table(title="\nMemory at the peak", title_justify="left", title_style="bold")
-    table.box, table.header_style = None, "dim"
-    for number, name in enumerate(("", "as it is", "with recompute")):
-        table.add_column(name, justify="right" if number else "left")
+    table = new_table("\nMemory at the peak", "", "keep all", "with recompute")
     for name in parts[False]:
-        table.add_row(name, *(size(parts[again][name]) for again in (False, True)))
-    table.add_row("together", *(size(peak(parts[again])) for again in (False, True)))
+        table.add_row(name, *(size(parts[recompute][name]) for recompute in (False, True)))
+    table.add_row("together", *(size(peak(parts[recompute])) for recompute in (False, True)))
     return table
 
 
-def tell_time(
-    console: Console, settings: PlanSettings, job: Job, rehearsed: Rehearsed
+def print_times(
+    console: Console, config: GPT2Config, shape: RunShape, counted: BatchProfile, times: StepTimes
 ) -> dict[str, float]:
-    """Print the time of a step, and of an epoch where there is data; return what was told."""
-    micro_batches = len(job.loads) / job.steps
-    step = rehearsed.step(job.config.n_layer, micro_batches, settings.recompute)
-    loss = micro_batches * rehearsed.loss
-    blocks = step - loss - rehearsed.adamw
-    told = {"step": step, "blocks": blocks, "loss": loss, "adamw": rehearsed.adamw}
-    done = operations(job.config, job.typical, job.length, settings.recompute)
-    total = sum(done.values())
+    """Print the time of a step and its operations; return the seconds by part."""
+    micro_batches = len(counted.micro_batches) / counted.steps
+    step = times.step(layers=config.n_layer, micro_batches=micro_batches, recompute=shape.recompute)
+    loss = micro_batches * times.loss
+    seconds = {
+        "step": step,
+        "blocks": step - loss - times.adamw,
+        "loss": loss,
+        "adamw": times.adamw,
+    }
+    counts = operations(config, counted.typical, counted.length, shape.recompute)
+    total = sum(counts.values())
     console.print(
-        f"\na step takes about {span(step)}: {span(blocks)} in the blocks, {span(loss)} in the "
-        f"loss, {span(rehearsed.adamw)} in AdamW, with {settings.at_once} at once"
+        f"\na step takes about {duration(step)}: {duration(seconds['blocks'])} in the blocks, "
+        f"{duration(loss)} in the loss, {duration(times.adamw)} in AdamW, with micro-batches of "
+        f"{shape.micro_batch}"
     )
     console.print(
         f"{micro_batches * total / 1e9:,.0f} billion operations a step, {total / 1e9:,.0f} a "
-        f"micro-batch: {done['products'] / total:.0%} in the blocks' products, "
-        f"{done['attention'] / total:.0%} in attention (as many only at "
-        f"{crossing(job.config):,.0f} tokens), {done['projection'] / total:.0%} in the loss"
+        f"micro-batch: {counts['products'] / total:.0%} matrix products, "
+        f"{counts['attention'] / total:.0%} attention (the two would be equal at "
+        f"{crossing(config):,.0f} tokens), {counts['projection'] / total:.0%} loss"
     )
-    if settings.data:
-        told["epoch"] = job.steps * step
-        console.print(f"an epoch has {job.steps:,} steps: about {span(told['epoch'])}")
-    return told
+    return seconds
 
 
-def span(seconds: float) -> str:
-    """Return a time as one reads it."""
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+def proposal(settings: PlanSettings, choice: Choice) -> str:
+    """Return the command that trains with a shape that fits."""
+    shape, data = choice.shape, f"--data {settings.data} " if settings.data else ""
+    return (
+        f"\nthis fits, in {size(choice.bytes)}:\n  minigpt2 train "
+        f"--model {settings.model} {data}--context {shape.context} "
+        f"--batch-size {shape.batch_size} --micro-batch {shape.micro_batch} "
+        f"--recompute {str(shape.recompute).lower()}"
+    )
 
 
-def proposal(
-    settings: PlanSettings, job: Job, room: int, program: int, fitting: Choice | None
-) -> str:
-    """Return the command that trains with settings that fit, or what would."""
-    if fitting:
-        data = f"--data {settings.data} " if settings.data else ""
-        return (
-            f"\nthis fits, in {size(fitting.bytes)}:\n  minigpt2 train "
-            f"--model {settings.model} {data}--context {fitting.context} "
-            f"--batch-size {settings.batch_size} --micro-batch {fitting.micro_batch} "
-            f"--recompute {str(fitting.recompute).lower()}"
-        )
-    least = sum(memory(job.config, Load(0, 0), How(), program).values())
-    smaller = [name for name, c in OFFICIAL.items() if 16 * c.n_parameters + program < room]
+def nothing_fits(config: GPT2Config, available: int, program: int) -> str:
+    """Return what a model of this size needs in any case, and which size would fit."""
+    least = sum(memory(config, MicroBatch(0, 0), MemoryOptions(), program).values())
+    smaller = [n for n, c in OFFICIAL.items() if 16 * c.n_parameters + program < available]
     hint = f"; {smaller[-1]} would" if smaller else ""
     return f"\nnothing fits: weights, gradients and moments alone take {size(least)}{hint}"

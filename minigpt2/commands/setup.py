@@ -1,87 +1,221 @@
-"""Setup: what a tuning run works on, opened and checked before anything is written."""
+"""Setup: the settings of a tuning run, and the one place where they become values.
+
+Everything is opened and checked here, before anything is written.  Behind it nobody sees the
+settings.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from minigpt2.commands.dataset import ALMANAC, as_records, open_data, split_records
-from minigpt2.commands.train_settings import TrainSettings
+from minigpt2.commands.dataset import (
+    ALMANAC,
+    Dataset,
+    WeightedDataSettings,
+    almanac_records,
+    open_dataset,
+    reader_of,
+    split_records,
+)
 from minigpt2.data.almanac import questions
-from minigpt2.data.examples import Example, encode
-from minigpt2.data.formats import DataSet, load_records
+from minigpt2.data.batches import EpochBatches
+from minigpt2.data.examples import Example
+from minigpt2.data.formats import load_records
+from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
-from minigpt2.data.template import Template, open_template
-from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
-from minigpt2.data.truncation import Cuts, truncate_all
-from minigpt2.device.devices import open_device
-from minigpt2.errors import UserError
-from minigpt2.inference.model import open_model
-from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.model.initialisation import initialise
-from minigpt2.model.parameters import Parameters
-from minigpt2.training.precision import short_type
-from minigpt2.weights import find_model
+from minigpt2.data.truncation import Cuts
+from minigpt2.device.devices import Device, open_device
+from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
+from minigpt2.inference.model import Model, open_model, random_model
+from minigpt2.ops.adamw import AdamW
+from minigpt2.training.precision import Precision, compute_dtype
+from minigpt2.training.run import Every
+from minigpt2.training.state import State, new_state
+from minigpt2.training.step import TrainingConfig
+
+START = 0  # the stream of random numbers for initial weights and samples
 
 
-@dataclass
-class Material:
-    """A model with its tokenizer, examples, and questions to ask before and after."""
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(WeightedDataSettings):
+    """Tune a model on questions and answers.
 
-    parameters: Parameters
-    tokenizer: Tokenizer
-    template: Template
-    format: str  # of the data
+    Args:
+        data: file or folder of questions and answers (JSON or JSONL; the README lists the
+            formats), or "almanac" for the questions that ship
+        model: folder of a model, folder of a run, or a name: tiny, gpt2, gpt2-medium,
+            gpt2-large, gpt2-xl
+        out: folder of the run; must not hold one yet (default: the first free of
+            runs/<data>-1, runs/<data>-2, ...)
+        test: file of questions to answer before and after tuning, scored by exact match, or
+            several: [a.json,b.json] (the almanac brings its own)
+        from_scratch: start from random weights of the model's size
+        epochs: passes over the examples
+        steps: optimiser steps, instead of epochs
+        batch_size: examples in one optimiser step
+        micro_batch: examples computed at once; changes memory, not the result (default:
+            batch_size)
+        learning_rate: peak learning rate; the default suits the official weights
+        schedule: how the learning rate falls after the warm-up
+        warmup: share of the steps in which the learning rate rises
+        weight_decay: AdamW weight decay; applies to weight matrices, not to biases or layer
+            norms
+        beta1: AdamW's decay of the first moment
+        beta2: AdamW's decay of the second moment
+        eps: AdamW's epsilon, outside the root
+        clip: largest global norm of the gradient; 0 for no limit
+        dropout: share of features and attention weights that are dropped
+        recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
+            rest in the backward pass; saves memory, costs time
+        validation: share of the examples for validation
+        evaluate_every: steps between validations; 0 for the start and the end only
+        save_every: steps between checkpoints; 0 for the end only
+        log_every: steps between printed lines (log.jsonl has every step)
+        tensorboard: also write event files for TensorBoard
+        samples: test questions whose answers are printed, before and after
+        max_new_tokens: longest answer to a question that is not scored by exact match
+        seed: seed of the split, the order, the initial weights and dropout
+        device: cpu, cuda (a GPU, through CuPy), emulated (the GPU's kernels on the CPU: very
+            slow), or auto: cuda where it works, else cpu
+        precision: number type of the model on a GPU; weights and moments stay in float32
+    """
+
+    data: str = ALMANAC
+    out: Path | None = None
+    test: list[str] | str | None = None
+    from_scratch: bool = False
+    epochs: float = 2.0
+    steps: int | None = None
+    batch_size: int = 8
+    micro_batch: int | None = None
+    learning_rate: float = 5e-5
+    schedule: Literal["linear", "cosine"] = "cosine"
+    warmup: float = 0.1
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip: float = 1.0
+    dropout: float = 0.0
+    recompute: bool = False
+    validation: float = 0.05
+    evaluate_every: int = 0
+    save_every: int = 0
+    log_every: int = 10
+    tensorboard: bool = False
+    samples: int = 3
+    max_new_tokens: int = 48
+    seed: int = 0
+    device: Device = "auto"
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_share(self, "warmup", "validation", "dropout", "beta1", "beta2")
+        require_above_zero(self, "epochs", "learning_rate", "eps")
+        require_at_least(1, self, "steps", "batch_size", "micro_batch", "log_every")
+        require_at_least(0, self, "weight_decay", "clip", "evaluate_every", "save_every", "samples")
+        require_at_least(0, self, "max_new_tokens", "seed")
+
+
+class Run(NamedTuple):
+    """The values of a tuning run."""
+
+    model_name: str
+    from_scratch: bool
+    model: Model  # with the template that it is tuned with
+    dataset: Dataset
     training: list[Example]
     validation: list[Example]
-    tests: dict[str, list[Record]]  # every question is asked, and counted by exact match
+    cuts: Cuts  # of both
+    loss_weights: LossWeights
+    tests: dict[str, list[Record]]  # every question is answered, and scored by exact match
     samples: list[Record]  # these questions' answers are printed
-    cuts: Cuts  # of the examples to train on and to validate
+    max_new_tokens: int
+    state: State
+    batches: EpochBatches
+    config: TrainingConfig
+    every: Every
 
 
-def open_material(settings: TrainSettings) -> Material:
+def setup(settings: TrainSettings) -> Run:
     """Open the model and the data; raises UserError for what cannot be used."""
     library = open_device(settings.device)
     if settings.precision != "float32" and library is np:
         raise UserError(
             f"--precision {settings.precision} needs a GPU: this run computes on the cpu"
         )
-    short_type(settings.precision)
-    rng = np.random.default_rng([settings.seed, 0])
-    data, tests = open_questions(settings)
-    template = open_template(settings.template or data.format.template)
-    parameters, tokenizer = open_start(settings.model, settings.from_scratch, rng)
-    longest = parameters.config.n_positions
-    context = settings.context or longest
-    if context > longest:
-        raise UserError(f"context {context} is longer than the model's {longest}")
-    kept, held = split_records(data.records, settings.validation, settings.seed)
-    (training, cuts), (validation, held_cuts) = (
-        truncate_all((encode(r, tokenizer, template) for r in part), context, settings.truncate)
-        for part in (kept, held)
-    )
-    asked = [[r for r in part if not r.is_text] for part in list(tests.values()) or [held]]
-    return Material(
-        parameters.on(library),
-        tokenizer,
-        template,
-        data.format.name,
+    compute_dtype(settings.precision)
+    rng = np.random.default_rng([settings.seed, START])
+    tests = open_tests(settings)
+    model = open_start(settings.model, settings.from_scratch, rng)
+    dataset = open_dataset(settings, reader_of(model))
+    kept, held_out = split_records(dataset.records, settings.validation, settings.seed)
+    training, training_cuts = dataset.examples(kept)
+    validation, validation_cuts = dataset.examples(held_out)
+    sources = list(tests.values()) or [[r for r in held_out if not r.is_text]]
+    parameters = model.parameters.on(library)
+    batches = EpochBatches(
         training,
-        validation,
-        tests,
-        choose_samples(asked, settings.samples, rng),
-        cuts + held_cuts,
+        batch_size=settings.batch_size,
+        micro_batch=settings.micro_batch or settings.batch_size,
+        seed=settings.seed,
+        loss_weights=settings.loss_weights(),
+    )
+    return Run(
+        model_name=settings.model,
+        from_scratch=settings.from_scratch,
+        model=Model(parameters, model.tokenizer, dataset.template),
+        dataset=dataset,
+        training=training,
+        validation=validation,
+        cuts=training_cuts + validation_cuts,
+        loss_weights=settings.loss_weights(),
+        tests=tests,
+        samples=choose_samples(sources, settings.samples, rng),
+        max_new_tokens=settings.max_new_tokens,
+        state=new_state(parameters, settings.precision, settings.seed),
+        batches=batches,
+        config=training_config(settings, batches.steps),
+        every=Every(settings.log_every, settings.evaluate_every, settings.save_every),
     )
 
 
-def open_questions(settings: TrainSettings) -> tuple[DataSet, dict[str, list[Record]]]:
-    """Return the records to learn from, and the test questions by name."""
-    data, tests = open_data(settings.data, settings.columns), {}
+def training_config(settings: TrainSettings, steps_per_epoch: int) -> TrainingConfig:
+    """Return how many steps to take, and with which rates."""
+    steps = settings.steps or max(1, round(settings.epochs * steps_per_epoch))
+    return TrainingConfig(
+        steps=steps,
+        learning_rate=settings.learning_rate,
+        warmup=round(settings.warmup * steps),
+        schedule=settings.schedule,
+        adamw=AdamW(
+            beta1=settings.beta1,
+            beta2=settings.beta2,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            clip=settings.clip,
+        ),
+        dropout=settings.dropout,
+        recompute=settings.recompute,
+    )
+
+
+def open_start(model: str, from_scratch: bool, rng: np.random.Generator) -> Model:
+    """Return the model to start from, trained or random."""
+    return random_model(model, rng) if from_scratch else open_model(model)
+
+
+def open_tests(settings: TrainSettings) -> dict[str, list[Record]]:
+    """Return the test questions by name; raises UserError."""
+    tests = {}
     if settings.data == ALMANAC:
-        asked = questions(0)
+        almanac = questions(0)
         tests = {
-            "held-out facts": as_records(asked.held_out_facts),
-            "held-out arithmetic": as_records(asked.held_out_arithmetic),
+            "held-out facts": almanac_records(almanac.held_out_facts),
+            "held-out arithmetic": almanac_records(almanac.held_out_arithmetic),
         }
     files = [settings.test] if isinstance(settings.test, str) else settings.test or []
     for path in map(Path, files):
@@ -90,27 +224,13 @@ def open_questions(settings: TrainSettings) -> tuple[DataSet, dict[str, list[Rec
         tests[path.stem] = load_records(path, settings.columns)
         if any(record.is_text for record in tests[path.stem]):
             raise UserError(f"{path} holds texts, not questions: a test needs questions")
-    return data, tests
-
-
-def open_start(
-    model: str, from_scratch: bool, rng: np.random.Generator
-) -> tuple[Parameters, Tokenizer]:
-    """Return the parameters to start from, trained or random, and the tokenizer."""
-    if from_scratch and model in OFFICIAL:
-        return initialise(OFFICIAL[model], rng), gpt2_tokenizer()
-    if from_scratch:
-        folder = find_model(model)
-        config = GPT2Config.load(folder / "config.json")
-        return initialise(config, rng), open_tokenizer(folder)
-    opened = open_model(model)
-    return opened.parameters, opened.tokenizer
+    return tests
 
 
 def choose_samples(
     sources: list[list[Record]], count: int, rng: np.random.Generator
 ) -> list[Record]:
-    """Draw `count` records, from each source in turn."""
+    """Draw `count` records, from each source in turn; all of them questions."""
     shuffled = [[source[i] for i in rng.permutation(len(source))] for source in sources]
     rounds = zip(*(s[:count] for s in shuffled), strict=False)
-    return [record for together in rounds for record in together][:count]
+    return [record for turn in rounds for record in turn][:count]

@@ -1,37 +1,43 @@
 """Show: what a model is trained on, token by token.
 
-This is `minigpt2 show`.  A prompt is grey, what is supervised is green, end-of-text and line
-breaks are spelled.  Below each entry stands the shift: which token's row predicts which, since
-the row that reads a token predicts the next one.
+This is `minigpt2 show`.  A prompt is grey, supervised tokens are green, end-of-text and line
+breaks are spelled out.  Below each entry is the shift by one: the row that reads a token predicts
+the next one.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from minigpt2.commands.dataset import DataSettings, Opened, open_examples
+from minigpt2.commands.dataset import (
+    Dataset,
+    WeightedDataSettings,
+    open_dataset,
+    open_reader,
+)
 from minigpt2.data.examples import Example
-from minigpt2.data.loss_weights import RESPONSE_ONLY
+from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.data.truncation import fit_to_context
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.reports.html import render
+from minigpt2.reports.screen import require_absent
 from minigpt2.reports.tokens import Token, tokens_of
+from minigpt2.wording import plural
 
 
-@dataclass(frozen=True)
-class ShowSettings(DataSettings):
+@dataclass(frozen=True, kw_only=True)
+class ShowSettings(WeightedDataSettings):
     """Show what a model is trained on.
 
     Args:
         first: number of the first entry, counted from 0
-        count: how many entries
-        html: write a page of them to this file instead
+        count: number of entries
+        html: write them as a page to this file instead
     """
 
     first: int = 0
@@ -44,69 +50,79 @@ class ShowSettings(DataSettings):
         require_at_least(1, self, "count")
 
 
-def visible(text: str) -> str:
-    """Spell line breaks and tabs out, beside themselves."""
-    return text.replace("\n", "↵\n").replace("\t", "→\t")
+class Entry(NamedTuple):
+    """An entry as it is trained on: a line about it, and its tokens unless it is dropped."""
+
+    number: int
+    line: str
+    tokens: list[Token] | None
 
 
 def show(settings: ShowSettings) -> None:
-    """Print the chosen entries, or write the page."""
-    opened = open_examples(settings)
-    entries = len(opened.examples)
-    if settings.first >= entries:
-        raise UserError(f"{settings.data} has {entries} entries: first must be below {entries}")
-    chosen = islice(enumerate(opened.examples), settings.first, settings.first + settings.count)
+    """Print the entries, or write the page."""
+    require_absent(settings.html, "--html")
+    dataset = open_dataset(settings, open_reader(settings.model))
+    total = len(dataset.records)
+    if settings.first >= total:
+        raise UserError(f"{settings.data} has {total} entries: first must be below {total}")
+    numbers = range(settings.first, min(settings.first + settings.count, total))
+    entries = [entry(dataset, number, settings.loss_weights()) for number in numbers]
     if settings.html is None:
         console = Console(highlight=False)
-        for number, example in chosen:
-            print_entry(console, number, example, opened, settings)
+        for shown in entries:
+            print_entry(console, shown)
         return
-    if settings.html.exists():
-        raise UserError(f"{settings.html} exists already: choose another --html, or move it")
-    parts = [page_entry(number, example, opened, settings) for number, example in chosen]
-    title = f"{settings.data}, {opened.data.format.name}"
-    page = render("show", title=title, entries=parts)
+    page = render("show", title=f"{dataset.name}, {dataset.format}", entries=entries)
     settings.html.write_text(page, encoding="utf-8")
-    print(f"{len(parts)} entries written to {settings.html}")
+    print(f"{len(entries)} entries written to {settings.html}")
 
 
-def cut_to_context(
-    example: Example, opened: Opened, settings: ShowSettings
-) -> tuple[Example | None, str]:
-    """Return an example as it is trained on, None if it is dropped, and a line about it."""
-    parts = fit_to_context(example, opened.context, settings.truncate)
+def entry(dataset: Dataset, number: int, loss_weights: LossWeights) -> Entry:
+    """Return an entry of a data set as it is trained on."""
+    (example,) = dataset.encode([dataset.records[number]])
+    parts = fit_to_context(example, dataset.context, dataset.truncate)
     if not parts:
-        return None, f"{len(example.ids)} tokens: over the context of {opened.context}, dropped"
-    kept, more = parts[0], len(parts) - 1
-    answer = sum(kept.is_answer)
-    text = f"{len(kept.ids) - answer} prompt tokens, {answer} answer tokens"
-    if more:
-        text += f"; the first piece of {more + 1}"
-    if kept.prompt_cut or kept.answer_cut:
-        text += f"; cut: {kept.prompt_cut} of the prompt, {kept.answer_cut} of the answer"
-    if settings.loss_weights() != RESPONSE_ONLY:
-        weights = settings.loss_weights().of(kept)
-        prompt, of_answer = weights[kept.first_answer - 1], weights[kept.first_answer]
-        text += f"; weight of a prompt token {prompt:.4g}, of an answer token {of_answer:.4g}"
-    return kept, text
+        line = f"{len(example.ids)} tokens: longer than the context of {dataset.context}, dropped"
+        return Entry(number, line, None)
+    kept = parts[0]
+    line = describe(kept, loss_weights)
+    if len(parts) > 1:
+        line += f"; the first piece of {len(parts)}"
+    return Entry(number, line, tokens_of(kept, loss_weights.of(kept), dataset.tokenizer))
 
 
-def print_entry(
-    console: Console, number: int, example: Example, opened: Opened, settings: ShowSettings
-) -> None:
+def describe(example: Example, loss_weights: LossWeights) -> str:
+    """Return a line about an example."""
+    answer = sum(example.is_answer)
+    prompt = len(example.ids) - answer
+    line = f"{plural(prompt, 'prompt token')}, {plural(answer, 'answer token')}"
+    if example.prompt_cut or example.answer_cut:
+        line += f"; cut: {example.prompt_cut} of the prompt, {example.answer_cut} of the answer"
+    if loss_weights != RESPONSE_ONLY:
+        weights = loss_weights.of(example)
+        first = example.first_answer
+        line += f"; weight of a prompt token {weights[first - 1]:.4g}"
+        line += f", of an answer token {weights[first]:.4g}"
+    return line
+
+
+def visible(text: str) -> str:
+    """Show line breaks and tabs by a sign before each."""
+    return text.replace("\n", "↵\n").replace("\t", "→\t")
+
+
+def print_entry(console: Console, shown: Entry) -> None:
     """Print one entry in colour, and its shift."""
-    kept, line = cut_to_context(example, opened, settings)
-    console.print(f"\n[bold]entry {number}[/bold]  {line}")
-    if kept is None:
+    console.print(f"\n[bold]entry {shown.number}[/bold]  {shown.line}")
+    if shown.tokens is None:
         return
-    tokens = tokens_of(kept, settings.loss_weights().of(kept), opened.tokenizer)
     body = Text()
-    for token in tokens:
+    for token in shown.tokens:
         style = "green" if token.weight and token.is_answer else "bright_black"
         style = "yellow" if token.weight and not token.is_answer else style
         body.append(visible(token.text), f"{style} reverse" if token.is_special else style)
     console.print(body)
-    console.print(shift(tokens))
+    console.print(shift(shown.tokens))
 
 
 def shift(tokens: Sequence[Token]) -> Table:
@@ -114,15 +130,15 @@ def shift(tokens: Sequence[Token]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("row", "reads", "predicts", "weight"):
         table.add_column(name, justify="right" if name in ("row", "weight") else "left")
-    shown = -1
+    last = -1
     for place in places(tokens):
-        if place != shown + 1:
+        if place != last + 1:
             table.add_row("…")
         reads, target = tokens[place], tokens[place + 1]
         style = "green" if target.weight and target.is_answer else "bright_black"
         texts = (Text(token.quoted) for token in (reads, target))
         table.add_row(str(place), *texts, f"{target.weight:.4g}", style=style)
-        shown = place
+        last = place
     return table
 
 
@@ -132,12 +148,3 @@ def places(tokens: Sequence[Token]) -> Iterator[int]:
         near = tokens[max(0, row - 1) : row + 3]
         if len({token.is_answer for token in near}) == 2 or row == len(tokens) - 2:
             yield row
-
-
-def page_entry(
-    number: int, example: Example, opened: Opened, settings: ShowSettings
-) -> dict[str, Any]:
-    """Return what the page shows of an entry."""
-    kept, line = cut_to_context(example, opened, settings)
-    tokens = kept and tokens_of(kept, settings.loss_weights().of(kept), opened.tokenizer)
-    return {"number": number, "line": line, "tokens": tokens}

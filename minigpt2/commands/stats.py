@@ -1,7 +1,7 @@
-"""Stats: what is told of a data set before it is trained on.
+"""Stats: a data set in numbers, before it is trained on.
 
-This is `minigpt2 stats`: tables of lengths, of what each context would cut, of what is repeated
-across the split, and of the rows that an epoch computes; and the lengths as a picture.
+This is `minigpt2 stats`: tables of lengths, of what each context would cut, of repeated questions,
+and of the rows that an epoch computes; and the lengths as a picture.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from minigpt2.backend import Array
-from minigpt2.commands.dataset import DataSettings, Opened, open_examples, split_records
+from minigpt2.commands.dataset import DataSettings, open_dataset, open_reader, split_records
+from minigpt2.data.batches import epoch_order
 from minigpt2.data.examples import Example
 from minigpt2.data.records import Record
 from minigpt2.data.statistics import (
@@ -29,23 +29,26 @@ from minigpt2.data.statistics import (
     normalised_question,
     total_cuts,
 )
+from minigpt2.data.truncation import Policy
 from minigpt2.errors import UserError, require_at_least, require_picture, require_share
-from minigpt2.reports.tables import table_of
+from minigpt2.reports.plots import draw_lengths
+from minigpt2.reports.screen import new_console, new_table, progress_bar, require_absent
+from minigpt2.wording import plural
 
 BINS, WIDTH = 10, 30  # of a histogram in the terminal
-SHOWN = 3  # near-duplicates that are printed
+MOST_PAIRS = 3  # near-duplicates that are printed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StatsSettings(DataSettings):
     """Measure a data set: lengths, what is cut, what is repeated, what is computed.
 
     Args:
-        contexts: lengths of context for which cuts are counted
+        contexts: context lengths for which cuts are counted
         batch_size: examples in one optimiser step
-        validation: share of the examples that a training run would hold back
-        seed: of the split and of the order, as of a training run
-        figure: draw the lengths into this PNG, too
+        validation: share of the examples for validation, as in a training run
+        seed: seed of the split and of the order, as in a training run
+        figure: also draw the lengths, into this PNG, SVG or PDF
     """
 
     contexts: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 1024])
@@ -66,32 +69,35 @@ class StatsSettings(DataSettings):
 
 def stats(settings: StatsSettings) -> None:
     """Print the tables; draw the picture."""
-    if settings.figure and settings.figure.exists():
-        raise UserError(f"{settings.figure} exists already: choose another --figure, or move it")
-    console = Console(highlight=False, soft_wrap=True)
+    require_absent(settings.figure, "--figure")
+    console = new_console()
     with console.status(f"reading {settings.data}"):
-        opened = open_examples(settings)
-    lengths = lengths_of(opened.examples)
+        dataset = open_dataset(settings, open_reader(settings.model))
+        examples = dataset.encode(dataset.records)
+    lengths = lengths_of(examples)
     console.print(
-        f"{settings.data}: {len(opened.examples):,} examples, {opened.data.format.name}, "
+        f"{dataset.name}: {plural(len(examples), 'example')}, {dataset.format}, "
         f"vocabulary of {settings.model}",
         markup=False,
     )
     console.print(length_table(lengths))
-    for name, counts in (("prompt", lengths.prompt), ("answer", lengths.answer)):
+    kinds = {"prompt": lengths.prompt, "answer": lengths.answer}
+    for name, counts in kinds.items():
         console.print(histogram(name, counts))
-    console.print(cut_table(opened, settings))
-    print_repetitions(console, opened.data.records, settings)
-    console.print(row_table(opened.examples, settings))
+    contexts = sorted({*settings.contexts, dataset.context})
+    console.print(cut_table(examples, contexts, dataset.truncate))
+    print_repetitions(console, dataset.records, settings.validation, settings.seed)
+    console.print(row_table(examples, settings.batch_size, settings.seed))
     if settings.figure:
-        draw_lengths(settings.figure, lengths, settings)
+        title = f"{Path(settings.data).name}, vocabulary of {settings.model}"
+        draw_lengths(settings.figure, kinds, title)
         console.print(f"lengths drawn in {settings.figure}", markup=False)
 
 
 def length_table(lengths: Lengths) -> Table:
     """Return totals, means and quantiles."""
     names = [{0.0: "min", 0.5: "median", 1.0: "max"}.get(q, f"{q:.0%}") for q in QUANTILES]
-    table = table_of("\nTokens", "", "total", "mean", *names)
+    table = new_table("\nTokens", "", "total", "mean", *names)
     kinds = {"prompt Q": lengths.prompt, "answer A": lengths.answer, "both": lengths.both}
     for name, counts in kinds.items():
         total, mean, quantiles = Summary.of(counts)
@@ -101,7 +107,7 @@ def length_table(lengths: Lengths) -> Table:
 
 def histogram(name: str, counts: Array) -> Table:
     """Return bars of how many examples have which length; the last bin has all longer ones."""
-    table = table_of(f"\nLength of the {name}", "tokens", "examples", "")
+    table = new_table(f"\nLength of the {name}", "tokens", "examples", "")
     table.columns[2].justify = "left"
     top = float(np.quantile(counts, 0.99))
     edges = np.unique(np.round(np.linspace(counts.min(), max(top, counts.min() + 1), BINS + 1)))
@@ -115,72 +121,52 @@ def histogram(name: str, counts: Array) -> Table:
     return table
 
 
-def cut_table(opened: Opened, settings: StatsSettings) -> Table:
+def cut_table(examples: Sequence[Example], contexts: Sequence[int], policy: Policy) -> Table:
     """Return what each context would cut."""
-    title = f"\nOver the context, cutting by the policy {settings.truncate!r}"
+    title = f"\nLonger than the context, with --truncate {policy}"
     names = ("prompts cut", "answers cut", "dropped", "prompt tokens lost", "answer tokens lost")
-    table = table_of(title, "context", *names)
-    for context in sorted({*settings.contexts, opened.context}):
-        cuts = total_cuts(opened.examples, context, settings.truncate)
+    table = new_table(title, "context", *names)
+    for context in contexts:
+        cuts = total_cuts(examples, context, policy)
         counts = (cuts.prompts, cuts.answers, cuts.dropped, cuts.prompt_tokens, cuts.answer_tokens)
         table.add_row(f"{context:,}", *(f"{count:,}" for count in counts))
     return table
 
 
-def print_repetitions(console: Console, records: Sequence[Record], settings: StatsSettings) -> None:
-    """Print how many questions are repeated, and how many of those held back are known."""
-    kept, held = split_records(records, settings.validation, settings.seed)
-    known, asked = ([normalised_question(record) for record in part] for part in (kept, held))
+def print_repetitions(
+    console: Console, records: Sequence[Record], validation: float, seed: int
+) -> None:
+    """Print how many questions are repeated, and how many for validation are trained on, too."""
+    training, held_out = (
+        [normalised_question(record) for record in part]
+        for part in split_records(records, validation, seed)
+    )
+    repeated = count_repeated([*training, *held_out])
     console.print("\n[bold]Repetitions[/bold]")
-    console.print(f"{count_repeated([*known, *asked]):,} questions are in the data more than once")
-    if not held:
+    console.print(f"{repeated:,} of {plural(len(records), 'question')} repeat an earlier one")
+    if not held_out:
         return
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("comparing questions", total=len(asked))
-        pairs = near_duplicates(asked, known, lambda count: bar.advance(task, count))
+    with progress_bar(console, "comparing questions", len(held_out)) as advance:
+        pairs = near_duplicates(held_out, training, advance)
     same = sum(pair.similarity == 100 for pair in pairs)
     console.print(
-        f"of {len(held):,} that would be held back (seed {settings.seed}) {same:,} are also among "
-        f"the {len(kept):,} to train on, and {len(pairs) - same:,} nearly so"
+        f"of {plural(len(held_out), 'validation question')} (seed {seed}), {same:,} also occur in "
+        f"the {len(training):,} for training, and {len(pairs) - same:,} have a near copy there "
+        "(90 % alike or more)"
     )
-    near = [pair for pair in pairs if pair.similarity < 100]
-    for pair in sorted(near, key=lambda pair: -pair.similarity)[:SHOWN]:
+    near = sorted((p for p in pairs if p.similarity < 100), key=lambda p: -p.similarity)
+    for pair in near[:MOST_PAIRS]:
         console.print(f"  {pair.similarity:.0f} % alike", style="dim")
-        for text in (asked[pair.question], known[pair.candidate]):
+        for text in (held_out[pair.question], training[pair.candidate]):
             console.print(f"    {text[:110]}", markup=False)
 
 
-def row_table(examples: Sequence[Example], settings: StatsSettings) -> Table:
+def row_table(examples: Sequence[Example], batch_size: int, seed: int) -> Table:
     """Return the rows that an epoch computes, padded, packed and as a forest."""
-    rows = count_rows(examples, settings.batch_size, np.random.default_rng([settings.seed, 1, 0]))
-    table = table_of(f"\nRows of an epoch, {settings.batch_size} a batch", "", "rows", "beside")
-    labels = ("padded to the longest of the batch", "without padding", "the forest: shared once")
+    rows = count_rows(examples, batch_size, epoch_order(len(examples), seed, epoch=0))
+    names = ("", "rows", "of padded")
+    table = new_table(f"\nRows computed in an epoch, batches of {batch_size}", *names)
+    labels = ("padded to the longest of the batch", "packed, without padding", "the forest")
     for label, count in zip(labels, rows, strict=True):
         table.add_row(label, f"{count:,}", f"{count / rows.padded:.0%}")
     return table
-
-
-def draw_lengths(path: Path, lengths: Lengths, settings: StatsSettings) -> None:
-    """Write a PNG of the histograms; raises UserError where there is no library to draw it."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("a figure needs matplotlib: pip install 'minigpt2[plot]'") from None
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    kinds = {"prompt": lengths.prompt, "answer": lengths.answer}
-    for axes, (name, counts) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
-        axes.hist(counts, bins=40, color="#3b7ea1")
-        axes.axvline(counts.mean(), color="#b33", linewidth=1)
-        axes.annotate(
-            f"mean {counts.mean():.1f}",
-            (counts.mean(), 0.97),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, 0),
-            textcoords="offset points",
-            color="#b33",
-            va="top",
-        )
-        axes.set(xlabel=f"tokens of the {name}", ylabel="examples")
-        axes.grid(alpha=0.3)
-    figure.suptitle(f"{Path(settings.data).name}, vocabulary of {settings.model}", fontsize=10)
-    figure.savefig(path, dpi=120)

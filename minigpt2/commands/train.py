@@ -1,12 +1,11 @@
 """Train: from a model and a data set to a model that answers, with its records.
 
-This is `minigpt2 train`.  It answers held-out questions, takes the steps, answers
-the same questions again, and leaves a folder that holds everything.
+This is `minigpt2 train`.  It answers the test questions, takes the steps, answers the same
+questions again, and leaves a folder that holds everything.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict
-from math import ceil, isfinite
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,19 +13,21 @@ from typing import Any
 from rich.console import Console
 
 from minigpt2.backend import array_module
-from minigpt2.commands.setup import Material, open_material
-from minigpt2.commands.train_settings import TrainSettings
-from minigpt2.data.batches import windows
+from minigpt2.commands.setup import Run, TrainSettings, setup
 from minigpt2.device.devices import describe_device
 from minigpt2.errors import UserError
-from minigpt2.reports.plots import draw_curve
-from minigpt2.reports.run_log import Report, claim_folder, due, log_step
-from minigpt2.reports.run_page import write_page
+from minigpt2.reports.before_after import answer_tests, compare
+from minigpt2.reports.run_log import RunLog, claim_folder
+from minigpt2.reports.run_page import Page, run_page
 from minigpt2.reports.tensorboard import require_tensorboard
+from minigpt2.reports.tokens import tokens_of
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.evaluation import validation_losses
-from minigpt2.training.exam import compare, sit
-from minigpt2.training.step import Plan, Step, require_finite, train_steps
+from minigpt2.training.objective import WeightedNLL
+from minigpt2.training.run import Hooks, run_steps
+from minigpt2.wording import plural
+
+__all__ = ["TrainSettings", "train"]
 
 
 def train(settings: TrainSettings) -> dict[str, Any]:
@@ -35,132 +36,130 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     if settings.tensorboard:
         require_tensorboard()
     with Console().status(f"opening {settings.model} and {settings.data}"):
-        material = open_material(settings)
+        run = setup(settings)
     folder = claim_folder(settings.out, Path(settings.data).stem)
-    with Report(folder, settings.tensorboard) as report:
-        report.write("settings.json", asdict(settings))
-        introduce(settings, material, report)
-        before = sit(material, settings.max_new_tokens, report, "before")
-        tune(settings, material, report)
-        after = sit(material, settings.max_new_tokens, report, "after")
-        compare(material.samples, before, after, report)
-        write_page(settings, material, report)
+    with RunLog(folder, tensorboard=settings.tensorboard) as log:
+        log.write("settings.json", asdict(settings))
+        introduce(run, log)
+        tests = run.tests or ({"samples": run.samples} if run.samples else {})
+        before = answer_tests(run.model, tests, run.max_new_tokens, log, "before")
+        tune(run, log)
+        after = answer_tests(run.model, tests, run.max_new_tokens, log, "after")
+        answers = compare(before, after, run.samples, log)
+        log.write_text("report.html", page_of(run, log, answers, asdict(settings)))
         seconds = perf_counter() - started
-        report.say("done", f"{seconds:.0f} s in all; see {report.folder}", seconds=seconds)
-    return report.summary
+        log.say("done", f"{seconds:.0f} s in all; see {log.folder}", seconds=seconds)
+    return log.summary
 
 
-def tune(settings: TrainSettings, material: Material, report: Report) -> None:
-    """Take all steps; log, validate and save as the settings say, and draw the curve."""
-    plan = make_plan(settings, len(material.training))
-    losses: list[float] = []
-    validations: list[tuple[int, float]] = []
-    if material.validation:
-        validations.append((0, validate(settings, material, 0, report)))
-    with report.progress("training", plan.steps) as advance:
-        for step in steps_of(settings, material, plan):
-            last = step.step == plan.steps
-            losses.append(step.loss)
-            log_step(step, plan.steps, settings.log_every, report)
-            if last or due(step.step, settings.save_every):
-                require_finite(material.parameters, step)
-            if material.validation and (last or due(step.step, settings.evaluate_every)):
-                validations.append((step.step, validate(settings, material, step.step, report)))
-            if last or due(step.step, settings.save_every):
-                checkpoint = report.folder / "checkpoint"
-                save_checkpoint(
-                    checkpoint,
-                    material.parameters,
-                    material.tokenizer,
-                    template=material.template,
-                )
-            advance(1)
-    if not draw_curve(report.folder / "loss.png", losses, validations):
-        report.say("curve", "not drawn: matplotlib is not installed (pip install 'minigpt2[plot]')")
+def tune(run: Run, log: RunLog) -> None:
+    """Take all steps; log, validate and save."""
+    steps = run.config.steps
+    model = run.model
+
+    def save() -> None:
+        folder = log.folder / "checkpoint"
+        save_checkpoint(folder, model.parameters, model.tokenizer, template=model.template)
+
+    def validate(number: int) -> None:
+        examples, micro_batch = run.validation, run.batches.micro_batch
+        with log.progress("validating", len(examples), quiet=True) as advance:
+            losses = validation_losses(model.parameters, examples, micro_batch, advance)
+        if not isfinite(losses.token_level):
+            raise UserError(
+                f"step {number}: the validation loss is not finite: lower the learning rate"
+            )
+        log.add_validation(number, steps, losses)
+
+    with log.progress("training", steps) as advance:
+        hooks = Hooks(
+            log=lambda result, printed: log.add_step(result, steps, printed=printed),
+            save=save,
+            validate=validate if run.validation else None,
+            advance=advance,
+        )
+        run_steps(run.state, run.batches, WeightedNLL(), run.config, every=run.every, hooks=hooks)
 
 
-def steps_of(settings: TrainSettings, material: Material, plan: Plan) -> Iterator[Step]:
-    """Take the steps of a plan, one after the other."""
-    sizes = settings.batch_size, settings.at_once
-    batches = windows(material.training, *sizes, settings.seed, settings.loss_weights())
-    return train_steps(material.parameters, batches, plan, settings.seed)
-
-
-def make_plan(settings: TrainSettings, examples: int) -> Plan:
-    """Return how many steps to take, and how."""
-    steps = settings.steps
-    if steps is None:
-        steps = max(1, round(settings.epochs * ceil(examples / settings.batch_size)))
-    return Plan(
-        steps,
-        settings.learning_rate,
-        round(settings.warmup * steps),
-        settings.schedule,
-        settings.adamw(),
-        settings.dropout,
-        settings.recompute,
-        settings.precision,
-    )
-
-
-def validate(settings: TrainSettings, material: Material, step: int, report: Report) -> float:
-    """Return the token-level loss on the examples held back; log and print both losses.
-
-    Raises UserError if it is not finite.
-    """
-    with report.progress("validating", len(material.validation), quiet=True) as advance:
-        held = material.validation
-        losses = validation_losses(material.parameters, held, settings.at_once, advance)
-    if not isfinite(losses.token_level):
-        raise UserError(f"step {step}: the validation loss is not finite: lower the learning rate")
-    numbers = {f"validation_{name}": number for name, number in losses.numbers().items()}
-    text = (
-        f"step {step}: validation loss {losses.token_level:.4f} by tokens "
-        f"({losses.tokens:,}), {losses.example_level:.4f} by examples ({losses.examples:,})"
-    )
-    report.log({"step": step, **numbers}, text)
-    return losses.token_level
-
-
-def introduce(settings: TrainSettings, material: Material, report: Report) -> None:
+def introduce(run: Run, log: RunLog) -> None:
     """Print what the run works on."""
-    config, cuts = material.parameters.config, material.cuts
-    start = "random weights" if settings.from_scratch else "trained weights"
-    report.say(
+    config, cuts = run.model.parameters.config, run.cuts
+    log.say(
         "model",
-        f"{settings.model}, {start}: {config.n_parameters:,} parameters, "
-        f"context {config.n_positions}, vocabulary {config.vocab_size:,}",
+        model_line(run),
         parameters=config.n_parameters,
         context=config.n_positions,
         vocabulary=config.vocab_size,
     )
-    where = describe_device(array_module(material.parameters.flat))
-    report.say("device", where, device=where)
-    training, validation = len(material.training), len(material.validation)
-    examples = material.training + material.validation
-    answer = sum(sum(e.is_answer) for e in examples)
-    prompt = sum(len(e.ids) for e in examples) - answer
-    masked = f"weight {settings.prompt_weight:g}" if settings.prompt_weight else "masked"
-    count = "each example counts the same" if settings.loss == "example" else "supervised"
-    text = (
-        f"{settings.data} ({material.format}, template {settings.template or 'of the format'}): "
-        f"{training:,} examples to train on, {validation:,} to validate; "
-        f"{prompt:,} prompt tokens ({masked}), {answer:,} answer tokens ({count})"
-    )
-    report.say(
+    device = describe_device(array_module(run.model.parameters.flat))
+    log.say("device", device, device=device)
+    prompt, answer = count_tokens(run)
+    log.say(
         "data",
-        text,
-        described=text,
-        training=training,
-        validation=validation,
+        data_line(run),
+        described=data_line(run),
+        training=len(run.training),
+        validation=len(run.validation),
         prompt_tokens=prompt,
         answer_tokens=answer,
     )
-    report.say(
+    log.say(
         "context",
-        f"over the limit: {cuts.prompts} prompts cut ({cuts.prompt_tokens:,} tokens), "
-        f"{cuts.answers} answers cut ({cuts.answer_tokens:,} tokens), {cuts.dropped} dropped",
-        rows=settings.context or config.n_positions,
+        f"over {run.dataset.context} tokens: {cuts.prompts} prompts cut "
+        f"({cuts.prompt_tokens:,} tokens), {cuts.answers} answers cut "
+        f"({cuts.answer_tokens:,} tokens), {cuts.dropped} dropped",
+        rows=run.dataset.context,
         **vars(cuts),
     )
-    report.say("run", str(report.folder), folder=str(report.folder))
+    log.say("run", str(log.folder), folder=str(log.folder))
+
+
+def model_line(run: Run) -> str:
+    """Return a line about the model."""
+    config = run.model.parameters.config
+    start = "random weights" if run.from_scratch else "trained weights"
+    return (
+        f"{run.model_name}, {start}: {plural(config.n_parameters, 'parameter')}, "
+        f"context {config.n_positions}, vocabulary {config.vocab_size:,}"
+    )
+
+
+def count_tokens(run: Run) -> tuple[int, int]:
+    """Return the prompt tokens and the answer tokens of all examples."""
+    examples = run.training + run.validation
+    answer = sum(sum(e.is_answer) for e in examples)
+    return sum(len(e.ids) for e in examples) - answer, answer
+
+
+def data_line(run: Run) -> str:
+    """Return a line about the data."""
+    prompt, answer = count_tokens(run)
+    weights = run.loss_weights
+    prompts = f"weight {weights.prompt_weight:g}" if weights.prompt_weight else "masked"
+    answers = "each example counts the same" if weights.per_example else "supervised"
+    return (
+        f"{run.dataset.name} ({run.dataset.format}): {len(run.training):,} examples for training, "
+        f"{len(run.validation):,} for validation; {prompt:,} prompt tokens ({prompts}), "
+        f"{answer:,} answer tokens ({answers})"
+    )
+
+
+def page_of(run: Run, log: RunLog, answers: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+    """Return the report as a page."""
+    example = run.training[0]
+    return run_page(
+        Page(
+            title=log.folder.name,
+            model=model_line(run),
+            data=data_line(run),
+            context=run.dataset.context,
+            cuts=run.cuts,
+            examples=run.training + run.validation,
+            tokens=tokens_of(example, run.loss_weights.of(example), run.model.tokenizer),
+            log=log.entries(),
+            before=log.summary.get("before", {}),
+            after=log.summary.get("after", {}),
+            answers=answers,
+            settings=settings,
+        )
+    )

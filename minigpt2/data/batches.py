@@ -1,8 +1,8 @@
 """Batches: examples become forests, shuffled anew in each epoch and cut into micro-batches."""
 
-from collections.abc import Iterator, Sequence
-from itertools import count
-from typing import TypeVar
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -46,21 +46,49 @@ def epoch_order(examples: int, seed: int, epoch: int) -> Array:
     return np.random.default_rng([seed, 1, epoch]).permutation(examples)
 
 
-def windows(
-    examples: Sequence[Example],
-    batch_size: int,
-    micro_batch: int,
-    seed: int,
-    loss_weights: LossWeights = RESPONSE_ONLY,
-) -> Iterator[list[Batch]]:
-    """Yield the micro-batches of one optimiser step after the other, for ever.
+class StepBatches(NamedTuple):
+    """The micro-batches of one optimiser step, and the place where the next step begins."""
 
-    Each epoch is a new permutation, which follows from the seed and the epoch's number; its last
-    window holds what is left.
+    batches: list[Batch]
+    epoch: int  # counted from 0
+    position: int  # examples of that epoch that were taken before
+
+
+class EpochBatches:
+    """Examples in epochs, cut into steps of `batch_size` and these into micro-batches.
+
+    The order of an epoch follows from the seed and its number, so the step at any place can be
+    made without those before it.  The last step of an epoch takes the examples that are left.
     """
-    for epoch in count():
-        order = epoch_order(len(examples), seed, epoch)
-        for start in range(0, len(order), batch_size):
-            window = order[start : start + batch_size]
-            parts = (window[i : i + micro_batch] for i in range(0, len(window), micro_batch))
-            yield [batch_of([examples[i] for i in part], loss_weights) for part in parts]
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        micro_batch: int,
+        seed: int = 0,
+        loss_weights: LossWeights = RESPONSE_ONLY,
+    ):
+        self.examples = examples
+        self.batch_size = batch_size
+        self.micro_batch = micro_batch
+        self.seed = seed
+        self.loss_weights = loss_weights
+
+    @property
+    def steps(self) -> int:
+        """The number of steps in an epoch."""
+        return ceil(len(self.examples) / self.batch_size)
+
+    def at(self, epoch: int, position: int) -> StepBatches:
+        """Return the step that begins at a place."""
+        order = epoch_order(len(self.examples), self.seed, epoch)
+        chosen = order[position : position + self.batch_size]
+        starts = range(0, len(chosen), self.micro_batch)
+        parts = (chosen[start : start + self.micro_batch] for start in starts)
+        batches = [batch_of([self.examples[i] for i in part], self.loss_weights) for part in parts]
+        position += len(chosen)
+        if position == len(order):
+            return StepBatches(batches, epoch + 1, 0)
+        return StepBatches(batches, epoch, position)

@@ -227,34 +227,27 @@ def adamw_flat(
     g: Array,
     m: Array,
     v: Array,
-    n_decayed: int,
-    step: int,
-    eta: float,
-    settings: Any,
+    update: adamw_op.Update,
+    *,
     copy: Array | None = None,
-    unscale: float = 1.0,
 ) -> Array:
-    """Update all parameters if the gradient is finite; return its norm as an array (1,).
-
-    The norm is that of g before it is multiplied by `unscale`.  `copy` (P,) gets the new
-    parameters, rounded to its dtype.  `settings` are an `AdamW` of ops/adamw.
-    """
-    xp, norm = array_module(theta), global_norm(g)
-    beta1, beta2 = settings.beta1, settings.beta2
-    constants = {
-        "decayed": n_decayed,
-        "clip": settings.clip,
-        "unscale": unscale,
+    """Update all parameters if the gradient is finite; return its norm as an array (1,)."""
+    xp, norm, constants = array_module(theta), global_norm(g), update.constants
+    beta1, beta2, eta = constants.beta1, constants.beta2, update.learning_rate
+    numbers = {
+        "decayed": update.n_decayed,
+        "clip": constants.clip,
+        "unscale": 1 / update.loss_scale,
         "beta1": beta1,
         "one_minus_beta1": 1 - beta1,
         "beta2": beta2,
         "one_minus_beta2": 1 - beta2,
-        "eta_hat": eta / (1 - beta1**step),
-        "root_correction": 1 / (1 - beta2**step),
-        "eps": settings.eps,
-        "keep": 1 - eta * settings.weight_decay,
+        "eta_hat": eta / (1 - beta1**update.step),
+        "root_correction": 1 / (1 - beta2**update.step),
+        "eps": constants.eps,
+        "keep": 1 - eta * constants.weight_decay,
     }
-    launch(xp, "adamw", theta, g, m, v, copy, norm, **constants)
+    launch(xp, "adamw", theta, g, m, v, copy, norm, **numbers)
     return norm
 
 

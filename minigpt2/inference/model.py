@@ -9,7 +9,8 @@ import numpy as np
 from minigpt2.data.template import Template, stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, has_tokenizer, open_tokenizer
 from minigpt2.errors import UserError
-from minigpt2.model.config import OFFICIAL
+from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.weights import find_model, load_parameters
 
@@ -38,6 +39,18 @@ def open_model(model: str, library: ModuleType = np) -> Model:
     if ids != rows:
         raise UserError(f"{folder}: the tokenizer has {ids} ids, but the model {rows}")
     return Model(parameters.on(library), tokenizer, stored_template(folder))
+
+
+def random_model(model: str, rng: np.random.Generator) -> Model:
+    """Return a model with random weights, of the shape of an official or a stored one.
+
+    An official shape needs no weights on disk.  Raises UserError if there is no such model.
+    """
+    if model in OFFICIAL:
+        return Model(initialise(OFFICIAL[model], rng), gpt2_tokenizer(), None)
+    folder = find_model(model)
+    config = GPT2Config.load(folder / "config.json")
+    return Model(initialise(config, rng), open_tokenizer(folder), stored_template(folder))
 
 
 def tokenizer_for(path: Path, n_vocab: int) -> Tokenizer:

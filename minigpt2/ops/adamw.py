@@ -55,7 +55,8 @@ Example: two steps of one parameter, without clip and decay, β₁ = 0.9 and β�
     >>> theta, m, v = np.array([1.0]), np.zeros(1), np.zeros(1)
     >>> plain = AdamW(beta1=0.9, beta2=0.999, weight_decay=0, clip=0)
     >>> for step, g in ((1, 2.0), (2, -1.0)):
-    ...     _ = adamw_flat(theta, np.array([g]), m, v, 1, step, eta=0.1, settings=plain)
+    ...     update = Update(step, learning_rate=0.1, n_decayed=1, constants=plain)
+    ...     _ = adamw_flat(theta, np.array([g]), m, v, update)
     ...     print(step, theta.round(4), m.round(4), v.round(6))
     1 [0.9] [0.2] [0.004]
     2 [0.8734] [0.08] [0.004996]
@@ -69,6 +70,7 @@ Cost
 from dataclasses import dataclass
 from functools import partial
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -88,36 +90,43 @@ class AdamW:
     clip: float = 1.0
 
 
+class Update(NamedTuple):
+    """The numbers of one step, the same for all parameters."""
+
+    step: int  # s of (10.5), counted from 1
+    learning_rate: float  # η
+    n_decayed: int  # the first so many parameters decay
+    constants: AdamW
+    loss_scale: float = 1.0  # S
+
+
 @fusible
 def adamw_flat(
-    theta: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    n_decayed: int,
-    step: int,
-    eta: float,
-    settings: AdamW,
-    copy: Array | None = None,
-    unscale: float = 1.0,
+    theta: Array, g: Array, m: Array, v: Array, update: Update, *, copy: Array | None = None
 ) -> float:
-    """Update theta, m and v (P,) in place, of which the first n_decayed decay; return the norm."""
+    """Update theta, m and v (P,) in place and return the norm of g (P,), before it is unscaled.
+
+    If the norm is not finite, nothing is changed: the caller looks at it, and counts the step or
+    not.  On a device the norm is an array (1,), which nobody has waited for yet.  `copy` (P,) gets
+    the new theta, rounded to its own dtype.
+    """
     norm = norm_of(g)  # (10.1)
     if not np.isfinite(norm):
-        raise FloatingPointError("the gradient is not finite: lower the learning rate")
+        return norm
+    constants, unscale = update.constants, 1 / update.loss_scale
     length = norm * unscale
-    kappa = min(1.0, settings.clip / length) if settings.clip and length else 1.0  # (10.2)
+    kappa = min(1.0, constants.clip / length) if constants.clip and length else 1.0  # (10.2)
     kappa *= unscale
 
-    def update(decay: float, piece: slice) -> None:
-        arrays = theta[piece], g[piece], m[piece], v[piece]
-        adamw_update(*arrays, kappa, eta, decay, step, settings)
+    def update_piece(decay: float, piece: slice) -> None:
+        adamw_update(theta[piece], g[piece], m[piece], v[piece], update, kappa=kappa, decay=decay)
 
-    parts = (0, n_decayed, settings.weight_decay), (n_decayed, len(theta), 0.0)
-    for start, stop, decay in parts:
+    decayed = 0, update.n_decayed, constants.weight_decay
+    others = update.n_decayed, len(theta), 0.0
+    for start, stop, decay in (decayed, others):
         blocks = row_blocks(stop - start, theta.itemsize)
         pieces = [slice(start + b.start, start + b.stop) for b in blocks]
-        each_block(partial(update, decay), pieces)
+        each_block(partial(update_piece, decay), pieces)
     if copy is not None:
         copy[...] = theta
     return norm
@@ -137,24 +146,18 @@ def norm_of(g: Array) -> float:
 
 
 def adamw_update(
-    theta: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    kappa: float,
-    eta: float,
-    decay: float,
-    step: int,
-    settings: AdamW,
+    theta: Array, g: Array, m: Array, v: Array, update: Update, *, kappa: float, decay: float
 ) -> None:
-    """Update one piece of theta, m and v (each of the same length) in place."""
-    xp = array_module(theta)
-    beta1, beta2 = settings.beta1, settings.beta2
+    """Update one piece of theta, m and v (each of the same length) in place.
+
+    `kappa` is κ / S of (10.2), `decay` the λ of this piece.
+    """
+    beta1, beta2, eta = update.constants.beta1, update.constants.beta2, update.learning_rate
     axpby((1 - beta1) * kappa, g, beta1, m)  # (10.2) (10.3)
     square = g * g
     axpby((1 - beta2) * kappa**2, square, beta2, v)  # (10.2) (10.4)
-    c = sqrt(1 - beta2**step)  # (10.10)
-    root = xp.sqrt(v, out=square)
-    root += c * settings.eps
-    change = xp.divide(m, root, out=root)
-    axpby(-eta * c / (1 - beta1**step), change, 1 - eta * decay, theta)  # (10.6) (10.10)
+    c = sqrt(1 - beta2**update.step)  # (10.10)
+    root = array_module(theta).sqrt(v, out=square)
+    root += c * update.constants.eps
+    change = array_module(theta).divide(m, root, out=root)
+    axpby(-eta * c / (1 - beta1**update.step), change, 1 - eta * decay, theta)  # (10.6) (10.10)

@@ -60,38 +60,38 @@ PROGRAM = "program"
 STRIP, WIDEST = 384, 18_000  # rows and columns that a thread of OpenBLAS copies
 
 
-class Load(NamedTuple):
+class MicroBatch(NamedTuple):
     """A micro-batch by its size."""
 
     rows: int  # N
     supervised: int  # M
 
 
-class How(NamedTuple):
+class MemoryOptions(NamedTuple):
     """The settings that change what is kept."""
 
     recompute: bool = False
     dropout: bool = False
 
 
-def kept_by_block(config: GPT2Config, rows: int, how: How) -> int:
+def kept_by_block(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
     """Return how many numbers one block keeps for its backward pass."""
     c, h = config.n_embd, config.n_head
-    masks = 2 * rows * c if how.dropout else 0
-    if how.recompute:
+    masks = 2 * rows * c if options.dropout else 0
+    if options.recompute:
         return 6 * rows * c + rows * h + masks  # (36.3)
     return 16 * rows * c + rows * h + 2 * rows + masks  # (36.2)
 
 
-def made_again(config: GPT2Config, rows: int, how: How) -> int:
+def recomputed(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
     """Return how many numbers are made again while a block goes backward."""
-    return 12 * rows * config.n_embd + 2 * rows if how.recompute else 0  # (36.4)
+    return 12 * rows * config.n_embd + 2 * rows if options.recompute else 0  # (36.4)
 
 
-def kept(config: GPT2Config, rows: int, how: How) -> int:
+def kept(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
     """Return how many numbers all blocks keep while one of them goes backward."""
-    blocks = config.n_layer * kept_by_block(config, rows, how)
-    return blocks + made_again(config, rows, how)  # (36.7)
+    blocks = config.n_layer * kept_by_block(config, rows, options)
+    return blocks + recomputed(config, rows, options)  # (36.7)
 
 
 def chunk_of(config: GPT2Config) -> int:
@@ -99,29 +99,31 @@ def chunk_of(config: GPT2Config) -> int:
     return max(1, CHUNK_BYTES // (NUMBER * config.vocab_size))
 
 
-def loss_workspace(config: GPT2Config, load: Load) -> int:
+def loss_workspace(config: GPT2Config, batch: MicroBatch) -> int:
     """Return how many numbers the loss makes."""
     c, v = config.n_embd, config.vocab_size
-    chunk = min(load.supervised, chunk_of(config))  # B
+    chunk = min(batch.supervised, chunk_of(config))  # B
     added = min(TABLE_BYTES // NUMBER, v * c)
-    return 4 * load.rows * c + load.supervised * c + chunk * (v + c) + added  # (36.5)
+    return 4 * batch.rows * c + batch.supervised * c + chunk * (v + c) + added  # (36.5)
 
 
-def backward_workspace(config: GPT2Config, load: Load) -> int:
+def backward_workspace(config: GPT2Config, batch: MicroBatch) -> int:
     """Return how many numbers a block's backward pass makes."""
-    return 20 * load.rows * config.n_embd + 8 * config.n_embd**2  # (36.6)
+    return 20 * batch.rows * config.n_embd + 8 * config.n_embd**2  # (36.6)
 
 
-def memory(config: GPT2Config, load: Load, how: How, program: int = 0) -> dict[str, int]:
+def memory(
+    config: GPT2Config, batch: MicroBatch, options: MemoryOptions, program: int = 0
+) -> dict[str, int]:
     """Return the bytes of every part at the peak of training; `program` are those of the rest."""
     p = config.n_parameters
-    again = made_again(config, load.rows, how)
-    work = max(loss_workspace(config, load) - again, backward_workspace(config, load))  # (36.7)
+    again = recomputed(config, batch.rows, options)
+    work = max(loss_workspace(config, batch) - again, backward_workspace(config, batch))  # (36.7)
     parts = {
         "weights": p,  # (36.1)
         "gradients": p,  # (36.1)
         "moments": 2 * p,  # (36.1)
-        "activations": kept(config, load.rows, how),
+        "activations": kept(config, batch.rows, options),
         "workspace": max(0, work),
         "products": cores() * STRIP * min(config.vocab_size, WIDEST),  # (36.8)
     }
@@ -133,18 +135,20 @@ def peak(parts: Mapping[str, int]) -> int:
     return sum(parts.values())
 
 
-def operations(config: GPT2Config, load: Load, length: float, recompute: bool) -> dict[str, float]:
+def operations(
+    config: GPT2Config, batch: MicroBatch, length: float, recompute: bool
+) -> dict[str, float]:
     """Return the operations of one micro-batch, of sequences of a length, by part."""
     c, layers = config.n_embd, config.n_layer
-    unread = max(0, load.rows - load.supervised)
-    products = 72 * layers * c * c * load.rows - 54 * c * c * unread  # (36.9)
+    unread = max(0, batch.rows - batch.supervised)
+    products = 72 * layers * c * c * batch.rows - 54 * c * c * unread  # (36.9)
     if recompute:
-        products += 8 * c * c * (layers * load.rows - unread)  # (36.12)
-    pairs = 14 * layers * c * load.rows * (length + 1) / 2  # (36.10)
+        products += 8 * c * c * (layers * batch.rows - unread)  # (36.12)
+    pairs = 14 * layers * c * batch.rows * (length + 1) / 2  # (36.10)
     return {
         "products": products,
         "attention": pairs,
-        "projection": 6 * config.vocab_size * c * load.supervised,  # (36.11)
+        "projection": 6 * config.vocab_size * c * batch.supervised,  # (36.11)
     }
 
 

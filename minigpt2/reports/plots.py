@@ -1,28 +1,76 @@
-"""Plots: the loss against the steps, as a picture.
+"""Plots: the curves of a run, the lengths of a data set, where the gradient comes from.
 
-Drawing is matplotlib's; without it a run leaves the picture out and says so.
+matplotlib draws them.  A run leaves its curves out where it is not installed; a command that is
+asked for a figure says what to install.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
+from typing import Any
+
+from minigpt2.backend import Array
+from minigpt2.errors import UserError
+
+PANELS = {
+    "loss": {
+        "token_loss": "training, by token",
+        "example_loss": "training, by example",
+        "validation_token_loss": "validation, by token",
+        "validation_example_loss": "validation, by example",
+    },
+    "learning rate": {"learning_rate": ""},
+    "norm of the gradient": {"gradient_norm": ""},
+    "tokens/s": {"rows_per_second": "computed", "supervised_per_second": "supervised"},
+}
 
 
-def draw_curve(
-    path: Path, losses: Sequence[float], validation: Sequence[tuple[int, float]]
-) -> bool:
-    """Write a PNG of the losses; return whether there is a library to draw it."""
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure, in inches.  Raises UserError where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return False
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(range(1, len(losses) + 1), losses, linewidth=1, label="training, each step")
-    if validation:
-        steps, values = zip(*validation, strict=True)
-        axes.plot(steps, values, "o-", label="validation")
-    axes.set(xlabel="step", ylabel="loss per supervised token", ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend()
+        raise UserError("a figure needs matplotlib: pip install 'minigpt2[plot]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def run_curves(log: Sequence[Mapping[str, Any]]) -> str:
+    """Return a run's curves as SVG, from the entries of its log; empty without matplotlib."""
+    try:
+        figure = new_figure(10, 6.4)
+    except UserError:
+        return ""
+    for axes, (title, lines) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+        for key, label in lines.items():
+            points = [(entry["step"], entry[key]) for entry in log if key in entry]
+            if points:
+                style = "o-" if key.startswith("validation") else "-"
+                axes.plot(*zip(*points, strict=True), style, linewidth=1, markersize=4, label=label)
+        axes.set(xlabel="step", ylabel=title, ylim=(0, None))
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend(fontsize=8)
+    text = StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def draw_lengths(path: Path, lengths: Mapping[str, Array], title: str) -> None:
+    """Write a picture of histograms: the tokens of each part of the examples, (E,) each."""
+    figure = new_figure(9, 3.6)
+    for axes, (name, counts) in zip(figure.subplots(1, 2), lengths.items(), strict=True):
+        axes.hist(counts, bins=40, color="#3b7ea1")
+        axes.axvline(counts.mean(), color="#b33", linewidth=1)
+        axes.annotate(
+            f"mean {counts.mean():.1f}",
+            (counts.mean(), 0.97),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color="#b33",
+            va="top",
+        )
+        axes.set(xlabel=f"tokens of the {name}", ylabel="examples")
+        axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=120)
-    return True

@@ -1,18 +1,17 @@
 """Run log: what a run prints, and the files that keep it.
 
 settings.json  the settings
-log.jsonl      one line a step, and one a validation
+log.jsonl      one line for each step, and one for each validation
 summary.json   every number that was printed
-loss.png       the curve (if matplotlib is there)
-answers.json   the answers to the held-out questions
+answers.json   the answers to the test questions, before and after
 report.html    all of it as one page
-events/        log.jsonl once more, for TensorBoard (if it was asked for)
+events/        log.jsonl for TensorBoard (with --tensorboard true)
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -32,11 +31,13 @@ from rich.progress import (
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
 from minigpt2.reports.tensorboard import Events
-from minigpt2.training.step import Step
+from minigpt2.training.losses import Losses
+from minigpt2.training.step import StepResult
+from minigpt2.wording import size
 
 
 class Screen(Console):
-    """A console that falls silent when its reader has gone; the run goes on."""
+    """A console that falls silent when its reader has closed the pipe; the run continues."""
 
     def on_broken_pipe(self) -> None:
         """Write to nowhere from here on."""
@@ -44,23 +45,36 @@ class Screen(Console):
         self.quiet = True
 
 
-class Report:
-    """Prints what happens, and keeps it in the run's folder."""
+class RunLog:
+    """Prints what happens in a run, and keeps it in the run's folder."""
 
-    def __init__(self, folder: Path, tensorboard: bool = False):
+    def __init__(self, folder: Path, *, tensorboard: bool = False):
         self.folder = folder
-        self._events = Events(folder / "events") if tensorboard else None
         self.console = Screen(highlight=False, soft_wrap=True)
         self.summary: dict[str, Any] = {}
+        self._events = Events(folder / "events") if tensorboard else None
         self._log = (folder / "log.jsonl").open("w", encoding="utf-8")
 
-    def say(self, label: str, text: str, **numbers: Any) -> None:
-        """Print a line under a label, and keep the numbers that it shows."""
-        self.summary.setdefault(label, {}).update(numbers)
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Write summary.json, whatever happened."""
+        self._log.close()
+        if self._events:
+            self._events.close()
+        self.write("summary.json", self.summary)
+
+    def say(self, label: str, text: str, *, key: str = "", **numbers: Any) -> None:
+        """Print a line under a label; keep the numbers in it in the summary, under a key.
+
+        The key is the label's own word unless it is given.
+        """
+        self.summary.setdefault(key or label, {}).update(numbers)
         self.console.print(f"[bold]{label:<9}[/bold] {escape(text)}")
 
-    def log(self, entry: dict[str, Any], line: str | None) -> None:
-        """Write one line of log.jsonl; print `line`, if given, and keep its numbers."""
+    def add(self, entry: dict[str, Any], line: str | None) -> None:
+        """Write an entry to log.jsonl; print `line`, if there is one, and keep its numbers."""
         self._log.write(json.dumps(entry) + "\n")
         self._log.flush()
         if self._events:
@@ -69,15 +83,48 @@ class Report:
             self.summary.setdefault("printed_steps", []).append(entry)
             self.console.print(line, markup=False)
 
+    def add_step(self, result: StepResult, steps: int, *, printed: bool) -> None:
+        """Log a step of a run of so many steps."""
+        peak = peak_memory()
+        entry = {
+            "step": result.step,
+            **result.metrics,
+            "learning_rate": result.learning_rate,
+            "gradient_norm": result.gradient_norm,
+            "supervised": result.supervised,
+            "rows": result.rows,
+            "seconds": result.seconds,
+            "supervised_per_second": result.supervised / result.seconds,
+            "rows_per_second": result.rows / result.seconds,
+            "peak_memory": peak,
+        }
+        self.add(entry, step_line(result, steps, peak) if printed else None)
+
+    def add_validation(self, number: int, steps: int, losses: Losses) -> None:
+        """Log the validation losses after a step."""
+        line = (
+            f"step {number}/{steps}  validation loss {losses.token_level:.4f}"
+            f"  by example {losses.example_level:.4f}"
+        )
+        numbers = {f"validation_{name}": value for name, value in losses.numbers().items()}
+        self.add({"step": number, **numbers}, line)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return all entries of log.jsonl."""
+        text = (self.folder / "log.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
     @contextmanager
-    def progress(self, what: str, total: int, quiet: bool = False) -> Iterator[Any]:
+    def progress(
+        self, task: str, total: int, *, quiet: bool = False
+    ) -> Iterator[Callable[[int], None]]:
         """Show a bar with the time left; yields a function that advances it.
 
-        Where the output is no terminal, a line says what has begun, unless `quiet`.
+        Where the output is no terminal, a line says what begins, unless `quiet`.
         """
         if not self.console.is_terminal:
             if not quiet:
-                self.console.print(f"{what}: {total} to go", markup=False)
+                self.console.print(f"{task}: {total} to go", markup=False)
             yield lambda count: None
             return
         columns = (
@@ -90,28 +137,36 @@ class Report:
             TextColumn("left"),
         )
         with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda count: bar.advance(task, count)
-
-    def __enter__(self) -> "Report":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Write summary.json, whatever happened."""
-        self._log.close()
-        if self._events:
-            self._events.close()
-        self.write("summary.json", self.summary)
-
-    def read(self, name: str) -> str:
-        """Return the text of a file of the run's folder."""
-        return (self.folder / name).read_text(encoding="utf-8")
+            number = bar.add_task(task, total=total)
+            yield lambda count: bar.advance(number, count)
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the run's folder."""
         text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-        path = self.folder / name
-        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        self.write_text(name, text + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file of the run's folder."""
+        (self.folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def step_line(result: StepResult, steps: int, peak: int | None) -> str:
+    """Return what is printed of a step, on one line of a terminal.
+
+    The words are explained in `minigpt2 train --help`.
+    """
+    parts = [
+        f"step {result.step}/{steps}",
+        f"loss {result.loss:.4f}",
+        f"lr {result.learning_rate:.1e}",
+        f"norm {result.gradient_norm:.2f}",
+        f"{result.rows / result.seconds:,.0f} tok/s",
+    ]
+    if peak:
+        parts.append(size(peak))
+    if not result.updated:
+        parts.append("(skipped)")
+    return "  ".join(parts)
 
 
 def claim_folder(out: Path | None, name: str) -> Path:
@@ -134,29 +189,3 @@ def claim_folder(out: Path | None, name: str) -> Path:
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror}") from None
     raise AssertionError("count() has no end")
-
-
-def due(step: int, every: int) -> bool:
-    """Whether something that is done every so many steps is done at this one; never for 0."""
-    return bool(every) and step % every == 0
-
-
-def log_step(step: Step, steps: int, log_every: int, report: Report) -> None:
-    """Write a step to the log; print it if it is the first, the last or every log_every-th."""
-    peak = peak_memory()
-    entry = {
-        **step._asdict(),
-        "supervised_per_second": step.supervised / step.seconds,
-        "rows_per_second": step.rows / step.seconds,
-        "peak_memory": peak,
-    }
-    line = (
-        f"step {step.step}/{steps}: loss {step.loss:.4f} "
-        f"(tokens {step.token_loss:.4f}, examples {step.example_loss:.4f}), "
-        f"rate {step.learning_rate:.2e}, "
-        f"norm {step.gradient_norm:.2f}, {step.supervised:,} targets on {step.rows:,} rows, "
-        f"{step.rows / step.seconds:,.0f} tokens/s"
-        + (f", {peak / 2**20:,.0f} MiB peak" if peak else "")
-    )
-    printed = step.step in (1, steps) or due(step.step, log_every)
-    report.log(entry, line if printed else None)

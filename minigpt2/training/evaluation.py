@@ -13,7 +13,6 @@ from typing import NamedTuple
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example
 from minigpt2.data.records import Record
-from minigpt2.data.template import ALPACA, Template
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.inference.answers import answer_questions
 from minigpt2.inference.model import Model
@@ -50,18 +49,15 @@ def validation_losses(
 
 
 def answer_all(
-    parameters: Parameters,
-    tokenizer: Tokenizer,
+    model: Model,
     records: Sequence[Record],
     max_new: int,
     progress: Callable[[int], None] = lambda finished: None,
-    template: Template = ALPACA,
 ) -> list[Answer]:
     """Answer every record's question by greedy decoding, with at most max_new tokens each.
 
     Of a prompt that is longer than the context, the end is kept.
     """
-    model = Model(parameters, tokenizer, template)
     texts = answer_questions(
         model, records, max_new_tokens=max_new, truncate=True, progress=progress
     )

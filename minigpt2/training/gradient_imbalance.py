@@ -109,6 +109,12 @@ class Imbalance(NamedTuple):
         return common, max(0.0, float(y.mean() - common * self.lengths.mean()))  # (32.5)
 
 
+def norms_per_token(measured: Imbalance, part: Products) -> tuple[float, float]:
+    """Return ‖G_Q‖ / N_Q and ‖G_A‖ / N_A of a part of the model."""
+    prompt, answer = part.qq**0.5, part.aa**0.5
+    return prompt / max(1, measured.prompt_tokens), answer / measured.answer_tokens
+
+
 def parts_of(parameters: Parameters) -> dict[str, list[str]]:
     """Return the names of the tensors of each part of the model, in the order of the model."""
     parts: dict[str, list[str]] = {"all": list(parameters.views)}

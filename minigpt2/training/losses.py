@@ -1,14 +1,22 @@
-"""Losses: two ways to average over answers, both always told.
+"""Losses: two averages over answers, by tokens and by examples.
 
 Definition, over the answers a, each with its tokens Aₐ
     token-level loss    = Σₐ Σₙ nllₙ / Σₐ |Aₐ|,  n in Aₐ           (19.1)
     example-level loss  = mean over a of ( Σₙ nllₙ / |Aₐ| )        (19.2)
     perplexity          = exp( loss )                              (19.3)
-Prompt tokens are in neither, whatever their weight in training.
+Neither counts prompt tokens, whatever weight they have in training.
 
 Read it
     The two are equal if all answers have the same length.  In the first an answer counts by its
-    length, so a few long ones decide; in the second each counts the same.
+    length, so a few long ones dominate; in the second each answer counts the same.
+
+Example: one answer of two tokens with nll 1 and 3, one answer of one token with nll 8
+    >>> import numpy as np
+    >>> batch = Batch(*[np.empty(0)] * 6, answers=np.array([0, 0, 1]))
+    >>> losses = Losses()
+    >>> losses.add(batch, np.array([1.0, 3, 8]))
+    >>> losses.token_level, losses.example_level  # 12 / 3, and the mean of 2 and 8
+    (4.0, 5.0)
 """
 
 from math import exp, nan
@@ -21,7 +29,7 @@ from minigpt2.model.batch import Batch
 
 
 class Losses:
-    """Sums from which both losses follow, batch after batch."""
+    """The sums from which both averages follow, batch after batch."""
 
     def __init__(self) -> None:
         self.nll = 0.0
@@ -33,13 +41,13 @@ class Losses:
         """Count the answers of a batch whose triples have these nll (M,)."""
         in_answer = batch.answers >= 0
         answers = batch.answers[in_answer]
-        sizes = np.bincount(answers)
+        lengths = np.bincount(answers)
         sums = np.bincount(answers, np.asarray(nll.tolist())[in_answer])
-        there = sizes > 0
+        present = lengths > 0
         self.nll += float(sums.sum())
         self.tokens += len(answers)
-        self.means += float((sums[there] / sizes[there]).sum())
-        self.examples += int(there.sum())
+        self.means += float((sums[present] / lengths[present]).sum())
+        self.examples += int(present.sum())
 
     @property
     def token_level(self) -> float:
@@ -52,7 +60,7 @@ class Losses:
         return self.means / self.examples if self.examples else nan  # (19.2)
 
     def numbers(self) -> dict[str, Any]:
-        """Return all of it by name."""
+        """Return all losses and counts by name."""
         return {
             "token_loss": self.token_level,
             "example_loss": self.example_level,

@@ -1,42 +1,57 @@
-"""State: what a step changes."""
+"""State: all that a step changes, in one object.
+
+What follows from other values is not part of it: the order of an epoch follows from the seed and
+the epoch, dropout's masks from the seed, the step and the micro-batch, the rounded copy of 16-bit
+training from the parameters.  So a run can continue from its state alone.
+"""
+
+from dataclasses import dataclass, field
 
 from minigpt2.backend import Array, array_module
-from minigpt2.model.gradients import Gradients
+from minigpt2.model.gradients import Gradients, gradients_of
 from minigpt2.model.parameters import Parameters
-from minigpt2.ops.adamw import AdamW, adamw_flat
+from minigpt2.training.precision import LossScale, Precision, rounded
 
 
-class Moments:
-    """What the optimiser remembers: m and v, and how many steps were taken."""
+@dataclass
+class State:
+    """The parameters with AdamW's moments, the loss scale, and where the run is.
 
-    def __init__(self, parameters: Parameters):
-        zeros_like = array_module(parameters.flat).zeros_like
-        self.m = zeros_like(parameters.trainable)
-        self.v = zeros_like(parameters.trainable)
-        self.step = 0
-
-
-def adamw_step(
-    parameters: Parameters,
-    gradients: Gradients,
-    moments: Moments,
-    eta: float,
-    settings: AdamW,
-    copy: Array | None = None,
-    unscale: float = 1.0,
-) -> float:
-    """Take one step with learning rate eta; return the global norm before clipping.
-
-    Nothing is changed if the norm is not finite: then FloatingPointError is raised, but for a
-    device, where the norm is an array (1,) that nobody has waited for.  The gradients are
-    multiplied by `unscale` first, but the norm is of them as they are.  `copy` (P,) gets the new
-    parameters, too, rounded to what it holds.
+    `compute` holds the parameters that the model computes with, the same array or a rounded copy;
+    `gradients` is the memory of one step.  Both follow from the rest.
     """
-    arrays = parameters.trainable, gradients.flat, moments.m, moments.v
-    moments.step += 1
-    decayed, step = parameters.n_decayed, moments.step
-    try:
-        return adamw_flat(*arrays, decayed, step, eta, settings, copy, unscale)
-    except FloatingPointError:
-        moments.step -= 1
-        raise
+
+    parameters: Parameters
+    m: Array  # (P,) of the trained parameters
+    v: Array  # (P,)
+    scale: LossScale
+    seed: int = 0
+    step: int = 0  # steps taken, skipped ones included
+    updates: int = 0  # steps that changed the parameters: s of (10.5)
+    epoch: int = 0
+    position: int = 0  # in the epoch: where the next step begins
+    precision: Precision = "float32"
+    compute: Parameters = field(init=False)
+    gradients: Gradients = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.compute = rounded(self.parameters, self.precision)
+        self.gradients = gradients_of(self.parameters)
+
+    @property
+    def rounded_copy(self) -> Array | None:
+        """The flat array that AdamW keeps in step with the parameters; None in float32."""
+        return None if self.compute is self.parameters else self.compute.trainable
+
+
+def new_state(parameters: Parameters, precision: Precision = "float32", seed: int = 0) -> State:
+    """Return the state of a run that begins with these parameters."""
+    zeros_like = array_module(parameters.flat).zeros_like
+    return State(
+        parameters,
+        m=zeros_like(parameters.trainable),
+        v=zeros_like(parameters.trainable),
+        scale=LossScale.of(precision),
+        seed=seed,
+        precision=precision,
+    )

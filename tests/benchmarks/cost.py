@@ -24,7 +24,7 @@ from minigpt2.memory import keep_freed_memory
 from minigpt2.model.gpt2 import loss_and_gradients
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
-from minigpt2.planning.memory_and_flops import Load, crossing, operations
+from minigpt2.planning.memory_and_flops import MicroBatch, crossing, operations
 from tests.benchmarks.work import MODELS, make_batch
 
 LENGTHS = (64, 128, 256, 384, 512, 768, 1024)
@@ -60,7 +60,7 @@ def fit(x, seconds, degree=2):
 def counted(config, length, sequences=1):
     """Operations of the linear and of the quadratic term."""
     rows = sequences * length
-    done = operations(config, Load(rows, rows), length, recompute=False)
+    done = operations(config, MicroBatch(rows, rows), length, recompute=False)
     return done["products"] + done["projection"], done["attention"]
 
 

@@ -15,19 +15,22 @@ from rich.table import Table
 
 from minigpt2.memory import peak_memory
 from minigpt2.model.initialisation import initialise
-from minigpt2.planning.memory_and_flops import How, Load, memory, peak
-from minigpt2.planning.microbenchmark import rehearse
-from minigpt2.training import step as loop
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak
+from minigpt2.planning.microbenchmark import time_step
+from minigpt2.training.step import TrainingConfig
 from tests.benchmarks.work import MODELS, make_batch
+from tests.stepping import take
 
 
 def measured(config, rows, segment, recompute=False, dropout=0.0, steps=2):
     """Bytes that plan foretells by part, bytes at the peak, and the seconds of the last step."""
     rng = np.random.default_rng(0)
-    parts = memory(config, Load(rows, rows), How(recompute, dropout > 0), peak_memory())
+    parts = memory(
+        config, MicroBatch(rows, rows), MemoryOptions(recompute, dropout > 0), peak_memory()
+    )
     batch = make_batch(config, rows, segment, 1.0, 0, rng)
-    how = loop.Plan(steps, 1e-4, 1, "linear", dropout=dropout, recompute=recompute)
-    taken = list(loop.train_steps(initialise(config, rng), repeat([batch]), how))
+    options = TrainingConfig(steps, 1e-4, 1, "linear", dropout=dropout, recompute=recompute)
+    taken = list(take(initialise(config, rng), repeat([batch]), options))
     return parts, peak_memory(), taken[-1].seconds
 
 
@@ -75,8 +78,9 @@ def main(argv=None):
     with console.status("taking the steps"):
         parts, found, seconds = measured(config, *sizes, again, options.dropout, options.steps)
     with console.status("rehearsing a block"):
-        load, rng = Load(options.rows, options.rows), np.random.default_rng(0)
-        foretold = rehearse(config, load, sizes[1], rng).step(config.n_layer, 1, again)
+        load, rng = MicroBatch(options.rows, options.rows), np.random.default_rng(0)
+        times = time_step(config, load, sizes[1], rng)
+        foretold = times.step(layers=config.n_layer, micro_batches=1, recompute=again)
     show(console, options, parts, found, seconds, foretold)
     return 0 if abs(peak(parts) / found - 1) <= 0.1 else 1
 

@@ -40,6 +40,7 @@ from tests.benchmarks.work import (
     supervised_triples,
     visible_pairs,
 )
+from tests.stepping import take as take_steps
 
 WARM_UP = 2  # steps that are shown, not counted
 QUIET = 0.95  # cores; with less, the machine was not ours
@@ -60,7 +61,7 @@ PARTS = {
     ],
     "embedding": [(gpt2, "embedding"), (gpt2, "embedding_backward")],
     "loss with projection": [(gpt2, "cross_entropy_gradient")],
-    "AdamW": [(loop, "adamw_step")],
+    "AdamW": [(loop, "adamw_flat")],
 }
 
 
@@ -183,8 +184,8 @@ def measure(options, console):
     batch = make_batch(config, *sizes, rng)
     console.print(f"drawing {config.n_parameters:,} weights ...", highlight=False)
     parameters = initialise(config, rng)
-    plan = loop.Plan(WARM_UP + 2 * options.steps, 1e-4, WARM_UP, "linear")
-    steps = loop.train_steps(parameters, repeat([batch]), plan)
+    config_of_run = loop.TrainingConfig(WARM_UP + 2 * options.steps, 1e-4, WARM_UP, "linear")
+    steps = take_steps(parameters, repeat([batch]), config_of_run)
 
     warm_up = []
     for number in range(1, WARM_UP + 1):

@@ -228,7 +228,6 @@ SHARED_BY_COMMANDS = {
     "commands/dataset": "the one opening of a data set",
     "commands/decoding": "the settings of the commands that let a model write",
     "commands/setup": "the one setup of a run",
-    "commands/train_settings": "the settings of train, which setup takes and train gives",
 }
 
 

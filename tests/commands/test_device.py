@@ -13,9 +13,10 @@ from minigpt2.device.devices import describe_device, open_device
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.training.checkpoint import save_checkpoint
-from minigpt2.training.step import Plan, train_steps
+from minigpt2.training.step import TrainingConfig
 from tests.device.test_devices import cupy_with, no_driver
 from tests.kernels.support import DEVICE, emulated_only, needs_device
+from tests.stepping import take
 
 QUICK = ("--steps", "30", "--samples", "1", "--max_new_tokens", "4", "--learning_rate", "1e-3")
 
@@ -66,8 +67,8 @@ def test_a_step_copies_from_the_device_once(precision):
     open_device("emulated")
     batch = lay_out([Segment([1, 2, 3], [0, 1, 1]), Segment([4, 5], [0, 1])])
     parameters = initialise(GPT2Config(11, 8, 32, 2, 1), np.random.default_rng(0)).on(fake_cupy)
-    plan = Plan(3, 1e-3, 1, "cosine", precision=precision)
-    steps = train_steps(parameters, iter([[batch, batch]] * 3), plan)
+    config = TrainingConfig(3, 1e-3, 1, "cosine")
+    steps = take(parameters, iter([[batch, batch]] * 3), config, precision=precision)
     next(steps)
     fake_cupy.copies.clear()
     next(steps)

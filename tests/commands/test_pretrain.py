@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from minigpt2.commands import pretrain as chapter
-from minigpt2.commands.pretrain import PretrainSettings, as_root, pieces, text_windows, words_of
+from minigpt2.commands.pretrain import PretrainSettings, almanac_texts, words_of
+from minigpt2.data import documents as chapter_of_text
 from minigpt2.data.almanac import documents
+from minigpt2.data.documents import DocumentBatches, as_root, longest_piece, pieces
 from minigpt2.model.config import TINY, GPT2Config
 from minigpt2.shipped import shipped
 
@@ -39,13 +41,28 @@ def test_a_root_begins_and_ends_with_end_of_text_and_all_but_the_first_is_a_targ
 
 
 def test_a_step_holds_whole_pieces_and_at_most_so_many_rows(tokenizer):
-    settings = PretrainSettings(rows=200)
-    texts = (documents(np.random.default_rng(0), plain) for plain in (True, False))
-    for (batch,) in islice(text_windows(*texts, tokenizer, 256, settings), 20):
+    data = DocumentBatches(lambda: almanac_texts(0), tokenizer, context=256, steps=5500, rows=200)
+    place = 0, 0
+    for _ in range(20):
+        (batch,), *place = data.at(*place)
         assert 100 < len(batch.ids) <= 200
         assert len(batch.targets) == len(batch.ids)
         assert batch.ids[0] == tokenizer.end_of_text
         assert batch.targets[-1] == tokenizer.end_of_text
+
+
+def test_a_step_out_of_turn_is_the_one_of_its_place(tokenizer):
+    def data():
+        texts = lambda: almanac_texts(7)  # noqa: E731
+        return DocumentBatches(texts, tokenizer, context=256, steps=9, rows=100)
+
+    in_turn = data()
+    expected = [in_turn.at(0, number) for number in range(9)]
+    again = data()
+    for number in (5, 2, 3, 8, 0):
+        (batch,), epoch, position = again.at(0, number)
+        assert (epoch, position) == (0, number + 1)
+        np.testing.assert_array_equal(batch.ids, expected[number].batches[0].ids)
 
 
 def test_tokens_that_spell_one_word_have_one_number(tokenizer):
@@ -59,25 +76,24 @@ def test_tokens_that_spell_one_word_have_one_number(tokenizer):
 
 
 def test_text_is_plain_until_pieces_grow(tokenizer):
-    settings = PretrainSettings(steps=20, rows=100)
-    told = {"plain": 0, "all": 0}
+    drawn = {"plain": 0, "all": 0}
 
     def telling(kind):
         while True:
-            told[kind] += 1
+            drawn[kind] += 1
             yield "Zinc is a metal."
 
-    batches = text_windows(telling("plain"), telling("all"), tokenizer, 256, settings)
-    seen = [dict(told) for _ in islice(batches, 20)]
+    texts = lambda: (telling("plain"), telling("all"))  # noqa: E731
+    data = DocumentBatches(texts, tokenizer, context=256, steps=20, rows=100)
+    seen = [(data.at(0, number), dict(drawn))[1] for number in range(20)]
     assert seen[6]["plain"] and not seen[6]["all"]
     assert seen[-1]["plain"] == seen[8]["plain"] and seen[-1]["all"] > seen[8]["all"] > 0
 
 
 def test_pieces_are_short_at_first_and_whole_documents_at_last():
-    settings = PretrainSettings(steps=1000)
-    lengths = [settings.longest(step, 256) for step in range(1, 1001)]
+    lengths = [longest_piece(step, 1000, 256) for step in range(1, 1001)]
     assert lengths == sorted(lengths)
-    assert set(lengths[:350]) == {chapter.SHORT}
+    assert set(lengths[:350]) == {chapter_of_text.SHORT}
     assert set(lengths[550:]) == {256}
 
 

@@ -69,7 +69,7 @@ def printed(monkeypatch, settings, **options):
 
 
 def test_prompts_are_grey_and_answers_green(data, little_model, monkeypatch):
-    settings = ShowSettings(data, str(little_model), count=1, template="raw")
+    settings = ShowSettings(data=data, model=str(little_model), count=1, template="raw")
     text = printed(monkeypatch, settings, force_terminal=True, color_system="standard")
     body = text.splitlines()[2]
     colours = re.findall(r"\x1b\[([\d;]+)m(.*?)\x1b\[0m", body)
@@ -79,19 +79,19 @@ def test_prompts_are_grey_and_answers_green(data, little_model, monkeypatch):
 
 
 def test_entries_are_told_with_their_tokens_and_cuts(data, little_model, monkeypatch):
-    settings = ShowSettings(data, str(little_model), first=1, count=9, context=20)
+    settings = ShowSettings(data=data, model=str(little_model), first=1, count=9, context=20)
     text = printed(monkeypatch, settings)
     assert re.findall(r"^entry (\d)  \d+ prompt tokens, \d+ answer tokens; cut: \d+ of", text, re.M)
     assert "entry 0" not in text and "entry 2" in text and "↵" in text
-    drop = ShowSettings(data, str(little_model), context=20, truncate="drop")
-    assert printed(monkeypatch, drop).count("over the context of 20, dropped") == 3
-    weighed = ShowSettings(data, str(little_model), prompt_weight=0.5, loss="example")
+    drop = ShowSettings(data=data, model=str(little_model), context=20, truncate="drop")
+    assert printed(monkeypatch, drop).count("longer than the context of 20, dropped") == 3
+    weighed = ShowSettings(data=data, model=str(little_model), prompt_weight=0.5, loss="example")
     assert "weight of a prompt token 0.0" in printed(monkeypatch, weighed)
 
 
 def test_a_page_holds_every_token_with_its_weight(data, little_model, tmp_path, capsys):
     page = tmp_path / "page.html"
-    show(ShowSettings(data, str(little_model), html=page, template="qa"))
+    show(ShowSettings(data=data, model=str(little_model), html=page, template="qa"))
     assert "3 entries written to" in capsys.readouterr().out
     text = page.read_text()
     first = text.split('<div class="entry">')[1].split("</div>")[0]
@@ -105,14 +105,14 @@ def test_a_page_holds_every_token_with_its_weight(data, little_model, tmp_path, 
         assert ("weight 1;" in note) == (kind == "a")
     assert notes[-1].endswith("predicts nothing") and "predicts <|endoftext|>" in notes[-2]
     with pytest.raises(UserError, match="exists already"):
-        show(ShowSettings(data, str(little_model), html=page))
+        show(ShowSettings(data=data, model=str(little_model), html=page))
 
 
 def test_an_entry_that_is_not_there_is_refused(data, little_model):
     with pytest.raises(UserError, match="has 3 entries: first must be below 3"):
-        show(ShowSettings(data, str(little_model), first=3))
+        show(ShowSettings(data=data, model=str(little_model), first=3))
 
 
 def test_a_context_beyond_the_models_is_refused(data, little_model):
     with pytest.raises(UserError, match="context 97 is longer than the 96 of"):
-        show(ShowSettings(data, str(little_model), context=97))
+        show(ShowSettings(data=data, model=str(little_model), context=97))

@@ -32,12 +32,11 @@ def trained(run, little_model, data, tmp_path):
     return tmp_path / "first", outcome.out
 
 
-def test_a_run_leaves_checkpoint_log_curve_answers_settings_and_summary(trained):
+def test_a_run_leaves_checkpoint_log_report_answers_settings_and_summary(trained):
     folder, _ = trained
     assert {p.name for p in folder.iterdir()} == {
         "checkpoint",
         "log.jsonl",
-        "loss.png",
         "report.html",
         "answers.json",
         "settings.json",
@@ -51,7 +50,6 @@ def test_a_run_leaves_checkpoint_log_curve_answers_settings_and_summary(trained)
         "vocab.json",
         "merges.txt",
     }
-    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_log_has_every_step_with_loss_rate_norm_tokens_and_memory(trained):
@@ -73,7 +71,7 @@ def test_the_summary_holds_every_number_that_was_printed(trained):
     for line in lines:
         for text in re.findall(r"(?<![\w/.-])\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?(?![\w.])", line):
             number = float(text.replace(",", ""))
-            close = [n for n in held for unit in (1, 2**20) if abs(n / unit - number) <= 0.5]
+            close = [n for n in held for unit in (1, 1e6, 1e9) if abs(n / unit - number) <= 0.5]
             assert close, f"{text} of {line!r} is not in summary.json"
 
 
@@ -159,7 +157,7 @@ def test_over_the_context_is_counted_and_reported(run, little_model, tmp_path):
         "dropped": 0,
     }
     assert (
-        f"over the limit: 2 prompts cut ({cuts['prompt_tokens']:,} tokens), "
+        f"over 96 tokens: 2 prompts cut ({cuts['prompt_tokens']:,} tokens), "
         f"1 answers cut ({cuts['answer_tokens']:,} tokens), 0 dropped" in outcome.out
     )
 
@@ -193,10 +191,12 @@ def test_template_columns_and_truncation_are_taken_to_the_model(run, little_mode
 
 
 def test_from_python_in_a_few_lines(little_model, data, tmp_path):
+    from minigpt2.commands.setup import TrainSettings
     from minigpt2.commands.train import train
-    from minigpt2.commands.train_settings import TrainSettings
 
-    settings = TrainSettings(str(little_model), str(data), tmp_path / "run", steps=2, samples=0)
+    settings = TrainSettings(
+        model=str(little_model), data=str(data), out=tmp_path / "run", steps=2, samples=0
+    )
     summary = train(settings)
     assert summary["printed_steps"][-1]["step"] == 2
 

@@ -1,12 +1,12 @@
-"""Fine-tuning: what the settings promise of a whole run."""
+"""Train: what the settings promise of a whole run."""
 
 import json
 
 import numpy as np
 import pytest
 
-from minigpt2.commands import train as finetune
-from minigpt2.commands.train_settings import TrainSettings
+from minigpt2.commands import train as command
+from minigpt2.commands.setup import TrainSettings
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.training.checkpoint import save_checkpoint
@@ -15,19 +15,18 @@ from tests.data.small import RECORDS, small_tokenizer
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, capsys):
     """A function that tunes a small model and returns its losses and the run's folder."""
     tokenizer = small_tokenizer()
     config = GPT2Config(tokenizer.n_vocab, 280, n_embd=8, n_layer=1, n_head=2)
     save_checkpoint(tmp_path / "base", initialise(config, np.random.default_rng(0)), tokenizer)
     asked = tmp_path / "asked.json"
     asked.write_text(json.dumps([record._asdict() for record in RECORDS]))
-    monkeypatch.setattr(finetune, "draw_curve", lambda *arguments: True)
 
     def tune(name, **options):
         given = {"model": str(tmp_path / "base"), "data": str(asked), "out": tmp_path / name}
         fixed = {"validation": 0, "samples": 0, "batch_size": 4, "epochs": 3, "learning_rate": 0.1}
-        finetune.train(TrainSettings(**{**given, **fixed, **options}))
+        command.train(TrainSettings(**{**given, **fixed, **options}))
         lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
         return [json.loads(line)["loss"] for line in lines], tmp_path / name
 

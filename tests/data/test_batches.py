@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.batches import batch_of, epoch_order, split, windows
+from minigpt2.data.batches import EpochBatches, batch_of, epoch_order, split
 from minigpt2.data.examples import encode
 from tests.data.small import RECORDS, example_of, small_tokenizer
 
@@ -71,6 +71,15 @@ def test_a_split_is_random_and_fixed_by_its_seed():
 EXAMPLES = [example_of([0], [k]) for k in range(1, 11)]
 
 
+def in_turn(batch_size, micro_batch, seed):
+    """The micro-batches of one step after the other."""
+    data = EpochBatches(EXAMPLES, batch_size=batch_size, micro_batch=micro_batch, seed=seed)
+    place = 0, 0
+    while True:
+        batches, *place = data.at(*place)
+        yield batches
+
+
 def epoch(batches, steps):
     """For each of the next steps, its micro-batches' targets."""
     return [[b.targets.tolist() for b in window] for window in islice(batches, steps)]
@@ -82,36 +91,50 @@ def flat(nested):
 
 
 def test_each_epoch_sees_each_example_once_in_an_order_of_its_own():
-    batches = windows(EXAMPLES, 4, 4, 0)
+    batches = in_turn(4, 4, 0)
     epochs = [flat(epoch(batches, 3)) for _ in range(3)]
     assert all(sorted(one) == list(range(1, 11)) for one in epochs)
     assert len({tuple(one) for one in epochs}) == 3 and list(range(1, 11)) not in epochs
 
 
 def test_the_last_window_of_an_epoch_holds_what_is_left():
-    batches = windows(EXAMPLES, 4, 4, 0)
+    batches = in_turn(4, 4, 0)
     assert [len(flat([window])) for window in epoch(batches, 6)] == [4, 4, 2, 4, 4, 2]
-    whole = windows(EXAMPLES, 5, 5, 0)
+    whole = in_turn(5, 5, 0)
     assert [len(flat([window])) for window in epoch(whole, 3)] == [5, 5, 5]
 
 
 def test_a_window_is_cut_into_micro_batches():
-    batches = windows(EXAMPLES, 7, 3, 0)
+    batches = in_turn(7, 3, 0)
     sizes = [[len(part) for part in window] for window in epoch(batches, 2)]
     assert sizes == [[3, 3, 1], [3]]
 
 
 def test_micro_batches_change_nothing_in_what_a_window_holds():
-    cut, whole = (windows(EXAMPLES, 7, m, 3) for m in (2, 7))
+    cut, whole = (in_turn(7, m, 3) for m in (2, 7))
     assert [flat([w]) for w in epoch(cut, 4)] == [flat([w]) for w in epoch(whole, 4)]
 
 
 def test_the_order_is_fixed_by_the_seed():
-    one, same, other = (flat(epoch(windows(EXAMPLES, 4, 4, s), 3)) for s in (0, 0, 1))
+    one, same, other = (flat(epoch(in_turn(4, 4, s), 3)) for s in (0, 0, 1))
     assert one == same != other
 
 
 def test_the_order_of_an_epoch_follows_from_the_seed_and_its_number_alone():
-    later = [flat([w]) for w in epoch(windows(EXAMPLES, 10, 10, 5), 4)[2:]]
+    later = [flat([w]) for w in epoch(in_turn(10, 10, 5), 4)[2:]]
     orders = [epoch_order(10, 5, number).tolist() for number in (2, 3)]
     assert later == [[k + 1 for k in order] for order in orders]
+
+
+def test_the_step_at_a_place_is_the_same_without_those_before_it():
+    data = EpochBatches(EXAMPLES, batch_size=4, micro_batch=3, seed=2)
+    places, place = [], (0, 0)
+    for _ in range(7):
+        places.append(place)
+        _, *place = data.at(*place)
+    assert [tuple(p) for p in places] == [(0, 0), (0, 4), (0, 8), (1, 0), (1, 4), (1, 8), (2, 0)]
+    expected = epoch(in_turn(4, 3, 2), 7)
+    for number in (6, 2, 4):
+        fresh = EpochBatches(EXAMPLES, batch_size=4, micro_batch=3, seed=2)
+        assert epoch([fresh.at(*places[number]).batches], 1) == [expected[number]]
+    assert data.steps == 3

@@ -43,11 +43,11 @@ def test_what_a_context_would_cut_is_what_it_cuts(policy):
 
 
 def test_rows_in_three_ways():
-    rows = count_rows(EXAMPLES, 4, np.random.default_rng(0))
+    rows = count_rows(EXAMPLES, 4, np.random.default_rng(0).permutation(len(EXAMPLES)))
     assert rows.padded == 4 * 11 and rows.packed == 11 + 9 + 5 + 10
     # 0 … 7 stand once for three examples; 8 is before two of them and too short to share
     assert rows.forest == 8 + (3 + 1 + 2) + 5
-    alone = count_rows(EXAMPLES, 1, np.random.default_rng(0))
+    alone = count_rows(EXAMPLES, 1, np.arange(len(EXAMPLES)))
     assert alone.padded == alone.packed == alone.forest == 35
 
 
@@ -95,7 +95,7 @@ def data(tmp_path):
 
 def test_the_command_prints_all_of_it(data, little_model, tmp_path, capsys):
     figure = tmp_path / "lengths.png"
-    settings = StatsSettings(data, str(little_model), contexts=[16, 20], figure=figure)
+    settings = StatsSettings(data=data, model=str(little_model), contexts=[16, 20], figure=figure)
     stats(settings)
     out = capsys.readouterr().out
     assert "10 examples, question/answer" in out and figure.read_bytes().startswith(b"\x89PNG")
@@ -103,8 +103,8 @@ def test_the_command_prints_all_of_it(data, little_model, tmp_path, capsys):
     answers = list(range(3, 13)) if rows["answer"][1] == "75" else None
     assert (rows["answer"][0] == "A" and answers is None) or sum(answers) == 75
     assert {"16", "20", "96"} <= rows.keys() and rows["96"] == ["0"] * 5
-    assert "1 questions are in the data more than once" in out
-    assert "of 1 that would be held back (seed 0)" in out
+    assert "1 of 10 questions repeat an earlier one" in out
+    assert "of 1 validation question (seed 0)" in out
     assert rows["padded"][-1] == "100%" and int(rows["the"][-1].rstrip("%")) < 100
     with pytest.raises(UserError, match="exists already"):
         stats(settings)
@@ -113,4 +113,4 @@ def test_the_command_prints_all_of_it(data, little_model, tmp_path, capsys):
 def test_settings_that_make_no_sense_are_refused(data):
     for wrong in ({"contexts": [0]}, {"batch_size": 0}, {"validation": 1.0}, {"context": 0}):
         with pytest.raises(UserError):
-            StatsSettings(data, **wrong)
+            StatsSettings(data=data, **wrong)

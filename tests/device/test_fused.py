@@ -121,14 +121,14 @@ def test_behind_the_vocabulary_the_gradient_is_exactly_0():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
 def test_a_gradient_that_is_not_finite_changes_no_parameter(bad):
-    from minigpt2.ops.adamw import AdamW, adamw_flat
+    from minigpt2.ops.adamw import AdamW, Update, adamw_flat
 
     g = single(1000)
     g[500] = bad
     with device(machine()) as xp:
         arrays = [xp.asarray(a) for a in (single(1000), g, single(1000), single(1000) ** 2)]
         before = [a.get() for a in arrays]
-        norm = adamw_flat(*arrays, 10, 1, 0.1, AdamW()).get()
+        norm = adamw_flat(*arrays, Update(1, 0.1, 10, AdamW())).get()
         for array, was in zip(arrays, before, strict=True):
             np.testing.assert_array_equal(array.get(), was)
     assert not np.isfinite(norm).any()

@@ -9,7 +9,7 @@ import numpy as np
 
 from minigpt2.backend import array_module
 from minigpt2.device.launch import launch
-from minigpt2.ops.adamw import AdamW, adamw_flat
+from minigpt2.ops.adamw import AdamW, Update, adamw_flat
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.cross_entropy import (
     cross_entropy_gradient,
@@ -149,7 +149,8 @@ def optimise(p, decayed, clip):
         arrays = [put(theta.copy()), put(g), put(0.1 * m), put(0.01 * m * m)]
         copy = put(np.zeros_like(theta))
         for step in (1, 2, 3):
-            norm = adamw_flat(*arrays, decayed, step, 0.01, settings, copy, 0.5)
+            update = Update(step, 0.01, decayed, settings, loss_scale=2.0)
+            norm = adamw_flat(*arrays, update, copy=copy)
         theta_now, _, m_now, v_now = arrays
         return theta_now, m_now, v_now, copy, np.array([norm]) if isinstance(norm, float) else norm
 

@@ -5,7 +5,8 @@ import numpy as np
 from minigpt2.model.gpt2 import gpt2, loss_and_gradients
 from minigpt2.model.gradients import gradients_of
 from minigpt2.ops.adamw import AdamW
-from minigpt2.training.step import Plan, train_steps
+from minigpt2.training.step import TrainingConfig
+from tests.stepping import take
 
 ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 STEPS = 10
@@ -28,6 +29,6 @@ def loss_and_gradients_of(parameters, batch):
 
 def adamw_losses(parameters, batch, rate):
     """The losses of ten steps on the same batch; changes the parameters."""
-    plan = Plan(STEPS, rate, 0, "linear", ADAMW)
-    steps = train_steps(parameters, iter([[batch]] * STEPS), plan)
+    config = TrainingConfig(STEPS, rate, 0, "linear", ADAMW)
+    steps = take(parameters, iter([[batch]] * STEPS), config)
     return [step.loss for step in steps]

@@ -13,8 +13,8 @@ from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning import memory_and_flops as forecast
 from minigpt2.planning.memory_and_flops import (
-    How,
-    Load,
+    MemoryOptions,
+    MicroBatch,
     crossing,
     kept_by_block,
     memory,
@@ -69,7 +69,7 @@ def arrays_in(saved, found):
 
 
 def numbers_in(arrays, others):
-    """How many numbers the arrays hold that are not among the others."""
+    """MemoryOptions many numbers the arrays hold that are not among the others."""
     return sum(array.size for key, array in arrays.items() if key not in others)
 
 
@@ -83,38 +83,40 @@ def test_a_block_keeps_as_many_numbers_as_are_counted(dropout, recompute):
     _, saved = block(x, end, parameters.block(0), **options)
     given = {id(one): one for one in (parameters.flat, end)}
     held = arrays_in(saved, {})
-    how = How(recompute, dropout > 0)
+    how = MemoryOptions(recompute, dropout > 0)
     assert numbers_in(held, given) == kept_by_block(SMALL, n, how)
     if recompute:
         made = arrays_in(recomputed(saved), {})
-        assert numbers_in(made, held | given) == forecast.made_again(SMALL, n, how)
+        assert numbers_in(made, held | given) == forecast.recomputed(SMALL, n, how)
 
 
 def test_every_parameter_costs_four_numbers():
-    parts = memory(SMALL, Load(0, 0), How())
+    parts = memory(SMALL, MicroBatch(0, 0), MemoryOptions())
     stays = parts["weights"] + parts["gradients"] + parts["moments"]
     assert stays == 16 * SMALL.n_parameters
 
 
 def test_recomputation_keeps_three_eighths_of_a_block_and_makes_one_again():
     n = 100
-    once, again = (memory(SMALL, Load(n, 10), How(r))["activations"] for r in (False, True))
-    whole, part = (kept_by_block(SMALL, n, How(r)) for r in (False, True))
+    once, again = (
+        memory(SMALL, MicroBatch(n, 10), MemoryOptions(r))["activations"] for r in (False, True)
+    )
+    whole, part = (kept_by_block(SMALL, n, MemoryOptions(r)) for r in (False, True))
     assert once == 4 * SMALL.n_layer * whole
     assert part == pytest.approx(3 / 8 * whole, rel=0.03)
     assert again == 4 * (SMALL.n_layer * part + 12 * n * SMALL.n_embd + 2 * n)
 
 
 def test_large_at_its_full_context_fits_14_gb_with_recomputation_alone():
-    load = Load(1024, 1024)
-    assert peak(memory(LARGE, load, How(recompute=True), 100_000_000)) < 14e9
-    assert peak(memory(LARGE, load, How(recompute=False), 100_000_000)) > 14e9
+    load = MicroBatch(1024, 1024)
+    assert peak(memory(LARGE, load, MemoryOptions(recompute=True), 100_000_000)) < 14e9
+    assert peak(memory(LARGE, load, MemoryOptions(recompute=False), 100_000_000)) > 14e9
 
 
 def test_operations_are_those_of_the_visible_pairs_and_all_weights():
     segment, rng = 16, np.random.default_rng(0)
     batch = make_batch(SMALL, 64, segment, 0.5, 0, rng)
-    done = operations(SMALL, Load(64, len(batch.rows)), segment, recompute=False)
+    done = operations(SMALL, MicroBatch(64, len(batch.rows)), segment, recompute=False)
     weights = 12 * SMALL.n_layer * SMALL.n_embd**2
     in_the_last = 9 * SMALL.n_embd**2  # weights behind attention: they meet supervised rows
     assert done["products"] == 6 * weights * 64 - 6 * in_the_last * (64 - len(batch.rows))
@@ -123,10 +125,10 @@ def test_operations_are_those_of_the_visible_pairs_and_all_weights():
 
 
 def test_recomputation_makes_one_product_again():
-    once, again = (operations(LARGE, Load(1024, 1024), 1024, r) for r in (False, True))
+    once, again = (operations(LARGE, MicroBatch(1024, 1024), 1024, r) for r in (False, True))
     product = 2 * LARGE.n_layer * 4 * LARGE.n_embd**2 * 1024
     assert again["products"] == pytest.approx(once["products"] + product)
-    few = [operations(LARGE, Load(1024, 100), 1024, r)["products"] for r in (False, True)]
+    few = [operations(LARGE, MicroBatch(1024, 100), 1024, r)["products"] for r in (False, True)]
     rows = (LARGE.n_layer - 1) * 1024 + 100  # the last block makes u for supervised rows
     assert few[1] - few[0] == pytest.approx(2 * 4 * LARGE.n_embd**2 * rows)
     assert again["attention"] == once["attention"]
@@ -136,7 +138,7 @@ def test_recomputation_makes_one_product_again():
 def test_at_the_crossing_attention_takes_as_much_as_the_products(name):
     config = OFFICIAL[name]
     length = crossing(config)
-    done = operations(config, Load(1000, 1000), length, recompute=False)
+    done = operations(config, MicroBatch(1000, 1000), length, recompute=False)
     assert done["attention"] == pytest.approx(done["products"], rel=1e-9)
     assert length == pytest.approx(10 * config.n_embd, rel=0.03)
 

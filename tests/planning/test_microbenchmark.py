@@ -1,4 +1,4 @@
-"""Rehearsal: the parts make a step."""
+"""Microbenchmark: the parts make a step."""
 
 from itertools import repeat
 
@@ -7,29 +7,33 @@ import pytest
 
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
-from minigpt2.planning.memory_and_flops import Load
-from minigpt2.planning.microbenchmark import Rehearsed, rehearse
-from minigpt2.training.step import Plan, train_steps
+from minigpt2.planning.memory_and_flops import MicroBatch
+from minigpt2.planning.microbenchmark import StepTimes, time_step
+from minigpt2.training.step import TrainingConfig
 from tests.benchmarks.work import make_batch
+from tests.stepping import take
 
 CONFIG = GPT2Config(2000, 128, 192, 5, 6)
 
 
 def test_the_parts_add_up():
-    found = Rehearsed(forward=1.0, backward=2.0, again=2.5, loss=10.0, adamw=100.0)
-    assert found.step(layers=3, micro_batches=2, recompute=False) == 2 * (3 * 3 + 10) + 100
-    assert found.step(layers=3, micro_batches=2, recompute=True) == 2 * (3 * 3.5 + 10) + 100
+    times = StepTimes(
+        forward=1.0, backward=2.0, backward_with_recomputation=2.5, loss=10.0, adamw=100.0
+    )
+    assert times.step(layers=3, micro_batches=2, recompute=False) == 2 * (3 * 3 + 10) + 100
+    assert times.step(layers=3, micro_batches=2, recompute=True) == 2 * (3 * 3.5 + 10) + 100
 
 
-def test_a_step_takes_about_as_long_as_rehearsed():
+def test_a_step_takes_about_as_long_as_its_parts():
     """Within a factor of two, both at their best of four: other work may come between."""
-    rng, rehearsals, taken = np.random.default_rng(0), [], []
+    rng, estimates, taken = np.random.default_rng(0), [], []
     batch = make_batch(CONFIG, 1024, 128, 1.0, 0, rng)
-    steps = train_steps(initialise(CONFIG, rng), repeat([batch]), Plan(9, 1e-4, 1, "linear"))
+    steps = take(initialise(CONFIG, rng), repeat([batch]), TrainingConfig(9, 1e-4, 1, "linear"))
     next(steps)
     for _ in range(4):
-        rehearsed = rehearse(CONFIG, Load(1024, 1024), 128, rng)
-        rehearsals.append(rehearsed.step(CONFIG.n_layer, 1, False))
+        times = time_step(CONFIG, MicroBatch(1024, 1024), 128, rng)
+        step = times.step(layers=CONFIG.n_layer, micro_batches=1, recompute=False)
+        estimates.append(step)
         taken += [next(steps).seconds, next(steps).seconds]
-    assert min(rehearsals) == pytest.approx(min(taken), rel=1.0)
-    assert min(taken) == pytest.approx(min(rehearsals), rel=1.0)
+    assert min(estimates) == pytest.approx(min(taken), rel=1.0)
+    assert min(taken) == pytest.approx(min(estimates), rel=1.0)

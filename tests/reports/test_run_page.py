@@ -6,9 +6,9 @@ from html import unescape
 
 import pytest
 
+from minigpt2.commands.setup import TrainSettings
 from minigpt2.commands.train import train
-from minigpt2.commands.train_settings import TrainSettings
-from minigpt2.reports import run_page
+from minigpt2.reports import plots
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +19,10 @@ def folder(tmp_path_factory, little_model):
     entries = [{"instruction": q, "output": f"<b>{n}</b>"} for n, q in enumerate(asked)]
     (folder / "data.json").write_text(json.dumps(entries))
     settings = TrainSettings(
-        str(little_model),
-        str(folder / "data.json"),
-        folder / "run",
-        str(folder / "data.json"),
+        model=str(little_model),
+        data=str(folder / "data.json"),
+        out=folder / "run",
+        test=str(folder / "data.json"),
         steps=4,
         evaluate_every=2,
         prompt_weight=0.1,
@@ -73,4 +73,4 @@ def test_without_a_library_the_curves_are_missed(folder, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert run_page.curves([]) == ""
+    assert plots.run_curves([]) == ""

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from minigpt2.commands.setup import TrainSettings
 from minigpt2.commands.train import train
-from minigpt2.commands.train_settings import TrainSettings
 from minigpt2.errors import UserError
 from minigpt2.reports.tensorboard import Events, require_tensorboard
 

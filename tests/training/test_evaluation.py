@@ -3,20 +3,19 @@
 import numpy as np
 import pytest
 
-from minigpt2.commands.setup import Material
 from minigpt2.data.examples import encode, encode_prompt
 from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA, prompt_of
-from minigpt2.data.truncation import Cuts
 from minigpt2.inference import answers as module
 from minigpt2.inference.generate import generate
+from minigpt2.inference.model import Model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_of
 from minigpt2.model.parameters import Parameters
-from minigpt2.reports.run_log import Report
+from minigpt2.reports.before_after import answer_tests
+from minigpt2.reports.run_log import RunLog
 from minigpt2.training import evaluation
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
-from minigpt2.training.exam import sit
 from tests.data.small import RECORDS, small_tokenizer
 
 BYTES = small_tokenizer()
@@ -56,7 +55,7 @@ def test_exact_match_is_the_share_of_answers_that_are_exact():
 
 def test_answers_are_what_greedy_decoding_gives_and_stand_with_their_records():
     parameters, counts = model(scale=0.7), []
-    answers = answer_all(parameters, BYTES, RECORDS, 5, counts.append)
+    answers = answer_all(Model(parameters, BYTES, None), RECORDS, 5, counts.append)
     assert [a.record for a in answers] == RECORDS and sum(counts) == len(RECORDS)
     for record, answer in zip(RECORDS, answers, strict=True):
         prompt = encode_prompt(record, BYTES)
@@ -72,7 +71,7 @@ def test_of_a_prompt_that_is_longer_than_the_context_the_end_is_kept(monkeypatch
         return generate(parameters, prompts, *rest, **named)
 
     monkeypatch.setattr(module, "generate", spy)
-    answers = answer_all(model(context=20), BYTES, RECORDS, 5)
+    answers = answer_all(Model(model(context=20), BYTES, None), RECORDS, 5)
     for record, prompt, answer in zip(RECORDS, seen, answers, strict=True):
         assert len(prompt) <= 20 and answer.record is record
         assert BYTES.encode(prompt_of(record))[-len(prompt) :] == prompt
@@ -104,7 +103,6 @@ def stops(text):
 def test_a_longer_answer_cannot_match(model_that, share, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "generate", model_that)
     asked = [Record("Add.", "8 + 9", "17")]
-    material = Material(model(), BYTES, ALPACA, "Alpaca", [], [], {"sums": asked}, [], Cuts())
-    with Report(tmp_path) as report:
-        answers = sit(material, 48, report, "after")
+    with RunLog(tmp_path) as log:
+        answers = answer_tests(Model(model(), BYTES, ALPACA), {"sums": asked}, 48, log, "after")
     assert exact_match(answers["sums"]) == share

@@ -128,7 +128,7 @@ def data(tmp_path):
 
 def test_the_command_prints_tables_and_draws(data, little_model, tmp_path, capsys):
     figure = tmp_path / "imbalance.png"
-    settings = ImbalanceSettings(str(data), str(little_model), count=5, figure=figure)
+    settings = ImbalanceSettings(data=str(data), model=str(little_model), count=5, figure=figure)
     result = imbalance(settings)
     out = capsys.readouterr().out
     assert len(result.norms) == 5 and figure.read_bytes().startswith(b"\x89PNG")
@@ -140,4 +140,4 @@ def test_the_command_prints_tables_and_draws(data, little_model, tmp_path, capsy
     np.testing.assert_array_equal(again.norms, result.norms)
     for wrong in ({"count": 0}, {"weights": [-1.0]}, {"context": 0}):
         with pytest.raises(UserError):
-            ImbalanceSettings(str(data), **wrong)
+            ImbalanceSettings(data=str(data), **wrong)

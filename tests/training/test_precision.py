@@ -8,43 +8,49 @@ import pytest
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
-from minigpt2.training.precision import FIRST_SCALE, PATIENCE, Scale, rounded, short_type
+from minigpt2.training.precision import (
+    FIRST_SCALE,
+    GROWTH_INTERVAL,
+    LossScale,
+    compute_dtype,
+    rounded,
+)
 
 
 def test_a_gradient_that_is_not_finite_halves_the_scale_and_the_run_goes_on():
-    scale = Scale("float16")
+    scale = LossScale.of("float16")
     assert scale.value == FIRST_SCALE
-    assert scale.after(False) and scale.after(False)
+    assert scale.update(False) and scale.update(False)
     assert scale.value == FIRST_SCALE / 4
 
 
 def test_after_many_finite_steps_the_scale_is_doubled():
-    scale = Scale("float16")
-    for _ in range(PATIENCE - 1):
-        assert scale.after(True)
+    scale = LossScale.of("float16")
+    for _ in range(GROWTH_INTERVAL - 1):
+        assert scale.update(True)
     assert scale.value == FIRST_SCALE
-    scale.after(True)
+    scale.update(True)
     assert scale.value == 2 * FIRST_SCALE
-    for _ in range(PATIENCE - 1):
-        scale.after(True)
-    scale.after(False)  # and the count begins anew
-    for _ in range(PATIENCE - 1):
-        scale.after(True)
+    for _ in range(GROWTH_INTERVAL - 1):
+        scale.update(True)
+    scale.update(False)  # and the count begins anew
+    for _ in range(GROWTH_INTERVAL - 1):
+        scale.update(True)
     assert scale.value == FIRST_SCALE
 
 
 def test_a_gradient_that_is_never_finite_ends_the_run():
-    scale = Scale("float16")
-    goes_on = [scale.after(False) for _ in range(20)]
+    scale = LossScale.of("float16")
+    goes_on = [scale.update(False) for _ in range(20)]
     assert goes_on == [True] * 16 + [False] * 4
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_other_precisions_are_not_scaled(precision):
-    scale = Scale(precision)
-    for _ in range(PATIENCE + 1):
-        assert scale.after(True) and scale.value == 1
-    assert not scale.after(False)
+    scale = LossScale.of(precision)
+    for _ in range(GROWTH_INTERVAL + 1):
+        assert scale.update(True) and scale.value == 1
+    assert not scale.update(False)
 
 
 def test_a_power_of_two_rounds_nothing():
@@ -56,7 +62,7 @@ def test_a_power_of_two_rounds_nothing():
 def test_the_model_computes_with_a_rounded_copy(precision, bits):
     parameters = initialise(GPT2Config(11, 8, 8, 1, 1), np.random.default_rng(0))
     working = rounded(parameters, precision)
-    assert working.flat.dtype == short_type(precision) and working.flat.dtype.itemsize == 2
+    assert working.flat.dtype == compute_dtype(precision) and working.flat.dtype.itemsize == 2
     wide = working.flat.astype(np.float32)
     normal = abs(parameters.flat) > 1e-4  # the smallest numbers of float16 have fewer bits
     error = abs(wide - parameters.flat)[normal] / abs(parameters.flat)[normal]
@@ -67,4 +73,4 @@ def test_the_model_computes_with_a_rounded_copy(precision, bits):
 def test_without_ml_dtypes_bfloat16_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(UserError, match="pip install ml_dtypes"):
-        short_type("bfloat16")
+        compute_dtype("bfloat16")

@@ -2,23 +2,30 @@
 
 import gc
 import tracemalloc
-from itertools import count, pairwise, repeat
+from dataclasses import fields
+from itertools import count, islice, pairwise, repeat
 
 import numpy as np
 import pytest
 
-from minigpt2.data.batches import batch_of, windows
+from minigpt2.data.batches import EpochBatches, batch_of
 from minigpt2.data.forest import Segment, lay_out
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_and_gradients
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
+from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW
+from minigpt2.training.objective import WeightedNLL
+from minigpt2.training.run import take_steps
 from minigpt2.training.schedule import learning_rate
-from minigpt2.training.step import Plan, train_steps, window_gradients, window_losses
+from minigpt2.training.state import State, new_state
+from minigpt2.training.step import TrainingConfig, gather_gradients, step
+from minigpt2.training.world import World
 from tests.data.small import example_of
 from tests.model.cases import FIRST, RATE, SECOND, V, random_parameters
+from tests.stepping import take
 
 RNG = np.random.default_rng(0)
 EXAMPLES = [
@@ -28,11 +35,12 @@ EXAMPLES = [
 UNWEIGHTED = lay_out([Segment([1, 2, 3], [0, 0, 0])])
 
 
-def run(parameters, window, **options):
-    """Loss and gradients of a window."""
-    gradients = gradients_of(parameters)
-    nlls = window_gradients(parameters, window, gradients, **options)
-    return window_losses(window, nlls)[0], gradients
+def run(parameters, batches, *, drop=0.0, recompute=False, seed=0, state=None):
+    """Loss and gradients of a step."""
+    state = state or new_state(parameters, seed=seed)
+    config = TrainingConfig(1, 1.0, dropout=drop, recompute=recompute)
+    results = gather_gradients(state, batches, WeightedNLL(), config)
+    return WeightedNLL().metrics(batches, results)["loss"], state.gradients
 
 
 def assert_same(found, expected, bound=1e-12):
@@ -98,7 +106,7 @@ def test_a_window_without_a_weighted_triple_is_an_error(window):
 def test_a_step_without_a_weighted_triple_changes_nothing():
     parameters = random_parameters()
     before = parameters.flat.copy()
-    steps = train_steps(parameters, repeat([UNWEIGHTED]), Plan(2, 0.1, 0, "linear"))
+    steps = take(parameters, repeat([UNWEIGHTED]), TrainingConfig(2, 0.1, 0, "linear"))
     with pytest.raises(UserError):
         next(steps)
     np.testing.assert_array_equal(parameters.flat, before)
@@ -112,16 +120,16 @@ def test_gradients_of_a_window_replace_what_is_there(window, options):
     total = sum(batch.weights.sum() for batch in window)
     for batch in window:
         loss_and_gradients(parameters, batch._replace(weights=batch.weights / total), gradients)
-    found = gradients_of(parameters)
-    found.flat[:] = np.nan
-    window_gradients(parameters, window, found, **options)
-    np.testing.assert_allclose(found.flat, gradients.flat, rtol=1e-13, atol=1e-15)
+    state = new_state(parameters)
+    state.gradients.flat[:] = np.nan
+    run(parameters, window, state=state, **options)
+    np.testing.assert_allclose(state.gradients.flat, gradients.flat, rtol=1e-13, atol=1e-15)
 
 
 def test_recomputation_makes_no_difference_to_a_window_with_dropout():
     parameters = random_parameters()
     found = [
-        run(parameters, [FIRST, SECOND], drop=RATE, seeds=(1,), recompute=r) for r in (False, True)
+        run(parameters, [FIRST, SECOND], drop=RATE, seed=1, recompute=r) for r in (False, True)
     ]
     assert found[0][0] == found[1][0]
     np.testing.assert_array_equal(found[0][1].flat, found[1][1].flat)
@@ -132,25 +140,25 @@ def test_recomputation_makes_no_difference_to_a_window_with_dropout():
 def test_a_step_tells_what_it_did():
     parameters = random_parameters()
     window = [FIRST, UNWEIGHTED, SECOND]
-    plan = Plan(6, 0.01, 2, "cosine", AdamW(clip=0.5))
+    plan = TrainingConfig(6, 0.01, 2, "cosine", AdamW(clip=0.5))
     expected = run(parameters, window)
-    steps = list(train_steps(parameters, repeat(window), plan))
-    assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
+    steps = list(take(parameters, repeat(window), plan))
+    assert [result.step for result in steps] == [1, 2, 3, 4, 5, 6]
     assert steps[0].loss == expected[0]
     assert steps[0].gradient_norm == pytest.approx(np.linalg.norm(expected[1].flat))
-    for step in steps:
-        assert step.learning_rate == learning_rate(step.step, 6, 0.01, 2, "cosine")
-        assert step.supervised == len(FIRST.targets) + len(SECOND.targets)
-        assert step.rows == len(FIRST.ids) + len(SECOND.ids) + len(UNWEIGHTED.ids)
-        assert step.seconds > 0
-    assert len({step.loss for step in steps}) == 6
+    for result in steps:
+        assert result.learning_rate == learning_rate(result.step, 6, 0.01, 2, "cosine")
+        assert result.supervised == len(FIRST.targets) + len(SECOND.targets)
+        assert result.rows == len(FIRST.ids) + len(SECOND.ids) + len(UNWEIGHTED.ids)
+        assert result.seconds > 0
+    assert len({result.loss for result in steps}) == 6
 
 
 def test_each_step_begins_with_gradients_of_0():
     alone, after = random_parameters(), random_parameters()
-    list(train_steps(after, repeat([FIRST]), Plan(1, 1e-3, 0, "linear")))
+    list(take(after, repeat([FIRST]), TrainingConfig(1, 1e-3, 0, "linear")))
     norm = np.linalg.norm(run(after, [SECOND])[1].flat)
-    second = list(train_steps(alone, iter([[FIRST], [SECOND]]), Plan(2, 1.5e-3, 3, "linear")))
+    second = list(take(alone, iter([[FIRST], [SECOND]]), TrainingConfig(2, 1.5e-3, 3, "linear")))
     # both took their first step with learning rate 0.0005
     assert second[0].learning_rate == learning_rate(1, 1, 1e-3, 0, "linear") == 0.0005
     assert second[1].gradient_norm == pytest.approx(norm, rel=1e-12)
@@ -161,7 +169,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_parameters
     parameters["ln_f.bias"][0] = np.nan
     before = parameters.flat.copy()
     with pytest.raises(UserError, match=r"step 1: .*not finite"):
-        next(train_steps(parameters, repeat([FIRST]), Plan(2, 0.1, 0, "linear")))
+        next(take(parameters, repeat([FIRST]), TrainingConfig(2, 0.1, 0, "linear")))
     np.testing.assert_array_equal(parameters.flat, before)
 
 
@@ -171,8 +179,8 @@ def test_one_small_batch_is_learnt_by_heart(recompute):
     parameters = initialise(config, np.random.default_rng(0))
     examples = [example_of([k, 5, 6], [2 * k, k + 3, 22]) for k in range(8)]
     window = [batch_of(examples[:5]), batch_of(examples[5:])]
-    plan = Plan(120, 1e-2, 10, "cosine", AdamW(weight_decay=0.01), recompute=recompute)
-    losses = [step.loss for step in train_steps(parameters, repeat(window), plan)]
+    plan = TrainingConfig(120, 1e-2, 10, "cosine", AdamW(weight_decay=0.01), recompute=recompute)
+    losses = [result.loss for result in take(parameters, repeat(window), plan)]
     assert abs(losses[0] - np.log(V)) < 0.2 and losses[-1] < 0.01
 
 
@@ -195,12 +203,12 @@ def test_ten_losses_from_a_seed_are_what_they_were():
     rng = np.random.default_rng(2024)
     parameters = initialise(config, rng, np.float64)
     parameters.flat *= 5  # far enough from 0 that every op is curved
-    plan = Plan(10, 0.02, 3, "cosine", AdamW(clip=0.5))
+    plan = TrainingConfig(10, 0.02, 3, "cosine", AdamW(clip=0.5))
     order = np.random.default_rng(7)
     epochs = [order.permutation(len(EXAMPLES)) for _ in range(5)]
     parts = [(e[:3], e[3:4]) if first else (e[4:],) for e in epochs for first in (True, False)]
-    batches = ([batch_of([EXAMPLES[i] for i in part]) for part in step] for step in parts)
-    losses = [step.loss for step in train_steps(parameters, batches, plan)]
+    batches = ([batch_of([EXAMPLES[i] for i in part]) for part in both] for both in parts)
+    losses = [result.loss for result in take(parameters, batches, plan)]
     assert losses == pytest.approx(GOLDEN, rel=1e-9, abs=0)
 
 
@@ -208,18 +216,19 @@ def test_a_run_repeats_bit_for_bit():
     found = []
     for _ in range(2):
         parameters = random_parameters(dtype=np.float32)
-        batches = windows(EXAMPLES, 4, 2, seed=1)
-        plan = Plan(5, 1e-3, 1, "linear", dropout=0.1, recompute=True)
-        found.append([step.loss for step in train_steps(parameters, batches, plan, 1)])
+        data = EpochBatches(EXAMPLES, batch_size=4, micro_batch=2, seed=1)
+        plan = TrainingConfig(5, 1e-3, 1, "linear", dropout=0.1, recompute=True)
+        state = new_state(parameters, seed=1)
+        found.append([result.loss for result in take_steps(state, data, WeightedNLL(), plan)])
     assert found[0] == found[1]
 
 
 def test_masks_follow_from_the_seed_the_step_and_the_micro_batch_alone():
-    plan = Plan(3, 1e-12, 0, "linear", dropout=RATE)
+    plan = TrainingConfig(3, 1e-12, 0, "linear", dropout=RATE)
 
     def losses(parts, seed):
-        steps = train_steps(random_parameters(), repeat(parts), plan, seed)
-        return [step.loss for step in steps]
+        steps = take(random_parameters(), repeat(parts), plan, seed=seed)
+        return [result.loss for result in steps]
 
     expected = losses([FIRST, SECOND], seed=3)
     assert len(set(expected)) == 3  # the parameters hardly move: each step has masks of its own
@@ -232,17 +241,17 @@ def test_masks_follow_from_the_seed_the_step_and_the_micro_batch_alone():
 def test_windows_are_taken_one_a_step():
     taken = count()
     batches = ([FIRST] for _ in taken)
-    list(train_steps(random_parameters(), batches, Plan(3, 1e-3, 1, "linear")))
+    list(take(random_parameters(), batches, TrainingConfig(3, 1e-3, 1, "linear")))
     assert next(taken) == 3
 
 
 def test_memory_does_not_grow_after_the_third_step():
-    plan, peaks, kept = Plan(60, 1e-3, 0, "linear"), [], []
-    for _ in train_steps(random_parameters(), repeat([FIRST, SECOND]), plan):
+    plan, peaks, kept = TrainingConfig(60, 1e-3, 0, "linear"), [], []
+    for _ in take(random_parameters(), repeat([FIRST, SECOND]), plan):
         gc.collect()  # the interpreter's lists of small objects fill up before anything is counted
     parameters = random_parameters()
     tracemalloc.start()
-    for _ in train_steps(parameters, repeat([FIRST, SECOND]), plan):
+    for _ in take(parameters, repeat([FIRST, SECOND]), plan):
         gc.collect()
         now, peak = tracemalloc.get_traced_memory()
         kept.append(now)
@@ -252,3 +261,102 @@ def test_memory_does_not_grow_after_the_third_step():
     slack = 16_384  # bookkeeping; one array of a row a token kept each step would be 80,000
     assert max(kept[3:]) <= kept[2] + slack
     assert max(peaks[3:]) <= peaks[2] + slack
+
+
+class Advantages(WeightedNLL):
+    """Weights that may sum to 0, divided by the number of answers."""
+
+    def normaliser(self, batches):
+        return sum(len(set(batch.answers.tolist()) - {-1}) for batch in batches)
+
+    def metrics(self, batches, results):
+        pairs = zip(batches, results, strict=True)
+        return {"loss": sum(b.weights @ nll for b, nll in pairs if nll is not None)}
+
+
+def test_weights_that_sum_to_0_are_divided_by_what_the_objective_says():
+    parameters = random_parameters()
+    state, objective = new_state(parameters), Advantages()
+    (batch,) = cut((7,))
+    advantages = np.where(batch.answers % 2, -1.0, 1.0)
+    signed = batch._replace(weights=advantages - advantages.mean())
+    assert abs(signed.weights.sum()) < 1e-12
+    expected = gradients_of(parameters)
+    loss_and_gradients(parameters, signed, expected)
+    gather_gradients(state, [signed], objective, TrainingConfig(1, 0.1))
+    answers = objective.normaliser([signed])
+    assert answers == 7
+    np.testing.assert_allclose(state.gradients.flat, expected.flat / answers, atol=1e-15)
+    assert np.isfinite(step(state, [signed], objective, TrainingConfig(1, 0.1)).loss)
+
+
+class Pair(World):
+    """One of two processes, which know what the other one brought."""
+
+    size = 2
+
+    def __init__(self, number, other):
+        self.number, self.other = number, other
+
+    def sum(self, number):
+        return number + self.number
+
+    def sum_in_place(self, array):
+        array += self.other
+
+
+def test_two_processes_with_half_of_the_micro_batches_each_take_the_same_step():
+    whole = new_state(random_parameters())
+    config = TrainingConfig(1, 0.01)
+    step(whole, [FIRST, SECOND], WeightedNLL(), config)
+    total = FIRST.weights.sum() + SECOND.weights.sum()
+    for own, others in ((FIRST, SECOND), (SECOND, FIRST)):
+        state = new_state(random_parameters())
+        their = gradients_of(state.parameters)
+        shares = others._replace(weights=others.weights / total)
+        loss_and_gradients(state.parameters, shares, their)
+        step(state, [own], WeightedNLL(), config, Pair(others.weights.sum(), their.flat))
+        np.testing.assert_allclose(state.parameters.flat, whole.parameters.flat, rtol=1e-12)
+
+
+def test_a_run_continues_from_its_state_bit_for_bit():
+    data = EpochBatches(EXAMPLES, batch_size=3, micro_batch=2, seed=5)
+    config = TrainingConfig(9, 1e-2, 2, "cosine", dropout=RATE)
+    whole = new_state(random_parameters(dtype=np.float32), seed=5)
+    expected = [one.loss for one in take_steps(whole, data, WeightedNLL(), config)]
+    state = new_state(random_parameters(dtype=np.float32), seed=5)
+    losses = [one.loss for one in islice(take_steps(state, data, WeightedNLL(), config), 4)]
+    stored = {f.name: getattr(state, f.name) for f in fields(State) if f.init}
+    stored["parameters"] = state.parameters.like(state.parameters.flat.copy())
+    stored |= {name: stored[name].copy() for name in ("m", "v")}
+    again = State(**stored)  # all that a checkpoint would hold
+    again_data = EpochBatches(EXAMPLES, batch_size=3, micro_batch=2, seed=5)
+    losses += [one.loss for one in take_steps(again, again_data, WeightedNLL(), config)]
+    assert losses == expected
+    np.testing.assert_array_equal(again.parameters.flat, whole.parameters.flat)
+    np.testing.assert_array_equal(again.v, whole.v)
+
+
+def test_a_step_that_overflows_in_float16_is_skipped_and_not_counted():
+    state = new_state(random_parameters(dtype=np.float32), "float16")
+    before = state.parameters.flat.copy()
+    state.scale.value = 2.0**100
+    with np.errstate(all="ignore"):
+        result = step(state, [FIRST], WeightedNLL(), TrainingConfig(9, 1e-2))
+    assert not result.updated and (state.step, state.updates) == (1, 0)
+    assert state.scale.value == 2.0**99
+    np.testing.assert_array_equal(state.parameters.flat, before)
+    state.scale.value = 2.0**4
+    assert step(state, [FIRST], WeightedNLL(), TrainingConfig(9, 1e-2)).updated
+    assert (state.step, state.updates) == (2, 1)
+
+
+def test_frozen_tensors_are_not_trained():
+    source = random_parameters()
+    frozen = [name for name in source.views if name.startswith("h.0.")] + ["wte.weight"]
+    parameters = Parameters(source.config, np.empty_like(source.flat), frozen=frozen)
+    for name, view in parameters.views.items():
+        view[...] = source[name]
+    list(take(parameters, repeat([FIRST, SECOND]), TrainingConfig(3, 1e-2)))
+    for name, view in parameters.views.items():
+        assert (view == source[name]).all() == (name in frozen), name

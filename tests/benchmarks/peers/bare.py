@@ -3,7 +3,7 @@
 import numpy as np
 
 from minigpt2.device.devices import open_device
-from minigpt2.training.precision import short_type
+from minigpt2.training.precision import compute_dtype
 from tests.benchmarks.peers.jobs import forest_of
 from tests.benchmarks.work import Matrices, matrix_products
 
@@ -17,7 +17,7 @@ class Bare:
         self._matrices = Matrices(set().union(*steps), np.random.default_rng(0))
         self._library = open_device(how.device)
         if self._library is not np:
-            self._matrices.move(self._library, short_type(how.precision))
+            self._matrices.move(self._library, compute_dtype(how.precision))
 
     def step(self):
         """Make the products of the next step; there is no loss."""

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from minigpt2.device.devices import open_device
 from minigpt2.ops.adamw import AdamW
-from minigpt2.training.step import Plan, train_steps
+from minigpt2.training.step import TrainingConfig
 from minigpt2.weights import load_parameters
 from tests.benchmarks.peers.jobs import CLIP, LEARNING_RATE, WEIGHT_DECAY, forest_of
+from tests.stepping import take
 
 FOR_EVER = 10**9  # steps of a schedule that does not fall
 
@@ -15,13 +16,14 @@ class Ours:
     """The loop of `minigpt2 train`, step by step."""
 
     def __init__(self, folder, job, how, recompute=False):
-        adamw, precision = AdamW(weight_decay=WEIGHT_DECAY, clip=CLIP), how.precision
-        kinds = {"recompute": recompute, "precision": precision}
-        plan = Plan(FOR_EVER, LEARNING_RATE, 0, "linear", adamw, **kinds)
-        windows = ([forest_of(batch)] for batch in job.batches)
+        adamw = AdamW(weight_decay=WEIGHT_DECAY, clip=CLIP)
+        config = TrainingConfig(
+            FOR_EVER, LEARNING_RATE, 0, "linear", adamw=adamw, recompute=recompute
+        )
+        batches = ([forest_of(batch)] for batch in job.batches)
         self._library = open_device(how.device)
         parameters = load_parameters(Path(folder)).on(self._library)
-        self._steps = train_steps(parameters, windows, plan)
+        self._steps = take(parameters, batches, config, precision=how.precision)
 
     def step(self):
         """Take the next step; return its loss."""

@@ -1,0 +1,66 @@
+"""Before and after: the same questions to a model before and after it is trained."""
+
+from typing import Any
+
+from minigpt2.data.records import Record
+from minigpt2.inference.model import Model
+from minigpt2.reports.run_log import RunLog
+from minigpt2.training.evaluation import Answer, answer_all, exact_match, longest_reference
+from minigpt2.wording import shorten
+
+Answers = dict[str, list[Answer]]  # by the name of the test
+
+
+def answer_tests(
+    model: Model, tests: dict[str, list[Record]], max_new_tokens: int, log: RunLog, when: str
+) -> Answers:
+    """Answer every test question, and print the exact match of each test.
+
+    An answer may be as long as the longest reference of its test.  A test called "samples" is not
+    scored, and its answers have at most `max_new_tokens` tokens.
+    """
+    answers = {}
+    for name, records in tests.items():
+        scored = name != "samples"
+        longest = longest_reference(model.tokenizer, records) if scored else max_new_tokens
+        with log.progress(f"answering {name}", len(records)) as advance:
+            answers[name] = answer_all(model, records, longest, advance)
+        if scored:
+            right, share = sum(a.exact for a in answers[name]), exact_match(answers[name])
+            result = {"right": right, "asked": len(records), "exact_match": share}
+            text = f"{name}: {right} of {len(records)} exactly right ({share:.1%})"
+            log.say(when, text)
+            log.summary[when][name] = result
+    return answers
+
+
+def compare(before: Answers, after: Answers, samples: list[Record], log: RunLog) -> list[dict]:
+    """Write all answers to answers.json, print those to the samples, and return all rows."""
+    pairs = [
+        (name, old, new)
+        for name in after
+        for old, new in zip(before[name], after[name], strict=True)
+    ]
+    rows = [
+        {"test": name, **new.record.as_entry(), "before": old.answer, "after": new.answer}
+        for name, old, new in pairs
+    ]
+    log.write("answers.json", rows)
+    chosen = [
+        row
+        for record in samples
+        for row, (_, _, new) in zip(rows, pairs, strict=True)
+        if new.record is record
+    ]
+    log.summary["samples"] = chosen
+    for row in chosen:
+        print_answers(row, log)
+    return rows
+
+
+def print_answers(row: dict[str, Any], log: RunLog) -> None:
+    """Print a question, its answers and the reference, each on one line."""
+    question = " / ".join(filter(None, (row["instruction"], row["input"])))
+    log.console.print(f"\n{shorten(question)}", markup=False, style="bold")
+    for label, key in (("before", "before"), ("after", "after"), ("right", "output")):
+        log.console.print(f"  {label:<7} {shorten(row[key])}", markup=False)

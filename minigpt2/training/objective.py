@@ -1,0 +1,96 @@
+"""Objective: what a step lowers, as micro-batches see it.
+
+The loss of a step is a sum over its micro-batches, divided by one number for the whole step.  An
+objective gives that number, the normaliser, and turns a micro-batch into gradients.  In tuning
+the loss is a weighted mean of nll, (20.1), so the normaliser is Σw.  Where weights are advantages,
+which may sum to 0, it is a count instead.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from minigpt2.backend import Array
+from minigpt2.model.batch import Batch
+from minigpt2.model.gpt2 import loss_and_gradients
+from minigpt2.model.gradients import Gradients
+from minigpt2.model.parameters import Parameters
+from minigpt2.training.losses import Losses
+
+
+class Options(NamedTuple):
+    """How a micro-batch is computed in training."""
+
+    normaliser: float = 1.0  # of the whole step
+    loss_scale: float = 1.0  # S
+    drop: float = 0.0  # dropout's rate
+    rng: np.random.Generator | None = None  # of dropout's masks
+    recompute: bool = False
+
+
+class Objective(Protocol):
+    """What every kind of training tells the step."""
+
+    def normaliser(self, batches: Sequence[Batch]) -> float:
+        """Return what the sum over these micro-batches adds to the step's divisor."""
+
+    def add_gradients(
+        self,
+        parameters: Parameters,
+        batch: Batch,
+        gradients: Gradients,
+        options: Options,
+    ) -> Array | None:
+        """Add S / normaliser times the gradients of a micro-batch's sum.
+
+        Returns what `metrics` needs of it, on the device; None where it contributes nothing.
+        """
+
+    def metrics(self, batches: Sequence[Batch], results: Sequence[Array | None]) -> dict[str, Any]:
+        """Return the step's numbers by name, `loss` first, from what add_gradients returned."""
+
+
+class WeightedNLL:
+    """The weighted mean of nll (20.1): instruction tuning and pretraining."""
+
+    def normaliser(self, batches: Sequence[Batch]) -> float:
+        """Return Σw of these micro-batches."""
+        return sum(batch.weights.sum() for batch in batches)  # (20.1)
+
+    def add_gradients(
+        self,
+        parameters: Parameters,
+        batch: Batch,
+        gradients: Gradients,
+        options: Options,
+    ) -> Array | None:
+        """Add the gradients of S Σ w nll / normaliser; return the nll (M,), None if all w are 0."""
+        if not batch.weights.any():
+            return None
+        weights = options.loss_scale * batch.weights / options.normaliser  # (20.1) (20.2)
+        _, nll = loss_and_gradients(
+            parameters,
+            batch._replace(weights=weights),
+            gradients,
+            drop=options.drop,
+            rng=options.rng,
+            recompute=options.recompute,
+        )
+        return nll
+
+    def metrics(self, batches: Sequence[Batch], results: Sequence[Array | None]) -> dict[str, Any]:
+        """Return the loss (20.1), and the losses of the answers (19.1) and (19.2)."""
+        loss = total = 0.0
+        losses = Losses()
+        for batch, nll in zip(batches, results, strict=True):
+            if nll is not None:
+                loss += float(batch.weights @ nll)  # (20.1)
+                total += float(batch.weights.sum())  # (20.1)
+                losses.add(batch, nll)
+        return {
+            "loss": loss / total,
+            "token_loss": losses.token_level,
+            "example_loss": losses.example_level,
+            "answer_tokens": losses.tokens,
+        }

@@ -1,0 +1,86 @@
+"""Run: the one loop that logs, validates and saves, for every kind of training."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+from minigpt2.data.batches import StepBatches
+from minigpt2.memory import keep_freed_memory
+from minigpt2.training.objective import Objective
+from minigpt2.training.state import State
+from minigpt2.training.step import StepResult, TrainingConfig, require_finite, step
+from minigpt2.training.world import ONE_PROCESS, World
+
+
+class Data(Protocol):
+    """Micro-batches by place: EpochBatches, or a stream of text."""
+
+    def at(self, epoch: int, position: int) -> StepBatches:
+        """Return the micro-batches of the step at a place, and the place of the next step."""
+
+
+class Every(NamedTuple):
+    """After how many steps something is done; 0 for after the last step only."""
+
+    log: int = 10
+    validate: int = 0
+    save: int = 0
+
+
+class Hooks(NamedTuple):
+    """What a run does besides its steps."""
+
+    log: Callable[[StepResult, bool], None]  # a step, and whether it is printed
+    save: Callable[[], None]
+    validate: Callable[[int], None] | None = None  # after a step, by its number
+    advance: Callable[[int], None] = lambda steps: None  # of a progress bar
+
+
+def due(number: int, every: int) -> bool:
+    """Whether something that is done every so many steps is due after this one; never for 0."""
+    return bool(every) and number % every == 0
+
+
+def take_steps(
+    state: State,
+    data: Data,
+    objective: Objective,
+    config: TrainingConfig,
+    world: World = ONE_PROCESS,
+) -> Iterator[StepResult]:
+    """Take the steps that are left, one after the other, each from where the state is."""
+    keep_freed_memory()
+    while state.step < config.steps:
+        batches, epoch, position = data.at(state.epoch, state.position)
+        result = step(state, batches, objective, config, world)
+        state.epoch, state.position = epoch, position
+        yield result
+
+
+def run_steps(
+    state: State,
+    data: Data,
+    objective: Objective,
+    config: TrainingConfig,
+    *,
+    every: Every,
+    hooks: Hooks,
+    world: World = ONE_PROCESS,
+) -> None:
+    """Take all steps; log each, validate and save as `every` says, and after the last one.
+
+    Before the first step the model is validated, too.  Raises UserError if the weights are not
+    finite where they would be saved.
+    """
+    if hooks.validate and state.step == 0:
+        hooks.validate(0)
+    for result in take_steps(state, data, objective, config, world):
+        number, last = result.step, result.step == config.steps
+        hooks.log(result, last or number == 1 or due(number, every.log))
+        saves = last or due(number, every.save)
+        if saves:
+            require_finite(state.parameters, number)
+        if hooks.validate and (last or due(number, every.validate)):
+            hooks.validate(number)
+        if saves:
+            hooks.save()
+        hooks.advance(1)

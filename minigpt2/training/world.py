@@ -1,0 +1,25 @@
+"""World: the processes that share a run, and the sums over them.
+
+One process is a world of one, whose sums are what it has itself.  A world of several sums the
+normaliser before the micro-batches and the flat gradient after them; nothing else of a step
+crosses a process.
+"""
+
+from minigpt2.backend import Array
+
+
+class World:
+    """A world of one process."""
+
+    rank = 0
+    size = 1
+
+    def sum(self, number: float) -> float:
+        """Return the sum of a number over all processes."""
+        return number
+
+    def sum_in_place(self, array: Array) -> None:
+        """Replace an array by its sum over all processes."""
+
+
+ONE_PROCESS = World()
