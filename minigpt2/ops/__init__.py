@@ -47,5 +47,6 @@ stands for ∂ℒ/∂x, and Σₙ is a sum over the rows.  Every number leads to
                                             dwte[v] = Σₙ dℓₙᵥ x[rowₙ] (9.8)
     ℒ = Σₙ wₙ (λₙ − ℓₙₜ) (9.3) (9.4)        dℓₙᵥ = wₙ (pₙᵥ − δᵥₜ) (9.7)
 
-The same in plain NumPy, ten lines each, with every intermediate kept: tests/plain.py.
+ops/adamw is an update, and has no backward pass.  All of this in plain NumPy, with every
+intermediate kept: tests/plain.py.
 """

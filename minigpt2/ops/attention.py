@@ -32,8 +32,7 @@ Definition, for one head of D features, with j and n over the rows that i sees
     brings it back to 1, where the softmax does not yet put everything on one key.
     (Vaswani et al. 2017, equation 1 and section 3.2.)
 
-In plain NumPy, for one head, without dropout, with matrices of all N·N pairs (with heads,
-dropout and the backward pass: tests/plain.py)
+In plain NumPy, for one head, with all N·N pairs (with the rest: tests/plain.py)
     >>> def plain_attention(q, k, v, end):
     ...     i, j = np.indices((len(q), len(q)))
     ...     s = q @ k.T / np.sqrt(q.shape[1])               # (8.2)
@@ -53,14 +52,12 @@ dropout and the backward pass: tests/plain.py)
 Forward without the (N, N) matrix: the online softmax
     Go through the keys block by block.  For each row keep the largest score so
     far, m, and two sums taken relative to it, so that no exponential overflows:
-    ℓ = Σⱼ exp(sᵢⱼ − m)  and  a = Σⱼ zᵢⱼ exp(sᵢⱼ − m) vⱼ.  They begin with m = −∞ and
-    ℓ = a = 0.  From here to (8.9) maxⱼ and Σⱼ are over the keys of the new block
-    alone, which may raise m:
+    ℓ = Σⱼ exp(sᵢⱼ − m)  and  a = Σⱼ zᵢⱼ exp(sᵢⱼ − m) vⱼ,  beginning with m = −∞ and
+    ℓ = a = 0.  A new block may raise m; up to (8.9) maxⱼ and Σⱼ are over its keys alone:
     m′ = max(m, maxⱼ sᵢⱼ)                                    (8.5)
-    Old terms were taken relative to m; exp(s − m′) = exp(s − m) exp(m − m′), so
-    they are multiplied by
+    exp(s − m′) = exp(s − m) exp(m − m′), so the old sums are multiplied by
     α  = exp(m − m′)                                         (8.6)
-    and the new ones join them:
+    and the new terms join them:
     eᵢⱼ = exp(sᵢⱼ − m′)                                      (8.7)
     ℓ′ = α ℓ + Σⱼ eᵢⱼ                                        (8.8)
     a′ = α a + Σⱼ zᵢⱼ eᵢⱼ vⱼ                                 (8.9)
@@ -83,12 +80,6 @@ Forward without the (N, N) matrix: the online softmax
     >>> print(o.ravel().round(6), np.exp(saved.lse[0, 3]).round(6))
     [ 9. 12. 12. 10.] [9.]
 
-    And on the nine rows of the forest, with random numbers:
-    >>> rows, end = np.random.default_rng(0).standard_normal((9, 3)), [8, 8, 8, 7, 7, 7, 7, 8, 9]
-    >>> plain = plain_attention(rows[:, :1], rows[:, 1:2], rows[:, 2:], np.array(end))
-    >>> print(abs(attention(rows, np.array(end), n_head=1, block=2)[0] - plain).max() < 1e-12)
-    True
-
 Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     oᵢ is linear in the values, and vⱼ feeds every row that sees j.  From (8.4):
     dvⱼ  = Σᵢ zᵢⱼ pᵢⱼ doᵢ                                    (8.13)
@@ -101,9 +92,8 @@ Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     Sum (8.16) over every pᵢⱼ that sᵢₙ feeds.  δⱼₙ picks the term j = n, and what is
     left of the sum has the name Δᵢ = Σⱼ pᵢⱼ dpᵢⱼ:
     dsᵢₙ = Σⱼ dpᵢⱼ pᵢⱼ (δⱼₙ − pᵢₙ) = pᵢₙ (dpᵢₙ − Δᵢ)         (8.17)
-    Δᵢ looks as if it needed a whole row of p and dp at once, a product over all
-    pairs before the first ds.  Put (8.14) into it, take doᵢ out of the sum, and find
-    (8.4) there:
+    Δᵢ looks as if it needed a whole row of p and dp at once, a product over all pairs
+    before the first ds.  Put (8.14) into it, take doᵢ out of the sum, and find (8.4):
     Δᵢ = Σⱼ pᵢⱼ zᵢⱼ (doᵢ · vⱼ) = doᵢ · Σⱼ zᵢⱼ pᵢⱼ vⱼ = doᵢ · oᵢ   (8.18)
     This is one inner product of two rows that are at hand, so ds can be made block
     by block.  Last, (8.2) is linear in qᵢ and in kⱼ.  Sum over the scores that each feeds:
@@ -120,10 +110,9 @@ Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
      [  4.   2.   1.   2.]]
 
 Read it
-    o is a weighted mean of values, so values that are all equal come out
-    unchanged (without dropout).  Each row of ds adds up to 0.  A row changes
-    nothing for a row that does not see it: a later one, or one in another
-    branch of the forest.
+    o is a weighted mean of values, so values that are all equal come out unchanged
+    (without dropout).  Each row of ds adds up to 0.  A row changes nothing for a row that
+    does not see it: a later one, or one in another branch of the forest.
 
 Cost
     A head needs 4·D operations and one exponential forward for each pair that is
@@ -138,7 +127,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array, array_module, fusible
-from minigpt2.ops.attention_tiles import QueryBlock, head_groups, tile_plan
+from minigpt2.ops.attention_tiles import QueryBlock, dropout_rng, head_groups, tile_plan
 from minigpt2.ops.dropout import keep_factors
 from minigpt2.parallel import cores, each_block
 
@@ -160,14 +149,6 @@ def split_heads(x: Array, parts: int, n_head: int) -> Array:
     """View rows x (N, parts·C) as (parts, H, N, D); writing to the view writes to x."""
     n, features = x.shape
     return x.reshape(n, parts, n_head, features // (parts * n_head)).transpose(1, 2, 0, 3)
-
-
-def dropout_rng(seed: int, rows: slice) -> np.random.Generator:
-    """Return the generator that draws z for a block of query rows, for all heads.
-
-    The 1 keeps the stream of row 0 apart from that of the seed alone, which model/block uses.
-    """
-    return np.random.default_rng([seed, rows.start, 1])
 
 
 def scores(q: Array, k: Array, mask: Array | None) -> Array:

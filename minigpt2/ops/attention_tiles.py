@@ -110,6 +110,14 @@ def cached_tile_plan(end_bytes: bytes, block: int, xp: ModuleType, dtype: Any) -
     ]
 
 
+def dropout_rng(seed: int, rows: slice) -> np.random.Generator:
+    """Return the generator that draws z for a block of query rows, for all heads.
+
+    The 1 keeps the stream of row 0 apart from that of the seed alone, which model/block uses.
+    """
+    return np.random.default_rng([seed, rows.start, 1])
+
+
 def head_groups(n_head: int, groups: int) -> list[slice]:
     """Split the heads into at most so many slices, as even as possible."""
     step = -(-n_head // groups)

@@ -23,6 +23,8 @@ Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     The probability of entry v is the softmax of the logits, and by (9.2) it is also the
     derivative of λ, by the chain rule on the logarithm; v′ runs over all entries:
     ∂λₙ/∂ℓₙᵥ = exp(ℓₙᵥ) / Σᵥ′ exp(ℓₙᵥ′) = exp(ℓₙᵥ − λₙ) = pₙᵥ   (9.5)
+    (In the code every exponential is taken relative to the row's largest logit m, as in
+    (8.11): λₙ = m + ln Σᵥ exp(ℓₙᵥ − m), so that none overflows.)
     In (9.3) ℓₙₜ appears once more, by itself.  With δᵥₜ for the Kronecker delta, 1 at
     the target and 0 elsewhere, (9.5) gives p minus a one-hot row:
     ∂nllₙ/∂ℓₙᵥ = pₙᵥ − δᵥₜ                                   (9.6)

@@ -56,7 +56,7 @@ class Saved(NamedTuple):
 def linear(x: Array, w: Array, b: Array | None) -> tuple[Array, Saved]:
     """Map each row of x (N, C) by w (C, K) and shift it by b (K,); returns y (N, K).
 
-    Without b the op that follows adds it; that changes nothing on the way back.
+    If b is None, the op that follows adds the bias; the backward pass is the same.
     """
     y = x @ w  # (N, K)  (2.1)
     if b is not None:
