@@ -13,6 +13,7 @@ from tests.book.rules import (
     equation_faults,
     import_faults,
     library_faults,
+    room_faults,
     table_faults,
 )
 from tests.book.shapes import letter_faults, modules_of, read_shapes, trace_case
@@ -34,6 +35,10 @@ def test_the_table_of_contents_lists_every_module_once():
 
 def test_a_module_imports_only_what_has_been_read():
     assert_none(import_faults(SOURCES))
+
+
+def test_between_two_rooms_arrows_go_one_way():
+    assert_none(room_faults(SOURCES))
 
 
 def test_equations_are_defined_in_order_and_used():

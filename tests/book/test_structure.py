@@ -25,6 +25,10 @@ SOURCES = read_sources()
 TEST_FILES = {path.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
 
 
+def test_settings_end_in_the_commands():
+    assert_none(settings_faults(SOURCES))
+
+
 def test_a_chapter_has_a_test_file_of_its_name():
     assert_none(untested_faults(SOURCES, TEST_FILES, TESTED_ELSEWHERE))
 
