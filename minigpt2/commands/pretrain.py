@@ -25,7 +25,7 @@ from minigpt2.data.train_tokenizer import train_tokenizer
 from minigpt2.errors import require_above_zero, require_at_least
 from minigpt2.inference.model import Model, open_model
 from minigpt2.model.config import TINY
-from minigpt2.model.induction import able_to_copy
+from minigpt2.model.induction import initialise_induction
 from minigpt2.ops.adamw import AdamW
 from minigpt2.reports.run_log import RunLog, claim_folder
 from minigpt2.training.checkpoint import save_checkpoint
@@ -160,7 +160,7 @@ def initial_model(rng: np.random.Generator) -> Model:
     """Return the base before it has read, able to copy, with its vocabulary."""
     tokenizer = almanac_tokenizer(TINY.vocab_size)
     config = replace(TINY, vocab_size=tokenizer.n_vocab)
-    return Model(able_to_copy(config, rng, words_of(tokenizer)), tokenizer, None)
+    return Model(initialise_induction(config, rng, words_of(tokenizer)), tokenizer, None)
 
 
 def words_of(tokenizer: Tokenizer) -> Array:

@@ -64,7 +64,7 @@ from minigpt2.model.parameters import Parameters
 
 OFFSET_SCORE, MATCH_SCORE = 30.0, 12.0  # s, for the two kinds of heads
 BETA = 3.0  # how much louder than a token its copy is
-KINSHIP = 0.7  # a, the inner product of the embeddings of two forms of a word
+WORD_SHARE = 0.7  # a, the inner product of the embeddings of two forms of a word
 
 
 def waves(positions: int, features: int) -> Array:
@@ -94,7 +94,7 @@ def token_basis(config: GPT2Config, rng: np.random.Generator) -> Array:
     return basis
 
 
-def able_to_copy(
+def initialise_induction(
     config: GPT2Config, rng: np.random.Generator, words: Array | None = None
 ) -> Parameters:
     """Draw initial values that copy; the model needs two blocks and two heads at least.
@@ -111,7 +111,7 @@ def able_to_copy(
     wte[:, :d] = 0  # (16.2)
     if words is not None:
         u = std * rng.standard_normal((words.max() + 1, c - d))
-        wte[:, d:] = sqrt(KINSHIP) * u[words] + sqrt(1 - KINSHIP) * wte[:, d:]  # (16.3)
+        wte[:, d:] = sqrt(WORD_SHARE) * u[words] + sqrt(1 - WORD_SHARE) * wte[:, d:]  # (16.3)
     wpe[...] = 0
     wpe[:, :d] = std * sqrt(2) * waves(config.n_positions, d)  # (16.2)
     a, b, m = (token_basis(config, rng) for _ in range(3))

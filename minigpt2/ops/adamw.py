@@ -139,7 +139,7 @@ def norm_of(g: Array) -> float:
 
     def add_up(numbered: tuple[int, slice]) -> None:
         number, piece = numbered
-        squares[number] = np.vdot(g[piece], g[piece])  # unlike `@`, other threads may go on
+        squares[number] = np.vdot(g[piece], g[piece])  # unlike `@`, it lets other threads run
 
     each_block(add_up, list(enumerate(pieces)))
     return sqrt(squares.sum())  # (10.1)

@@ -1,4 +1,4 @@
-"""Copying: the initial values do what their chapter says, before any step."""
+"""Induction heads: the initial values do what their chapter says, before any step."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from minigpt2.data.forest import Segment, lay_out
 from minigpt2.model import induction as chapter
 from minigpt2.model.config import TINY, GPT2Config
 from minigpt2.model.gpt2 import gpt2
-from minigpt2.model.induction import able_to_copy, rotation, waves
+from minigpt2.model.induction import initialise_induction, rotation, waves
 
 CONFIG = GPT2Config(vocab_size=600, n_positions=64, n_embd=TINY.n_embd, n_layer=3, n_head=7)
 LITTLE = GPT2Config(vocab_size=40, n_positions=32, n_embd=32, n_layer=2, n_head=2)
@@ -15,7 +15,7 @@ LITTLE = GPT2Config(vocab_size=40, n_positions=32, n_embd=32, n_layer=2, n_head=
 
 @pytest.fixture(scope="module")
 def parameters():
-    return able_to_copy(CONFIG, np.random.default_rng(0))
+    return initialise_induction(CONFIG, np.random.default_rng(0))
 
 
 def attention_of(parameters, ids, block):
@@ -80,7 +80,7 @@ def test_an_untrained_model_continues_a_repeated_list(parameters):
 
 def test_without_the_heads_it_cannot(monkeypatch):
     monkeypatch.setattr(chapter, "MATCH_SCORE", 0.0)
-    assert share_continued(able_to_copy(CONFIG, np.random.default_rng(0))) < 0.1
+    assert share_continued(initialise_induction(CONFIG, np.random.default_rng(0))) < 0.1
 
 
 def test_other_blocks_are_the_identity_at_first(parameters):
@@ -91,11 +91,11 @@ def test_other_blocks_are_the_identity_at_first(parameters):
 
 def test_forms_of_a_word_have_a_part_in_common():
     words = np.arange(600) // 2  # tokens 0 and 1 are forms of one word, and so on
-    related = able_to_copy(CONFIG, np.random.default_rng(0), words)
+    related = initialise_induction(CONFIG, np.random.default_rng(0), words)
     e = related["wte.weight"]
     unit = e / np.linalg.norm(e, axis=1, keepdims=True)
     likeness = unit @ unit.T
-    assert np.mean(likeness[::2, 1::2].diagonal()) == pytest.approx(chapter.KINSHIP, abs=0.02)
+    assert np.mean(likeness[::2, 1::2].diagonal()) == pytest.approx(chapter.WORD_SHARE, abs=0.02)
     np.fill_diagonal(likeness[::2, 1::2], 0)
     np.fill_diagonal(likeness, 0)
     assert abs(likeness[::2]).max() < 0.5
@@ -104,7 +104,9 @@ def test_forms_of_a_word_have_a_part_in_common():
 
 
 def test_a_little_model_and_a_seed():
-    one, same, other = (able_to_copy(LITTLE, np.random.default_rng(s)).flat for s in (0, 0, 1))
+    one, same, other = (
+        initialise_induction(LITTLE, np.random.default_rng(s)).flat for s in (0, 0, 1)
+    )
     assert one.dtype == np.float32 and np.isfinite(one).all()
     np.testing.assert_array_equal(one, same)
     assert abs(one - other).max() > 0.1
