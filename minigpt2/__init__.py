@@ -32,6 +32,7 @@ Part I: Arrays
 
 Part II: The network
      ·  errors                         Errors
+     ·  checked                        Checked values
      ·  wording                        Wording
      ·  shipped                        Shipped files
     11  model/config                   Configuration
@@ -138,9 +139,12 @@ Appendix: planning, reports, commands
      ·  commands/almanac               Almanac
      ·  commands/pretrain              Pretrain
      ·  cli                            Command line
+     ·  api                            API
 """
 
 import os
+from importlib import import_module
+from typing import Any
 
 # OpenBLAS looks at this once, when NumPy loads it.  Its threads wait so many clock cycles for the
 # next product before they sleep, as a power of two: 0.1 ms here, and not the usual 20 ms, in which
@@ -148,3 +152,16 @@ import os
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "18")
 
 __version__ = "0.1.0"
+
+API = ("GPT2", "UserError", "evaluate", "train")
+
+
+def __getattr__(name: str) -> Any:
+    """Load the API when one of its names is first used: `import minigpt2` stays quick."""
+    if name in API:
+        return getattr(import_module(".api", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *API])

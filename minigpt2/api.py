@@ -1,0 +1,252 @@
+"""API: the model and the commands from Python.
+
+    import minigpt2
+
+    model = minigpt2.GPT2.from_pretrained("gpt2")
+    print(model.generate("The capital of France", max_new_tokens=20))
+    minigpt2.train(data="questions.json", model="gpt2", epochs=2)
+
+`import minigpt2` loads this module when one of its names is first used.  Wrong arguments raise
+`minigpt2.UserError`, a ValueError, with one sentence that says what is wrong.
+"""
+
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from minigpt2.backend import Array, array_module
+from minigpt2.checked import checked
+from minigpt2.cli import action, settings_class
+from minigpt2.data.batches import batch_of
+from minigpt2.data.examples import encode
+from minigpt2.data.records import Record
+from minigpt2.data.template import ALPACA, Template
+from minigpt2.data.tokenizer import Tokenizer
+from minigpt2.device.devices import Device, open_device
+from minigpt2.errors import UserError
+from minigpt2.inference.answers import answer_questions
+from minigpt2.inference.generate import generate
+from minigpt2.inference.model import Model, open_model, random_model
+from minigpt2.inference.sampling import Sampling
+from minigpt2.model.batch import Batch
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.gpt2 import gpt2, loss_and_gradients, loss_of
+from minigpt2.model.gradients import gradients_of
+from minigpt2.training.checkpoint import save_checkpoint
+
+Pairs = Sequence[tuple[str, str]]  # questions with their answers
+DECODING: dict[str, Any] = {
+    "max_new_tokens": int,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "repetition_penalty": float,
+    "seed": int,
+}
+
+
+class GPT2:
+    """A GPT-2 with its tokenizer.
+
+    `config` has its shape, `parameters` its tensors by official name, `tokenizer.encode` and
+    `tokenizer.decode` turn text into ids and back, `template` is the one it was tuned with.
+    """
+
+    def __init__(self, model: Model):
+        self._model = model
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: Device = "auto") -> "GPT2":
+        """Open a model: a name (tiny, gpt2, gpt2-medium, ...), a model's folder, or a run's.
+
+        `device` is cpu, cuda, emulated or auto.  Raises UserError if there is no such model, or
+        the device cannot be used.
+        """
+        values = checked(
+            {"name": str, "device": Device}, {"name": name, "device": device}, "from_pretrained"
+        )
+        return cls(open_model(values["name"], open_device(values["device"])))
+
+    @classmethod
+    def from_scratch(cls, name: str | Path, seed: int = 0, device: Device = "auto") -> "GPT2":
+        """Return a model of the shape of `name` with random weights."""
+        values = checked(
+            {"name": str, "seed": int, "device": Device},
+            {"name": name, "seed": seed, "device": device},
+            "from_scratch",
+        )
+        model = random_model(values["name"], np.random.default_rng(values["seed"]))
+        parameters = model.parameters.on(open_device(values["device"]))
+        return cls(model._replace(parameters=parameters))
+
+    @property
+    def config(self) -> GPT2Config:
+        """The shape of the model."""
+        return self._model.parameters.config
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The tensors by official name, such as "h.0.attn.c_attn.weight"; writing changes them."""
+        return self._model.parameters.views
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
+        return self._model.tokenizer
+
+    @property
+    def template(self) -> Template | None:
+        """The template of its prompts; None unless the model was tuned with one."""
+        return self._model.template
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"GPT2({config.n_parameters:,} parameters, context {config.n_positions}, "
+            f"vocabulary {config.vocab_size:,})"
+        )
+
+    def generate(self, prompt: str, **decoding: Any) -> str:
+        """Return how the model continues a text.
+
+        Args, all by name: max_new_tokens (100), temperature (0.8; 0 is greedy), top_k, top_p,
+        repetition_penalty, seed (0).
+        """
+        checked({"prompt": str}, {"prompt": prompt}, "generate")
+        values = checked(
+            DECODING, {"max_new_tokens": 100, "temperature": 0.8, **decoding}, "generate"
+        )
+        limit, sampling, rng = split_decoding(values)
+        ids = self.tokenizer.encode(prompt) or [self.tokenizer.end_of_text]
+        if len(ids) > self.config.n_positions:
+            raise UserError(
+                f"the prompt has {len(ids)} tokens, but the model reads at most "
+                f"{self.config.n_positions}"
+            )
+        (new,) = generate(
+            self._model.parameters,
+            [ids],
+            stop=self.tokenizer.end_of_text,
+            max_new_tokens=limit,
+            sampling=sampling,
+            rng=rng,
+        )
+        return self.tokenizer.decode(new)
+
+    def answer(self, question: str, input: str = "", **decoding: Any) -> str:
+        """Return the model's answer to a question, in the template that it was tuned with.
+
+        `input` is a text that the question is about.  Args by name: max_new_tokens (64),
+        temperature (0), top_k, top_p, repetition_penalty, seed (0).
+        """
+        texts = {"question": question, "input": input}
+        checked({"question": str, "input": str}, texts, "answer")
+        values = checked(DECODING, {"max_new_tokens": 64, **decoding}, "answer")
+        limit, sampling, rng = split_decoding(values)
+        (text,) = answer_questions(
+            self._model,
+            [Record(question, input, "")],
+            max_new_tokens=limit,
+            sampling=sampling,
+            rng=rng,
+        )
+        return text
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Return the logits (T, V) of a sequence of T ids."""
+        self._check_ids(ids)
+        n, nothing = len(ids), np.empty(0, np.int64)
+        batch = Batch(
+            np.array(ids, np.int64), np.arange(n), np.full(n, n), nothing, nothing, nothing
+        )
+        h, _ = gpt2(self._model.parameters, batch, backward=False)
+        logits = h @ self.parameters["wte.weight"].T
+        xp = array_module(logits)
+        return logits if xp is np else xp.asnumpy(logits)
+
+    def loss(self, pairs: Pairs) -> float:
+        """Return the loss of answers to questions: the mean nll of a token, prompts masked."""
+        return float(loss_of(self._model.parameters, self._batch(pairs))[0])
+
+    def gradients(self, pairs: Pairs) -> tuple[float, dict[str, Array]]:
+        """Return the loss of answers to questions and its gradient, by tensor name."""
+        gradients = gradients_of(self._model.parameters)
+        loss, _ = loss_and_gradients(self._model.parameters, self._batch(pairs), gradients)
+        gradients.complete()
+        return float(loss), dict(gradients.views)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model in the official layout, which transformers opens, too."""
+        path = checked({"folder": Path}, {"folder": folder}, "save_pretrained")["folder"]
+        if path.exists():
+            raise UserError(f"{path} exists already: choose another folder, or move it")
+        model = self._model
+        save_checkpoint(path, model.parameters, model.tokenizer, template=model.template)
+
+    def _batch(self, pairs: Pairs) -> Batch:
+        """Return questions and answers as a batch whose weights sum to 1."""
+        if not pairs:
+            raise UserError("there is no question: pass a list of (question, answer)")
+        for pair in pairs:
+            if not (isinstance(pair, tuple | list) and [type(text) for text in pair] == [str, str]):
+                raise UserError(f"pairs must be (question, answer), two texts each, not {pair!r}")
+        template = self.template or ALPACA
+        examples = [
+            encode(Record(question, "", answer), self.tokenizer, template)
+            for question, answer in pairs
+        ]
+        longest = max(len(example.ids) for example in examples) - 1
+        if longest > self.config.n_positions:
+            raise UserError(
+                f"a question with its answer has {longest} tokens, but the model reads at most "
+                f"{self.config.n_positions}"
+            )
+        batch = batch_of(examples)
+        return batch._replace(weights=batch.weights / batch.weights.sum())
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        """Raise UserError unless the model can read these ids."""
+        config = self.config
+        if not 0 < len(ids) <= config.n_positions:
+            raise UserError(f"a sequence must have 1 to {config.n_positions} ids, not {len(ids)}")
+        whole = (int, np.integer)
+        wrong = [i for i in ids if not (isinstance(i, whole) and 0 <= i < config.vocab_size)]
+        if wrong:
+            raise UserError(
+                f"ids must be whole numbers from 0 to {config.vocab_size - 1}, not {wrong[0]!r}"
+            )
+
+
+def split_decoding(values: dict[str, Any]) -> tuple[int, Sampling, np.random.Generator]:
+    """Return the most new tokens, how each is chosen, and the random numbers."""
+    limit, seed = values.pop("max_new_tokens"), values.pop("seed", 0)
+    if limit < 1 or seed < 0:
+        raise UserError("max_new_tokens must be at least 1, and seed at least 0")
+    return limit, Sampling(**values), np.random.default_rng(seed)
+
+
+def train(**settings: Any) -> dict[str, Any]:
+    """Tune a model as `minigpt2 train` does, with its settings; return the run's summary.
+
+    The summary holds every number that was printed; summary["run"]["folder"] has the checkpoint.
+    """
+    return run_command("train", settings)
+
+
+def evaluate(**settings: Any) -> dict[str, Any]:
+    """Measure a model as `minigpt2 evaluate` does, with its settings; return the numbers."""
+    return run_command("evaluate", settings)
+
+
+def run_command(name: str, values: dict[str, Any]) -> Any:
+    """Do what a command does, with settings from Python.  Raises UserError for wrong ones."""
+    kind = settings_class(name)
+    settings = checked(get_type_hints(kind), values, name)
+    for field in fields(kind):
+        required = field.default is MISSING and field.default_factory is MISSING
+        if required and field.name not in settings:
+            raise UserError(f"{name} needs {field.name}: pass {field.name}=...")
+    return action(name)(kind(**settings))
