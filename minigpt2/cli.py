@@ -1,8 +1,8 @@
 """Command line: one sub-command a task, derived from the settings' classes.
 
 Every setting is an option of the command line and a key of a settings file (YAML
-or JSON, `--config`); what the command line says goes before what the file says.
-What a user can mend is said in one line on the error stream, with exit code 2.
+or JSON, `--config`); options of the command line override those of the file.
+An error that the user can fix is one line on the error stream, with exit code 2.
 """
 
 import os
@@ -83,8 +83,8 @@ def action(name: str) -> Callable[[Any], Any]:
     return getattr(import_module(f"{PROGRAM}.commands.{name}"), name)
 
 
-def make_parser(table: dict[str, Command], asked: str) -> Parser:
-    """Return the parser of the command line, with the settings of the command that is asked for."""
+def make_parser(table: dict[str, Command], chosen: str) -> Parser:
+    """Return the parser of the command line, with the settings of the chosen command."""
     parser = Parser(
         prog=PROGRAM,
         description="GPT-2 and its instruction tuning, every gradient written by hand.",
@@ -97,7 +97,7 @@ def make_parser(table: dict[str, Command], asked: str) -> Parser:
         usage = f"{PROGRAM} {name}{first} [--config FILE] [--SETTING VALUE ...]"
         about = f"{PROGRAM} {name}: {command.help}."
         sub = Parser(usage=usage, description=about)
-        if name == asked:
+        if name == chosen:
             settings = settings_class(name)
             sub.description = about + examples_of(settings)
             sub.add_argument("--config", action="config", help="settings file, YAML or JSON")
@@ -166,7 +166,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def be_stopped(signal_number: int, frame: object) -> NoReturn:
-    """End a run that is told to terminate as Ctrl-C does: its records are written."""
+    """End a run on SIGTERM as Ctrl-C does: its records are written."""
     raise KeyboardInterrupt
 
 

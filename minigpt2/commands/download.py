@@ -33,7 +33,7 @@ def download(settings: DownloadSettings) -> Path:
         print(f"{settings.model} is in {folder} already")
         return folder
     if folder.exists():
-        raise UserError(f"{folder} exists and is no model: choose another --out, or move it")
+        raise UserError(f"{folder} exists and is not a model: choose another --out, or move it")
     config = download_model(settings.model, folder)
     print(f"{settings.model}, {config.n_parameters:,} parameters, is in {folder}")
     return folder

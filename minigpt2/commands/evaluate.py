@@ -94,5 +94,5 @@ def print_numbers(console: Console, numbers: dict[str, Any], context: int) -> No
             f"answers cut, {cuts['dropped']} dropped"
         )
     if "asked" in numbers:
-        right, asked, share = (numbers[key] for key in ("right", "asked", "exact_match"))
-        console.print(f"exact match {right:,} of {asked:,} ({share:.1%})")
+        right, questions, share = (numbers[key] for key in ("right", "asked", "exact_match"))
+        console.print(f"exact match {right:,} of {questions:,} ({share:.1%})")

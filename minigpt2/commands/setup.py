@@ -152,8 +152,8 @@ def setup(settings: TrainSettings) -> Run:
     tests = open_tests(settings)
     model = open_start(settings.model, settings.from_scratch, rng)
     dataset = open_dataset(settings, reader_of(model))
-    kept, held_out = split_records(dataset.records, settings.validation, settings.seed)
-    training, training_cuts = dataset.examples(kept)
+    learnt, held_out = split_records(dataset.records, settings.validation, settings.seed)
+    training, training_cuts = dataset.examples(learnt)
     validation, validation_cuts = dataset.examples(held_out)
     sources = list(tests.values()) or [[r for r in held_out if not r.is_text]]
     parameters = model.parameters.on(library)

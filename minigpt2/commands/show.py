@@ -84,11 +84,11 @@ def entry(dataset: Dataset, number: int, loss_weights: LossWeights) -> Entry:
     if not parts:
         line = f"{len(example.ids)} tokens: longer than the context of {dataset.context}, dropped"
         return Entry(number, line, None)
-    kept = parts[0]
-    line = describe(kept, loss_weights)
+    piece = parts[0]
+    line = describe(piece, loss_weights)
     if len(parts) > 1:
         line += f"; the first piece of {len(parts)}"
-    return Entry(number, line, tokens_of(kept, loss_weights.of(kept), dataset.tokenizer))
+    return Entry(number, line, tokens_of(piece, loss_weights.of(piece), dataset.tokenizer))
 
 
 def describe(example: Example, loss_weights: LossWeights) -> str:

@@ -10,7 +10,7 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     keptₗ = 16·N·C + N·H + 2·N   (with dropout 2·N·C more)         (36.2)
     With recomputation it keeps the stream before each branch (2), q, k and v (3), and o,
     keptₗ = 6·N·C + N·H   (with dropout 2·N·C more)                (36.3)
-    and of (36.2) the rest is made again for one block at a time:
+    and recomputes the rest of (36.2) for one block at a time:
     again = 12·N·C + 2·N   (0 without recomputation)               (36.4)
     The loss: hidden rows before and after, one chunk of B rows of logits, and what is added to
     the gradient of the table at once (TABLE_BYTES of ops/cross_entropy)
@@ -21,7 +21,7 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     The loss is computed while every block keeps what it keeps, and so is the last block's
     backward pass; these two do not overlap, so the peak is
     peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (36.7)
-    and beside it the program itself, its libraries and code, and what the library that makes
+    and in addition the program itself, its libraries and code, and what the library that makes
     the products holds: OpenBLAS copies a strip of the right factor for every thread, 384 rows
     (its constant for float32 on processors of today) of at most about 18,000 columns (measured):
     products = 384 · min(V, 18,000) a thread                       (36.8)
@@ -31,16 +31,16 @@ Derivation: operations of a step over sequences of length T, one after the other
     but for 9·C² in the last block, which meet the rows of triples only, M where no two share one:
     72·L·C²·N − 54·C²·(N − M)                                      (36.9)
     A row sees (T + 1)/2 rows on average; attention takes 4·C operations a pair forward, 10·C
-    backward, where the scores are made again:
+    backward, which recomputes the scores:
     14·L·C·N·(T + 1)/2  ≈  7·L·C·T·N                               (36.10)
     The projection, for M triples:
     6·V·C·M                                                        (36.11)
-    Recomputation makes u again, one product of 8·C² operations for each row that (36.9) counts:
+    Recomputation of u takes one product of 8·C² operations for each row that (36.9) counts:
     8·L·C²·N − 8·C²·(N − M)                                        (36.12)
     For one sequence N = T, every row supervised, (36.9) is linear in T and (36.10) quadratic.
     They are equal where 72·C² = 7·C·(T + 1):
     T = 72·C/7 − 1 ≈ 10·C                                          (36.13)
-    Forward alone 24·C² = 4·C·(T + 1)/2 gives T ≈ 12·C, and the often told T ≈ 6·C is that of an
+    Forward alone 24·C² = 4·C·(T + 1)/2 gives T ≈ 12·C, and the often quoted T ≈ 6·C is that of an
     attention which computes the pairs above the diagonal, too: 24·C² = 4·C·T.
 
 Read it
@@ -84,11 +84,11 @@ def kept_by_block(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
 
 
 def recomputed(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
-    """Return how many numbers are made again while a block goes backward."""
+    """Return how many numbers a block recomputes in its backward pass."""
     return 12 * rows * config.n_embd + 2 * rows if options.recompute else 0  # (36.4)
 
 
-def kept(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
+def activations(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
     """Return how many numbers all blocks keep while one of them goes backward."""
     blocks = config.n_layer * kept_by_block(config, rows, options)
     return blocks + recomputed(config, rows, options)  # (36.7)
@@ -123,7 +123,7 @@ def memory(
         "weights": p,  # (36.1)
         "gradients": p,  # (36.1)
         "moments": 2 * p,  # (36.1)
-        "activations": kept(config, batch.rows, options),
+        "activations": activations(config, batch.rows, options),
         "workspace": max(0, work),
         "products": cores() * STRIP * min(config.vocab_size, WIDEST),  # (36.8)
     }

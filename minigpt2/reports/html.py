@@ -1,4 +1,4 @@
-"""HTML pages: what is to be looked at as one HTML file, which needs nothing beside itself.
+"""HTML pages: each is one file that needs no other file and no network.
 
 The pages are in minigpt2/pages; Jinja2 fills them, and escapes what it fills in.
 """

@@ -120,7 +120,7 @@ class RunLog:
     ) -> Iterator[Callable[[int], None]]:
         """Show a bar with the time left; yields a function that advances it.
 
-        Where the output is no terminal, a line says what begins, unless `quiet`.
+        Where the output is not a terminal, a line says what begins, unless `quiet`.
         """
         if not self.console.is_terminal:
             if not quiet:

@@ -5,7 +5,7 @@ and the answer tokens A of all examples
     G_Q = Σ gₙ for n in Q,  G_A = Σ gₙ for n in A                  (32.1)
 Whatever weight λ prompt tokens have, (25.1), the gradient of the loss follows from these two:
     G(λ) = (λ G_Q + G_A) / (λ N_Q + N_A)                           (32.2)
-λ = 0 is the masked loss, λ = 1 the unmasked one.  How much of G(λ) prompts decide is told by
+λ = 0 is the masked loss, λ = 1 the unmasked one.  What share of G(λ) comes from prompts:
     ‖λ G_Q‖ / (‖λ G_Q‖ + ‖G_A‖)  and  cos(G(λ), G_A)               (32.3)
 Inner products of G_Q and G_A give both: ‖λ G_Q + G_A‖² = λ² ‖G_Q‖² + 2 λ G_Q·G_A + ‖G_A‖².
 

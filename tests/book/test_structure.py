@@ -33,6 +33,14 @@ def test_a_chapter_has_a_test_file_of_its_name():
     assert_none(untested_faults(SOURCES, TEST_FILES, TESTED_ELSEWHERE))
 
 
+def test_variables_are_named_after_what_they_hold():
+    assert_none(name_faults(SOURCES))
+
+
+def test_sentences_have_no_phrase_that_a_reader_stumbles_over():
+    assert_none(phrase_faults(SOURCES))
+
+
 # Files that break the rules.
 
 
