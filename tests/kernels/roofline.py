@@ -1,14 +1,13 @@
 """Predicted times of the kernels: `python -m tests.kernels.roofline [--update]`.
 
-No machine of this project has a GPU, so none of these times was measured.  A roofline is the least
-that the hardware allows: the bytes that must come from memory at its full rate, all bytes that the
-kernel asks for at the L2 cache's, its passes through shared memory at one a clock, or the
-operations at the peak, whichever takes longest.  Launches, barriers, special functions and what is
-not overlapped come on top.
+A roofline is the least time that the hardware allows, not a measurement: the bytes that must come
+from memory at its full rate, all bytes that the kernel requests at the L2 cache's rate, its passes
+through shared memory at one a clock, or its operations at the peak, whichever takes longest.
+Launches, barriers, special functions and what does not overlap come on top.
 
-The bytes that a kernel asks for are written here as formulas; a test holds them against those that
-the emulator counts.  Passes are what it counts for a pair of tiles.  `--update` writes the table
-into kernels/README.md.
+Formulas here give the bytes that a kernel requests; a test compares them with those that the
+emulator counts.  Passes are what it counts for a pair of tiles.  `--update` writes the table into
+kernels/README.md.
 """
 
 import argparse
@@ -60,10 +59,10 @@ class Load(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Of one launch: bytes that must move, bytes that it asks for, operations, pairs of tiles."""
+    """Of one launch: bytes that must move, bytes that it requests, operations, pairs of tiles."""
 
     least: float
-    asked: float
+    traffic: float
     operations: float
     pairs: float = 0
 
@@ -102,27 +101,27 @@ def attention(kind, tensor):
     return work
 
 
-def flat(least, asked, operations):
+def flat(least, traffic, operations):
     """Work on N rows: multiples of S·N·C and operations an element."""
-    return lambda a, s: Work(least * s * a.N * a.C, asked * s * a.N * a.C, operations * a.N * a.C)
+    return lambda a, s: Work(least * s * a.N * a.C, traffic * s * a.N * a.C, operations * a.N * a.C)
 
 
-def wide(least, asked, operations):
+def wide(least, traffic, operations):
     """The same for rows of F."""
-    return lambda a, s: Work(least * s * a.N * a.F, asked * s * a.N * a.F, operations * a.N * a.F)
+    return lambda a, s: Work(least * s * a.N * a.F, traffic * s * a.N * a.F, operations * a.N * a.F)
 
 
 def embedding_backward(a, s):
     """dx once, and each row of the table that occurs is read and written.
 
-    Each of the four warps asks for four indices to know whether a run begins, and for two more
-    with every 128 features of a row: each a sector.
+    Each of the four warps reads four indices to see whether a run begins, and two more with every
+    128 features of a row: each a sector.
     """
     least = s * a.N * a.C + 8 * a.tokens * a.C
     return Work(least, least + 32 * a.N * (16 + 2 * a.C / 128), a.N * a.C)
 
 
-def row_dots(a, s):
+def attention_delta(a, s):
     """o and do read, a number for each row and head written, each into a sector of its own."""
     read = 2 * s * a.N * a.C
     return Work(read + 4 * a.N * a.H, read + 32 * a.N * a.H, 2 * a.N * a.C)
@@ -135,7 +134,7 @@ def adamw(a, s):
 
 
 def layer_norm_backward(a, s):
-    """dy, x, passing read and dx written, gamma from the cache, partial sums of 256 blocks."""
+    """dy, x, d_residual read and dx written, gamma from the cache, partial sums of 256 blocks."""
     partial = 8 * min(a.N, 256) * a.C
     return Work(4 * s * a.N * a.C, 5 * s * a.N * a.C + partial, 14 * a.N * a.C)
 
@@ -148,7 +147,7 @@ WORK: dict[str, Callable] = {
     "gelu_forward": wide(2, 3, 20),  # b from the cache; a tanh counts as ten
     "gelu_backward": wide(3, 4, 30),
     "attention_forward": attention("forward", False),
-    "attention_delta": row_dots,
+    "attention_delta": attention_delta,
     "attention_dkv": attention("dkv", False),
     "attention_dq": attention("dq", False),
     "attention_mma_forward": attention("forward", True),
@@ -180,8 +179,8 @@ def passes_of_a_pair(kernel, storage):
         return 0
     on, load = Machine(traffic=True), causal(256)
     run_on(on, attend(load.end, load.H, load.D), SHORT_TYPES.get(TYPES[storage]))
-    told = [t for t in on.traffic if t.kernel == kernel and t.space == "shared"]
-    return sum(t.actual for t in told) / WORK[kernel](load, 2).pairs
+    accesses = [t for t in on.traffic if t.kernel == kernel and t.space == "shared"]
+    return sum(t.actual for t in accesses) / WORK[kernel](load, 2).pairs
 
 
 def seconds(gpu, work, passes, tensor):
@@ -189,7 +188,7 @@ def seconds(gpu, work, passes, tensor):
     peak = gpu.tensor if tensor else gpu.float32
     times = {
         "memory": work.least / gpu.memory,
-        "L2 cache": work.asked / gpu.cache,
+        "L2 cache": work.traffic / gpu.cache,
         "shared memory": passes * work.pairs / gpu.clocks,
         "operations": work.operations / peak,
     }
@@ -208,7 +207,7 @@ def rows(load, resources):
             work = work_of(load, 2 if storage in SHORT else 4)
             options = options_of(storage, load.D if KERNELS[kernel].per_head_size else 0)
             cells = [f"`{kernel}`", TYPES[storage], f"{work.least / 1e6:,.1f}"]
-            cells.append(f"{work.asked / work.least:.1f}")
+            cells.append(f"{work.traffic / work.least:.1f}")
             passes = passes_of_a_pair(kernel, storage)
             for gpu in GPUS.values():
                 time, limit = seconds(gpu, work, passes, tensor)
@@ -225,7 +224,7 @@ def bound_of(storage):
 def table():
     """The table as it stands in the README."""
     resources = json.loads(Path(TABLE).read_text(encoding="utf-8"))
-    heads = ["kernel", "numbers", "least, MB", "asked ÷ least"]
+    heads = ["kernel", "numbers", "least, MB", "traffic ÷ least"]
     for gpu in GPUS:
         heads += [f"{gpu}, µs", "set by", "occupancy"]
     heads.append("test bound")
