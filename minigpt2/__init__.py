@@ -105,6 +105,7 @@ Part VII: On a GPU
      ·  device/fake_array              Fake array
      ·  device/fake_cupy               Fake CuPy
     34  device/launch                  Launch
+     ·  device/fused_attention         Fused attention
     35  device/fused                   Fused ops
      ·  device/devices                 Devices
 

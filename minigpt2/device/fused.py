@@ -9,14 +9,13 @@ that no kernel is compiled for.  Then the op's formula runs, on the device's arr
 """
 
 from collections.abc import Callable
-from math import sqrt
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigpt2.backend import Array, array_module
-from minigpt2.device.kernel_specs import HEAD_SIZES, attention_tile
+from minigpt2.device.fused_attention import attention, attention_backward
 from minigpt2.device.launch import fits, launch
 from minigpt2.ops import adamw as adamw_op
 from minigpt2.ops import attention as attention_op
@@ -24,12 +23,10 @@ from minigpt2.ops import cross_entropy as cross_entropy_op
 from minigpt2.ops import embedding as embedding_op
 from minigpt2.ops import gelu as gelu_op
 from minigpt2.ops import layer_norm as layer_norm_op
-from minigpt2.ops.attention import Saved as AttentionSaved
 from minigpt2.ops.embedding import Saved as EmbeddingSaved
 
 LAYER_NORM_BLOCKS = 256  # at most, in a backward pass; each has a run of rows
 NORM_BLOCKS = 512  # BLOCKS of grad_norm.cu
-MMA_TILE = 32  # STEP of attention_mma.cu
 
 
 class LayerNormSaved(NamedTuple):
@@ -54,7 +51,7 @@ def index_on(library: ModuleType, index: Array) -> Array:
 
 
 def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> Any:
-    """Look up both tables, (3.1)."""
+    """Look up wte (V, C) at ids (N,) and wpe (T, C) at positions (N,), (3.1); returns x (N, C)."""
     if not fits("embedding_forward", C=wte.shape[1]):
         return NotImplemented
     xp = array_module(wte)
@@ -64,7 +61,7 @@ def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> Any:
 
 
 def add_at(table: Array, rows: Array, index: Array) -> Any:
-    """Add rows to a table, in the order of their indices, (3.4)."""
+    """Add rows (N, C) to those rows of the table that the index (N,) names, in order, (3.4)."""
     if not fits("embedding_backward", C=rows.shape[1]):
         return NotImplemented
     if len(index):
@@ -75,7 +72,7 @@ def add_at(table: Array, rows: Array, index: Array) -> Any:
 
 
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
-    """Normalise each row, (4.1) to (4.5)."""
+    """Normalise each row of x (N, C), (4.1) to (4.5); returns y (N, C)."""
     if not fits("layer_norm_forward", C=x.shape[1]):
         return NotImplemented
     xp, n = array_module(x), len(x)
@@ -85,7 +82,7 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
 
 
 def add_layer_norm(residual: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
-    """Add to the residual and normalise the sum, (4.21) and (4.1) to (4.5)."""
+    """Add a (N, C) to the residual, (4.21), and normalise the sum; returns x and y (N, C)."""
     if not fits("layer_norm_forward", C=a.shape[1]):
         return NotImplemented
     xp, n = array_module(a), len(a)
@@ -96,30 +93,30 @@ def add_layer_norm(residual: Array, a: Array, gamma: Array, beta: Array, eps: fl
 
 
 def layer_norm_backward(dy: Array, saved: Any, d_residual: Array | None = None) -> Any:
-    """Return dx, dgamma and dbeta, (4.6) to (4.22)."""
+    """Return dx (N, C), dgamma (C,) and dbeta (C,) for dy (N, C), (4.6) to (4.22)."""
     if not isinstance(saved, LayerNormSaved):
         return NotImplemented
     xp, (n, c) = array_module(dy), dy.shape
+    x, mean, rstd, gamma = saved
     dx = xp.empty_like(dy)
     partial = xp.empty((min(n, LAYER_NORM_BLOCKS), 2, c), xp.float32)
     dgamma_dbeta = xp.empty((2, c), xp.float32)
-    arrays = dy, saved.x, saved.gamma, saved.mean, saved.rstd, d_residual, dx, partial
-    launch(xp, "layer_norm_backward", *arrays)
+    launch(xp, "layer_norm_backward", dy, x, gamma, mean, rstd, d_residual, dx, partial)
     launch(xp, "layer_norm_sum", partial, dgamma_dbeta)
     return dx, dgamma_dbeta[0], dgamma_dbeta[1]
 
 
-def gelu(x: Array, b: Array | None = None, backward: bool = True) -> Any:
-    """Gate every element of x + b, (5.1) to (5.3)."""
-    if not fits("gelu_forward", F=x.shape[1]):
+def gelu(h: Array, b: Array | None = None, backward: bool = True) -> Any:
+    """Gate every element of h (N, F), or of h + b with b (F,), (5.1) to (5.3); returns y (N, F)."""
+    if not fits("gelu_forward", F=h.shape[1]):
         return NotImplemented
-    y = array_module(x).empty_like(x)
-    launch(array_module(x), "gelu_forward", x, b, y)
-    return y, GeluSaved(x, b)
+    y = array_module(h).empty_like(h)
+    launch(array_module(h), "gelu_forward", h, b, y)
+    return y, GeluSaved(h, b)
 
 
 def gelu_backward(dy: Array, saved: Any) -> Any:
-    """Return dx, (5.5) to (5.7)."""
+    """Turn dL/dy (N, F) into dL/dx (N, F), (5.5) to (5.7)."""
     if not isinstance(saved, GeluSaved):
         return NotImplemented
     dx = array_module(dy).empty_like(dy)
@@ -127,85 +124,19 @@ def gelu_backward(dy: Array, saved: Any) -> Any:
     return dx
 
 
-class ForestCache:
-    """The last forest that was copied to the device: all layers of a step attend over the same."""
-
-    def __init__(self) -> None:
-        self.end: Array = None
-        self.on_device: dict[Any, tuple[Array, Array]] = {}  # by library and tile
-
-    def get(self, library: ModuleType, end: Array, tile: int) -> tuple[Array, Array]:
-        """Return on the device `end` (N,) and the largest end of each tile of so many keys."""
-        if end is not self.end:
-            self.end, self.on_device = end, {}
-        if (library, tile) not in self.on_device:
-            ends = index_on(library, end)
-            max_end = library.empty(-(-len(end) // tile), library.int32)
-            d = next(d for d in HEAD_SIZES if attention_tile(d) == tile)
-            launch(library, "attention_max_end", ends, max_end, D=d)
-            self.on_device[library, tile] = ends, max_end
-        return self.on_device[library, tile]
-
-
-FORESTS = ForestCache()
-
-
-def attention_kernels(library: ModuleType, dtype: Any, d: int) -> tuple[str, int]:
-    """Return the first part of the kernels' names, and the rows of their tiles of keys.
-
-    Tensor cores need numbers of 16 bits and sm_80 or later.
-    """
-    tensor_cores = int(library.cuda.Device().compute_capability) >= 80
-    if tensor_cores and dtype.itemsize == 2:
-        return "attention_mma", MMA_TILE
-    return "attention", attention_tile(d)
-
-
-def attention(
-    qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 128
-) -> Any:
-    """Attend over the forest, (8.1) to (8.11)."""
-    xp, n, d = array_module(qkv), len(qkv), qkv.shape[1] // (3 * n_head)
-    if dropout or not fits("attention_forward", D=d):
-        return NotImplemented
-    kernels, tile = attention_kernels(xp, qkv.dtype, d)
-    o, lse = xp.empty((n, n_head, d), qkv.dtype), xp.empty((n_head, n), xp.float32)
-    q_k_v, forest = qkv.reshape(n, 3, n_head, d), FORESTS.get(xp, end, tile)
-    launch(xp, f"{kernels}_forward", q_k_v, *forest, o, lse, scale=1 / sqrt(d))
-    o = o.reshape(n, n_head * d)
-    return o, AttentionSaved(qkv, end, o, lse[..., None], n_head, dropout, seed, block)
-
-
-def attention_backward(do: Array, saved: AttentionSaved) -> Any:
-    """Return dqkv, (8.12) to (8.20)."""
-    xp, h, (n, c) = array_module(do), saved.n_head, do.shape
-    d = c // h
-    if saved.dropout or not fits("attention_forward", D=d):
-        return NotImplemented
-    kernels, tile = attention_kernels(xp, do.dtype, d)
-    forest = FORESTS.get(xp, saved.end, tile)
-    dqkv, delta = xp.empty((n, 3, h, d), do.dtype), xp.empty((h, n), xp.float32)
-    d_o, q_k_v = do.reshape(n, h, d), saved.qkv.reshape(n, 3, h, d)
-    launch(xp, "attention_delta", saved.o.reshape(n, h, d), d_o, delta)
-    arrays = q_k_v, d_o, *forest, saved.lse.reshape(h, n), delta, dqkv
-    launch(xp, f"{kernels}_dkv", *arrays, scale=1 / sqrt(d))
-    launch(xp, f"{kernels}_dq", *arrays, scale=1 / sqrt(d))
-    return dqkv.reshape(n, 3 * c)
-
-
 def nll_from_logits(logits: Array, targets: Array) -> Array:
-    """Return the nll of each row of logits, (9.2) and (9.3)."""
+    """Return the nll (B,) of logits (B, V) and targets (B,), (9.2) and (9.3)."""
     unused = array_module(logits).zeros(len(logits), np.float32)
     return cross_entropy(logits, targets, unused, gradient=False)
 
 
 def nll_and_dlogits(logits: Array, targets: Array, weights: Array) -> Array:
-    """Return the nll of each row of logits and put the gradient over them, (9.2) to (9.7)."""
+    """Return the nll (B,) and overwrite the logits (B, V) by their gradient, (9.2) to (9.7)."""
     return cross_entropy(logits, targets, weights, gradient=True)
 
 
 def cross_entropy(logits: Array, targets: Array, weights: Array, *, gradient: bool) -> Array:
-    """Launch the kernel that serves both."""
+    """Return the nll (B,); with `gradient`, overwrite the logits (B, V) by theirs."""
     xp = array_module(logits)
     nll, w = xp.empty(len(logits), xp.float32), xp.asarray(weights, xp.float32)
     v = logits.shape[1]
