@@ -1,4 +1,4 @@
-"""Write down which names and keywords CuPy has: `python -m tests.device.make_cupy_api`.
+"""Write a list of the names and keywords that CuPy has: `python -m tests.device.make_cupy_api`.
 
 It needs CuPy's wheel, not a GPU.  The fake CuPy refuses what is not in the list.
 """
@@ -16,7 +16,7 @@ TARGET = Path(minigpt2.device.__file__).parent / "cupy_api.json"
 
 
 def keywords_of(name, function):
-    """The keywords that a function takes, or null where its signature does not tell."""
+    """The keywords that a function takes; None if its signature does not show them."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
@@ -32,13 +32,13 @@ def api_of(cupy):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in dir(np):
-            there = None if name.startswith("_") else getattr(cupy, name, None)
-            if there is None or inspect.ismodule(there):
+            value = None if name.startswith("_") else getattr(cupy, name, None)
+            if value is None or inspect.ismodule(value):
                 continue
-            if isinstance(there, type) or not callable(there):
+            if isinstance(value, type) or not callable(value):
                 constants.append(name)
             else:
-                functions[name] = keywords_of(name, there)
+                functions[name] = keywords_of(name, value)
     methods = [name for name in dir(cupy.ndarray) if not name.startswith("_")]
     return {
         "cupy": cupy.__version__,

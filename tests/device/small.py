@@ -50,10 +50,10 @@ EXPECTED = {
 }
 
 
-def run(on, text, name, arguments=None, **how):
-    """Launch a kernel; returns its arguments."""
-    grid, block, make = LAUNCHES[name]
-    arguments = arguments or make()
+def run(on, text, name, arguments=None, **sizes):
+    """Launch a kernel, with another grid or block if `sizes` has one; returns its arguments."""
+    grid, block, make_arguments = LAUNCHES[name]
+    arguments = arguments or make_arguments()
     function = on.compile(text).get_function(name)
-    function(how.get("grid", grid), how.get("block", block), arguments)
+    function(sizes.get("grid", grid), sizes.get("block", block), arguments)
     return arguments

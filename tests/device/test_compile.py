@@ -15,7 +15,7 @@ from tests.kernels.support import machine, needs_compiler
 pytestmark = needs_compiler
 
 
-def test_a_text_that_does_not_compile_is_told_with_its_line():
+def test_an_error_of_the_compiler_has_its_line():
     with pytest.raises(EmulatorError, match=rf"small\.cu:{line_of('[fill]')}"):
         machine().compile(spoilt("fill", "s[threadIdx.x] = nothing;"))
 
@@ -28,13 +28,13 @@ def build_small(folder):
 
 def test_two_processes_build_one_kernel_at_once(tmp_path):
     with ProcessPoolExecutor(2) as pool:
-        one, two = pool.map(build_small, [str(tmp_path)] * 2)
-    assert one == two and Path(one).is_file()
-    assert sorted(path.suffix for path in Path(one).parent.iterdir()) == [".cu", ".o", ".so"]
+        first, second = pool.map(build_small, [str(tmp_path)] * 2)
+    assert first == second and Path(first).is_file()
+    assert sorted(path.suffix for path in Path(first).parent.iterdir()) == [".cu", ".o", ".so"]
     assert all(re.fullmatch("[0-9a-f]{24}", path.name) for path in tmp_path.iterdir())  # no rests
 
 
-def test_without_a_compiler_the_user_is_told(monkeypatch):
+def test_without_a_compiler_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="compiles kernels with g"):
         build(GOOD + "// not built before\n", (), compiling.FAST)
@@ -44,8 +44,8 @@ def test_shared_memory_has_a_section_for_each_kernel_and_lines_stay_what_they_ar
     lines = compiling.for_the_cpu(GOOD).splitlines()
     number = 0
     for text in lines:
-        found = re.match(r"#line (\d+)", text)
-        number = int(found[1]) - 1 if found else number + 1
+        directive = re.match(r"#line (\d+)", text)
+        number = int(directive[1]) - 1 if directive else number + 1
         if "[first barrier]" in text:
             assert number == line_of("[first barrier]")
     assert sum("shared_matmul" in text for text in lines) == 1

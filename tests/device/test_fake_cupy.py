@@ -19,22 +19,24 @@ def no_copies():
     xp.copies.clear()
 
 
-def there():
+def on_device():
     """An array on the device."""
     return xp.asarray(HOST)
 
 
 REFUSED = {
-    "plus an array of NumPy's": lambda: there() + HOST,
-    "an array of NumPy's plus it": lambda: HOST + there(),
+    "plus an array of NumPy's": lambda: on_device() + HOST,
+    "an array of NumPy's plus it": lambda: HOST + on_device(),
     "a function of an array of NumPy's": lambda: xp.exp(HOST),
-    "both in one function": lambda: xp.where(there() > 1, HOST, there()),
-    "in a list": lambda: xp.concatenate([there(), HOST]),
-    "as an index": lambda: there()[np.array([0, 1])],
-    "put into it": lambda: there().__setitem__(0, HOST[0]),
-    "becomes one unasked": lambda: np.asarray(there()),
-    "a function of NumPy's that is none of its kind": lambda: np.concatenate([there(), there()]),
-    "an array as a whole number": lambda: range(there()[0, 0]),
+    "both in one function": lambda: xp.where(on_device() > 1, HOST, on_device()),
+    "in a list": lambda: xp.concatenate([on_device(), HOST]),
+    "as an index": lambda: on_device()[np.array([0, 1])],
+    "put into it": lambda: on_device().__setitem__(0, HOST[0]),
+    "becomes one unasked": lambda: np.asarray(on_device()),
+    "a function of NumPy's that is none of its kind": lambda: np.concatenate(
+        [on_device(), on_device()]
+    ),
+    "an array as a whole number": lambda: range(on_device()[0, 0]),
 }
 
 
@@ -47,8 +49,8 @@ def test_arrays_of_both_kinds_never_meet(what):
 LACKING = {
     "a name": lambda: xp.insert,
     "another": lambda: xp.spacing,
-    "a method": lambda: there().setflags,
-    "a method of NumPy's": lambda: there().ctypes,
+    "a method": lambda: on_device().setflags,
+    "a method of NumPy's": lambda: on_device().ctypes,
 }
 
 
@@ -60,23 +62,23 @@ def test_what_cupy_lacks_is_not_there(what):
 
 def test_a_keyword_that_cupy_lacks_is_refused():
     with pytest.raises(TypeError, match=r"cupy\.sum\(\) got an unexpected keyword"):
-        xp.sum(there(), where=there() > 1)
+        xp.sum(on_device(), where=on_device() > 1)
 
 
 COPIES = {
-    "get": (lambda: there().get(), "get"),
-    "asnumpy": (lambda: xp.asnumpy(there()), "get"),
-    "item": (lambda: there().sum().item(), "item"),
-    "tolist": (lambda: there().tolist(), "tolist"),
-    "float": (lambda: float(there().sum()), "float"),
-    "int": (lambda: int(there().sum()), "int"),
-    "bool": (lambda: bool((there() >= 0).all()), "bool"),
-    "if": (lambda: 1 if there().sum() > 3 else 0, "bool"),
-    "flatnonzero": (lambda: xp.flatnonzero(there()), "shape"),
-    "nonzero, the method": (lambda: there().nonzero(), "shape"),
-    "where with a condition alone": (lambda: xp.where(there() > 1), "shape"),
-    "unique": (lambda: xp.unique(there()), "shape"),
-    "a mask as an index": (lambda: there()[there() > 1], "shape"),
+    "get": (lambda: on_device().get(), "get"),
+    "asnumpy": (lambda: xp.asnumpy(on_device()), "get"),
+    "item": (lambda: on_device().sum().item(), "item"),
+    "tolist": (lambda: on_device().tolist(), "tolist"),
+    "float": (lambda: float(on_device().sum()), "float"),
+    "int": (lambda: int(on_device().sum()), "int"),
+    "bool": (lambda: bool((on_device() >= 0).all()), "bool"),
+    "if": (lambda: 1 if on_device().sum() > 3 else 0, "bool"),
+    "flatnonzero": (lambda: xp.flatnonzero(on_device()), "shape"),
+    "nonzero, the method": (lambda: on_device().nonzero(), "shape"),
+    "where with a condition alone": (lambda: xp.where(on_device() > 1), "shape"),
+    "unique": (lambda: xp.unique(on_device()), "shape"),
+    "a mask as an index": (lambda: on_device()[on_device() > 1], "shape"),
 }
 
 
@@ -88,7 +90,7 @@ def test_every_copy_to_the_host_is_counted(what):
 
 
 def test_what_stays_on_the_device_is_no_copy():
-    a = there()
+    a = on_device()
     a += 1
     b = xp.exp(a @ a.T) - a.sum(-1, keepdims=True)
     b[xp.asarray([0, 1])] = 2.0
@@ -99,7 +101,7 @@ def test_what_stays_on_the_device_is_no_copy():
 
 
 def test_asarray_copies_from_the_host_and_not_on_the_device():
-    a = there()
+    a = on_device()
     a += 1
     assert HOST[0, 0] == 0
     assert xp.asarray(a) is a and xp.asarray(a, xp.float32) is a
@@ -107,7 +109,7 @@ def test_asarray_copies_from_the_host_and_not_on_the_device():
 
 
 def test_in_place_operators_work_on_the_array_itself():
-    a = there()
+    a = on_device()
     part = a[0]
     part *= 3
     np.testing.assert_array_equal(a.get()[0], 3 * HOST[0])
@@ -115,15 +117,15 @@ def test_in_place_operators_work_on_the_array_itself():
 
 
 def test_out_is_what_is_returned():
-    a = there()
+    a = on_device()
     assert xp.exp(a, out=a) is a
     np.testing.assert_array_equal(a.get(), np.exp(HOST))
 
 
 def test_products_of_short_numbers_are_summed_in_float32():
     a = np.full((1, 4096), 1 / 64, np.float16)
-    found = xp.matmul(xp.asarray(a), xp.asarray(a.T))
-    assert found.dtype == np.float16 and found.get()[0, 0] == 1
+    product = xp.matmul(xp.asarray(a), xp.asarray(a.T))
+    assert product.dtype == np.float16 and product.get()[0, 0] == 1
     out = xp.empty((1, 1), np.float16)
     xp.matmul(xp.asarray(a), xp.asarray(a.T), out=out)
     assert out.get()[0, 0] == 1 and (xp.asarray(a) @ xp.asarray(a.T)).get()[0, 0] == 1

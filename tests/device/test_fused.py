@@ -1,9 +1,12 @@
-"""Fused ops: what a kernel gives, beside the op's own formula in float64."""
+"""Fused ops: the results of each kernel, compared with the op's own formula in float64."""
+
+from inspect import signature
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from minigpt2.device.fused import FUSED
 from tests import plain
 from tests.kernels.jobs import JOBS, attend
 from tests.kernels.support import (
@@ -24,6 +27,15 @@ pytestmark = needs_device
 every_job = pytest.mark.parametrize("name", JOBS)
 
 
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.__name__)
+def test_a_fused_op_has_the_name_and_the_arguments_of_its_op(op):
+    def parameters_of(function):
+        return [(p.name, p.default, p.kind) for p in signature(function).parameters.values()]
+
+    assert FUSED[op].__name__ == op.__name__
+    assert parameters_of(FUSED[op]) == parameters_of(op)
+
+
 @every_job
 def test_a_kernel_is_as_exact_as_float32_is(name):
     assert_close(run_on(machine(), JOBS[name]), JOBS[name](exactly))
@@ -34,8 +46,8 @@ def test_three_orders_of_threads_and_blocks_give_the_same_bits(name):
     orders = [machine(), machine(order="descending"), machine(order="random", seed=1)]
     first, *others = (run_on(on, JOBS[name]) for on in orders)
     for other in others:
-        for one, two in zip(first, other, strict=True):
-            np.testing.assert_array_equal(one, two)
+        for result, again in zip(first, other, strict=True):
+            np.testing.assert_array_equal(result, again)
 
 
 @every_job
@@ -76,8 +88,8 @@ def test_tensor_cores_repeat_bit_for_bit(name, kind):
     orders = [machine(), machine(order="descending"), machine(order="random", seed=2)]
     first, *others = (run_on(on, JOBS[name], SHORT[kind]) for on in orders)
     for other in others:
-        for one, two in zip(first, other, strict=True):
-            np.testing.assert_array_equal(one, two)
+        for result, again in zip(first, other, strict=True):
+            np.testing.assert_array_equal(result, again)
 
 
 @given(forests)
@@ -114,9 +126,9 @@ def test_a_row_that_sees_nothing_gets_0_and_sends_nothing_back():
 
 
 def test_behind_the_vocabulary_the_gradient_is_exactly_0():
-    _, found = run_on(machine(), JOBS["cross_entropy, 3 x 13 in rows of 16"])
-    assert found[:, :13].all()
-    assert not found[:, 13:].any() and not np.signbit(found[:, 13:]).any()
+    _, dlogits = run_on(machine(), JOBS["cross_entropy, 3 x 13 in rows of 16"])
+    assert dlogits[:, :13].all()
+    assert not dlogits[:, 13:].any() and not np.signbit(dlogits[:, 13:]).any()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
@@ -134,8 +146,7 @@ def test_a_gradient_that_is_not_finite_changes_no_parameter(bad):
     assert not np.isfinite(norm).any()
 
 
-def test_results_are_written_in_full():
-    """What a device gives for new memory is NaN here, and no result of a job holds one."""
+def test_new_memory_is_nan_so_results_without_one_are_written_in_full():
     with device(machine()) as xp:
         assert np.isnan(xp.empty(3, np.float32).get()).all()
         assert (xp.empty_like(xp.asarray(np.ones(3, np.int32))).get() == -1).all()

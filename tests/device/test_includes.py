@@ -7,7 +7,7 @@ from minigpt2.shipped import shipped
 
 
 def test_included_text_keeps_its_lines():
-    number, file, found = 0, "", 0
+    number, file, compared = 0, "", 0
     originals = {
         path.name: path.read_text(encoding="utf-8").splitlines()
         for path in shipped("kernels").glob("*.cu*")
@@ -18,5 +18,5 @@ def test_included_text_keeps_its_lines():
             number, file = int(directive[1]), directive[2]
             continue
         assert originals[file][number - 1] == line
-        number, found = number + 1, found + 1
-    assert found > 150
+        number, compared = number + 1, compared + 1
+    assert compared > 150

@@ -88,12 +88,12 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_a_launch_with_a_wrong_argument_is_refused(what):
-    (name, arrays, numbers), said = WRONG[what]
-    with pytest.raises((TypeError, ValueError), match=said):
+    (name, arrays, numbers), message = WRONG[what]
+    with pytest.raises((TypeError, ValueError), match=message):
         launch(fake_cupy, name, *arrays, **numbers)
 
 
-def test_a_number_of_another_device_is_refused(monkeypatch):
+def test_an_array_on_another_device_is_refused(monkeypatch):
     name, arrays, numbers = gelu()
     monkeypatch.setattr(fake_cupy.cuda, "Device", lambda: fake_cupy.Device(1))
     with pytest.raises(ValueError, match="h is on <CUDA Device 0>, the kernel on <CUDA Device 1>"):

@@ -16,14 +16,14 @@ from tests.kernels.support import needs_compiler, single
 pytestmark = needs_compiler
 
 
-def checked(text, name, **how):
-    """What the checks find in a kernel."""
-    on = Machine(check=True, **how)
+def checked(text, name):
+    """The findings of the checks in a kernel."""
+    on = Machine(check=True)
     run(on, text, name)
     return on.findings
 
 
-# Faults: what is spoilt, in which kernel, and what must be said of which lines.
+# Faults: the spoilt text, the kernel, the kind of finding, and parts of the lines that it names.
 
 FAULTS = {
     "no first barrier": (spoilt("first barrier"), "matmul", "race", ("As[threadIdx.y][k]",)),
@@ -46,7 +46,7 @@ FAULTS = {
         "race",
         ("[a half writes]", "[within a half]"),
     ),
-    "a shuffle is no barrier": (
+    "a shuffle instead of a barrier": (
         spoilt("warp barrier", "__shfl_sync(ALL, 0, 0);"),
         "neighbours",
         "race",
@@ -76,11 +76,11 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_at_its_line(fault):
     text, name, kind, marks = FAULTS[fault]
-    findings = [found for found in checked(text, name) if kind in found.kind]
-    told = " ".join(f"{found.line} {found.other}" for found in findings)
+    findings = [finding for finding in checked(text, name) if kind in finding.kind]
+    lines = " ".join(f"{finding.line} {finding.other}" for finding in findings)
     for mark in marks:
-        assert f"small.cu:{line_of(mark)}" in told, told
-    assert all(found.kernel == name and found.times > 0 for found in findings)
+        assert f"small.cu:{line_of(mark)}" in lines, lines
+    assert all(finding.kernel == name and finding.times > 0 for finding in findings)
 
 
 STOPPED = {
@@ -127,8 +127,8 @@ STOPPED = {
 
 @pytest.mark.parametrize("fault", STOPPED)
 def test_a_fault_that_cannot_go_on_stops_the_kernel(fault):
-    text, name, said = STOPPED[fault]
-    with pytest.raises(EmulatorError, match=said):
+    text, name, message = STOPPED[fault]
+    with pytest.raises(EmulatorError, match=message):
         checked(text, name)
 
 
@@ -136,7 +136,7 @@ def test_a_fault_that_cannot_go_on_stops_the_kernel(fault):
 
 
 def counts(name, *arguments, block=(32,), shared=0):
-    """got and ideal of every access of a kernel by space and kind, in one block."""
+    """The actual and ideal counts of every access of a kernel by space and kind, in one block."""
     on = Machine(traffic=True)
     on.compile(GOOD).get_function(name)((1,), block, arguments, shared_mem=shared)
     return {(t.space, t.kind): (t.actual, t.ideal) for t in on.traffic}
@@ -144,20 +144,20 @@ def counts(name, *arguments, block=(32,), shared=0):
 
 @pytest.mark.parametrize(("stride", "sectors"), [(1, 4), (2, 8), (8, 32), (32, 32)])
 def test_sectors_of_a_strided_load(stride, sectors):
-    found = counts("copy", single(32 * stride), np.empty(32, "f4"), i32(stride))
-    assert found == {("global", "load"): (sectors, 4), ("global", "store"): (4, 4)}
+    moved = counts("copy", single(32 * stride), np.empty(32, "f4"), i32(stride))
+    assert moved == {("global", "load"): (sectors, 4), ("global", "store"): (4, 4)}
 
 
 def test_sectors_of_a_wide_load():
-    found = counts("quads", single(128), np.empty(128, "f4"))
-    assert found == {("global", "load"): (16, 16), ("global", "store"): (16, 16)}
+    moved = counts("quads", single(128), np.empty(128, "f4"))
+    assert moved == {("global", "load"): (16, 16), ("global", "store"): (16, 16)}
 
 
 @pytest.mark.parametrize(("width", "passes"), [(32, 32), (33, 1), (34, 2), (36, 4)])
 def test_bank_conflicts_of_a_column(width, passes):
-    found = counts("column", np.empty(32, "f4"), i32(width), shared=4 * 32 * width)
-    assert found["shared", "load"] == (passes, 1)
-    assert found["shared", "store"] == (32, 32)
+    moved = counts("column", np.empty(32, "f4"), i32(width), shared=4 * 32 * width)
+    assert moved["shared", "load"] == (passes, 1)
+    assert moved["shared", "store"] == (32, 32)
 
 
 @pytest.mark.parametrize("order", ["ascending", "random"])

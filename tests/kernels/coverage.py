@@ -42,9 +42,9 @@ def main():
     """Print the share of each file; returns 1 if one is below LEAST."""
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
-        found = list(shares(counts_of_jobs()))
+        results = list(shares(counts_of_jobs()))
     worst = 1.0
-    for file, run, missed in found:
+    for file, run, missed in results:
         share = len(run) / max(1, len(run) + len(missed))
         worst = min(worst, share)
         rest = f", not {', '.join(map(str, missed))}" if missed else ""

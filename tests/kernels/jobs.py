@@ -125,7 +125,7 @@ def learn_in_wider_rows(m, v, width):
 
 
 def project(n, c, v, chunk):
-    """The loss with its projection, in chunks; rows stand in several triples or in none."""
+    """The loss with its projection, in chunks; rows occur in several triples or in none."""
     rng = np.random.default_rng(n)
     rows, targets = rng.integers(0, n, 2 * n), rng.integers(0, v, 2 * n)
     weights = np.where(rng.random(2 * n) < 0.4, 0, rng.random(2 * n))

@@ -1,9 +1,8 @@
 """Spoilt kernels: `python -m tests.kernels.mutate [--update]`.
 
-Every barrier is taken out in turn, every test of a bound is made true, and every bound is moved by
-one; each must be noticed: by the emulator's checks, by a launch that cannot go on, or by a wrong
-result.  What a test cannot notice, it does not test.  The table of all is mutations.md beside this
-file.
+It removes each barrier in turn, makes each test of a bound true, and moves each bound by one.  Each
+change must be noticed: by the emulator's checks, by a launch that cannot finish, or by a wrong
+result.  What no test notices, no test proves.  mutations.md in this folder lists all changes.
 """
 
 import argparse
@@ -27,7 +26,8 @@ from tests.kernels.jobs import JOBS
 from tests.kernels.support import SHORT, assert_close, exactly, run_on
 
 TABLE = Path(__file__).parent / "mutations.md"
-SIZE = r"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|ends\[key\]|row|q0 \+ r)"
+ENDS = r"(?:keys\.end|ends)\[key\]|own_end\[i / 2\]"
+SIZE = rf"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS})"
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 HEAD = """# Spoilt kernels
 
@@ -51,7 +51,7 @@ class Mutant(NamedTuple):
     """A change of one place in a file's text."""
 
     file: str
-    line: str  # where it stands, by the text's own #line directives
+    line: str  # file:line, by the text's own #line directives
     what: str
     start: int
     stop: int
@@ -78,19 +78,19 @@ def mutants_of(file):
     def mutant(what, start, stop, instead):
         return Mutant(file, place_of(text, start), what, start, stop, instead)
 
-    for found in BARRIER.finditer(text):
-        if in_code(text, found.start()):
-            yield mutant(f"without {found[0][:-1]}", *found.span(), "")
-    for found in re.finditer(rf"(<=|>=|<|>) ({SIZE})(?=[\s;,)&?|])", text):
-        if not in_code(text, found.start()):
+    for barrier in BARRIER.finditer(text):
+        if in_code(text, barrier.start()):
+            yield mutant(f"without {barrier[0][:-1]}", *barrier.span(), "")
+    for bound in re.finditer(rf"(<=|>=|<|>) ({SIZE})(?=[\s;,)&?|])", text):
+        if not in_code(text, bound.start()):
             continue
-        sign, size = found[1], found[2]
+        sign, size = bound[1], bound[2]
         moved = {"<": "<= {}", ">=": "> {}", "<=": "<= {} + 1", ">": ">= {}"}[sign].format(size)
-        yield mutant(f"{sign} {size} moved to {moved}", *found.span(), moved)
-        line = text[text.rfind("\n", 0, found.start()) + 1 : text.find("\n", found.end())]
+        yield mutant(f"{sign} {size} moved to {moved}", *bound.span(), moved)
+        line = text[text.rfind("\n", 0, bound.start()) + 1 : text.find("\n", bound.end())]
         if not re.search(r"\bfor \(", line):
             always = f"{sign} 1e18"  # true for <, a way out that is not taken for >
-            yield mutant(f"{sign} {size} never tested", *found.span(), always)
+            yield mutant(f"{sign} {size} never tested", *bound.span(), always)
 
 
 def noticed(mutant):
@@ -107,10 +107,10 @@ def noticed(mutant):
         for name in [name for name in JOBS if name.startswith(JOBS_OF[mutant.file])]:
             try:
                 dtype, bound = (SHORT["float16"], 2.0**-9) if short else (None, 2e-6)
-                found = run_on(on, JOBS[name], dtype)
+                results = run_on(on, JOBS[name], dtype)
                 if on.findings:
                     return on.findings[0].kind
-                assert_close(found, JOBS[name](rounded_to(dtype)), bound)
+                assert_close(results, JOBS[name](rounded_to(dtype)), bound)
             except CompileError:
                 raise  # not a spoilt kernel, but a mistake of this program
             except EmulatorError as error:
@@ -125,14 +125,14 @@ def rounded_to(dtype):
     return lambda array: exactly(array if dtype is None else array.astype(dtype))
 
 
-def tried(mutant):
-    """A mutant with how it is noticed."""
+def with_notice(mutant):
+    """A mutant with what notices it."""
     return mutant, noticed(mutant)
 
 
 def written(results):
     """The text of the table."""
-    rows = [f"| {m.file} | {m.line} | {m.what} | {how} |" for m, how in results]
+    rows = [f"| {m.file} | {m.line} | {m.what} | {notice} |" for m, notice in results]
     return "\n".join([HEAD, *rows, ""])
 
 
@@ -153,13 +153,13 @@ def main():
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         with ProcessPoolExecutor(2) as pool:
-            for mutant, how in pool.map(tried, untouched):
-                assert not how, f"{mutant.file} as it is: {how}"
-            results = list(track(pool.map(tried, mutants), "spoiling kernels", len(mutants)))
+            for mutant, notice in pool.map(with_notice, untouched):
+                assert not notice, f"{mutant.file} as it is: {notice}"
+            results = list(track(pool.map(with_notice, mutants), "spoiling kernels", len(mutants)))
     table = written(results)
     if update:
         TABLE.write_text(table, encoding="utf-8")
-    missed = [mutant for mutant, how in results if not how]
+    missed = [mutant for mutant, notice in results if not notice]
     for mutant in missed:
         print(f"not noticed: {mutant.file} {mutant.line}: {mutant.what}", file=sys.stderr)
     same = without_lines(table) == without_lines(TABLE.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
 """Large launches under the checks: `python -m tests.kernels.races`.
 
-The tests' jobs are as small as mistakes allow.  These are many tiles long and wide, in two orders
-of threads and blocks, so that what meets only at size has met.  Any finding, and any error above
-the tests' bounds, is a fault.
+The tests' jobs are as small as possible.  These are many tiles long and wide, in two orders of
+threads and blocks, for races that only large launches have.  Any finding, and any error above the
+tests' bounds, is a fault.
 """
 
 import os
@@ -46,12 +46,12 @@ def faults_of(run):
     name, kind, order = run
     job, dtype = JOBS[name], SHORT.get(kind)
     on = Machine(check=True, **order)
-    found = run_on(on, job, dtype)
+    results = run_on(on, job, dtype)
     exact = job(lambda array: exactly(array if dtype is None else array.astype(dtype)))
     bound = SINGLE if dtype is None else 4 * 2.0 ** -BITS[kind]
-    worst = max(error_of(one, other) for one, other in zip(found, exact, strict=True))
+    worst = max(error_of(*pair) for pair in zip(results, exact, strict=True))
     wrong = [f"an error of {worst:.1e}"] if not worst <= bound else []
-    wrong += [] if all(np.isfinite(one).all() for one in found) else ["not finite"]
+    wrong += [] if all(np.isfinite(result).all() for result in results) else ["not finite"]
     return run, worst, [*wrong, *map(str, on.findings)]
 
 
@@ -64,8 +64,8 @@ def main():
             results = track(pool.map(faults_of, work), "looking for races", len(work))
             for (name, kind, order), worst, faults in list(results):
                 failed += bool(faults)
-                how = f"{name}, {kind}, {order['order']}"
-                print(f"{how:<55} error {worst:.1e}, {len(faults)} faults")
+                title = f"{name}, {kind}, {order['order']}"
+                print(f"{title:<55} error {worst:.1e}, {len(faults)} faults")
                 for fault in faults:
                     print(f"  {fault}", file=sys.stderr)
     print(f"{len(work)} large launches, {failed} with faults")

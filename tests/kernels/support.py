@@ -1,7 +1,7 @@
-"""Kernels under test: a device to run them on, and what they are compared with.
+"""Kernels under test: a device to run them on, and comparisons with exact results.
 
-The device is emulated, or with `pytest --device cuda` it is the GPU of this machine; all else is
-the same.
+The device is emulated, or with `pytest --device cuda` the GPU of this machine; the tests are the
+same.
 """
 
 from contextlib import contextmanager
@@ -28,22 +28,22 @@ needs_device = pytest.mark.skipif(
 emulated_only = pytest.mark.skipif(ON_GPU, reason="only an emulated device counts and checks")
 SHORT = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 BITS = {"float16": 11, "bfloat16": 8}  # of a number's fraction
-SINGLE = 2e-6  # largest error of a kernel in float32, beside the largest number of the result
+SINGLE = 2e-6  # largest error of a kernel in float32, relative to the largest number of the result
 MACHINES = {}  # one for each way of running, so that a kernel is loaded once
 
 
-GPU = SimpleNamespace(findings=[])  # it runs as it likes, and tells nothing
+GPU = SimpleNamespace(findings=[])  # a GPU has no order and reports no findings
 
 
-def machine(**how):
-    """A machine that is kept for the tests that want one like it; or the GPU."""
-    key = tuple(sorted(how.items()))
-    return GPU if ON_GPU else MACHINES.setdefault(key, Machine(**how))
+def machine(**options):
+    """A machine with these options, shared by all tests that ask for the same; or the GPU."""
+    key = tuple(sorted(options.items()))
+    return GPU if ON_GPU else MACHINES.setdefault(key, Machine(**options))
 
 
 @contextmanager
 def device(on):
-    """CuPy in use, or its stand-in with its kernels on this machine."""
+    """CuPy in use, or the fake CuPy with its kernels on this machine."""
     libraries, fused = list(backend.LIBRARIES), dict(backend.FUSED)
     try:
         if on is GPU:
@@ -62,7 +62,7 @@ def device(on):
 
 
 def unwritten(cupy):
-    """An allocator of memory whose every bit is 1, as that of the stand-in: NaN, or -1."""
+    """An allocator of memory whose every bit is 1, like that of the fake CuPy: NaN, or -1."""
     pool = cupy.get_default_memory_pool()
 
     def allocate(size):
@@ -91,15 +91,15 @@ def run_on(on, job, dtype=None):
         return [xp.asnumpy(r) for r in job(lambda array: xp.asarray(array, dtype))]
 
 
-def error_of(found, exact):
-    """The largest difference, beside the largest number of the exact result."""
+def error_of(result, exact):
+    """The largest difference, relative to the largest number of the exact result."""
     exact = exactly(exact)
-    difference = abs(exactly(found).reshape(exact.shape) - exact).max(initial=0)
+    difference = abs(exactly(result).reshape(exact.shape) - exact).max(initial=0)
     return difference / max(abs(exact).max(initial=0), 1e-30)
 
 
-def assert_close(found, exact, bound=SINGLE):
-    """Every result is as exact as it must be."""
-    for one, other in zip(found, exact, strict=True):
-        assert np.isfinite(one).all()
-        assert error_of(one, other) <= bound
+def assert_close(results, exact, bound=SINGLE):
+    """Every result is finite and as exact as it must be."""
+    for result, reference in zip(results, exact, strict=True):
+        assert np.isfinite(result).all()
+        assert error_of(result, reference) <= bound

@@ -36,8 +36,8 @@ needs_nvrtc = pytest.mark.skipif(bool(missing()), reason=missing() or "it is the
 
 
 def test_what_ptxas_says_is_read():
-    found = resources_in(LOG)
-    assert found == {"second": Resources(128, 30592, 28, 8), "first": Resources(22, 0, 0, 0)}
+    resources = resources_in(LOG)
+    assert resources == {"second": Resources(128, 30592, 28, 8), "first": Resources(22, 0, 0, 0)}
 
 
 def test_a_warning_is_not_passed_over():
@@ -95,14 +95,14 @@ def nvidias_header():
     """The folder of NVIDIA's own formula, where the wheel is installed."""
     nvidia = importlib.util.find_spec("nvidia")
     places = nvidia.submodule_search_locations if nvidia else []
-    found = (path.parent for place in places for path in Path(place).rglob("cuda_occupancy.h"))
-    return next(found, None)
+    folders = (path.parent for place in places for path in Path(place).rglob("cuda_occupancy.h"))
+    return next(folders, None)
 
 
 def test_occupancy_is_nvidias(tmp_path):
     header, cxx = nvidias_header(), compiler()
     if not header or not cxx:
-        pytest.skip("NVIDIA's cuda_occupancy.h or a C++ compiler is not there")
+        pytest.skip("NVIDIA's cuda_occupancy.h or a C++ compiler is missing")
     (tmp_path / "formula.cpp").write_text(NVIDIAS)
     command = [cxx, "-w", "-shared", "-fPIC", f"-I{header}", "formula.cpp", "-o", "formula.so"]
     subprocess.run(command, cwd=tmp_path, check=True)
@@ -126,7 +126,7 @@ GOOD = {"a": [32, 100, 0.5], "b": [16, 0, 1.0]}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({}, []),
         ({"a": [30, 90, 0.75]}, []),
@@ -137,13 +137,14 @@ GOOD = {"a": [32, 100, 0.5], "b": [16, 0, 1.0]}
         ({"b": None}, ["b: in the table, but there is no such kernel"]),
     ],
 )
-def test_what_is_worse_than_the_table_is_told(change, said):
-    found = {name: row for name, row in (GOOD | change).items() if row}
-    told = list(gate.worse(GOOD, found))
-    assert len(told) == len(said) and all(a in b for a, b in zip(said, told, strict=True))
+def test_what_is_worse_than_the_table_is_a_fault(change, expected):
+    measured = {name: row for name, row in (GOOD | change).items() if row}
+    faults = list(gate.worse(GOOD, measured))
+    assert len(faults) == len(expected)
+    assert all(words in fault for words, fault in zip(expected, faults, strict=True))
 
 
-def test_a_kernel_that_spills_or_does_not_fit_is_told():
+def test_a_kernel_that_spills_or_does_not_fit_is_a_fault():
     options = ("-DREAL=float",)
     job = ("grad_norm.cu", options, 80)
     _, spills = gate.gate([(job, {"squares": Resources(32, 0, 8, 0)}, "")])

@@ -1,7 +1,7 @@
 """How well the kernels use memory: sectors of global memory, passes through the shared banks.
 
-An access in the source that costs more than BOUNDS times the ideal must say so: its line bears
-[sectors] or [banks], and the file's first comment says why.
+An access in the source that costs more than BOUNDS times the ideal must be marked: its line ends
+with [sectors] or [banks], and the file's first comment explains why.
 """
 
 import re
@@ -30,9 +30,9 @@ IN_FLOAT = ("embedding", "adamw")
 
 
 def expensive():
-    """Every access that costs too much, and the places in the source that it stands in.
+    """Every access that costs too much, and its places in the source.
 
-    Those are its own line, and the kernel's that led there.
+    Those are its own line, and for an inlined function the kernel's.
     """
     for name, job in SIZES.items():
         for dtype in (None,) if name in IN_FLOAT else (None, np.float16):

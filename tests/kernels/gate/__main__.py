@@ -1,8 +1,8 @@
 """The static gate: `python -m tests.kernels.gate [--update]`.
 
-Every kernel, in every variant, is compiled for every architecture: no error, no warning, nothing
-spilled.  What it uses stands in resources.json beside this file; whoever makes it worse must say so
-by updating the table.
+It compiles every variant of every kernel for every architecture.  An error, a warning or a spilled
+register fails, and so do more registers, more shared memory or less occupancy than resources.json
+in this folder has.  Who means to make these worse updates the table.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def compiled(job):
 
 
 def name_of(kernel, options, architecture):
-    """How a kernel's variant is called in the table."""
+    """The name of a kernel's variant in the table."""
     return f"{kernel} {' '.join(o.removeprefix('-D') for o in options)} sm_{architecture}"
 
 
@@ -63,7 +63,7 @@ def entry_of(kernel, options, architecture, resources):
 
 
 def faults_of(kernel, options, architecture, resources):
-    """What no kernel may do."""
+    """What no kernel may do: spill registers, use a stack, or not fit at all."""
     what = name_of(kernel, options, architecture)
     if resources.spilled or resources.stack:
         yield f"{what}: {resources.spilled} bytes spilled, {resources.stack} bytes of stack"
@@ -71,15 +71,15 @@ def faults_of(kernel, options, architecture, resources):
         yield f"{what}: not even one block fits"
 
 
-def worse(table, found):
-    """What is worse than the table says, or is missing there or left over."""
-    for name in sorted(set(table) | set(found)):
+def worse(table, measured):
+    """What is worse than in the table, missing in it, or in it without a kernel."""
+    for name in sorted(set(table) | set(measured)):
         if name not in table:
             yield f"{name}: not in the table"
-        elif name not in found:
+        elif name not in measured:
             yield f"{name}: in the table, but there is no such kernel"
         else:
-            (registers, shared, share), (now, shared_now, share_now) = table[name], found[name]
+            (registers, shared, share), (now, shared_now, share_now) = table[name], measured[name]
             if now > registers or shared_now > shared or share_now < share:
                 yield (
                     f"{name}: {now} registers, {shared_now} bytes, occupancy {share_now:.0%}; "
@@ -89,32 +89,32 @@ def worse(table, found):
 
 def gate(results):
     """The table of some results, and all faults."""
-    found, faults = {}, []
+    measured, faults = {}, []
     for (file, options, architecture), kernels, wrong in results:
         if wrong:
             faults.append(f"{file} {' '.join(options)} sm_{architecture}: {wrong}")
         for kernel, resources in kernels.items():
             if options in variants(KERNELS[kernel]):
                 name, row = entry_of(kernel, options, architecture, resources)
-                found[name] = row
+                measured[name] = row
                 faults += faults_of(kernel, options, architecture, resources)
-    return found, faults
+    return measured, faults
 
 
-def print_table(found):
+def print_table(measured):
     """Print the range of each kernel over its variants and architectures."""
     print(f"{'kernel':<22} {'registers':>11} {'shared bytes':>14} {'occupancy':>11}")
     for kernel in KERNELS:
-        rows = [row for name, row in found.items() if name.split()[0] == kernel]
+        rows = [row for name, row in measured.items() if name.split()[0] == kernel]
         spans = [sorted({row[i] for row in rows}) for i in range(3)]
         texts = [f"{span[0]} - {span[-1]}" if len(span) > 1 else f"{span[0]}" for span in spans[:2]]
         share = f"{spans[2][0]:.0%} - {spans[2][-1]:.0%}"
         print(f"{kernel:<22} {texts[0]:>11} {texts[1]:>14} {share:>11}")
 
 
-def written(found):
+def written(measured):
     """The text of the table: a line a row."""
-    rows = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(found.items())]
+    rows = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(measured.items())]
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
@@ -129,17 +129,19 @@ def main():
     work = jobs()
     with ProcessPoolExecutor(2) as pool:
         results = list(track(pool.map(compiled, work), "compiling kernels", len(work)))
-    found, faults = gate(results)
+    measured, faults = gate(results)
     if update and not faults:
-        TABLE.write_text(written(found), encoding="utf-8")
-    print_table(found)
+        TABLE.write_text(written(measured), encoding="utf-8")
+    print_table(measured)
     table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
-    changes = list(worse(table, found))
+    changes = list(worse(table, measured))
     for line in chain(faults, changes):
         print(line, file=sys.stderr)
     if changes:
         print(ADVICE, file=sys.stderr)
-    print(f"{len(found)} kernels, variants and architectures; {len(faults) + len(changes)} faults")
+    print(
+        f"{len(measured)} kernels, variants and architectures; {len(faults) + len(changes)} faults"
+    )
     return int(bool(faults or changes))
 
 

@@ -1,8 +1,8 @@
-"""NVRTC: a kernel's text compiled for a GPU that need not be there.
+"""NVRTC: a kernel's text compiled for a GPU, on a machine without one.
 
 CuPy compiles with NVRTC, not with nvcc, and their languages differ: so the options are those that
-CuPy itself would pass, through its own binding.  No driver is asked.  ptxas says what a kernel
-uses.
+CuPy itself passes, through its own binding.  This needs no driver.  ptxas reports the resources of
+each kernel.
 """
 
 import re
@@ -32,18 +32,18 @@ class Unusable(Exception):
 
 
 def missing():
-    """Why nothing can be compiled here; empty if it can."""
+    """The reason why nothing can be compiled here; empty if it can."""
     try:
         from cupy_backends.cuda.libs import nvrtc
 
         nvrtc.getVersion()
     except Exception as error:  # no CuPy, or CuPy finds no NVRTC
-        return f"NVRTC is not to be had: {str(error).splitlines()[0]}"
+        return f"NVRTC is not available: {str(error).splitlines()[0]}"
     return ""
 
 
 def log_of(text, options, architecture):
-    """What the compiler says of a text.  Raises Unusable if it does not compile."""
+    """The compiler's log for a text.  Raises Unusable if it does not compile."""
     from cupy._core import core
     from cupy_backends.cuda.libs import nvrtc
 
@@ -60,17 +60,17 @@ def log_of(text, options, architecture):
 
 
 def resources_in(log):
-    """What each kernel uses, from what ptxas says.  Raises Unusable if there is a warning."""
+    """The resources of each kernel, from ptxas' log.  Raises Unusable if it has a warning."""
     warnings = [line for line in log.splitlines() if "warning" in line.lower()]
     if warnings:
         raise Unusable("\n".join(warnings))
-    found = {}
+    resources = {}
     for entry in ENTRY.finditer(log):
         shared = re.search(r"(\d+) bytes smem", entry["rest"])
-        found[entry["name"]] = Resources(
+        resources[entry["name"]] = Resources(
             int(entry["registers"]),
             int(shared[1]) if shared else 0,
             int(entry["out"]) + int(entry["back"]),
             int(entry["stack"]),
         )
-    return found
+    return resources
