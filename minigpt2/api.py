@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module
+from minigpt2.backend import Array, to_host
 from minigpt2.checked import checked
 from minigpt2.cli import action, settings_class
 from minigpt2.data.batches import batch_of
@@ -163,9 +163,8 @@ class GPT2:
             np.array(ids, np.int64), np.arange(n), np.full(n, n), nothing, nothing, nothing
         )
         h, _ = gpt2(self._model.parameters, batch, backward=False)
-        logits = h @ self.parameters["wte.weight"].T
-        xp = array_module(logits)
-        return logits if xp is np else xp.asnumpy(logits)
+        (flat,) = to_host(h @ self.parameters["wte.weight"].T)
+        return flat.reshape(n, -1)
 
     def loss(self, pairs: Pairs) -> float:
         """Return the loss of answers to questions: the mean nll of a token, prompts masked."""
@@ -209,15 +208,12 @@ class GPT2:
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         """Raise UserError unless the model can read these ids."""
-        config = self.config
-        if not 0 < len(ids) <= config.n_positions:
-            raise UserError(f"a sequence must have 1 to {config.n_positions} ids, not {len(ids)}")
-        whole = (int, np.integer)
-        wrong = [i for i in ids if not (isinstance(i, whole) and 0 <= i < config.vocab_size)]
+        longest, size = self.config.n_positions, self.config.vocab_size
+        if not 0 < len(ids) <= longest:
+            raise UserError(f"a sequence must have 1 to {longest} ids, not {len(ids)}")
+        wrong = [i for i in ids if not (isinstance(i, int | np.integer) and 0 <= i < size)]
         if wrong:
-            raise UserError(
-                f"ids must be whole numbers from 0 to {config.vocab_size - 1}, not {wrong[0]!r}"
-            )
+            raise UserError(f"ids must be whole numbers from 0 to {size - 1}, not {wrong[0]!r}")
 
 
 def split_decoding(values: dict[str, Any]) -> tuple[int, Sampling, np.random.Generator]:

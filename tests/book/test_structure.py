@@ -18,6 +18,8 @@ from tests.book.test_rules import assert_one_fault
 
 TESTS = Path(__file__).parent.parent
 
+# What may be longer than the limits, with the reason.
+LONGER = {}
 # Chapters whose tests are elsewhere, with the reason.
 TESTED_ELSEWHERE = {}
 
@@ -27,6 +29,10 @@ TEST_FILES = {path.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*
 
 def test_settings_end_in_the_commands():
     assert_none(settings_faults(SOURCES))
+
+
+def test_files_functions_and_parameter_lists_are_short():
+    assert_none(size_faults(SOURCES, LONGER))
 
 
 def test_a_chapter_has_a_test_file_of_its_name():
