@@ -194,18 +194,20 @@ def equation_faults(sources):
 FORBIDDEN = {"torch", "transformers", "jax", "pickle"}
 ENGINE = (
     "backend",
+    "blas",
+    "parallel",
     "ops/",
     "errors",
     "shipped",
-    "device/",
     "model/",
-    "memory",
     "tensors",
     "weights",
-    "parallel",
-    "blas",
-    "training/schedule",
+    "memory",
+    "training/",
+    "inference/",
+    "device/",
 )
+ONLY_IN = {"cupy": "backend", "ml_dtypes": "training/precision"}  # NumPy's bfloat16 is ml_dtypes'
 LIBRARIES = {PACKAGE, "numpy", "safetensors", "tiktoken"} | set(sys.stdlib_module_names)
 
 
@@ -216,8 +218,11 @@ def library_faults(sources):
         for imported in imports_of(module, text):
             library = imported.module.split(".")[0]
             engine = module.startswith(ENGINE) and library not in LIBRARIES
-            cupy = library == "cupy"
-            if library in FORBIDDEN or (cupy and module != "backend") or (engine and not cupy):
+            if library in ONLY_IN:
+                misplaced = module != ONLY_IN[library]
+            else:
+                misplaced = library in FORBIDDEN or engine
+            if misplaced:
                 faults.append(at(module, imported.line, f"imports {library}"))
     return faults
 

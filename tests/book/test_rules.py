@@ -240,6 +240,8 @@ def test_a_broken_equation_is_reported(change, words):
         ("ops/twice", "import scipy.special", "scipy"),
         ("backend", "import rich", "rich"),
         ("training/schedule", "import rich", "rich"),
+        ("training/step", "import ml_dtypes", "ml_dtypes"),
+        ("inference/generate", "import psutil", "psutil"),
         ("model/block", "from huggingface_hub import x", "huggingface_hub"),
     ],
 )
@@ -254,7 +256,8 @@ def test_a_library_out_of_place_is_reported(module, line, library):
         ("weights", "import safetensors.numpy"),
         ("model/block", "import tiktoken"),
         ("cli", "import rich"),
-        ("training/step", "import rich"),
+        ("training/precision", "import ml_dtypes"),
+        ("reports/run_log", "import rich"),
     ],
 )
 def test_a_library_in_its_place_is_not_reported(module, line):
