@@ -1,0 +1,34 @@
+"""Memory of a run, step by step, in a process of its own: `python -m tests.training.memory_growth`.
+
+Nothing but the run allocates there: a test's process has threads that receive messages.
+"""
+
+import gc
+import json
+import tracemalloc
+from itertools import repeat
+
+from minigpt2.training.step import TrainingConfig
+from tests.model.cases import FIRST, SECOND, random_parameters
+from tests.stepping import take
+
+
+def traced(steps=60):
+    """The bytes that are held after each step, and at the peak within it."""
+    config, held, peaks = TrainingConfig(steps, 1e-3, 0, "linear"), [], []
+    for _ in take(random_parameters(), repeat([FIRST, SECOND]), config):
+        gc.collect()  # the interpreter's lists of small objects fill up before anything is counted
+    parameters = random_parameters()
+    tracemalloc.start()
+    for _ in take(parameters, repeat([FIRST, SECOND]), config):
+        gc.collect()
+        now, peak = tracemalloc.get_traced_memory()
+        held.append(now)
+        peaks.append(peak)
+        tracemalloc.reset_peak()
+    tracemalloc.stop()
+    return held, peaks
+
+
+if __name__ == "__main__":
+    print(json.dumps(traced()))
