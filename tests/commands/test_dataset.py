@@ -1,0 +1,82 @@
+"""Data set: every command opens it the same way, and one rule says which template wins."""
+
+import json
+
+import pytest
+
+from minigpt2.commands.dataset import DataSettings, open_dataset, open_reader, reader_of
+from minigpt2.commands.setup import TrainSettings, setup
+from minigpt2.data.template import TEMPLATES, Template
+from minigpt2.errors import UserError
+from minigpt2.inference.model import Model, open_model
+from minigpt2.training.checkpoint import save_checkpoint
+
+OWN = Template(question="Ask: {instruction}\nTell: ")
+COMMANDS = ("train --data", "evaluate", "show", "stats", "imbalance", "plan MODEL --data")
+
+
+@pytest.fixture
+def tuned(little_model, tmp_path):
+    """The little model as if it had been tuned with a template of its own."""
+    model = open_model(str(little_model))
+    folder = tmp_path / "tuned"
+    save_checkpoint(folder, model.parameters, model.tokenizer, template=OWN)
+    return folder
+
+
+def opened(model, data, **options):
+    """A data set as a command opens it."""
+    settings = DataSettings(data=str(data), model=str(model), **options)
+    return open_dataset(settings, open_reader(str(model)))
+
+
+def test_the_template_is_the_one_asked_for_else_the_models_else_the_formats(
+    little_model, tuned, data
+):
+    assert opened(little_model, data).template == TEMPLATES["alpaca"]  # the data's format
+    assert opened(tuned, data).template == OWN
+    assert opened(tuned, data, template="qa").template == TEMPLATES["qa"]
+
+
+def test_a_tuned_model_that_is_tuned_further_keeps_its_template(run, tuned, data, tmp_path):
+    options = ("--data", data, "--model", tuned, "--steps", "1", "--samples", "0")
+    assert run("train", *options, "--out", "further").code == 0
+    assert open_model(str(tmp_path / "further")).template == OWN
+    assert run("train", *options, "--out", "other", "--template", "qa").code == 0
+    assert open_model(str(tmp_path / "other")).template == TEMPLATES["qa"]
+
+
+def test_all_ways_to_open_a_data_set_give_the_same_examples(tuned, data):
+    with_weights = open_dataset(
+        DataSettings(data=str(data), model=str(tuned)), reader_of(open_model(str(tuned)))
+    )
+    without = opened(tuned, data)
+    assert with_weights._replace(tokenizer=None) == without._replace(tokenizer=None)
+    assert with_weights.tokenizer.files == without.tokenizer.files
+    run = setup(TrainSettings(data=str(data), model=str(tuned), validation=0, device="cpu"))
+    assert run.training == without.examples(without.records)[0]
+    assert isinstance(run.model, Model) and run.model.template == OWN
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_context_beyond_the_models_is_one_line_in_every_command(run, little_model, data, command):
+    words = [str(little_model) if word == "MODEL" else word for word in command.split()]
+    model = () if words[-2:-1] == [str(little_model)] else ("--model", little_model)
+    outcome = run(*words, data, *model, "--context", "1000")
+    assert outcome.code == 2 and outcome.out == ""
+    assert outcome.err.count("\n") == 1 and "context 1000 is longer than the" in outcome.err
+
+
+def test_plain_texts_are_samples_of_no_one(little_model, tmp_path):
+    path = tmp_path / "texts.json"
+    path.write_text(json.dumps([{"text": "Once upon a time."}, {"text": "The end."}]))
+    run = setup(TrainSettings(data=str(path), model=str(little_model), validation=0.5))
+    assert run.samples == [] and run.tests == {}
+
+
+def test_a_test_of_texts_is_refused(little_model, data, tmp_path):
+    path = tmp_path / "texts.json"
+    path.write_text(json.dumps([{"text": "Once upon a time."}]))
+    settings = TrainSettings(data=str(data), model=str(little_model), test=str(path))
+    with pytest.raises(UserError, match="holds texts, not questions"):
+        setup(settings)

@@ -1,0 +1,74 @@
+"""Run log: what is printed fits a terminal, and every number is kept."""
+
+import json
+
+import pytest
+
+from minigpt2.errors import UserError
+from minigpt2.reports.run_log import RunLog, claim_folder, step_line
+from minigpt2.training.losses import Losses
+from minigpt2.training.step import StepResult
+
+METRICS = {"loss": 10.8249, "token_loss": 10.8, "example_loss": 10.9, "answer_tokens": 790}
+
+
+def result(**changes):
+    """A step with large numbers."""
+    values = {
+        "step": 10_000,
+        "metrics": METRICS,
+        "learning_rate": 2.84e-3,
+        "gradient_norm": 12.3456,
+        "updated": True,
+        "supervised": 790,
+        "rows": 141_000,
+        "seconds": 1.25,
+    }
+    return StepResult(**(values | changes))
+
+
+def test_the_step_line_fits_a_terminal_and_says_the_loss_once():
+    line = step_line(result(), 10_000, 13_900_000_000)
+    assert len(line) <= 80
+    assert line == (
+        "step 10000/10000  loss 10.8249  lr 2.8e-03  norm 12.35  112,800 tok/s  13.90 GB"
+    )
+    assert line.count("loss") == 1
+
+
+def test_a_skipped_step_says_so():
+    assert step_line(result(updated=False), 9, None).endswith("(skipped)")
+
+
+def test_a_step_and_a_validation_are_logged_with_their_numbers(tmp_path, capsys):
+    losses = Losses()
+    losses.nll, losses.tokens, losses.means, losses.examples = 8.0, 4, 3.0, 1
+    with RunLog(tmp_path) as log:
+        log.add_step(result(step=1), 9, printed=True)
+        log.add_step(result(step=2), 9, printed=False)
+        log.add_validation(2, 9, losses)
+        entries = log.entries()
+    assert [entry["step"] for entry in entries] == [1, 2, 2]
+    assert entries[0]["loss"] == 10.8249 and entries[0]["rows_per_second"] == 112_800
+    assert entries[2]["validation_token_loss"] == 2 and entries[2]["validation_example_loss"] == 3
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0:2] for line in printed] == [["step", "1/9"], ["step", "2/9"]]
+    assert printed[1] == "step 2/9  validation loss 2.0000  by example 3.0000"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["printed_steps"] == [entries[0], entries[2]]
+
+
+def test_numbers_are_kept_under_a_key_that_is_not_the_label(tmp_path):
+    with RunLog(tmp_path) as log:
+        log.say("text", "3 [bold]things[/bold]", key="things", count=3)
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"things": {"count": 3}}
+
+
+def test_a_folder_that_holds_something_is_not_claimed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert claim_folder(None, "data").name == "data-1"
+    assert claim_folder(None, "data").name == "data-2"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("")
+    with pytest.raises(UserError, match="already holds something"):
+        claim_folder(tmp_path / "full", "data")
