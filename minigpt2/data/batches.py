@@ -1,6 +1,7 @@
 """Batches: examples become forests, shuffled anew in each epoch and cut into micro-batches."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil
 from typing import NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.model.batch import Batch
 
 Item = TypeVar("Item")
+ORDER = 1  # the stream of random numbers for the order of examples
 
 
 def batch_of(examples: Sequence[Example], loss_weights: LossWeights = RESPONSE_ONLY) -> Batch:
@@ -41,9 +43,12 @@ def split(
     return [items[i] for i in sorted(order[held:])], [items[i] for i in sorted(order[:held])]
 
 
+@lru_cache(maxsize=2)  # every step of an epoch asks for the same one
 def epoch_order(examples: int, seed: int, epoch: int) -> Array:
-    """Return the order in which an epoch, counted from 0, takes the examples."""
-    return np.random.default_rng([seed, 1, epoch]).permutation(examples)
+    """Return the order in which an epoch, counted from 0, takes the examples; it is read-only."""
+    order = np.random.default_rng([seed, ORDER, epoch]).permutation(examples)
+    order.flags.writeable = False
+    return order
 
 
 class StepBatches(NamedTuple):
