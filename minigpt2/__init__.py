@@ -139,6 +139,7 @@ Appendix: planning, reports, commands
      ·  commands/download              Download
      ·  commands/almanac               Almanac
      ·  commands/pretrain              Pretrain
+     ·  help                           Help
      ·  cli                            Command line
      ·  api                            API
 """

@@ -12,33 +12,37 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from functools import partial
 from importlib import import_module
-from inspect import getdoc
 from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 
 from minigpt2 import __version__
 from minigpt2.errors import UserError
+from minigpt2.help import command_help, program_help
 
 PROGRAM = "minigpt2"
+TITLE = "GPT-2 and its instruction tuning, every gradient written by hand."
+EXAMPLES = """\
+Examples:
+    minigpt2 train --data questions.json
+    minigpt2 answer "Which country has the capital Copenhagen?" --model runs/questions-1"""
 OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
 
-class HelpFormatter(DefaultHelpFormatter):
-    """A formatter that keeps the line breaks of a description: it holds examples."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + line for line in text.splitlines())
-
-
 class Parser(ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and whose help is its `help_text`."""
+
+    help_text: Callable[[], str] = staticmethod(lambda: "")
+
+    def format_help(self, formatter: Any = None) -> str:
+        """Return the help."""
+        return self.help_text()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message on one line, and where help is; exit with 2."""
+        """Print the message and the command for help on one line; exit with 2."""
         text = " ".join(str(message).split())
         command = self.prog.replace("[options] ", "")
         print(f"{PROGRAM}: {text} (see {command} --help)", file=sys.stderr)
@@ -83,50 +87,24 @@ def action(name: str) -> Callable[[Any], Any]:
     return getattr(import_module(f"{PROGRAM}.commands.{name}"), name)
 
 
-def make_parser(table: dict[str, Command], chosen: str) -> Parser:
-    """Return the parser of the command line, with the settings of the chosen command."""
-    parser = Parser(
-        prog=PROGRAM,
-        description="GPT-2 and its instruction tuning, every gradient written by hand.",
-        version=__version__,
-        formatter_class=HelpFormatter,  # of the sub-commands, too
-    )
+def make_parser(table: dict[str, Command], command: str) -> Parser:
+    """Return the parser of the command line, with the settings of one command."""
+    parser = Parser(prog=PROGRAM, version=__version__)
+    usage = f"{PROGRAM} COMMAND [--SETTING VALUE ...]"
+    lines = {name: entry.help for name, entry in table.items()}
+    parser.help_text = partial(program_help, usage, TITLE, EXAMPLES, lines)
     subcommands = parser.add_subcommands(required=True)
-    for name, command in table.items():
-        first = f" [{command.first.upper()}]" if command.first else ""
+    for name, entry in table.items():
+        first = f" [{entry.first.upper()}]" if entry.first else ""
         usage = f"{PROGRAM} {name}{first} [--config FILE] [--SETTING VALUE ...]"
-        about = f"{PROGRAM} {name}: {command.help}."
-        sub = Parser(usage=usage, description=about)
-        if name == chosen:
+        sub = Parser(usage=usage)
+        if name == command:
             settings = settings_class(name)
-            sub.description = about + examples_of(settings)
-            sub.add_argument("--config", action="config", help="settings file, YAML or JSON")
-            add_settings(sub, settings)
-        subcommands.add_subcommand(name, sub, help=command.help)
+            sub.help_text = partial(command_help, name, usage, settings)
+            sub.add_argument("--config", action="config")
+            sub.add_class_arguments(settings, as_group=False)
+        subcommands.add_subcommand(name, sub)
     return parser
-
-
-def examples_of(settings: type) -> str:
-    """Return the part of a class's docstring that shows commands, or nothing."""
-    paragraphs = (getdoc(settings) or "").split("\n\n")
-    return "".join("\n\n" + text for text in paragraphs if text.startswith("Examples:"))
-
-
-def add_settings(parser: Parser, settings: type) -> None:
-    """Add the settings of a class in groups: its own first, then those of each class above it.
-
-    A setting belongs to the highest class that has it; the first line of that class's docstring
-    is the title of its group.
-    """
-    names = {field.name for field in fields(settings)}
-    classes = [c for c in settings.__mro__ if is_dataclass(c)]
-    for position, group in enumerate(classes):
-        above = {field.name for c in classes[position + 1 :] for field in fields(c)}
-        own = {field.name for field in fields(group)} - above
-        if own:
-            title = (getdoc(group) or "").splitlines()[0].rstrip(".")
-            options = parser.add_argument_group(title)
-            options.add_class_arguments(settings, as_group=False, skip=names - own)
 
 
 def with_underscores(argument: str) -> str:

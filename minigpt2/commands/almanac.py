@@ -1,4 +1,4 @@
-"""Almanac: the questions as files, for other programs or for a look at them."""
+"""Almanac: the questions that ship, as files to read or to give to other programs."""
 
 import json
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from minigpt2.errors import UserError
 class AlmanacSettings:
     """Write the questions that ship as three JSON files in Alpaca's format.
 
+    Examples:
+        minigpt2 almanac --out questions
+
     Args:
         out: folder for train.json, held_out_facts.json and held_out_arithmetic.json
     """
@@ -20,7 +23,7 @@ class AlmanacSettings:
 
 
 def almanac(settings: AlmanacSettings) -> None:
-    """Write the three files and say how many questions each holds."""
+    """Write the three files; print the number of questions in each."""
     files = {settings.out / f"{n}.json": r for n, r in questions()._asdict().items()}
     for path in files:
         if path.exists():

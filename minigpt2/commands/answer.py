@@ -1,4 +1,4 @@
-"""Answer: one question to a tuned model, from the command line."""
+"""Answer: a model answers one question."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 """Chat: a conversation in the terminal.
 
-Answers go to standard output; everything else that is printed goes to the error stream.
+Answers go to standard output, everything else to the error stream.
 """
 
 import json
@@ -18,7 +18,7 @@ from minigpt2.reports.stream import print_stream, rate
 
 HELP = """\
 /reset         forget the conversation
-/system TEXT   set the system's message, and forget the conversation
+/system TEXT   set the system message, and forget the conversation
 /save FILE     write the conversation to a JSON file
 /help          list the commands
 /quit          end, like Ctrl-D; Ctrl-C stops an answer"""
@@ -33,7 +33,7 @@ class ChatSettings(DecodingSettings):
         minigpt2 chat gpt2 --system "You answer in one sentence." --temperature 0.7
 
     Args:
-        system: the system's message, in place of the template's opening
+        system: system message, instead of the opening of the model's template
     """
 
     system: str = ""
@@ -85,7 +85,7 @@ def read_lines() -> Iterator[str]:
 
 
 def respond(conversation: Conversation, question: str) -> None:
-    """Print the answer while it is written, then its speed; Ctrl-C stops it."""
+    """Print the answer while the model writes it, then its speed; Ctrl-C stops it."""
     forgotten = conversation.fit(question)
     if forgotten:
         turns = "turn is" if forgotten == 1 else f"{forgotten} turns are"
@@ -100,7 +100,7 @@ def respond(conversation: Conversation, question: str) -> None:
 
 
 def run_command(conversation: Conversation, line: str) -> None:
-    """Run a line that begins with /.  Raises UserError if there is no such command."""
+    """Do what a line that begins with / asks for.  Raises UserError for an unknown command."""
     command, _, argument = line.partition(" ")
     argument = argument.strip()
     if command == "/reset":
@@ -109,14 +109,14 @@ def run_command(conversation: Conversation, line: str) -> None:
     elif command == "/system" and argument:
         conversation.system = argument
         conversation.forget()
-        note("the system's message is set, and the conversation forgotten")
+        note("the system message is set, and the conversation is forgotten")
     elif command == "/save" and argument:
         save(conversation, Path(argument))
         note(f"written to {argument}")
     elif command == "/help":
         note(HELP)
     else:
-        raise UserError(f"{line!r} is no command, or lacks its text: /help lists the commands")
+        raise UserError(f"{line!r} is not a command, or lacks its text: /help lists the commands")
 
 
 def save(conversation: Conversation, path: Path) -> None:
@@ -128,5 +128,5 @@ def save(conversation: Conversation, path: Path) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line on the error stream, dim in a terminal: it is not the model's."""
+    """Print a line that the model did not write: on the error stream, dim in a terminal."""
     print(f"\033[2m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)

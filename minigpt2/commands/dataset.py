@@ -26,16 +26,16 @@ SPLIT = 3  # the stream of random numbers that choose the validation examples
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """A data set, and how its entries become examples.
+    """The settings of a data set and of its examples.
 
     Args:
         data: file or folder of questions and answers, or "almanac" for the questions that ship
         model: model whose tokenizer and context length are used: a name, or the folder of a
             model or of a run
-        columns: rename your fields to a format's, e.g. {"instruction": "ask"}
+        columns: your field for each field of a format, e.g. {"instruction": "ask"}
         template: alpaca, qa, chat, raw, or a .yaml or .json file of your own (default: the
-            one that the model was tuned with, else the one of the data's format)
-        context: longest sequence in tokens (default: the model's)
+            template that the model was tuned with, or else that of the data's format)
+        context: longest sequence in tokens (default: the model's context)
         truncate: what to cut when an example is longer than the context: the start of the prompt
             first, the end of the answer first, or drop the example
     """
@@ -53,11 +53,11 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedDataSettings(DataSettings):
-    """A data set with the weights of its tokens in the loss.
+    """The settings of a data set and of its tokens' weights in the loss.
 
     Args:
         prompt_weight: weight of a prompt token in the loss (answer tokens: 1)
-        loss: weigh every answer token the same, or every example
+        loss: token weighs every answer token the same, example every example
     """
 
     prompt_weight: float = 0.0
@@ -68,12 +68,12 @@ class WeightedDataSettings(DataSettings):
         require_at_least(0, self, "prompt_weight")
 
     def loss_weights(self) -> LossWeights:
-        """Return how tokens are weighed."""
+        """Return the weights of tokens in the loss."""
         return LossWeights(self.prompt_weight, self.loss == "example")
 
 
 class Reader(NamedTuple):
-    """What reads a data set: a tokenizer, the model's context, and the template it knows."""
+    """What it takes to read a data set: tokenizer, context, and a tuned model's template."""
 
     tokenizer: Tokenizer
     longest: int  # tokens
@@ -81,7 +81,7 @@ class Reader(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Records, and how they become examples."""
+    """Records, with all that turns them into examples."""
 
     name: str
     format: str
@@ -96,18 +96,18 @@ class Dataset(NamedTuple):
         return [encode(record, self.tokenizer, self.template) for record in records]
 
     def examples(self, records: Sequence[Record]) -> tuple[list[Example], Cuts]:
-        """Return records as examples that fit the context, and what that cut."""
+        """Return records as examples that fit the context, and counts of what was cut."""
         encoded = (encode(record, self.tokenizer, self.template) for record in records)
         return truncate_all(encoded, self.context, self.truncate)
 
 
 def reader_of(model: Model) -> Reader:
-    """Return what reads data for an open model."""
+    """Return the reader of an open model."""
     return Reader(model.tokenizer, model.parameters.config.n_positions, model.template)
 
 
 def open_reader(model: str) -> Reader:
-    """Return what reads data for a model, without its weights; raises UserError."""
+    """Return the reader of a model without opening its weights; raises UserError."""
     if model in OFFICIAL:
         return Reader(gpt2_tokenizer(), OFFICIAL[model].n_positions, None)
     path = find_model(model)
@@ -120,8 +120,8 @@ def open_dataset(settings: DataSettings, reader: Reader) -> Dataset:
     """Open a data set.
 
     The template is the one in the settings, else the one that the model was tuned with, else the
-    one of the data's format.  Raises UserError for what cannot be used, a context that is longer
-    than the model's among it.
+    one of the data's format.  Raises UserError if a file cannot be used, or if the context is
+    longer than the model's.
     """
     data = open_data(settings.data, settings.columns)
     template = None if settings.template else reader.template

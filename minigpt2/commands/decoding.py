@@ -1,4 +1,4 @@
-"""Decoding: the settings of all commands that let a model write."""
+"""Decoding: the settings of all commands in which a model writes text."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from minigpt2.inference.sampling import Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingSettings(Sampling):
-    """Which model writes, how much, and where it computes.
+    """The settings of a model that writes text.
 
     Args:
         model: name of a model, or folder of a model or of a run
-        max_new_tokens: longest text that the model writes, in tokens
-        seed: seed of the random draws; they need a temperature above 0
-        device: where to compute: cpu; cuda, a GPU through CuPy; emulated, the GPU's kernels on the
-            CPU, very slowly; or auto, cuda if it works, else cpu
+        max_new_tokens: longest text to write, in tokens
+        seed: seed of the random draws (a temperature of 0 draws nothing)
+        device: auto takes cuda (a GPU, through CuPy) if it works, else cpu; emulated runs the GPU's
+            kernels on the CPU, very slowly
     """
 
     model: str = "tiny"
@@ -37,7 +37,7 @@ class DecodingSettings(Sampling):
         return open_model(self.model, open_device(self.device))
 
     def sampling(self) -> Sampling:
-        """Return how tokens are chosen."""
+        """Return the settings of sampling alone."""
         return Sampling(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
 
     def rng(self) -> np.random.Generator:

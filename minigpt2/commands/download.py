@@ -12,9 +12,13 @@ from minigpt2.model.config import OFFICIAL
 class DownloadSettings:
     """Fetch official weights into weights/.
 
+    Examples:
+        minigpt2 download gpt2
+        minigpt2 download gpt2-medium --out /data/gpt2-medium
+
     Args:
         model: gpt2, gpt2-medium, gpt2-large or gpt2-xl
-        out: folder to put it into (default: weights/ and the model's name)
+        out: folder for the model (default: weights/<model>)
     """
 
     model: str
@@ -23,14 +27,14 @@ class DownloadSettings:
     def __post_init__(self) -> None:
         if self.model not in OFFICIAL:
             names = ", ".join(OFFICIAL)
-            raise UserError(f"there are no official weights {self.model!r}; there are {names}")
+            raise UserError(f"there are no official weights {self.model!r}: choose one of {names}")
 
 
 def download(settings: DownloadSettings) -> Path:
-    """Fetch a model unless it is there, say where it is, and return its folder."""
+    """Fetch a model unless its folder exists; print and return the folder."""
     folder = settings.out or Path("weights") / settings.model
     if (folder / "config.json").exists():
-        print(f"{settings.model} is in {folder} already")
+        print(f"{settings.model} is already in {folder}")
         return folder
     if folder.exists():
         raise UserError(f"{folder} exists and is not a model: choose another --out, or move it")

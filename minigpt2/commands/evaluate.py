@@ -1,7 +1,7 @@
 """Evaluate: a model on questions and answers.
 
-This is `minigpt2 evaluate`: both losses with their perplexities, exact match, and every answer next
-to its reference.
+This is `minigpt2 evaluate`.  It prints both losses with their perplexities, and exact match; the
+file has every answer next to its reference.
 """
 
 import json
@@ -17,22 +17,28 @@ from minigpt2.data.truncation import Cuts
 from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model, open_model
-from minigpt2.reports.screen import new_console, progress_bar, require_absent
+from minigpt2.reports.screen import describe_cuts, new_console, progress_bar, require_absent
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
 from minigpt2.training.losses import Losses
+from minigpt2.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(DataSettings):
     """Measure a model on questions and answers.
 
+    Examples:
+        minigpt2 evaluate questions.json --model runs/questions-1
+        minigpt2 evaluate questions.json --model gpt2 --answers false
+        minigpt2 evaluate questions.json --model runs/questions-1 --out answers.json
+
     Args:
-        batch_size: examples that are computed at once
-        answers: also let the model answer, for exact match
-        max_new_tokens: longest answer
+        batch_size: examples computed at once
+        answers: let the model answer, too, and count exact matches
+        max_new_tokens: longest answer in tokens
         out: write the numbers, and all answers with their references, to this JSON file
-        device: cpu, cuda (a GPU, through CuPy), emulated (the GPU's kernels on the CPU: very
-            slow), or auto: cuda where it works, else cpu
+        device: auto takes cuda (a GPU, through CuPy) if it works, else cpu; emulated runs the GPU's
+            kernels on the CPU, very slowly
     """
 
     batch_size: int = 8
@@ -47,7 +53,7 @@ class EvaluateSettings(DataSettings):
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
-    """Print the numbers; return them, with the answers, as the file has them."""
+    """Print the numbers; return them with the answers, as in the file."""
     require_absent(settings.out, "--out")
     console = new_console()
     with console.status(f"opening {settings.model} and {settings.data}"):
@@ -61,7 +67,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         with_template = Model(model.parameters, model.tokenizer, dataset.template)
         answers = answer_all(with_template, questions, settings.max_new_tokens, advance)
     numbers = numbers_of(losses, cuts, answers)
-    print_numbers(console, numbers, dataset.context)
+    print_numbers(console, numbers, f"over the context of {dataset.context}: {describe_cuts(cuts)}")
     result = {**numbers, "rows": [{**a.record.as_entry(), "answer": a.answer} for a in answers]}
     if settings.out:
         text = json.dumps(result, indent=2, ensure_ascii=False)
@@ -79,20 +85,16 @@ def numbers_of(losses: Losses, cuts: Cuts, answers: Sequence[Answer]) -> dict[st
     return numbers
 
 
-def print_numbers(console: Console, numbers: dict[str, Any], context: int) -> None:
-    """Print the losses, what was cut, and exact match."""
-    for kind, count in (("token", "answer_tokens"), ("example", "answers")):
+def print_numbers(console: Console, numbers: dict[str, Any], cuts: str) -> None:
+    """Print the losses, the line about cuts if there are any, and exact match."""
+    for kind, noun in (("token", "answer token"), ("example", "answer")):
+        count = numbers["answer_tokens" if kind == "token" else "answers"]
         console.print(
             f"loss by {kind}s {numbers[f'{kind}_loss']:.4f}, perplexity "
-            f"{numbers[f'{kind}_perplexity']:.2f}, over {numbers[count]:,} "
-            f"{count.replace('_', ' ')}"
+            f"{numbers[f'{kind}_perplexity']:.2f}, over {plural(count, noun)}"
         )
-    cuts = numbers["cuts"]
-    if cuts["prompts"] or cuts["answers"] or cuts["dropped"]:
-        console.print(
-            f"over the context of {context}: {cuts['prompts']} prompts cut, {cuts['answers']} "
-            f"answers cut, {cuts['dropped']} dropped"
-        )
+    if any(numbers["cuts"][part] for part in ("prompts", "answers", "dropped")):
+        console.print(cuts)
     if "asked" in numbers:
         right, questions, share = (numbers[key] for key in ("right", "asked", "exact_match"))
         console.print(f"exact match {right:,} of {questions:,} ({share:.1%})")

@@ -1,7 +1,6 @@
-"""Generate: a text is continued, once or several times.
+"""Generate: a model continues a text, once or several times.
 
-A single text is printed while it is written; several are printed when they are
-finished.
+A single continuation is printed while the model writes it, several when they are finished.
 """
 
 import sys
@@ -26,8 +25,8 @@ class GenerateSettings(DecodingSettings):
         minigpt2 generate --model gpt2 < story.txt
 
     Args:
-        prompt: text to continue; without it, standard input is read
-        samples: how many continuations to write
+        prompt: text to continue (default: standard input)
+        samples: number of continuations
     """
 
     prompt: str | None = None
@@ -67,9 +66,9 @@ def generate(settings: GenerateSettings) -> None:
 
 
 def encode_start(text: str, model: Model) -> list[int]:
-    """Return the ids of a text that is to be continued; end-of-text for an empty one.
+    """Return the ids of a text to continue; of an empty one, end-of-text.
 
-    Raises UserError if they are more than the model's context.
+    Raises UserError if there are more of them than the model's context.
     """
     ids = model.tokenizer.encode(text) or [model.tokenizer.end_of_text]
     context = model.parameters.config.n_positions

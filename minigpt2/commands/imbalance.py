@@ -1,6 +1,6 @@
 """Imbalance: where the gradient comes from, as tables and as a picture.
 
-This is `minigpt2 imbalance`; training/gradient_imbalance has what is measured.
+This is `minigpt2 imbalance`.  training/gradient_imbalance defines what it measures.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,18 @@ GROUPS = 4  # of answers by length
 
 @dataclass(frozen=True, kw_only=True)
 class ImbalanceSettings(DataSettings):
-    """Measure where the gradient comes from: prompts or answers, short answers or long ones.
+    """Measure where the gradient comes from: prompts or answers, short or long ones.
+
+    Examples:
+        minigpt2 imbalance questions.json
+        minigpt2 imbalance questions.json --model gpt2 --count 256 --figure imbalance.png
 
     Args:
-        from_scratch: take random weights of the model's size
-        count: examples to measure, drawn at random
-        weights: prompt weights λ to show the whole gradient for
+        from_scratch: use random weights of the model's size
+        count: number of examples to measure, drawn at random
+        weights: prompt weights λ, for each of which the gradient is shown
         seed: seed of the draw, and of random weights
-        figure: also draw the measurement, into this PNG, SVG or PDF
+        figure: also draw the measurement into this PNG, SVG or PDF file
     """
 
     from_scratch: bool = False
@@ -46,7 +50,7 @@ class ImbalanceSettings(DataSettings):
         require_at_least(0, self, "seed")
         require_picture(self, "figure")
         if not all(isfinite(weight) and weight >= 0 for weight in self.weights):
-            raise UserError("weights must be numbers of at least 0 each")
+            raise UserError("each of weights must be a number of at least 0")
 
 
 def imbalance(settings: ImbalanceSettings) -> Imbalance:
@@ -77,10 +81,10 @@ def imbalance(settings: ImbalanceSettings) -> Imbalance:
 
 
 def slope_lines(slope: float) -> str:
-    """Return how an answer's gradient grows with its length."""
+    """Return two lines on the growth of an answer's gradient with its length."""
     if not isfinite(slope):
         return (
-            "all answers have the same length, so it cannot be seen how the gradient grows with it"
+            "all answers have the same length, so they do not show how the gradient grows with it"
         )
     return (
         f"with --loss token, an answer's share of the gradient grows as length^{slope:.2f} "
@@ -89,9 +93,9 @@ def slope_lines(slope: float) -> str:
 
 
 def weight_table(measured: Imbalance, weights: Sequence[float]) -> Table:
-    """Return what each prompt weight makes of the whole gradient."""
-    names = ("norm of G(λ)", "share of prompts in the norms", "cosine with answers alone")
-    table = new_table("\nThe whole gradient, by the weight λ of a prompt token", "λ", *names)
+    """Return the norm, the prompts' share and the direction of the gradient by prompt weight."""
+    names = ("norm of G(λ)", "prompts' share of the norms", "cosine with λ = 0")
+    table = new_table("\nThe gradient G(λ), by the weight λ of a prompt token", "λ", *names)
     for weight in weights:
         whole = measured.parts["all"]
         name = {0.0: "0 masked", 1.0: "1 unmasked"}.get(weight, f"{weight:g}")
@@ -103,7 +107,7 @@ def weight_table(measured: Imbalance, weights: Sequence[float]) -> Table:
 
 def part_table(measured: Imbalance) -> Table:
     """Return the gradients from prompts and from answers, by part of the model."""
-    names = ("prompts, a token", "answers, a token", "cosine")
+    names = ("prompts, per token", "answers, per token", "cosine")
     table = new_table("\nNorms of the gradients from prompts and from answers", "", *names)
     for name, part in measured.parts.items():
         table.add_row(
@@ -113,8 +117,8 @@ def part_table(measured: Imbalance) -> Table:
 
 
 def group_table(measured: Imbalance) -> Table:
-    """Return the shares of short and of long answers."""
-    names = ("examples", "of the tokens", "share, tokens alike", "share, examples alike")
+    """Return the shares of short and of long answers in the gradient."""
+    names = ("examples", "of the tokens", "of the gradient, --loss token", "--loss example")
     table = new_table("\nShares in the gradient, answers by length", "answer tokens", *names)
     order = np.argsort(measured.lengths, kind="stable")
     for group in np.array_split(order, min(GROUPS, len(order))):

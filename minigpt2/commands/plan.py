@@ -1,6 +1,7 @@
-"""Plan: the memory and the time of a run, before it is started.
+"""Plan: the memory and the time of a run, before it starts.
 
-This is `minigpt2 plan`: memory by part, the time of a step, and settings that fit the machine.
+This is `minigpt2 plan`.  It prints the memory by part, the time of a step, and settings that fit
+the machine.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from minigpt2.planning.memory_and_flops import (
 from minigpt2.planning.microbenchmark import StepTimes, time_step
 from minigpt2.reports.screen import new_console, new_table
 from minigpt2.weights import find_model
-from minigpt2.wording import duration, size
+from minigpt2.wording import duration, plural, size
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
@@ -38,16 +39,20 @@ LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 class PlanSettings(WeightedDataSettings):
     """Estimate the memory and the time of a run.
 
+    Examples:
+        minigpt2 plan gpt2 --batch-size 8
+        minigpt2 plan gpt2-large --data questions.json --memory 16
+
     Args:
-        data: file or folder of questions and answers, whose batches are counted, or "almanac"
+        data: file or folder of questions and answers, or "almanac", whose batches are counted
             (default: none; every example is as long as the context, every token supervised)
         batch_size: examples in one optimiser step
         micro_batch: examples computed at once (default: batch_size)
         recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
             rest in the backward pass
-        dropout: share of features and attention weights that are dropped
+        dropout: share of features and attention weights that are set to 0 in training
         seed: seed of the order, as in a training run
-        memory: what the run may take, in GB of 10⁹ bytes (default: what this machine has left)
+        memory: memory for the run, in GB of 10⁹ bytes (default: what this machine has free)
         time: also time one block, to estimate the time of a step
     """
 
@@ -111,23 +116,24 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         numbers |= print_times(console, config, shape, counted, times)
         if settings.data:
             numbers["epoch"] = counted.steps * numbers["step"]
-            text = f"an epoch has {counted.steps:,} steps: about {duration(numbers['epoch'])}"
+            steps = plural(counted.steps, "step")
+            text = f"an epoch has {steps}: about {duration(numbers['epoch'])}"
             console.print(text)
     return numbers
 
 
 def open_config(model: str) -> GPT2Config:
-    """Return a model's configuration; an official one's without its weights, too."""
+    """Return a model's configuration; an official model needs no weights for it."""
     return OFFICIAL.get(model) or GPT2Config.load(find_model(model) / "config.json")
 
 
 def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
-    """Return the shape of a run.  Raises UserError for a context that the model does not have."""
+    """Return the shape of a run.  Raises UserError if the context is too long, or is 1."""
     context = settings.context or config.n_positions
     if context > config.n_positions:
         raise UserError(f"context {context} is longer than the model's {config.n_positions}")
     if context == 1:
-        raise UserError("a context of 1 leaves nothing to predict: choose a longer one")
+        raise UserError("with a context of 1 there is nothing to predict: choose a longer one")
     return RunShape(
         context=context,
         batch_size=settings.batch_size,
@@ -141,7 +147,7 @@ def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
 
 
 def open_examples(settings: PlanSettings) -> list[Example]:
-    """Return the examples of the data, of any length; none without data."""
+    """Return the examples of the data, of any length; without data, none."""
     if not settings.data:
         return []
     dataset = open_dataset(settings, open_reader(settings.model))
@@ -149,7 +155,7 @@ def open_examples(settings: PlanSettings) -> list[Example]:
 
 
 def available_memory() -> int:
-    """Return the bytes that this machine, or the container that this is, has left."""
+    """Return the free bytes of this machine, or of the container if it has a limit."""
     available = int(psutil.virtual_memory().available)
     limit = LIMIT.read_text().strip() if LIMIT.exists() else "max"
     return available if limit == "max" else min(available, int(limit))
@@ -158,7 +164,7 @@ def available_memory() -> int:
 def describe(
     settings: PlanSettings, config: GPT2Config, shape: RunShape, counted: BatchProfile
 ) -> str:
-    """Return what is planned, in two lines."""
+    """Return two lines that describe the planned run."""
     data = settings.data or f"examples of {shape.context:,} tokens"
     largest = counted.largest
     return (
@@ -169,8 +175,8 @@ def describe(
 
 
 def memory_table(parts: dict[bool, dict[str, int]]) -> Table:
-    """Return the memory by part, without recomputation and with it."""
-    table = new_table("\nMemory at the peak", "", "keep all", "with recompute")
+    """Return the memory by part, without and with recomputation."""
+    table = new_table("\nMemory at the peak", "", "without recompute", "with recompute")
     for name in parts[False]:
         table.add_row(name, *(size(parts[recompute][name]) for recompute in (False, True)))
     table.add_row("together", *(size(peak(parts[recompute])) for recompute in (False, True)))
@@ -218,7 +224,7 @@ def proposal(settings: PlanSettings, choice: Choice) -> str:
 
 
 def nothing_fits(config: GPT2Config, available: int, program: int) -> str:
-    """Return what a model of this size needs in any case, and which size would fit."""
+    """Return the memory that a model of this size needs in any case, and a size that fits."""
     least = sum(memory(config, MicroBatch(0, 0), MemoryOptions(), program).values())
     smaller = [n for n, c in OFFICIAL.items() if 16 * c.n_parameters + program < available]
     hint = f"; {smaller[-1]} would" if smaller else ""

@@ -1,6 +1,6 @@
 """Pretrain: the shipped base, made from the almanac and a seed.
 
-This is `minigpt2 pretrain`.  A vocabulary is learnt from a sample of the text.  Then the model
+This is `minigpt2 pretrain`.  It learns a vocabulary from a sample of the text.  Then the model
 reads the text (data/documents), each piece once, from initial values that can already copy a
 word (model/induction).
 """
@@ -44,15 +44,20 @@ START, TEXT = 0, 1  # streams of random numbers
 class PretrainSettings:
     """Make the base that ships: a small GPT-2 that has read the almanac.
 
+    Examples:
+        minigpt2 pretrain
+        minigpt2 pretrain --steps 200 --seed 1 --out runs/short
+
     Args:
-        out: folder of the run; must not hold one yet (default: the first free of
-            runs/pretrain-1, runs/pretrain-2, ...)
-        start: folder of a model, or of a run, to start from instead of random weights
-        steps: optimiser steps
-        rows: tokens in a step, about
+        out: folder of the run, new or empty (default: the first free of runs/pretrain-1,
+            runs/pretrain-2, ...)
+        start: model to start from instead of random weights: a name, or the folder of a model or
+            of a run
+        steps: number of optimiser steps
+        rows: number of tokens in a step, roughly
         learning_rate: peak learning rate
-        warmup: steps in which the learning rate rises
-        save_every: steps between checkpoints
+        warmup: number of steps during which the learning rate rises
+        save_every: steps between checkpoints; 0 saves at the end only
         log_every: steps between printed lines (log.jsonl has every step)
         seed: seed of the text and of the initial weights
     """
@@ -80,7 +85,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     """
     with RunLog(claim_folder(settings.out, "pretrain")) as log:
         log.write("settings.json", asdict(settings))
-        log.say("text", "the almanac, worded anew in every document; learning its vocabulary")
+        log.say("text", "the almanac, worded anew in every document; learning the vocabulary")
         if settings.start:
             model = open_model(settings.start)
         else:
@@ -108,7 +113,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
 
 
 def training_config(settings: PretrainSettings) -> TrainingConfig:
-    """Return how many steps to take, and with which rates."""
+    """Return the number of steps, the learning rate and AdamW's constants."""
     return TrainingConfig(
         steps=settings.steps,
         learning_rate=settings.learning_rate,

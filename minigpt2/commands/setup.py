@@ -1,7 +1,6 @@
 """Setup: the settings of a tuning run, and the one place where they become values.
 
-Everything is opened and checked here, before anything is written.  Behind it nobody sees the
-settings.
+Everything is opened and checked here, before anything is written.
 """
 
 from dataclasses import dataclass
@@ -42,44 +41,59 @@ START = 0  # the stream of random numbers for initial weights and samples
 class TrainSettings(WeightedDataSettings):
     """Tune a model on questions and answers.
 
+    Examples:
+        minigpt2 train         # the questions that ship, the small base
+        minigpt2 train --data questions.json --model gpt2 --epochs 3
+        minigpt2 train --config settings.yaml --learning-rate 1e-4
+
+    Output:
+        step 10/184  loss 2.1025  lr 6.7e-04  norm 10.61  2,028 tok/s  254 MB
+            loss       what the step lowers: a weighted mean over the batch's tokens
+            lr         learning rate of this step
+            norm       norm of the gradient before clipping
+            tok/s      tokens computed a second
+            254 MB     peak memory of the run so far
+            (skipped)  the gradient overflowed in float16: nothing was changed
+        step 184/184  validation loss 0.0403  by example 0.1174
+            on the validation examples: mean over answer tokens, mean over examples
+
     Args:
         data: file or folder of questions and answers (JSON or JSONL; the README lists the
             formats), or "almanac" for the questions that ship
-        model: folder of a model, folder of a run, or a name: tiny, gpt2, gpt2-medium,
-            gpt2-large, gpt2-xl
-        out: folder of the run; must not hold one yet (default: the first free of
-            runs/<data>-1, runs/<data>-2, ...)
-        test: file of questions to answer before and after tuning, scored by exact match, or
-            several: [a.json,b.json] (the almanac brings its own)
+        model: tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or the folder of a model or of a run
+        out: folder of the run, new or empty (default: the first free of runs/<data>-1,
+            runs/<data>-2, ...)
+        test: questions to answer before and after tuning, scored by exact match, in one file or
+            in several: [a.json,b.json] (the almanac brings its own)
         from_scratch: start from random weights of the model's size
-        epochs: passes over the examples
-        steps: optimiser steps, instead of epochs
+        epochs: passes over the training examples
+        steps: number of optimiser steps, instead of epochs
         batch_size: examples in one optimiser step
         micro_batch: examples computed at once; changes memory, not the result (default:
             batch_size)
         learning_rate: peak learning rate; the default suits the official weights
-        schedule: how the learning rate falls after the warm-up
-        warmup: share of the steps in which the learning rate rises
+        schedule: curve on which the learning rate falls after the warm-up
+        warmup: share of the steps during which the learning rate rises
         weight_decay: AdamW weight decay; applies to weight matrices, not to biases or layer
             norms
         beta1: AdamW's decay of the first moment
         beta2: AdamW's decay of the second moment
-        eps: AdamW's epsilon, outside the root
-        clip: largest global norm of the gradient; 0 for no limit
-        dropout: share of features and attention weights that are dropped
+        eps: AdamW's epsilon, added to the root of the second moment
+        clip: largest norm of the gradient over all parameters; 0 for no limit
+        dropout: share of features and attention weights that are set to 0 in training
         recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
             rest in the backward pass; saves memory, costs time
         validation: share of the examples for validation
-        evaluate_every: steps between validations; 0 for the start and the end only
-        save_every: steps between checkpoints; 0 for the end only
+        evaluate_every: steps between validations; 0 validates at the start and the end only
+        save_every: steps between checkpoints; 0 saves at the end only
         log_every: steps between printed lines (log.jsonl has every step)
         tensorboard: also write event files for TensorBoard
-        samples: test questions whose answers are printed, before and after
-        max_new_tokens: longest answer to a question that is not scored by exact match
+        samples: number of questions whose answers are printed before and after tuning
+        max_new_tokens: longest answer in tokens, where there is no test to score
         seed: seed of the split, the order, the initial weights and dropout
-        device: cpu, cuda (a GPU, through CuPy), emulated (the GPU's kernels on the CPU: very
-            slow), or auto: cuda where it works, else cpu
-        precision: number type of the model on a GPU; weights and moments stay in float32
+        device: auto takes cuda (a GPU, through CuPy) if it works, else cpu; emulated runs the GPU's
+            kernels on the CPU, very slowly
+        precision: number type of the passes on a GPU; AdamW's weights and moments stay float32
     """
 
     data: str = ALMANAC
@@ -152,8 +166,8 @@ def setup(settings: TrainSettings) -> Run:
     tests = open_tests(settings)
     model = open_start(settings.model, settings.from_scratch, rng)
     dataset = open_dataset(settings, reader_of(model))
-    learnt, held_out = split_records(dataset.records, settings.validation, settings.seed)
-    training, training_cuts = dataset.examples(learnt)
+    to_train_on, held_out = split_records(dataset.records, settings.validation, settings.seed)
+    training, training_cuts = dataset.examples(to_train_on)
     validation, validation_cuts = dataset.examples(held_out)
     sources = list(tests.values()) or [[r for r in held_out if not r.is_text]]
     parameters = model.parameters.on(library)
@@ -184,7 +198,7 @@ def setup(settings: TrainSettings) -> Run:
 
 
 def training_config(settings: TrainSettings, steps_per_epoch: int) -> TrainingConfig:
-    """Return how many steps to take, and with which rates."""
+    """Return the number of steps, the learning rate and AdamW's constants."""
     steps = settings.steps or max(1, round(settings.epochs * steps_per_epoch))
     return TrainingConfig(
         steps=steps,

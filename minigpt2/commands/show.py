@@ -32,12 +32,16 @@ from minigpt2.wording import plural
 
 @dataclass(frozen=True, kw_only=True)
 class ShowSettings(WeightedDataSettings):
-    """Show what a model is trained on.
+    """Show what a model is trained on, token by token.
+
+    Examples:
+        minigpt2 show questions.json --count 1
+        minigpt2 show questions.json --model gpt2 --html entries.html
 
     Args:
-        first: number of the first entry, counted from 0
-        count: number of entries
-        html: write them as a page to this file instead
+        first: number of the first entry to show, from 0
+        count: number of entries to show
+        html: write the entries to this HTML file instead
     """
 
     first: int = 0
@@ -51,7 +55,7 @@ class ShowSettings(WeightedDataSettings):
 
 
 class Entry(NamedTuple):
-    """An entry as it is trained on: a line about it, and its tokens unless it is dropped."""
+    """An entry as the model is trained on it: a line about it, and its tokens unless dropped."""
 
     number: int
     line: str
@@ -74,11 +78,12 @@ def show(settings: ShowSettings) -> None:
         return
     page = render("show", title=f"{dataset.name}, {dataset.format}", entries=entries)
     settings.html.write_text(page, encoding="utf-8")
-    print(f"{len(entries)} entries written to {settings.html}")
+    number = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    print(f"{number} written to {settings.html}")
 
 
 def entry(dataset: Dataset, number: int, loss_weights: LossWeights) -> Entry:
-    """Return an entry of a data set as it is trained on."""
+    """Return an entry of a data set as the model is trained on it."""
     (example,) = dataset.encode([dataset.records[number]])
     parts = fit_to_context(example, dataset.context, dataset.truncate)
     if not parts:
@@ -107,7 +112,7 @@ def describe(example: Example, loss_weights: LossWeights) -> str:
 
 
 def visible(text: str) -> str:
-    """Show line breaks and tabs by a sign before each."""
+    """Return a text with a sign before each line break and tab."""
     return text.replace("\n", "↵\n").replace("\t", "→\t")
 
 
@@ -126,7 +131,10 @@ def print_entry(console: Console, shown: Entry) -> None:
 
 
 def shift(tokens: Sequence[Token]) -> Table:
-    """Return a table of which row predicts what, around the beginnings and the end of answers."""
+    """Return a table of rows, each with the token it reads and the one it predicts.
+
+    It has the rows around the beginning and the end of answers.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("row", "reads", "predicts", "weight"):
         table.add_column(name, justify="right" if name in ("row", "weight") else "left")
@@ -143,7 +151,7 @@ def shift(tokens: Sequence[Token]) -> Table:
 
 
 def places(tokens: Sequence[Token]) -> Iterator[int]:
-    """Yield the rows that are near where answers begin or end."""
+    """Yield the rows near the beginning or the end of an answer."""
     for row in range(len(tokens) - 1):
         near = tokens[max(0, row - 1) : row + 3]
         if len({token.is_answer for token in near}) == 2 or row == len(tokens) - 2:

@@ -1,7 +1,7 @@
-"""Stats: a data set in numbers, before it is trained on.
+"""Stats: a data set in numbers, before training.
 
-This is `minigpt2 stats`: tables of lengths, of what each context would cut, of repeated questions,
-and of the rows that an epoch computes; and the lengths as a picture.
+This is `minigpt2 stats`.  It prints tables of lengths, of what each context would cut, of repeated
+questions, and of the rows that an epoch computes; it draws the lengths.
 """
 
 from collections.abc import Sequence
@@ -41,14 +41,18 @@ MOST_PAIRS = 3  # near-duplicates that are printed
 
 @dataclass(frozen=True, kw_only=True)
 class StatsSettings(DataSettings):
-    """Measure a data set: lengths, what is cut, what is repeated, what is computed.
+    """Measure a data set: lengths, cuts, repeated questions, and rows to compute.
+
+    Examples:
+        minigpt2 stats questions.json
+        minigpt2 stats questions.json --model gpt2 --figure lengths.png
 
     Args:
-        contexts: context lengths for which cuts are counted
+        contexts: context lengths, for each of which the cuts are counted
         batch_size: examples in one optimiser step
         validation: share of the examples for validation, as in a training run
         seed: seed of the split and of the order, as in a training run
-        figure: also draw the lengths, into this PNG, SVG or PDF
+        figure: also draw the lengths into this PNG, SVG or PDF file
     """
 
     contexts: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 1024])
@@ -64,7 +68,7 @@ class StatsSettings(DataSettings):
         require_share(self, "validation")
         require_picture(self, "figure")
         if min(self.contexts, default=1) < 1:
-            raise UserError("contexts must be at least 1 each")
+            raise UserError("each of contexts must be at least 1")
 
 
 def stats(settings: StatsSettings) -> None:
@@ -106,7 +110,7 @@ def length_table(lengths: Lengths) -> Table:
 
 
 def histogram(name: str, counts: Array) -> Table:
-    """Return bars of how many examples have which length; the last bin has all longer ones."""
+    """Return a histogram of lengths as bars; the last bin has all longer ones."""
     table = new_table(f"\nLength of the {name}", "tokens", "examples", "")
     table.columns[2].justify = "left"
     top = float(np.quantile(counts, 0.99))
@@ -136,7 +140,7 @@ def cut_table(examples: Sequence[Example], contexts: Sequence[int], policy: Poli
 def print_repetitions(
     console: Console, records: Sequence[Record], validation: float, seed: int
 ) -> None:
-    """Print how many questions are repeated, and how many for validation are trained on, too."""
+    """Print the number of repeated questions, and of validation questions in the training set."""
     training, held_out = (
         [normalised_question(record) for record in part]
         for part in split_records(records, validation, seed)

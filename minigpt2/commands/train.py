@@ -1,7 +1,7 @@
-"""Train: from a model and a data set to a model that answers, with its records.
+"""Train: tune a model on a data set, and record the run.
 
-This is `minigpt2 train`.  It answers the test questions, takes the steps, answers the same
-questions again, and leaves a folder that holds everything.
+This is `minigpt2 train`.  The model answers the test questions, takes the steps, and answers the
+same questions again.  The run's folder has the log, the answers, the report and the checkpoint.
 """
 
 from dataclasses import asdict
@@ -19,6 +19,7 @@ from minigpt2.errors import UserError
 from minigpt2.reports.before_after import answer_tests, compare
 from minigpt2.reports.run_log import RunLog, claim_folder
 from minigpt2.reports.run_page import Page, run_page
+from minigpt2.reports.screen import describe_cuts
 from minigpt2.reports.tensorboard import require_tensorboard
 from minigpt2.reports.tokens import tokens_of
 from minigpt2.training.checkpoint import save_checkpoint
@@ -31,7 +32,7 @@ __all__ = ["TrainSettings", "train"]
 
 
 def train(settings: TrainSettings) -> dict[str, Any]:
-    """Do a whole run; return what its summary.json holds.  Raises UserError for bad input."""
+    """Do a whole run; return the content of its summary.json.  Raises UserError for bad input."""
     started = perf_counter()
     if settings.tensorboard:
         require_tensorboard()
@@ -82,7 +83,7 @@ def tune(run: Run, log: RunLog) -> None:
 
 
 def introduce(run: Run, log: RunLog) -> None:
-    """Print what the run works on."""
+    """Print the run's model, device, data and folder."""
     config, cuts = run.model.parameters.config, run.cuts
     log.say(
         "model",
@@ -105,9 +106,7 @@ def introduce(run: Run, log: RunLog) -> None:
     )
     log.say(
         "context",
-        f"over {run.dataset.context} tokens: {cuts.prompts} prompts cut "
-        f"({cuts.prompt_tokens:,} tokens), {cuts.answers} answers cut "
-        f"({cuts.answer_tokens:,} tokens), {cuts.dropped} dropped",
+        f"over {run.dataset.context} tokens: {describe_cuts(cuts)}",
         rows=run.dataset.context,
         **vars(cuts),
     )
@@ -115,7 +114,7 @@ def introduce(run: Run, log: RunLog) -> None:
 
 
 def model_line(run: Run) -> str:
-    """Return a line about the model."""
+    """Return a line that describes the model."""
     config = run.model.parameters.config
     start = "random weights" if run.from_scratch else "trained weights"
     return (
@@ -125,14 +124,14 @@ def model_line(run: Run) -> str:
 
 
 def count_tokens(run: Run) -> tuple[int, int]:
-    """Return the prompt tokens and the answer tokens of all examples."""
+    """Return the numbers of prompt tokens and of answer tokens in all examples."""
     examples = run.training + run.validation
     answer = sum(sum(e.is_answer) for e in examples)
     return sum(len(e.ids) for e in examples) - answer, answer
 
 
 def data_line(run: Run) -> str:
-    """Return a line about the data."""
+    """Return a line that describes the data."""
     prompt, answer = count_tokens(run)
     weights = run.loss_weights
     prompts = f"weight {weights.prompt_weight:g}" if weights.prompt_weight else "masked"
@@ -145,7 +144,7 @@ def data_line(run: Run) -> str:
 
 
 def page_of(run: Run, log: RunLog, answers: list[dict[str, Any]], settings: dict[str, Any]) -> str:
-    """Return the report as a page."""
+    """Return the report as HTML."""
     example = run.training[0]
     return run_page(
         Page(

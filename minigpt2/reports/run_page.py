@@ -8,6 +8,7 @@ from minigpt2.data.statistics import QUANTILES, Summary, lengths_of
 from minigpt2.data.truncation import Cuts
 from minigpt2.reports.html import render
 from minigpt2.reports.plots import PANELS, run_curves
+from minigpt2.reports.screen import describe_cuts
 from minigpt2.reports.tokens import Token
 
 MOST_ANSWERS = 40  # on the page
@@ -17,8 +18,8 @@ class Page(NamedTuple):
     """The values that the page shows."""
 
     title: str
-    model: str  # a line about it
-    data: str  # a line about it
+    model: str  # a line that describes it
+    data: str  # a line that describes it
     context: int
     cuts: Cuts
     examples: Sequence[Example]
@@ -32,16 +33,13 @@ class Page(NamedTuple):
 
 def run_page(page: Page) -> str:
     """Return the page as HTML."""
-    cuts = page.cuts
     return render(
         "report",
         title=page.title,
         model=page.model,
         results=[*test_rows(page.before, page.after), *loss_rows(page.log)],
         data=page.data,
-        cuts=f"Context {page.context:,}: {cuts.prompts} prompts cut "
-        f"({cuts.prompt_tokens:,} tokens), {cuts.answers} answers cut "
-        f"({cuts.answer_tokens:,} tokens), {cuts.dropped} examples dropped.",
+        cuts=f"Context {page.context:,}: {describe_cuts(page.cuts)}.",
         quantiles=[f"{q:.0%}" for q in QUANTILES],
         lengths=length_rows(page.examples),
         curves=run_curves(page.log),

@@ -29,7 +29,7 @@ def test_chat_works_without_a_terminal(tmp_path):
     outcome = in_a_process("chat", "--max_new_tokens", "8", cwd=tmp_path, typed=typed)
     assert outcome.code == 0
     assert outcome.out.count("\n") >= 2
-    assert outcome.err.count("tokens/s") == 2 and "is no command" in outcome.err
+    assert outcome.err.count("tokens/s") == 2 and "is not a command" in outcome.err
     assert "\x1b" not in outcome.out + outcome.err and "> " not in outcome.out
 
 
@@ -84,7 +84,7 @@ def test_help_lists_the_commands(conversation, capsys):
 
 @pytest.mark.parametrize("line", ["/save", "/system", "/sing a song"])
 def test_a_line_that_is_no_command_is_refused(conversation, line):
-    with pytest.raises(UserError, match="is no command"):
+    with pytest.raises(UserError, match="is not a command"):
         run_command(conversation, line)
 
 

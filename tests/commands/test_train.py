@@ -158,7 +158,7 @@ def test_over_the_context_is_counted_and_reported(run, little_model, tmp_path):
     }
     assert (
         f"over 96 tokens: 2 prompts cut ({cuts['prompt_tokens']:,} tokens), "
-        f"1 answers cut ({cuts['answer_tokens']:,} tokens), 0 dropped" in outcome.out
+        f"1 answer cut ({cuts['answer_tokens']:,} tokens), 0 examples dropped" in outcome.out
     )
 
 
@@ -183,7 +183,11 @@ def test_template_columns_and_truncation_are_taken_to_the_model(run, little_mode
     options = ("--data", "data.json", "--columns", columns, "--out", "run", *QUICK)
     how = ("--template", "mine.yaml", "--truncate", "drop", "--validation", "0")
     outcome = run("train", "--model", little_model, *options, *how)
-    assert outcome.code == 0 and "1 dropped" in outcome.out and "question/answer" in outcome.out
+    assert (
+        outcome.code == 0
+        and "1 example dropped" in outcome.out
+        and "question/answer" in outcome.out
+    )
     stored = json.loads((tmp_path / "run/checkpoint/template.json").read_text())
     assert stored["question"] == "Ask: {instruction} "
     model = open_model(str(tmp_path / "run"))
