@@ -27,7 +27,7 @@ PROGRAM = "minigpt2"
 TITLE = "GPT-2 and its instruction tuning, every gradient written by hand."
 EXAMPLES = """\
 Examples:
-    minigpt2 train --data questions.json
+    minigpt2 train questions.json
     minigpt2 answer "Which country has the capital Copenhagen?" --model runs/questions-1"""
 OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
@@ -44,6 +44,9 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and the command for help on one line; exit with 2."""
         text = " ".join(str(message).split())
+        text = text.replace(
+            'Parser key "config": File does not exist:', "there is no settings file"
+        )
         command = self.prog.replace("[options] ", "")
         print(f"{PROGRAM}: {text} (see {command} --help)", file=sys.stderr)
         raise SystemExit(2)
@@ -62,7 +65,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command("tune a model on questions and answers"),
+    "train": Command("tune a model on questions and answers", "data"),
     "plan": Command("estimate memory and time of a run", "model"),
     "evaluate": Command("measure a model", "data"),
     "show": Command("show what a model is trained on", "data"),

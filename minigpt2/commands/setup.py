@@ -43,7 +43,7 @@ class TrainSettings(WeightedDataSettings):
 
     Examples:
         minigpt2 train         # the questions that ship, the small base
-        minigpt2 train --data questions.json --model gpt2 --epochs 3
+        minigpt2 train questions.json --model gpt2 --epochs 3
         minigpt2 train --config settings.yaml --learning-rate 1e-4
 
     Output:

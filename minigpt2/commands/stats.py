@@ -5,7 +5,7 @@ questions, and of the rows that an epoch computes; it draws the lengths.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from minigpt2.reports.plots import draw_lengths
 from minigpt2.reports.screen import new_console, new_table, progress_bar, require_absent
 from minigpt2.wording import plural
 
+CONTEXTS = (64, 128, 256, 512, 1024)
 BINS, WIDTH = 10, 30  # of a histogram in the terminal
 MOST_PAIRS = 3  # near-duplicates that are printed
 
@@ -48,14 +49,15 @@ class StatsSettings(DataSettings):
         minigpt2 stats questions.json --model gpt2 --figure lengths.png
 
     Args:
-        contexts: context lengths, for each of which the cuts are counted
+        contexts: context lengths, for each of which the cuts are counted (default: 64, 128, ...
+            up to the model's)
         batch_size: examples in one optimiser step
         validation: share of the examples for validation, as in a training run
         seed: seed of the split and of the order, as in a training run
         figure: also draw the lengths into this PNG, SVG or PDF file
     """
 
-    contexts: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 1024])
+    contexts: list[int] | None = None
     batch_size: int = 8
     validation: float = 0.05
     seed: int = 0
@@ -67,7 +69,7 @@ class StatsSettings(DataSettings):
         require_at_least(0, self, "seed")
         require_share(self, "validation")
         require_picture(self, "figure")
-        if min(self.contexts, default=1) < 1:
+        if min(self.contexts or [1]) < 1:
             raise UserError("each of contexts must be at least 1")
 
 
@@ -76,7 +78,8 @@ def stats(settings: StatsSettings) -> None:
     require_absent(settings.figure, "--figure")
     console = new_console()
     with console.status(f"reading {settings.data}"):
-        dataset = open_dataset(settings, open_reader(settings.model))
+        reader = open_reader(settings.model)
+        dataset = open_dataset(settings, reader)
         examples = dataset.encode(dataset.records)
     lengths = lengths_of(examples)
     console.print(
@@ -88,7 +91,8 @@ def stats(settings: StatsSettings) -> None:
     kinds = {"prompt": lengths.prompt, "answer": lengths.answer}
     for name, counts in kinds.items():
         console.print(histogram(name, counts))
-    contexts = sorted({*settings.contexts, dataset.context})
+    contexts = settings.contexts or [length for length in CONTEXTS if length <= reader.longest]
+    contexts = sorted({*contexts, dataset.context})
     console.print(cut_table(examples, contexts, dataset.truncate))
     print_repetitions(console, dataset.records, settings.validation, settings.seed)
     console.print(row_table(examples, settings.batch_size, settings.seed))
@@ -102,7 +106,7 @@ def length_table(lengths: Lengths) -> Table:
     """Return totals, means and quantiles."""
     names = [{0.0: "min", 0.5: "median", 1.0: "max"}.get(q, f"{q:.0%}") for q in QUANTILES]
     table = new_table("\nTokens", "", "total", "mean", *names)
-    kinds = {"prompt Q": lengths.prompt, "answer A": lengths.answer, "both": lengths.both}
+    kinds = {"prompt": lengths.prompt, "answer": lengths.answer, "both": lengths.both}
     for name, counts in kinds.items():
         total, mean, quantiles = Summary.of(counts)
         table.add_row(name, f"{total:,}", f"{mean:.1f}", *(f"{q:,}" for q in quantiles))
@@ -120,7 +124,9 @@ def histogram(name: str, counts: Array) -> Table:
     numbers[-1] += np.sum(counts >= edges[-1])
     for k, number in enumerate(numbers):
         last = k == len(numbers) - 1
-        label = f"{edges[k]}+" if last else f"{edges[k]}-{edges[k + 1] - 1}"
+        longest = edges[k + 1] - 1
+        label = f"{edges[k]}-{longest}" if longest > edges[k] else f"{edges[k]}"
+        label = f"{edges[k]}+" if last else label
         table.add_row(label, f"{number:,}", "█" * round(WIDTH * number / max(numbers)))
     return table
 

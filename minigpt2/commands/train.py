@@ -49,7 +49,9 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         answers = compare(before, after, run.samples, log)
         log.write_text("report.html", page_of(run, log, answers, asdict(settings)))
         seconds = perf_counter() - started
-        log.say("done", f"{seconds:.0f} s in all; see {log.folder}", seconds=seconds)
+        log.say(
+            "done", f"{seconds:.0f} s in all; see {log.folder / 'report.html'}", seconds=seconds
+        )
     return log.summary
 
 

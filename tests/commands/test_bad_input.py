@@ -79,6 +79,10 @@ def test_an_option(run, little_model, data, case):
     assert not Path("run").exists()
 
 
+def test_a_settings_file_that_is_not_there(run):
+    assert_refused(run("train", "--config", "no.yaml"), "there is no settings file '")
+
+
 def test_an_unknown_key_of_a_settings_file(run):
     Path("settings.yaml").write_text("stepps: 3\n")
     assert_refused(run("train", "--config", "settings.yaml"), "stepps")
