@@ -1,4 +1,4 @@
-"""Batch profile: the sizes of a run's micro-batches, and settings with which they fit a memory."""
+"""Batch profile: the sizes of a run's micro-batches, and settings that fit a given memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from minigpt2.data.truncation import Policy, truncate_all
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak
 
-SHORTEST = 64  # context that is proposed
+SHORTEST = 64  # context that `choices` yields
 
 
 class RunShape(NamedTuple):
@@ -29,26 +29,26 @@ class RunShape(NamedTuple):
 
     @property
     def memory_options(self) -> MemoryOptions:
-        """What decides which activations are kept."""
+        """The settings that change the activations that are kept."""
         return MemoryOptions(self.recompute, self.dropout)
 
 
 class BatchProfile(NamedTuple):
-    """Every micro-batch of an epoch, or of one step where all steps are alike."""
+    """Every micro-batch of an epoch, or of one step if all steps are alike."""
 
     micro_batches: list[MicroBatch]
-    steps: int  # that they make
+    steps: int  # to which they belong
     length: int  # of a sequence, on average
 
     @property
     def largest(self) -> MicroBatch:
-        """The micro-batch that the memory must hold."""
+        """The most rows and the most supervised triples of a micro-batch."""
         rows = max(batch.rows for batch in self.micro_batches)
         return MicroBatch(rows, max(batch.supervised for batch in self.micro_batches))
 
     @property
     def typical(self) -> MicroBatch:
-        """The micro-batch that takes the average time."""
+        """The average micro-batch."""
         rows, supervised = (np.mean(counts) for counts in zip(*self.micro_batches, strict=True))
         return MicroBatch(max(1, round(rows)), max(1, round(supervised)))
 
@@ -61,7 +61,11 @@ class Choice(NamedTuple):
 
 
 def profile(shape: RunShape, examples: Sequence[Example]) -> BatchProfile:
-    """Count the rows of the micro-batches; without examples each is as long as the context."""
+    """Count the rows of the micro-batches; without data, each example fills the context.
+
+    >>> profile(RunShape(context=5, batch_size=3, micro_batch=2), []).micro_batches
+    [MicroBatch(rows=8, supervised=8), MicroBatch(rows=4, supervised=4)]
+    """
     if examples:
         return profile_of_examples(shape, examples)
     full, rest = divmod(shape.batch_size, shape.micro_batch)
@@ -90,7 +94,10 @@ def profile_of_examples(shape: RunShape, examples: Sequence[Example]) -> BatchPr
 def choices(
     config: GPT2Config, shape: RunShape, examples: Sequence[Example], program: int
 ) -> Iterator[Choice]:
-    """Yield shapes, the best first: a long context, nothing recomputed, large micro-batches."""
+    """Yield shapes with their peak memory.
+
+    The best come first: a long context, then no recomputation, then large micro-batches.
+    """
     contexts = [shape.context >> k for k in range(11)]
     sizes = [max(1, shape.micro_batch >> k) for k in range(shape.micro_batch.bit_length())]
     for context in (c for c in contexts if c >= min(SHORTEST, shape.context)):

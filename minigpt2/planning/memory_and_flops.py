@@ -1,51 +1,68 @@
 """Memory and operations: the memory and the operations of a step, counted before it is taken.
 
 Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with M supervised triples
-    What stays, with P parameters: weights, gradients, and AdamW's m and v,
+    The state, with P parameters: weights, gradients, and AdamW's m and v,
     P + P + 2·P                                                    (36.1)
-    What a block keeps for its backward pass: x̂ of two normalisations, the inputs of four linear
-    maps (1 + 1 + 1 + 4), q, k and v (3), and the slope of GELU (4), which make 16 rows of C; a
-    logarithm a head, and r of the normalisations; the last block counts like the others, though
-    behind attention it keeps the rows of triples only,
+    A block keeps for its backward pass: x̂ of two normalisations, the inputs of four linear maps
+    (1 + 1 + 1 + 4), q, k and v (3), and the slope of GELU (4), together 16 rows of C; a logarithm
+    for each head, and r of the normalisations.  The last block counts like the others, although
+    after attention it keeps only the rows of triples:
     keptₗ = 16·N·C + N·H + 2·N   (with dropout 2·N·C more)         (36.2)
-    With recomputation it keeps the stream before each branch (2), q, k and v (3), and o,
+    With recomputation it keeps the input of each branch (2), q, k and v (3), and o,
     keptₗ = 6·N·C + N·H   (with dropout 2·N·C more)                (36.3)
     and recomputes the rest of (36.2) for one block at a time:
     again = 12·N·C + 2·N   (0 without recomputation)               (36.4)
-    The loss: hidden rows before and after, one chunk of B rows of logits, and what is added to
-    the gradient of the table at once (TABLE_BYTES of ops/cross_entropy)
+    The loss: four arrays of hidden rows, one row for each triple, one chunk of B rows with their
+    logits, and the part of the table's gradient that is added at once (TABLE_BYTES of
+    ops/cross_entropy):
     loss = 4·N·C + M·C + B·(V + C) + added                         (36.5)
     A block's backward pass: the gradients of g and u (4 + 4) and of q, k, v (3), six rows of C
-    between them, three that are the model's, and two gradients of its largest weights
+    between them, three of the model, and two gradients of its largest weights
     backward = 20·N·C + 8·C²                                       (36.6)
-    The loss is computed while every block keeps what it keeps, and so is the last block's
-    backward pass; these two do not overlap, so the peak is
+    The loss is computed while every block keeps its activations, and so is the last block's
+    backward pass.  The two do not overlap, so the peak is
     peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (36.7)
-    and in addition the program itself, its libraries and code, and what the library that makes
-    the products holds: OpenBLAS copies a strip of the right factor for every thread, 384 rows
-    (its constant for float32 on processors of today) of at most about 18,000 columns (measured):
+    and in addition the program itself, its libraries and code, and the workspace of matrix
+    products: OpenBLAS copies a strip of the right factor for every thread, 384 rows (its constant
+    for float32 on processors of today) of at most about 18,000 columns (measured):
     products = 384 · min(V, 18,000) a thread                       (36.8)
 
-Derivation: operations of a step over sequences of length T, one after the other N rows in all
-    Of the blocks' 12·C² weights each meets every row with 2 operations forward and 4 backward,
-    but for 9·C² in the last block, which meet the rows of triples only, M where no two share one:
+Derivation: operations of a step over packed sequences of length T, N rows in all
+    A block has 12·C² weights, and each takes 2 operations a row forward and 4 backward.  In the
+    last block 9·C² of them see only the rows of triples, M if no two triples share one:
     72·L·C²·N − 54·C²·(N − M)                                      (36.9)
-    A row sees (T + 1)/2 rows on average; attention takes 4·C operations a pair forward, 10·C
-    backward, which recomputes the scores:
+    A row attends to (T + 1)/2 rows on average.  Attention takes 4·C operations a pair forward and
+    10·C backward, which recomputes the scores:
     14·L·C·N·(T + 1)/2  ≈  7·L·C·T·N                               (36.10)
     The projection, for M triples:
     6·V·C·M                                                        (36.11)
     Recomputation of u takes one product of 8·C² operations for each row that (36.9) counts:
     8·L·C²·N − 8·C²·(N − M)                                        (36.12)
-    For one sequence N = T, every row supervised, (36.9) is linear in T and (36.10) quadratic.
-    They are equal where 72·C² = 7·C·(T + 1):
+    For one sequence, N = T, with every row supervised, (36.9) is linear in T and (36.10)
+    quadratic.  They are equal where 72·C² = 7·C·(T + 1):
     T = 72·C/7 − 1 ≈ 10·C                                          (36.13)
-    Forward alone 24·C² = 4·C·(T + 1)/2 gives T ≈ 12·C, and the often quoted T ≈ 6·C is that of an
-    attention which computes the pairs above the diagonal, too: 24·C² = 4·C·T.
+    The forward pass alone, 24·C² = 4·C·(T + 1)/2, gives T ≈ 12·C.  The often quoted T ≈ 6·C is for
+    an attention that also computes the pairs above the diagonal: 24·C² = 4·C·T.
+
+Example: GPT-2 with 124,439,808 parameters, L = 12, C = 768, H = 12, and N = M = 1,000 rows
+    The state (36.1) takes 4 · 124,439,808 numbers, 1.99 GB.  A block keeps 16,000 · 768 + 12,000 +
+    2,000 numbers (36.2), all blocks together 0.59 GB; with recomputation 6,000 · 768 + 12,000
+    (36.3), together 0.22 GB.
+    >>> from minigpt2.model.config import OFFICIAL
+    >>> gpt2, batch = OFFICIAL["gpt2"], MicroBatch(rows=1000, supervised=1000)
+    >>> [kept_by_block(gpt2, 1000, MemoryOptions(recompute)) for recompute in (False, True)]
+    [12302000, 4620000]
+
+    The blocks' products take 72 · 12 · 768² · 1,000 operations (36.9), 510 billion; attention in
+    sequences of T = 1,000 takes 14 · 12 · 768 · 1,000 · 500.5 (36.10), and the loss, with
+    V = 50,257, 6 · 50,257 · 768 · 1,000 (36.11):
+    >>> counts = operations(gpt2, batch, length=1000, recompute=False)
+    >>> {part: round(count / 1e9) for part, count in counts.items()}
+    {'products': 510, 'attention': 65, 'projection': 232}
 
 Read it
-    Up to GPT-2's context of 1024 the quadratic term is the small one: with C = 768 they would
-    cross near 7,900 rows.
+    Up to GPT-2's context of 1,024 the quadratic term is the small one: with C = 768 the two are
+    equal near 7,900 rows.
 """
 
 from collections.abc import Mapping
@@ -68,14 +85,14 @@ class MicroBatch(NamedTuple):
 
 
 class MemoryOptions(NamedTuple):
-    """The settings that change what is kept."""
+    """The settings that change the activations that are kept."""
 
     recompute: bool = False
     dropout: bool = False
 
 
 def kept_by_block(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
-    """Return how many numbers one block keeps for its backward pass."""
+    """Return the numbers that one block keeps for its backward pass."""
     c, h = config.n_embd, config.n_head
     masks = 2 * rows * c if options.dropout else 0
     if options.recompute:
@@ -84,7 +101,7 @@ def kept_by_block(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
 
 
 def recomputed(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
-    """Return how many numbers a block recomputes in its backward pass."""
+    """Return the numbers that a block recomputes in its backward pass."""
     return 12 * rows * config.n_embd + 2 * rows if options.recompute else 0  # (36.4)
 
 
@@ -95,12 +112,12 @@ def activations(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
 
 
 def chunk_of(config: GPT2Config) -> int:
-    """Return how many triples the loss makes logits for at a time, at most."""
+    """Return the most triples for which the loss computes logits at once."""
     return max(1, CHUNK_BYTES // (NUMBER * config.vocab_size))
 
 
 def loss_workspace(config: GPT2Config, batch: MicroBatch) -> int:
-    """Return how many numbers the loss makes."""
+    """Return the numbers that the loss allocates."""
     c, v = config.n_embd, config.vocab_size
     chunk = min(batch.supervised, chunk_of(config))  # B
     added = min(TABLE_BYTES // NUMBER, v * c)
@@ -108,14 +125,14 @@ def loss_workspace(config: GPT2Config, batch: MicroBatch) -> int:
 
 
 def backward_workspace(config: GPT2Config, batch: MicroBatch) -> int:
-    """Return how many numbers a block's backward pass makes."""
+    """Return the numbers that a block's backward pass allocates."""
     return 20 * batch.rows * config.n_embd + 8 * config.n_embd**2  # (36.6)
 
 
 def memory(
     config: GPT2Config, batch: MicroBatch, options: MemoryOptions, program: int = 0
 ) -> dict[str, int]:
-    """Return the bytes of every part at the peak of training; `program` are those of the rest."""
+    """Return the bytes of every part at the peak of training; `program` is passed through."""
     p = config.n_parameters
     again = recomputed(config, batch.rows, options)
     work = max(loss_workspace(config, batch) - again, backward_workspace(config, batch))  # (36.7)
@@ -138,7 +155,7 @@ def peak(parts: Mapping[str, int]) -> int:
 def operations(
     config: GPT2Config, batch: MicroBatch, length: float, recompute: bool
 ) -> dict[str, float]:
-    """Return the operations of one micro-batch, of sequences of a length, by part."""
+    """Return the operations of one micro-batch, in sequences of this length, by part."""
     c, layers = config.n_embd, config.n_layer
     unread = max(0, batch.rows - batch.supervised)
     products = 72 * layers * c * c * batch.rows - 54 * c * c * unread  # (36.9)
@@ -153,5 +170,5 @@ def operations(
 
 
 def crossing(config: GPT2Config) -> float:
-    """Return the length at which attention costs as much as the blocks' products."""
+    """Return the length at which attention takes as many operations as the blocks' products."""
     return 72 * config.n_embd / 7 - 1  # (36.13)

@@ -1,10 +1,20 @@
-"""Microbenchmark: how long a step takes on this machine, from one block of it.
+"""Microbenchmark: the time of a step on this machine, estimated from one block.
 
-A step of Large takes minutes, its blocks are all alike, and no two machines are equally fast.  So
-one block is timed forward and backward on the rows of a micro-batch, the loss on M′ of its triples,
-AdamW on P′ parameters.  From the seconds t of each,
+A step of GPT-2 Large takes minutes on a CPU, and its blocks are all alike.  So one block is timed
+forward and backward on the rows of a micro-batch, the loss on M′ of its M triples, and AdamW on P′
+of the P parameters.  From the seconds t of each,
 t_step = micro-batches · ( L·(t_forward + t_backward) + t_loss·M/M′ ) + t_adamw·P/P′   (37.1)
-where with recomputation t_backward includes what is recomputed.
+where t_backward includes the recomputation, if there is any.
+
+Example: L = 12 blocks, 2 micro-batches; a block takes 0.2 s forward and 0.4 s backward
+    The loss of a micro-batch takes 0.6 s and AdamW 0.3 s, both already scaled to M and P:
+    2 · (12 · (0.2 + 0.4) + 0.6) + 0.3 = 15.9 s.  With recomputation, here 0.1 s a block, it is
+    2 · (12 · (0.2 + 0.5) + 0.6) + 0.3 = 18.3 s.
+    >>> times = StepTimes(0.2, 0.4, backward_with_recomputation=0.5, loss=0.6, adamw=0.3)
+    >>> for recompute in (False, True):
+    ...     print(round(times.step(layers=12, micro_batches=2, recompute=recompute), 3))
+    15.9
+    18.3
 """
 
 from collections.abc import Callable
@@ -27,7 +37,7 @@ from minigpt2.ops.cross_entropy import cross_entropy_gradient
 from minigpt2.planning.memory_and_flops import MicroBatch, chunk_of
 from minigpt2.training.state import new_state
 
-TIMES = 2  # after one that is not counted
+TIMES = 2  # runs that count, after one that does not
 
 
 class StepTimes(NamedTuple):
@@ -47,7 +57,7 @@ class StepTimes(NamedTuple):
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
-    """Return the median time of an action, after one that warms up."""
+    """Return the median seconds of TIMES runs of an action, after one to warm up."""
     times = []
     for _ in range(1 + TIMES):
         started = perf_counter()
@@ -59,7 +69,7 @@ def seconds_of(action: Callable[[], Any]) -> float:
 def time_step(
     config: GPT2Config, batch: MicroBatch, length: int, rng: np.random.Generator
 ) -> StepTimes:
-    """Time the parts of a step whose micro-batches are packed sequences of a length."""
+    """Time the parts of a step whose micro-batches are packed sequences of this length."""
     keep_freed_memory()
     single = replace(config, n_layer=1, vocab_size=1)
     state = new_state(initialise(single, rng))
@@ -88,7 +98,7 @@ def time_step(
 def loss_seconds(
     config: GPT2Config, batch: MicroBatch, x: Array, rng: np.random.Generator
 ) -> float:
-    """Return the seconds of the loss with its gradient, from one chunk of triples."""
+    """Return the seconds of the loss with its gradient, timed on one chunk of triples."""
     few = min(chunk_of(config), batch.supervised)
     shape = tensor_shapes(config)["wte.weight"]
     wte, dwte = np.full(shape, 0.02, np.float32), np.zeros(shape, np.float32)

@@ -1,4 +1,4 @@
-"""Before and after: the same questions to a model before and after it is trained."""
+"""Before and after: a model answers the same questions before and after its training."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ def answer_tests(
 ) -> Answers:
     """Answer every test question, and print the exact match of each test.
 
-    An answer may be as long as the longest reference of its test.  A test called "samples" is not
-    scored, and its answers have at most `max_new_tokens` tokens.
+    An answer has at most as many tokens as the longest reference of its test.  The test "samples"
+    is not scored, and its answers have at most `max_new_tokens` tokens.
     """
     answers = {}
     for name, records in tests.items():
@@ -35,7 +35,7 @@ def answer_tests(
 
 
 def compare(before: Answers, after: Answers, samples: list[Record], log: RunLog) -> list[dict]:
-    """Write all answers to answers.json, print those to the samples, and return all rows."""
+    """Write all answers to answers.json, print those to `samples`, and return all rows."""
     pairs = [
         (name, old, new)
         for name in after
@@ -46,14 +46,14 @@ def compare(before: Answers, after: Answers, samples: list[Record], log: RunLog)
         for name, old, new in pairs
     ]
     log.write("answers.json", rows)
-    chosen = [
+    printed = [
         row
         for record in samples
         for row, (_, _, new) in zip(rows, pairs, strict=True)
         if new.record is record
     ]
-    log.summary["samples"] = chosen
-    for row in chosen:
+    log.summary["samples"] = printed
+    for row in printed:
         print_answers(row, log)
     return rows
 

@@ -10,7 +10,7 @@ from minigpt2.training.gradient_imbalance import Imbalance, norms_per_token
 
 
 def draw_imbalance(path: Path, measured: Imbalance, title: str) -> None:
-    """Write a picture of a measurement.  Raises UserError where matplotlib is not installed."""
+    """Write a picture of a measurement.  Raises UserError if matplotlib is not installed."""
     figure = new_figure(11, 4)
     left, right = figure.subplots(1, 2)
     draw_shares(left, measured)
@@ -50,5 +50,5 @@ def draw_norms(axes: Any, measured: Imbalance) -> None:
     axes.bar(places - 0.2, sizes[:, 0], 0.4, label="prompt", color="#999")
     axes.bar(places + 0.2, sizes[:, 1], 0.4, label="answer", color="#4a9d5b")
     axes.set_xticks(places, list(parts), rotation=90, fontsize=7)
-    axes.set(ylabel="norm of the gradient, a token", yscale="log")
+    axes.set(ylabel="norm of the gradient, per token", yscale="log")
     axes.legend()

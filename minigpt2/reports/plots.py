@@ -1,7 +1,7 @@
-"""Plots: the curves of a run, the lengths of a data set, where the gradient comes from.
+"""Plots: the curves of a run, and the lengths of a data set.
 
-matplotlib draws them.  A run leaves its curves out where it is not installed; a command that is
-asked for a figure says what to install.
+matplotlib draws them.  If it is not installed, the page of a run has no curves, and a command
+with a figure to draw raises a UserError that names the package to install.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ PANELS = {
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty figure, in inches.  Raises UserError where matplotlib is not installed."""
+    """Return an empty figure; sizes in inches.  Raises UserError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

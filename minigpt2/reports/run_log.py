@@ -1,11 +1,11 @@
-"""Run log: what a run prints, and the files that keep it.
+"""Run log: the lines that a run prints, and the files of its folder.
 
 settings.json  the settings
 log.jsonl      one line for each step, and one for each validation
-summary.json   every number that was printed
-answers.json   the answers to the test questions, before and after
-report.html    all of it as one page
-events/        log.jsonl for TensorBoard (with --tensorboard true)
+summary.json   every printed number
+answers.json   the answers to the test questions, before and after training
+report.html    all of this as one page
+events/        the numbers of log.jsonl for TensorBoard (with --tensorboard true)
 """
 
 import json
@@ -37,7 +37,7 @@ from minigpt2.wording import size
 
 
 class Screen(Console):
-    """A console that falls silent when its reader has closed the pipe; the run continues."""
+    """A console that turns silent when its reader closes the pipe; the run continues."""
 
     def on_broken_pipe(self) -> None:
         """Write to nowhere from here on."""
@@ -46,7 +46,7 @@ class Screen(Console):
 
 
 class RunLog:
-    """Prints what happens in a run, and keeps it in the run's folder."""
+    """Prints the lines of a run, and writes them into the run's folder."""
 
     def __init__(self, folder: Path, *, tensorboard: bool = False):
         self.folder = folder
@@ -59,22 +59,19 @@ class RunLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Write summary.json, whatever happened."""
+        """Write summary.json, also after an exception."""
         self._log.close()
         if self._events:
             self._events.close()
         self.write("summary.json", self.summary)
 
     def say(self, label: str, text: str, *, key: str = "", **numbers: Any) -> None:
-        """Print a line under a label; keep the numbers in it in the summary, under a key.
-
-        The key is the label's own word unless it is given.
-        """
+        """Print a line with a label; add its numbers to the summary, under `key` or the label."""
         self.summary.setdefault(key or label, {}).update(numbers)
         self.console.print(f"[bold]{label:<9}[/bold] {escape(text)}")
 
     def add(self, entry: dict[str, Any], line: str | None) -> None:
-        """Write an entry to log.jsonl; print `line`, if there is one, and keep its numbers."""
+        """Write an entry to log.jsonl; print `line`, if any, and add the entry to the summary."""
         self._log.write(json.dumps(entry) + "\n")
         self._log.flush()
         if self._events:
@@ -84,7 +81,7 @@ class RunLog:
             self.console.print(line, markup=False)
 
     def add_step(self, result: StepResult, steps: int, *, printed: bool) -> None:
-        """Log a step of a run of so many steps."""
+        """Log a step of a run that has `steps` steps."""
         peak = peak_memory()
         entry = {
             "step": result.step,
@@ -118,9 +115,9 @@ class RunLog:
     def progress(
         self, task: str, total: int, *, quiet: bool = False
     ) -> Iterator[Callable[[int], None]]:
-        """Show a bar with the time left; yields a function that advances it.
+        """Show a bar with the remaining time; yields a function that advances it.
 
-        Where the output is not a terminal, a line says what begins, unless `quiet`.
+        If the output is not a terminal, print a line with the task instead, unless `quiet`.
         """
         if not self.console.is_terminal:
             if not quiet:
@@ -151,9 +148,9 @@ class RunLog:
 
 
 def step_line(result: StepResult, steps: int, peak: int | None) -> str:
-    """Return what is printed of a step, on one line of a terminal.
+    """Return the line of a step; it fits 80 columns.
 
-    The words are explained in `minigpt2 train --help`.
+    `minigpt2 train --help` explains its words.
     """
     parts = [
         f"step {result.step}/{steps}",
@@ -172,7 +169,7 @@ def step_line(result: StepResult, steps: int, peak: int | None) -> str:
 def claim_folder(out: Path | None, name: str) -> Path:
     """Make a run's folder, by default the first free runs/<name>-<k>.
 
-    Raises UserError if `out` holds anything: a run is never written over.
+    Raises UserError if `out` is not empty: no run is ever overwritten.
     """
     try:
         for k in count(1):

@@ -1,4 +1,4 @@
-"""Page of a run: report.html, everything about a run in one file."""
+"""Page of a run: report.html, a whole run in one file."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class Page(NamedTuple):
     context: int
     cuts: Cuts
     examples: Sequence[Example]
-    tokens: Sequence[Token]  # of one example, as it was trained on
+    tokens: Sequence[Token]  # of one training example
     log: Sequence[dict[str, Any]]  # the entries of log.jsonl
     before: dict[str, dict[str, Any]]  # the results of each test
     after: dict[str, dict[str, Any]]
@@ -63,7 +63,7 @@ def test_rows(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, s
 
 
 def loss_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return the first and the last of each kind of loss."""
+    """Return the first and the last loss of each kind."""
     rows = []
     for key, name in PANELS["loss"].items():
         losses = [entry[key] for entry in log if key in entry]
@@ -82,5 +82,5 @@ def length_rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
 
 
 def with_question(row: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer's row with its question in one text."""
+    """Return an answer's row with its instruction and input as one question."""
     return {**row, "question": " / ".join(filter(None, (row["instruction"], row["input"])))}

@@ -40,7 +40,7 @@ def describe_cuts(cuts: Cuts) -> str:
 
 @contextmanager
 def progress_bar(console: Console, task: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the time left while a task runs; yields a function that advances it."""
+    """Show a bar with the remaining time of a task; yields a function that advances it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     shown = console.is_terminal and total > 0
     with Progress(

@@ -1,4 +1,4 @@
-"""Stream: a model's text is printed while it is written."""
+"""Stream: print a model's text while the model writes it."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from minigpt2.wording import plural
 
 def print_stream(tokenizer: Tokenizer, ids: Iterable[int]) -> int:
     """Print tokens as they come, in complete characters, then a line break; return their number."""
-    count = -1  # after the tokens' texts comes one more: the end of an incomplete character
+    count = -1  # decode_stream yields one text more than tokens: an incomplete last character
     for text in tokenizer.decode_stream(ids):
         print(text, end="", flush=True)
         count += 1
@@ -17,5 +17,5 @@ def print_stream(tokenizer: Tokenizer, ids: Iterable[int]) -> int:
 
 
 def rate(tokens: int, seconds: float) -> str:
-    """Return a number of tokens with their speed."""
+    """Return a number of tokens, and the tokens per second."""
     return f"{plural(tokens, 'token')}, {tokens / max(seconds, 1e-9):,.1f} tokens/s"

@@ -1,4 +1,4 @@
-"""TensorBoard: the numbers of a run for TensorBoard, as event files in the run's folder."""
+"""TensorBoard: the numbers of a run as event files, which TensorBoard shows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +24,12 @@ class Events:
                 self._writer.add_scalar(f"{kind}/{name}", value, entry["step"])
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the last events."""
         self._writer.close()
 
 
 def require_tensorboard() -> None:
-    """Raise UserError where the library that writes event files is not installed."""
+    """Raise UserError if the library that writes event files is not installed."""
     try:
         import tensorboardX  # noqa: F401
     except ImportError:

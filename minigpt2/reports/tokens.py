@@ -1,4 +1,4 @@
-"""Tokens: an example token by token, with what each is for."""
+"""Tokens: an example token by token, each with its weight and what its row predicts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from minigpt2.data.tokenizer import Tokenizer
 
 
 class Token(NamedTuple):
-    """A token as it is shown."""
+    """A token, ready to print."""
 
     place: int
     id: int
@@ -16,19 +16,19 @@ class Token(NamedTuple):
     is_answer: bool
     weight: float  # as a target
     is_special: bool
-    predicts: str  # what its row does
+    predicts: str  # "predicts 'x'": the target of its row
 
     @property
     def quoted(self) -> str:
-        """The text in quotation marks, but for a special token's."""
+        """The text in quotation marks; a special token's without them."""
         return self.text if self.is_special else repr(self.text)
 
 
 def tokens_of(example: Example, weights: Sequence[float], tokenizer: Tokenizer) -> list[Token]:
-    """Return an example's tokens; the bytes of a character stand with the token that ends it."""
+    """Return an example's tokens; a character in several tokens belongs to the last of them."""
     spelled = list(tokenizer.decode_stream(example.ids))
-    held_back = spelled.pop()
-    spelled[-1] += held_back
+    incomplete = spelled.pop()
+    spelled[-1] += incomplete
     columns = zip(example.ids, spelled, example.is_answer, weights, strict=True)
     stop, nothing = tokenizer.end_of_text, "predicts nothing"
     tokens = [Token(k, *column, column[0] == stop, nothing) for k, column in enumerate(columns)]

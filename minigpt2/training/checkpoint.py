@@ -1,6 +1,6 @@
-"""Checkpoint: a model's folder, complete, in the official layout.
+"""Checkpoint: a complete folder of a model, in the official layout.
 
-The sampler and a later `train` open it like any other model.
+Every command opens it like any other model.
 """
 
 from pathlib import Path
@@ -20,12 +20,15 @@ def save_checkpoint(
     dtype: type = np.float32,
     template: Template | None = None,
 ) -> None:
-    """Write a model with what belongs to it; the folder appears whole, in place of an older one."""
+    """Write a model with its tokenizer and its template, if it has one.
 
-    def fill(beside: Path) -> None:
-        save_parameters(parameters, beside, dtype)
-        tokenizer.save(beside)
+    The new folder replaces an older one in one move: it is never half written.
+    """
+
+    def fill(new_folder: Path) -> None:
+        save_parameters(parameters, new_folder, dtype)
+        tokenizer.save(new_folder)
         if template:
-            template.save(beside)
+            template.save(new_folder)
 
     write_folder(folder, fill)

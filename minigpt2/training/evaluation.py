@@ -1,10 +1,17 @@
-"""Evaluation: the loss on examples that were not trained on, and exact match.
+"""Evaluation: the loss on held-out examples, and exact match.
 
 Definition
-    The validation losses are (19.1) and (19.2) over all examples: how they are batched
-    changes nothing.
+    The validation losses are (19.1) and (19.2) over all examples; the batch size
+    changes only rounding.
     exact match = answers equal to their reference / answers       (31.1)
-    An answer is what greedy decoding gives before end-of-text, equal as text.
+    An answer is the text that greedy decoding writes before end-of-text.  It equals
+    its reference if every character does.
+
+Example: the second answer is right in substance, but does not equal its reference
+    >>> question = Record("What is 2 + 3?", "", "5")
+    >>> answers = [Answer(question, "5"), Answer(question, "It is 5.")]
+    >>> exact_match(answers)
+    0.5
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +29,7 @@ from minigpt2.training.losses import Losses
 
 
 class Answer(NamedTuple):
-    """A question, the reference, and what the model answered."""
+    """A question with its reference, and the model's answer."""
 
     record: Record
     answer: str
@@ -39,7 +46,7 @@ def validation_losses(
     micro_batch: int,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> Losses:
-    """Return the losses of examples."""
+    """Return the losses of examples, computed `micro_batch` at a time."""
     losses = Losses()
     for start in range(0, len(examples), micro_batch):
         batch = batch_of(examples[start : start + micro_batch])
@@ -56,7 +63,7 @@ def answer_all(
 ) -> list[Answer]:
     """Answer every record's question by greedy decoding, with at most max_new tokens each.
 
-    Of a prompt that is longer than the context, the end is kept.
+    A prompt that is longer than the context loses its beginning.
     """
     texts = answer_questions(
         model, records, max_new_tokens=max_new, truncate=True, progress=progress
@@ -65,7 +72,7 @@ def answer_all(
 
 
 def longest_reference(tokenizer: Tokenizer, records: Sequence[Record]) -> int:
-    """Return how many tokens the longest reference has with end-of-text: none needs more."""
+    """Return the tokens of the longest reference, end-of-text included."""
     return 1 + max(len(tokenizer.encode(record.output)) for record in records)
 
 

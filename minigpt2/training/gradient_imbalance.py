@@ -5,28 +5,40 @@ and the answer tokens A of all examples
     G_Q = Σ gₙ for n in Q,  G_A = Σ gₙ for n in A                  (32.1)
 Whatever weight λ prompt tokens have, (25.1), the gradient of the loss follows from these two:
     G(λ) = (λ G_Q + G_A) / (λ N_Q + N_A)                           (32.2)
-λ = 0 is the masked loss, λ = 1 the unmasked one.  What share of G(λ) comes from prompts:
+λ = 0 is the masked loss, λ = 1 the unmasked one.  The prompts' share of the norms, and the cosine
+of the angle by which prompts turn the gradient, are
     ‖λ G_Q‖ / (‖λ G_Q‖ + ‖G_A‖)  and  cos(G(λ), G_A)               (32.3)
-Inner products of G_Q and G_A give both: ‖λ G_Q + G_A‖² = λ² ‖G_Q‖² + 2 λ G_Q·G_A + ‖G_A‖².
+Three inner products give both: ‖λ G_Q + G_A‖² = λ² ‖G_Q‖² + 2 λ G_Q·G_A + ‖G_A‖².
+
+Example: G_Q = (6, 0), G_A = (0, 4), λ = 0.5
+    λ G_Q + G_A = (3, 4) has the norm 5.  Prompts have 3 / (3 + 4) of the norms, and the cosine
+    of the angle between (3, 4) and (0, 4) is 4/5.
+    >>> products = Products(qq=36.0, qa=0.0, aa=16.0)
+    >>> products.norm(0.5), round(products.prompt_share(0.5), 3), products.alignment(0.5)
+    (5.0, 0.429, 0.8)
 
 Derivation: why a long answer counts for more
     Example i, with the answer Aᵢ of |Aᵢ| tokens, gives Gᵢ = Σ gₙ for n in Aᵢ.  Under token
     normalisation all gₙ are divided by the same N_A, so its share in the sum of norms is
     shareᵢ = ‖Gᵢ‖ / Σⱼ ‖Gⱼ‖                                        (32.4)
-    Let the token gradients be a common direction and noise, gₙ = μ + εₙ, the εₙ independent with
-    mean 0 and E‖εₙ‖² = s².  The square of a sum of |A| of them is the square of the common part,
-    which grows with |A|², and |A| squares of noise; the mixed terms have mean 0:
+    Write a token's gradient as a common direction plus noise, gₙ = μ + εₙ, with independent εₙ of
+    mean 0 and E‖εₙ‖² = s².  The squared norm of a sum of |A| of them has |A|² times the square of
+    the common direction and |A| squares of noise; the mixed terms have mean 0:
     E‖Gᵢ‖² = |Aᵢ|² ‖μ‖² + |Aᵢ| s²                                  (32.5)
-    So ‖Gᵢ‖ grows as |A|^½ where noise rules, as |A| where the common direction does:
+    So ‖Gᵢ‖ grows as |A|^½ where noise dominates, as |A| where the common direction does:
     the slope of ln‖Gᵢ‖ against ln|Aᵢ| lies between ½ and 1        (32.6)
-    if tokens of short and of long answers are alike.  Late tokens of an answer are often easier
-    than its first ones; then μ and s are less where |A| is large, and so is the slope.
-    Where examples count the same, (25.2), Gᵢ is divided by |Aᵢ|, and the slope is less by 1, so
-    between −½ and 0 or below: a long answer then counts for less, if anything.
+    if μ and s are the same in short and in long answers.  Late tokens of an answer are often
+    easier than its first ones; then μ and s fall as |A| grows, and the slope is smaller.
+    Where examples count the same, (25.2), Gᵢ is divided by |Aᵢ|, and the slope falls by 1 to
+    between −½ and 0, or below: a long answer then counts as much as a short one, or less.
 
-Read it
-    Alike examples, one of ten and one of a hundred answer tokens: under token normalisation the
-    longer has between 3 and 10 times the other's say.
+Example: two answers of 10 and 40 tokens whose gradients have the norms 2 and 4
+    Four times the length gives twice the norm: the slope is ½.  The long answer has 2/3 of the
+    norms where tokens count the same, 1/3 where examples do.
+    >>> norms, lengths = np.array([2.0, 4.0]), np.array([10, 40])
+    >>> measured = Imbalance({}, norms, lengths, prompt_tokens=0, answer_tokens=50)
+    >>> print(round(measured.slope, 3), measured.shares.round(3), measured.shares_alike.round(3))
+    0.5 [0.333 0.667] [0.667 0.333]
 """
 
 from collections.abc import Callable, Sequence
@@ -59,22 +71,22 @@ class Products(NamedTuple):
         return self.qa / sqrt(self.qq * self.aa) if self.qq and self.aa else 0.0
 
     def norm(self, weight: float) -> float:
-        """‖λ G_Q + G_A‖, of which (32.2) is a multiple."""
+        """‖λ G_Q + G_A‖, the numerator of (32.2)."""
         return sqrt(max(0.0, weight**2 * self.qq + 2 * weight * self.qa + self.aa))  # (32.2)
 
     def prompt_share(self, weight: float) -> float:
-        """The prompts' part of the norms, from 0 to 1."""
+        """The prompts' share of the norms, from 0 to 1."""
         prompt, answer = weight * sqrt(self.qq), sqrt(self.aa)
         return prompt / (prompt + answer) if prompt + answer else 0.0  # (32.3)
 
     def alignment(self, weight: float) -> float:
-        """The cosine of the angle between G(λ) and G_A: 1 where prompts change no direction."""
+        """The cosine of the angle between G(λ) and G_A; 1 where prompts turn nothing."""
         both = self.norm(weight) * sqrt(self.aa)
         return (weight * self.qa + self.aa) / both if both else 0.0  # (32.3)
 
 
 class Imbalance(NamedTuple):
-    """What was measured."""
+    """The gradients of a sample of examples, measured."""
 
     parts: dict[str, Products]  # by part of the model: "all", "wte", "wpe", "h.0", ..., "ln_f"
     norms: Array  # (N,) ‖Gᵢ‖ of each example's answer
@@ -103,7 +115,7 @@ class Imbalance(NamedTuple):
 
     @property
     def fit(self) -> tuple[float, float]:
-        """‖μ‖² and s² of (32.5) that fit best: ‖Gᵢ‖² / |Aᵢ| is a straight line in |Aᵢ|."""
+        """‖μ‖² and s² of (32.5) by least squares: ‖Gᵢ‖² / |Aᵢ| is a straight line in |Aᵢ|."""
         x, y = self.lengths - self.lengths.mean(), self.norms**2 / self.lengths
         common = max(0.0, float(x @ y) / max(float(x @ x), 1e-300))  # (32.5)
         return common, max(0.0, float(y.mean() - common * self.lengths.mean()))  # (32.5)
@@ -116,7 +128,7 @@ def norms_per_token(measured: Imbalance, part: Products) -> tuple[float, float]:
 
 
 def parts_of(parameters: Parameters) -> dict[str, list[str]]:
-    """Return the names of the tensors of each part of the model, in the order of the model."""
+    """Return the names of the tensors of each part, in the order of the model."""
     parts: dict[str, list[str]] = {"all": list(parameters.views)}
     for name in ("wte", "wpe"):
         parts[name] = [f"{name}.weight"]

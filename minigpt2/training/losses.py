@@ -7,8 +7,8 @@ Definition, over the answers a, each with its tokens Aₐ
 Neither counts prompt tokens, whatever weight they have in training.
 
 Read it
-    The two are equal if all answers have the same length.  In the first an answer counts by its
-    length, so a few long ones dominate; in the second each answer counts the same.
+    The two are equal if all answers have the same length.  In the first, an answer counts by its
+    length, so a few long ones dominate; in the second, each answer counts the same.
 
 Example: one answer of two tokens with nll 1 and 3, one answer of one token with nll 8
     >>> import numpy as np
@@ -29,7 +29,7 @@ from minigpt2.model.batch import Batch
 
 
 class Losses:
-    """The sums from which both averages follow, batch after batch."""
+    """The sums that both averages need, added up batch by batch."""
 
     def __init__(self) -> None:
         self.nll = 0.0
@@ -38,7 +38,7 @@ class Losses:
         self.examples = 0
 
     def add(self, batch: Batch, nll: Array) -> None:
-        """Count the answers of a batch whose triples have these nll (M,)."""
+        """Add the answers of a batch; nll (M,) is that of its triples."""
         in_answer = batch.answers >= 0
         answers = batch.answers[in_answer]
         lengths = np.bincount(answers)

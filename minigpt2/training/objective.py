@@ -1,9 +1,9 @@
-"""Objective: what a step lowers, as micro-batches see it.
+"""Objective: the loss of a step, micro-batch by micro-batch.
 
-The loss of a step is a sum over its micro-batches, divided by one number for the whole step.  An
-objective gives that number, the normaliser, and turns a micro-batch into gradients.  In tuning
-the loss is a weighted mean of nll, (20.1), so the normaliser is Σw.  Where weights are advantages,
-which may sum to 0, it is a count instead.
+The loss of a step is a sum over its micro-batches, divided by one number for the whole step, the
+normaliser.  An objective computes the normaliser, and the gradients of a micro-batch.  In tuning
+the loss is a weighted mean of nll, (20.1), so the normaliser is Σw.  If the weights are
+advantages, which may sum to 0, the normaliser is a count instead.
 """
 
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ from minigpt2.training.losses import Losses
 
 
 class Options(NamedTuple):
-    """How a micro-batch is computed in training."""
+    """The options of a micro-batch's forward and backward pass."""
 
     normaliser: float = 1.0  # of the whole step
     loss_scale: float = 1.0  # S
-    drop: float = 0.0  # dropout's rate
+    drop: float = 0.0  # the rate of dropout
     rng: np.random.Generator | None = None  # of dropout's masks
     recompute: bool = False
 
 
 class Objective(Protocol):
-    """What every kind of training tells the step."""
+    """The methods that `step` needs from every kind of training."""
 
     def normaliser(self, batches: Sequence[Batch]) -> float:
-        """Return what the sum over these micro-batches adds to the step's divisor."""
+        """Return the part of the step's normaliser that these micro-batches contribute."""
 
     def add_gradients(
         self,
@@ -42,13 +42,13 @@ class Objective(Protocol):
         gradients: Gradients,
         options: Options,
     ) -> Array | None:
-        """Add S / normaliser times the gradients of a micro-batch's sum.
+        """Add S / normaliser times the gradients of a micro-batch's sum to `gradients`.
 
-        Returns what `metrics` needs of it, on the device; None where it contributes nothing.
+        Returns an array for `metrics`, on the device, or None if the micro-batch adds nothing.
         """
 
     def metrics(self, batches: Sequence[Batch], results: Sequence[Array | None]) -> dict[str, Any]:
-        """Return the step's numbers by name, `loss` first, from what add_gradients returned."""
+        """Return the step's numbers by name, `loss` first; `results` are from add_gradients."""
 
 
 class WeightedNLL:

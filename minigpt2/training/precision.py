@@ -6,8 +6,7 @@ Why
     compared with the weight that it changes: with 8 or 11 significant bits most steps
     would be rounded away.  So the weights, the gradients' sums and both moments stay in
     float32, and the model computes with a rounded copy of the weights, which AdamW
-    writes along with them.  (Micikevicius et al. 2018,
-    sections 3.1 and 3.3.)
+    writes along with them.  (Micikevicius et al. 2018, sections 3.1 and 3.3.)
 
 Two 16-bit types
     bfloat16 has float32's range and 8 significant bits.  float16 has 11 significant
@@ -24,6 +23,11 @@ Loss scaling, for float16
     and after 2,000 finite steps in a row
     S ← 2 S                                                        (17.3)
     S is a power of two, so that scaling rounds nothing.
+
+Example: S is first 2¹⁶; a step overflows
+    >>> scale = LossScale.of("float16")
+    >>> scale.update(finite=False), scale.value  # the run continues with half of S
+    (True, 32768.0)
 """
 
 from dataclasses import dataclass
@@ -40,7 +44,7 @@ GROWTH_INTERVAL = 2000  # steps
 
 
 def compute_dtype(precision: Precision) -> Any:
-    """Return the type of numbers that the model computes with.
+    """Return the number type of the model's forward and backward pass.
 
     Raises UserError if the package that brings bfloat16 is not installed.
     """
@@ -55,9 +59,9 @@ def compute_dtype(precision: Precision) -> Any:
 
 @dataclass
 class LossScale:
-    """S of (17.1), and how many finite steps there were since it last changed.
+    """S of (17.1), and the number of finite steps since S last changed.
 
-    It is dynamic in float16; in the other types S stays 1.
+    S is dynamic in float16; in the other types it stays 1.
     """
 
     dynamic: bool
@@ -66,15 +70,15 @@ class LossScale:
 
     @classmethod
     def of(cls, precision: Precision) -> "LossScale":
-        """Return the scale that a run in this precision starts with."""
+        """Return the first scale of a run in this precision."""
         dynamic = precision == "float16"
         return cls(dynamic, FIRST_SCALE if dynamic else 1.0)
 
     def update(self, finite: bool) -> bool:
-        """Adjust S to a step whose gradient was finite or not; return whether to continue.
+        """Adjust S after a step, whose gradient was finite or not; return whether to continue.
 
-        A gradient that is not finite ends the run where S cannot be the cause: it is not dynamic,
-        or already below 1.
+        A gradient that is not finite ends the run if S cannot be the cause, that is, if S is not
+        dynamic or is below 1.
         """
         self.finite_steps += 1
         if not finite:
@@ -85,7 +89,7 @@ class LossScale:
 
 
 def rounded(parameters: Parameters, precision: Precision) -> Parameters:
-    """Return the parameters that the model computes with: themselves, or a rounded copy."""
+    """Return the parameters for the passes: in float32 these themselves, else a rounded copy."""
     if precision == "float32":
         return parameters
     return parameters.like(parameters.flat.astype(compute_dtype(precision)))

@@ -12,14 +12,17 @@ from minigpt2.training.world import ONE_PROCESS, World
 
 
 class Data(Protocol):
-    """Micro-batches by place: EpochBatches, or a stream of text."""
+    """Micro-batches by their place in the run: EpochBatches, or a stream of text."""
 
     def at(self, epoch: int, position: int) -> StepBatches:
-        """Return the micro-batches of the step at a place, and the place of the next step."""
+        """Return the micro-batches of the step at a place, with the place of the next step."""
 
 
 class Every(NamedTuple):
-    """After how many steps something is done; 0 for after the last step only."""
+    """Steps between two printed lines, two validations and two saves.
+
+    After the last step all three are done; 0 means then only.
+    """
 
     log: int = 10
     validate: int = 0
@@ -27,16 +30,16 @@ class Every(NamedTuple):
 
 
 class Hooks(NamedTuple):
-    """What a run does besides its steps."""
+    """The functions that a run calls between its steps."""
 
-    log: Callable[[StepResult, bool], None]  # a step, and whether it is printed
+    log: Callable[[StepResult, bool], None]  # with a step, and whether to print it
     save: Callable[[], None]
-    validate: Callable[[int], None] | None = None  # after a step, by its number
+    validate: Callable[[int], None] | None = None  # with the number of the step before
     advance: Callable[[int], None] = lambda steps: None  # of a progress bar
 
 
 def due(number: int, every: int) -> bool:
-    """Whether something that is done every so many steps is due after this one; never for 0."""
+    """Whether step `number` is one of every `every` steps; never if `every` is 0."""
     return bool(every) and number % every == 0
 
 
@@ -47,7 +50,7 @@ def take_steps(
     config: TrainingConfig,
     world: World = ONE_PROCESS,
 ) -> Iterator[StepResult]:
-    """Take the steps that are left, one after the other, each from where the state is."""
+    """Take the remaining steps, one by one, from the step and the place in the state."""
     keep_freed_memory()
     while state.step < config.steps:
         batches, epoch, position = data.at(state.epoch, state.position)
@@ -66,10 +69,10 @@ def run_steps(
     hooks: Hooks,
     world: World = ONE_PROCESS,
 ) -> None:
-    """Take all steps; log each, validate and save as `every` says, and after the last one.
+    """Take all steps; log each one, validate and save as often as `every` says.
 
-    Before the first step the model is validated, too.  Raises UserError if the weights are not
-    finite where they would be saved.
+    The model is also validated before the first step.  Raises UserError, and saves nothing, if
+    the weights are not finite.
     """
     if hooks.validate and state.step == 0:
         hooks.validate(0)

@@ -1,7 +1,7 @@
 """State: all that a step changes, in one object.
 
-What follows from other values is not part of it: the order of an epoch follows from the seed and
-the epoch, dropout's masks from the seed, the step and the micro-batch, the rounded copy of 16-bit
+Everything else that a step needs follows from it: the order of an epoch from the seed and the
+epoch, dropout's masks from the seed, the step and the micro-batch, the rounded copy of 16-bit
 training from the parameters.  So a run can continue from its state alone.
 """
 
@@ -15,10 +15,10 @@ from minigpt2.training.precision import LossScale, Precision, rounded
 
 @dataclass
 class State:
-    """The parameters with AdamW's moments, the loss scale, and where the run is.
+    """The parameters with AdamW's moments, the loss scale, and the place in the run.
 
-    `compute` holds the parameters that the model computes with, the same array or a rounded copy;
-    `gradients` is the memory of one step.  Both follow from the rest.
+    `compute` has the parameters of the forward and backward pass: the same array, or a rounded
+    copy.  `gradients` is the memory for one step's gradients.  Both follow from the rest.
     """
 
     parameters: Parameters
@@ -29,7 +29,7 @@ class State:
     step: int = 0  # steps taken, skipped ones included
     updates: int = 0  # steps that changed the parameters: s of (10.5)
     epoch: int = 0
-    position: int = 0  # in the epoch: where the next step begins
+    position: int = 0  # in the epoch, at which the next step begins
     precision: Precision = "float32"
     compute: Parameters = field(init=False)
     gradients: Gradients = field(init=False)
@@ -40,7 +40,7 @@ class State:
 
     @property
     def rounded_copy(self) -> Array | None:
-        """The flat array that AdamW keeps in step with the parameters; None in float32."""
+        """The rounded flat array that AdamW writes with the parameters; None in float32."""
         return None if self.compute is self.parameters else self.compute.trainable
 
 

@@ -1,14 +1,15 @@
 """Step: one change of the parameters, from micro-batches to AdamW.
 
-A step takes a list of micro-batches (gradient accumulation).  Their loss is one sum over one
+A step takes a list of micro-batches (gradient accumulation).  Its loss is their sum over one
 normaliser; in tuning it is the weighted mean over all triples of all micro-batches,
     ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (20.1)
-and never a mean of the micro-batches' means.  With Z for the normaliser of the whole step, b for a
-micro-batch and S for the loss scale (17.1), the gradients add up:
+and not a mean of the micro-batches' means: two micro-batches with nll (1, 3) and (8), all weights
+1, have ℒ = 12/3 = 4, while the mean of their means is 5.  With Z for the normaliser of the whole
+step, b for a micro-batch and S for the loss scale (17.1), the gradients add up:
     S ∂ℒ/∂θ = Σ_b ∂( S · sum of b / Z )/∂θ                         (20.2)
-So it changes nothing but rounding and dropout's masks where the list is cut, or how it is shared
-among the processes of a world: Z is summed over the world before the micro-batches, the gradients
-after them.  A micro-batch that contributes nothing is skipped.  A step with Z = 0 is an error.
+So the size of the micro-batches, and their distribution over the processes of a world, change only
+rounding and dropout's masks.  Z is summed over the world before the micro-batches, the gradients
+after them.  A micro-batch without weights is skipped.  A step with Z = 0 is an error.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ MASKS = 2  # the stream of random numbers that dropout's masks are drawn from
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How many steps to take, and with which rates."""
+    """The number of steps, their learning rates, AdamW's constants, dropout."""
 
     steps: int
     learning_rate: float  # at its peak
@@ -45,20 +46,20 @@ class TrainingConfig:
 
 
 class StepResult(NamedTuple):
-    """What one step did."""
+    """The numbers of one step."""
 
     step: int
     metrics: dict[str, Any]  # the objective's: `loss` is what the step lowers
     learning_rate: float
     gradient_norm: float  # before clipping
-    updated: bool  # False if the gradient overflowed in float16, and the step was skipped
+    updated: bool  # False if the gradient overflowed in float16: the step changed no parameter
     supervised: int  # triples with a weight
-    rows: int  # that were computed
+    rows: int  # computed
     seconds: float
 
     @property
     def loss(self) -> float:
-        """The loss that the step lowers."""
+        """The loss ℒ of the step."""
         return self.metrics["loss"]
 
 
@@ -71,7 +72,7 @@ def step(
 ) -> StepResult:
     """Take one step: change the state's parameters, moments, loss scale and counts.
 
-    Raises UserError, and leaves the parameters as they were, if nothing is supervised, or if the
+    Raises UserError, and leaves the parameters unchanged, if the normaliser is 0, or if the
     gradient is not finite and a smaller loss scale cannot help.
     """
     started = perf_counter()
@@ -116,7 +117,7 @@ def gather_gradients(
     config: TrainingConfig,
     world: World = ONE_PROCESS,
 ) -> list[Array | None]:
-    """Put S times the gradients of a step into the state; return the objective's results.
+    """Compute S times the gradients of a step into the state; return the objective's results.
 
     Raises UserError if the normaliser is 0.
     """

@@ -1,8 +1,7 @@
 """World: the processes that share a run, and the sums over them.
 
-One process is a world of one, whose sums are what it has itself.  A world of several sums the
-normaliser before the micro-batches and the flat gradient after them; nothing else of a step
-crosses a process.
+A world of one process has nothing to add.  A world of several sums the normaliser before the
+micro-batches and the flat gradient after them; a step sends nothing else between processes.
 """
 
 from minigpt2.backend import Array

@@ -183,11 +183,8 @@ def test_template_columns_and_truncation_are_taken_to_the_model(run, little_mode
     options = ("--data", "data.json", "--columns", columns, "--out", "run", *QUICK)
     how = ("--template", "mine.yaml", "--truncate", "drop", "--validation", "0")
     outcome = run("train", "--model", little_model, *options, *how)
-    assert (
-        outcome.code == 0
-        and "1 example dropped" in outcome.out
-        and "question/answer" in outcome.out
-    )
+    assert outcome.code == 0, outcome.err
+    assert "1 example dropped" in outcome.out and "question/answer" in outcome.out
     stored = json.loads((tmp_path / "run/checkpoint/template.json").read_text())
     assert stored["question"] == "Ask: {instruction} "
     model = open_model(str(tmp_path / "run"))
