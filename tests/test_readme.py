@@ -25,12 +25,13 @@ from minigpt2.commands.pretrain import PretrainSettings
 from minigpt2.commands.setup import setup
 from minigpt2.commands.train import TrainSettings, model_line
 from minigpt2.data.almanac import questions
-from minigpt2.data.formats import FORMATS
+from minigpt2.data.formats import FORMATS, load_data
 from minigpt2.model.config import OFFICIAL
 from minigpt2.planning import memory_and_flops
 from minigpt2.planning.batch_profile import profile
 from minigpt2.planning.memory_and_flops import MemoryOptions, memory
-from minigpt2.reports.run_log import step_line
+from minigpt2.reports.run_log import RunLog, step_line
+from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
 from minigpt2.wording import shorten, size
 from tests.book.parse import contents_of, read_sources
@@ -131,6 +132,19 @@ def test_the_lines_of_steps_are_as_they_are_printed(shipped_run):
         result = StepResult(int(step), metrics, float(rate), float(norm), True, rows, rows, 1.0)
         assert line == step_line(result, int(steps), int(peak) * 10**6)
         assert int(steps) == shipped_run.config.steps
+
+
+def test_the_lines_of_validation_are_as_they_are_printed(tmp_path, capsys):
+    pattern = r"step (\d+)/(\d+)  validation loss (\S+)  by example (\S+)"
+    lines = re.findall(f"    ({pattern})\n", TRAINING)
+    assert [int(step) for _, step, *_ in lines] == [0, int(lines[0][2])]
+    for line, step, steps, tokens, examples in lines:
+        losses = Losses()
+        losses.nll, losses.tokens = float(tokens), 1
+        losses.means, losses.examples = float(examples), 1
+        with RunLog(tmp_path) as log:
+            log.add_validation(int(step), int(steps), losses)
+        assert capsys.readouterr().out == f"{line}\n"
 
 
 def test_the_scores_reach_the_goals_of_prove_train():
@@ -272,6 +286,13 @@ def test_the_parts_are_those_of_the_table_of_contents():
 
 
 # Snippets.
+
+
+def test_the_entry_of_a_data_set_is_read(tmp_path):
+    (entry,) = (line for line in INDENTED if line.startswith("{"))
+    (tmp_path / "questions.json").write_text(f"[{entry}]")
+    data = load_data(tmp_path / "questions.json")
+    assert data.format.name == "Alpaca" and data.records[0].output.startswith("Copenhagen")
 
 
 @pytest.fixture
