@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser
 
 from minigpt2 import __version__
 from minigpt2.errors import UserError
-from minigpt2.help import command_help, program_help
+from minigpt2.help import command_help, plain_error, program_help
 
 PROGRAM = "minigpt2"
 TITLE = "GPT-2 and its instruction tuning, every gradient written by hand."
@@ -36,6 +36,7 @@ class Parser(ArgumentParser):
     """A parser whose errors are one line, and whose help is its `help_text`."""
 
     help_text: Callable[[], str] = staticmethod(lambda: "")
+    command_name = ""  # of the command whose settings are parsed
 
     def format_help(self, formatter: Any = None) -> str:
         """Return the help."""
@@ -43,11 +44,10 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and the command for help on one line; exit with 2."""
-        text = " ".join(str(message).split())
-        text = text.replace(
-            'Parser key "config": File does not exist:', "there is no settings file"
-        )
-        command = self.prog.replace("[options] ", "")
+        text, name = " ".join(str(message).split()), self.command_name
+        if name:
+            text = plain_error(text, name, settings_class(name))
+        command = f"{PROGRAM} {name}".strip()
         print(f"{PROGRAM}: {text} (see {command} --help)", file=sys.stderr)
         raise SystemExit(2)
 
@@ -93,6 +93,7 @@ def action(name: str) -> Callable[[Any], Any]:
 def make_parser(table: dict[str, Command], command: str) -> Parser:
     """Return the parser of the command line, with the settings of one command."""
     parser = Parser(prog=PROGRAM, version=__version__)
+    parser.command_name = command if command in table else ""
     usage = f"{PROGRAM} COMMAND [--SETTING VALUE ...]"
     lines = {name: entry.help for name, entry in table.items()}
     parser.help_text = partial(program_help, usage, TITLE, EXAMPLES, lines)
@@ -104,6 +105,7 @@ def make_parser(table: dict[str, Command], command: str) -> Parser:
         if name == command:
             settings = settings_class(name)
             sub.help_text = partial(command_help, name, usage, settings)
+            sub.command_name = name
             sub.add_argument("--config", action="config")
             sub.add_class_arguments(settings, as_group=False)
         subcommands.add_subcommand(name, sub)

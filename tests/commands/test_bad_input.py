@@ -83,6 +83,27 @@ def test_a_settings_file_that_is_not_there(run):
     assert_refused(run("train", "--config", "no.yaml"), "there is no settings file '")
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("batch-size: 4", "train has no setting 'batch-size'; did you mean 'batch_size'?"),
+        ("steps: many", "steps must be int, not many"),
+        ("truncate: all", "truncate must be {prompt,answer,drop}, not all"),
+        ("tensorboard: maybe", "tensorboard must be true/false, not maybe"),
+        ("", "the settings file must hold settings, such as batch_size: 4"),
+    ],
+)
+def test_an_error_in_a_settings_file_is_in_the_words_of_the_help(run, settings, words):
+    Path("settings.yaml").write_text(settings)
+    outcome = run("train", "--config", "settings.yaml")
+    assert_refused(outcome, f"{words} (see minigpt2 train --help)")
+
+
+def test_an_error_on_the_command_line_is_in_the_words_of_the_help(run):
+    assert_refused(run("train", "--context", "x"), "context must be int, not x (see minigpt2 train")
+    assert_refused(run("answer"), "answer needs a question (see minigpt2 answer --help)")
+
+
 def test_an_unknown_key_of_a_settings_file(run):
     Path("settings.yaml").write_text("stepps: 3\n")
     assert_refused(run("train", "--config", "settings.yaml"), "stepps")
