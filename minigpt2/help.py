@@ -167,7 +167,7 @@ def plain_error(message: str, command: str, settings: type) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{command} has no setting {match[1]!r}{hint}"
     if match := re.search(r"arguments are required: \w+\.(\w+)", message):
-        return f"{command} needs a {match[1]}"
+        return f"{command} needs {match[1]} ({type_of(command, match[1], hints[match[1]])})"
     if message.startswith("Unexpected config:"):
         return "the settings file must hold settings, such as batch_size: 4"
     return message

@@ -101,7 +101,8 @@ def test_an_error_in_a_settings_file_is_in_the_words_of_the_help(run, settings, 
 
 def test_an_error_on_the_command_line_is_in_the_words_of_the_help(run):
     assert_refused(run("train", "--context", "x"), "context must be int, not x (see minigpt2 train")
-    assert_refused(run("answer"), "answer needs a question (see minigpt2 answer --help)")
+    assert_refused(run("answer"), "answer needs question (text) (see minigpt2 answer --help)")
+    assert_refused(run("show"), "show needs data (file or folder) (see minigpt2 show --help)")
 
 
 def test_an_unknown_key_of_a_settings_file(run):
