@@ -140,6 +140,7 @@ Appendix: planning, reports, commands
      ·  commands/almanac               Almanac
      ·  commands/pretrain              Pretrain
      ·  help                           Help
+     ·  parse_errors                   Parse errors
      ·  cli                            Command line
      ·  api                            API
 """

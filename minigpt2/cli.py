@@ -21,7 +21,8 @@ from jsonargparse import ArgumentParser
 
 from minigpt2 import __version__
 from minigpt2.errors import UserError
-from minigpt2.help import command_help, plain_error, program_help
+from minigpt2.help import command_help, program_help
+from minigpt2.parse_errors import in_plain_words
 
 PROGRAM = "minigpt2"
 TITLE = "GPT-2 and its instruction tuning, every gradient written by hand."
@@ -33,10 +34,13 @@ OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors are one line, and whose help is its `help_text`."""
+    """A parser whose errors are one line, and whose help is its `help_text`.
 
+    `command` is the sub-command on the command line; empty if there is none of that name.
+    """
+
+    command = ""
     help_text: Callable[[], str] = staticmethod(lambda: "")
-    command_name = ""  # of the command whose settings are parsed
 
     def format_help(self, formatter: Any = None) -> str:
         """Return the help."""
@@ -44,11 +48,10 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and the command for help on one line; exit with 2."""
-        text, name = " ".join(str(message).split()), self.command_name
-        if name:
-            text = plain_error(text, name, settings_class(name))
-        command = f"{PROGRAM} {name}".strip()
-        print(f"{PROGRAM}: {text} (see {command} --help)", file=sys.stderr)
+        settings = settings_class(self.command) if self.command else None
+        text = in_plain_words(str(message), self.command, settings, COMMANDS)
+        words = filter(None, (PROGRAM, self.command, "--help"))
+        print(f"{PROGRAM}: {text} (see {' '.join(words)})", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -93,9 +96,9 @@ def action(name: str) -> Callable[[Any], Any]:
 def make_parser(table: dict[str, Command], command: str) -> Parser:
     """Return the parser of the command line, with the settings of one command."""
     parser = Parser(prog=PROGRAM, version=__version__)
-    parser.command_name = command if command in table else ""
     usage = f"{PROGRAM} COMMAND [--SETTING VALUE ...]"
     lines = {name: entry.help for name, entry in table.items()}
+    parser.command = command if command in table else ""
     parser.help_text = partial(program_help, usage, TITLE, EXAMPLES, lines)
     subcommands = parser.add_subcommands(required=True)
     for name, entry in table.items():
@@ -104,8 +107,8 @@ def make_parser(table: dict[str, Command], command: str) -> Parser:
         sub = Parser(usage=usage)
         if name == command:
             settings = settings_class(name)
+            sub.command = name
             sub.help_text = partial(command_help, name, usage, settings)
-            sub.command_name = name
             sub.add_argument("--config", action="config")
             sub.add_class_arguments(settings, as_group=False)
         subcommands.add_subcommand(name, sub)

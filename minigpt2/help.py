@@ -1,4 +1,4 @@
-"""Help: what `minigpt2 --help` and `minigpt2 COMMAND --help` print, and errors in the same words.
+"""Help: what `minigpt2 --help` and `minigpt2 COMMAND --help` print.
 
 The help of a command is made from the class of its settings: the first line of the docstring,
 the paragraphs "Examples:" and "Output:", and for each setting its line under "Args:", its type
@@ -8,7 +8,6 @@ and its default.  GROUPS lists the settings under headings, in the order in whic
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
-from difflib import get_close_matches
 from inspect import getdoc
 from pathlib import Path
 from shutil import get_terminal_size
@@ -146,31 +145,6 @@ def command_help(command: str, usage: str, settings: type) -> str:
     if output := paragraph(settings, "Output"):
         lines += ["", output]
     return "\n".join(lines) + "\n"
-
-
-def plain_error(message: str, command: str, settings: type) -> str:
-    """Return an error of the parser of a command in plain words.
-
-    >>> from minigpt2.commands.download import DownloadSettings
-    >>> plain_error("Subcommand 'x' does not accept option 'mode'", "download", DownloadSettings)
-    "download has no setting 'mode'; did you mean 'model'?"
-    """
-    hints = get_type_hints(settings)
-    if match := re.match(r'Parser key "(\w+)".* [vV]alue: (.*)', message):
-        name, value = match.groups()
-        if name in hints:
-            return f"{name} must be {type_of(command, name, hints[name])}, not {value}"
-    if match := re.match(r'Parser key "config": File does not exist: (.*)', message):
-        return f"there is no settings file {match[1]}"
-    if match := re.search(r"does not accept option '(.*?)'", message):
-        near = get_close_matches(match[1], hints, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{command} has no setting {match[1]!r}{hint}"
-    if match := re.search(r"arguments are required: \w+\.(\w+)", message):
-        return f"{command} needs {match[1]} ({type_of(command, match[1], hints[match[1]])})"
-    if message.startswith("Unexpected config:"):
-        return "the settings file must hold settings, such as batch_size: 4"
-    return message
 
 
 def program_help(usage: str, title: str, examples: str, commands: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from minigpt2.data.almanac.ask import questions
 from minigpt2.errors import UserError
+from minigpt2.wording import plural
 
 
 @dataclass(frozen=True)
@@ -32,4 +33,4 @@ def almanac(settings: AlmanacSettings) -> None:
     for path, records in files.items():
         path.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
     for path, records in files.items():
-        print(f"{path}: {len(records)} questions")
+        print(f"{path}: {plural(len(records), 'question')}")

@@ -166,11 +166,11 @@ def describe(
 ) -> str:
     """Return two lines that describe the planned run."""
     data = settings.data or f"examples of {shape.context:,} tokens"
-    largest = counted.largest
+    rows, supervised = counted.largest
     return (
         f"{settings.model}: {config.n_parameters:,} parameters; {data}, batch "
         f"{shape.batch_size}, micro-batch {shape.micro_batch}\n"
-        f"a micro-batch has at most {largest.rows:,} rows, {largest.supervised:,} supervised"
+        f"a micro-batch has at most {plural(rows, 'row')}, {supervised:,} supervised"
     )
 
 

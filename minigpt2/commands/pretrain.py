@@ -33,7 +33,7 @@ from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import Every, Hooks, run_steps
 from minigpt2.training.state import new_state
 from minigpt2.training.step import StepResult, TrainingConfig
-from minigpt2.wording import duration
+from minigpt2.wording import duration, plural
 
 SAMPLE = 20_000  # documents that the vocabulary is learnt from
 REPEATS = 60  # of each wording of a question in that sample
@@ -107,7 +107,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         )
         every = Every(log=settings.log_every, save=settings.save_every)
         rows, seconds = read(model, batches, training_config(settings), every, log)
-        text = f"{rows:,} tokens in {duration(seconds)}; see {log.folder}"
+        text = f"{plural(rows, 'token')} in {duration(seconds)}; see {log.folder}"
         log.say("done", text, tokens=rows, seconds=seconds)
     return log.summary
 

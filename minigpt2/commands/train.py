@@ -139,9 +139,10 @@ def data_line(run: Run) -> str:
     prompts = f"weight {weights.prompt_weight:g}" if weights.prompt_weight else "masked"
     answers = "each example counts the same" if weights.per_example else "supervised"
     return (
-        f"{run.dataset.name} ({run.dataset.format}): {len(run.training):,} examples for training, "
-        f"{len(run.validation):,} for validation; {prompt:,} prompt tokens ({prompts}), "
-        f"{answer:,} answer tokens ({answers})"
+        f"{run.dataset.name} ({run.dataset.format}): "
+        f"{plural(len(run.training), 'example')} for training, "
+        f"{len(run.validation):,} for validation; {plural(prompt, 'prompt token')} ({prompts}), "
+        f"{plural(answer, 'answer token')} ({answers})"
     )
 
 

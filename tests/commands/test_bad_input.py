@@ -112,7 +112,7 @@ def test_an_unknown_key_of_a_settings_file(run):
 
 def test_an_unknown_command_and_none(run):
     assert_refused(run("tune"), "tune")
-    assert_refused(run(), "subcommand")
+    assert_refused(run(), "a command is missing")
 
 
 def test_an_output_folder_that_already_holds_a_run_is_left_alone(run, little_model, data):
