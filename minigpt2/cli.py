@@ -56,11 +56,10 @@ class Parser(ArgumentParser):
 
 
 class Command(NamedTuple):
-    """What a sub-command does, in a line, and the setting that may come first without its name.
+    """A line about a sub-command, and the setting that may come first without its name.
 
-    The command NAME is the module `commands/NAME`, which has a class NAMESettings and a function
-    NAME that takes them.  Modules are imported when their command is used: the others would only
-    cost time.
+    The command NAME is the module `commands/NAME` with a class NAMESettings, and a function NAME
+    that takes them.  A module is imported only when its command runs: importing all would be slow.
     """
 
     help: str
@@ -89,7 +88,7 @@ def settings_class(name: str) -> type:
 
 
 def action(name: str) -> Callable[[Any], Any]:
-    """Return the function that does what a command is for."""
+    """Return the function of a command."""
     return getattr(import_module(f"{PROGRAM}.commands.{name}"), name)
 
 
@@ -116,7 +115,7 @@ def make_parser(table: dict[str, Command], command: str) -> Parser:
 
 
 def with_underscores(argument: str) -> str:
-    """Spell an option as the settings do: --batch-size is --batch_size."""
+    """Return an option with underscores, as in the names of settings: --batch_size."""
     option, equals, value = argument.partition("=")
     if not OPTION.fullmatch(option):
         return argument
@@ -124,7 +123,7 @@ def with_underscores(argument: str) -> str:
 
 
 def named(arguments: Sequence[str], table: dict[str, Command]) -> list[str]:
-    """Give a command's first value its name, where it stands without one."""
+    """Put the name of the setting before a command's first value, if it has none."""
     if len(arguments) > 1 and arguments[0] in table and not arguments[1].startswith("-"):
         command, value, *rest = arguments
         if table[command].first:
@@ -133,7 +132,7 @@ def named(arguments: Sequence[str], table: dict[str, Command]) -> list[str]:
 
 
 def settings_of(settings: type, values: dict[str, Any]) -> Any:
-    """Return the settings that the values make; raises UserError for a setting without value."""
+    """Return settings with these values.  Raises UserError if a value is missing."""
     hints = get_type_hints(settings)
     for name, value in values.items():
         if value is None and type(None) not in get_args(hints[name]):
@@ -142,7 +141,7 @@ def settings_of(settings: type, values: dict[str, Any]) -> Any:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parse the command line and do what it says."""
+    """Parse the command line and run its command."""
     words = named([with_underscores(a) for a in arguments], COMMANDS)
     parsed = make_parser(COMMANDS, words[0] if words else "").parse_args(words)
     name = parsed.subcommand
@@ -182,6 +181,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def complain(text: str, code: int) -> int:
-    """Say one line on the error stream; return the exit code."""
+    """Print one line on the error stream; return the exit code."""
     print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)
     return code

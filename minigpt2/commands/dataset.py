@@ -96,7 +96,7 @@ class Dataset(NamedTuple):
         return [encode(record, self.tokenizer, self.template) for record in records]
 
     def examples(self, records: Sequence[Record]) -> tuple[list[Example], Cuts]:
-        """Return records as examples that fit the context, and counts of what was cut."""
+        """Return records as examples that fit the context, and the counts of cuts."""
         encoded = (encode(record, self.tokenizer, self.template) for record in records)
         return truncate_all(encoded, self.context, self.truncate)
 

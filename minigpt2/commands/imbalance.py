@@ -118,13 +118,14 @@ def part_table(measured: Imbalance) -> Table:
 
 def group_table(measured: Imbalance) -> Table:
     """Return the shares of short and of long answers in the gradient."""
-    names = ("examples", "of the tokens", "of the gradient, --loss token", "--loss example")
+    names = ("examples", "of the tokens", "--loss token", "--loss example")
     table = new_table("\nShares in the gradient, answers by length", "answer tokens", *names)
     order = np.argsort(measured.lengths, kind="stable")
     for group in np.array_split(order, min(GROUPS, len(order))):
         lengths = measured.lengths[group]
         shares = (lengths.sum() / measured.answer_tokens, measured.shares[group].sum())
         cells = (*shares, measured.shares_alike[group].sum())
-        label = f"{lengths.min()} to {lengths.max()}"
+        least, most = lengths.min(), lengths.max()
+        label = f"{least}" if least == most else f"{least} to {most}"
         table.add_row(label, str(len(group)), *(f"{share:.1%}" for share in cells))
     return table

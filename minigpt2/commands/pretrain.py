@@ -79,7 +79,7 @@ class PretrainSettings:
 
 
 def pretrain(settings: PretrainSettings) -> dict[str, Any]:
-    """Make the base; return what its summary.json holds.
+    """Make the base; return the content of its summary.json.
 
     The checkpoint is stored in half precision, in the folder `checkpoint` of the run.
     """
@@ -151,7 +151,7 @@ def almanac_texts(seed: int) -> tuple[Iterator[str], Iterator[str]]:
 
 
 def almanac_tokenizer(n_vocab: int) -> Tokenizer:
-    """Learn a vocabulary in which the almanac, its questions and the prompt template are short.
+    """Learn a vocabulary that spells the almanac, its questions and the template in few tokens.
 
     A word at the start of a line is spelled without the space before it.  Text seldom has words
     there, questions and answers often; those words count as often as the wordings do.

@@ -155,7 +155,7 @@ class Run(NamedTuple):
 
 
 def setup(settings: TrainSettings) -> Run:
-    """Open the model and the data; raises UserError for what cannot be used."""
+    """Open the model and the data.  Raises UserError if something cannot be used."""
     library = open_device(settings.device)
     if settings.precision != "float32" and library is np:
         raise UserError(

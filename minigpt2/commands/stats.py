@@ -132,7 +132,7 @@ def histogram(name: str, counts: Array) -> Table:
 
 
 def cut_table(examples: Sequence[Example], contexts: Sequence[int], policy: Policy) -> Table:
-    """Return what each context would cut."""
+    """Return the numbers of cuts, by context."""
     title = f"\nLonger than the context, with --truncate {policy}"
     names = ("prompts cut", "answers cut", "dropped", "prompt tokens lost", "answer tokens lost")
     table = new_table(title, "context", *names)
@@ -160,8 +160,8 @@ def print_repetitions(
         pairs = near_duplicates(held_out, training, advance)
     same = sum(pair.similarity == 100 for pair in pairs)
     console.print(
-        f"of {plural(len(held_out), 'validation question')} (seed {seed}), {same:,} also occur in "
-        f"the {len(training):,} for training, and {len(pairs) - same:,} have a near copy there "
+        f"of {plural(len(held_out), 'validation question')} (seed {seed}), {same:,} repeated in "
+        f"the {len(training):,} for training, and {len(pairs) - same:,} with a near copy there "
         "(90 % alike or more)"
     )
     near = sorted((p for p in pairs if p.similarity < 100), key=lambda p: -p.similarity)
