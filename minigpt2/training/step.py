@@ -3,13 +3,22 @@
 A step takes a list of micro-batches (gradient accumulation).  Its loss is their sum over one
 normaliser; in tuning it is the weighted mean over all triples of all micro-batches,
     ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (20.1)
-and not a mean of the micro-batches' means: two micro-batches with nll (1, 3) and (8), all weights
-1, have ℒ = 12/3 = 4, while the mean of their means is 5.  With Z for the normaliser of the whole
-step, b for a micro-batch and S for the loss scale (17.1), the gradients add up:
+and not a mean of the micro-batches' means.  With Z for the normaliser of the whole step, b for a
+micro-batch and S for the loss scale (17.1), the gradients add up:
     S ∂ℒ/∂θ = Σ_b ∂( S · sum of b / Z )/∂θ                         (20.2)
 So the size of the micro-batches, and their distribution over the processes of a world, change only
 rounding and dropout's masks.  Z is summed over the world before the micro-batches, the gradients
 after them.  A micro-batch without weights is skipped.  A step with Z = 0 is an error.
+
+Example: two micro-batches with nll (1, 3) and (8), all weights 1
+    Z = 3, and ℒ = (1 + 3 + 8) / 3 = 4; the mean of the two means 2 and 8 would be 5.
+    >>> from minigpt2.training.objective import WeightedNLL
+    >>> nll = [np.array([1.0, 3.0]), np.array([8.0])]
+    >>> weights = [np.ones_like(values) for values in nll]
+    >>> empty = np.empty(0, np.int64)
+    >>> batches = [Batch(*[empty] * 5, weights=w, answers=np.zeros(len(w), int)) for w in weights]
+    >>> float(WeightedNLL().normaliser(batches)), WeightedNLL().metrics(batches, nll)["loss"]
+    (3.0, 4.0)
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,14 @@ from tests.book.parse import contents_of, equations_of, read_sources
 
 SOURCES = read_sources()
 WITH_EXAMPLES = [module for module, text in SOURCES.items() if ">>> " in text]
-MATHEMATICS = ("ops/", "model/", "data/", "inference/")  # with an example in every chapter
+MATHEMATICS = (
+    "ops/",
+    "model/",
+    "training/",
+    "data/",
+    "inference/",
+    "planning/",
+)  # with an example in every chapter
 
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
