@@ -203,7 +203,9 @@ def test_a_model_of_another_shape_than_its_config_is_refused(hub):
 
 
 def test_an_unknown_name_and_a_folder_in_the_way_are_told(hub, tmp_path):
-    with pytest.raises(UserError, match="no official weights 'gpt-2': choose one of gpt2, gpt2-medium"):
+    with pytest.raises(
+        UserError, match="no official weights 'gpt-2': choose one of gpt2, gpt2-medium"
+    ):
         DownloadSettings("gpt-2")
     (tmp_path / "weights/gpt2").mkdir(parents=True)
     with pytest.raises(UserError, match="exists and is not a model"):

@@ -7,6 +7,7 @@ advantages, which may sum to 0, the normaliser is a count instead.
 """
 
 from collections.abc import Sequence
+from math import nan
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -89,7 +90,7 @@ class WeightedNLL:
                 total += float(batch.weights.sum())  # (20.1)
                 losses.add(batch, nll)
         return {
-            "loss": loss / total,
+            "loss": loss / total if total else nan,
             "token_loss": losses.token_level,
             "example_loss": losses.example_level,
             "answer_tokens": losses.tokens,

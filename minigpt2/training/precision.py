@@ -80,12 +80,14 @@ class LossScale:
         A gradient that is not finite ends the run if S cannot be the cause, that is, if S is not
         dynamic or is below 1.
         """
+        if not self.dynamic:
+            return finite
         self.finite_steps += 1
         if not finite:
             self.value, self.finite_steps = self.value / 2, 0  # (17.2)
-        elif self.dynamic and self.finite_steps == GROWTH_INTERVAL:
+        elif self.finite_steps == GROWTH_INTERVAL:
             self.value, self.finite_steps = self.value * 2, 0  # (17.3)
-        return finite or (self.dynamic and self.value >= 1)
+        return finite or self.value >= 1
 
 
 def rounded(parameters: Parameters, precision: Precision) -> Parameters:

@@ -50,7 +50,7 @@ def test_other_precisions_are_not_scaled(precision):
     scale = LossScale.of(precision)
     for _ in range(GROWTH_INTERVAL + 1):
         assert scale.update(True) and scale.value == 1
-    assert not scale.update(False)
+    assert not scale.update(False) and scale.value == 1
 
 
 def test_a_power_of_two_rounds_nothing():

@@ -300,6 +300,16 @@ class Pair(World):
         array += self.other
 
 
+def test_a_process_whose_micro_batches_have_no_weight_takes_the_step_with_the_others():
+    state, other = new_state(random_parameters()), gradients_of(random_parameters())
+    other.flat[:] = 1.0
+    result = step(
+        state, [UNWEIGHTED], WeightedNLL(), TrainingConfig(1, 0.01), Pair(3.0, other.flat)
+    )
+    assert result.updated and np.isnan(result.loss)
+    assert not (state.parameters.flat == random_parameters().flat).any()
+
+
 def test_two_processes_with_half_of_the_micro_batches_each_take_the_same_step():
     whole = new_state(random_parameters())
     config = TrainingConfig(1, 0.01)
