@@ -44,10 +44,10 @@ $(VENV)/nvrtc: $(VENV)/dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[nvrtc]'
 	@touch $@
 
-train: $(VENV)/run ## tune the small base on its questions, and show what it learnt
+train: $(VENV)/run ## tune the small base, and show its answers before and after
 	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml $(if $(OUT),--out $(OUT))
 
-prove-train: $(VENV)/dev ## make train, and fail unless its aims are reached
+prove-train: $(VENV)/dev ## make train, and fail unless it reaches its goals
 	@rm -rf runs/proof
 	@$(MAKE) --no-print-directory train OUT=runs/proof
 	@$(BIN)/python -m tests.train_goals runs/proof
@@ -60,56 +60,56 @@ check: $(VENV)/dev ## format, lint and types
 	@$(BIN)/ruff check $(STYLE) $(RULES) .
 	@$(BIN)/mypy
 
-gradcheck: $(VENV)/dev ## show every gradient against two numerical derivatives, and planted bugs
+gradcheck: $(VENV)/dev ## check every gradient against two numerical derivatives, and plant bugs
 	@$(BIN)/python -m tests.gradcheck
 
-check-kernels: $(VENV)/nvrtc ## compile every kernel for every GPU: no warning, no spill, none worse
+check-kernels: $(VENV)/nvrtc ## compile every kernel for every GPU: no warning, no spill, none larger
 	@$(BIN)/python -m tests.kernels.gate
 
-test-gpu: $(VENV)/cuda ## the tests of the kernels and of --device on this machine's GPU
+test-gpu: $(VENV)/cuda ## run the tests of the kernels and of --device on this machine's GPU
 	@$(BIN)/python -m pytest --device cuda tests/device/test_fused.py tests/commands/test_device.py
 
-check-races: $(VENV)/dev ## large launches of the kernels, every access looked at
+check-races: $(VENV)/dev ## run large launches in the emulator, and check every access
 	@$(BIN)/python -m tests.kernels.races
 
-mutate-kernels: $(VENV)/dev ## spoil every barrier and every bound of the kernels in turn: all are noticed
+mutate-kernels: $(VENV)/dev ## spoil every barrier and bound of the kernels in turn: tests must notice
 	@$(BIN)/python -m tests.kernels.mutate
 
-predict-kernels: $(VENV)/dev ## what the kernels should take on A100 and H100, by a roofline
+predict-kernels: $(VENV)/dev ## predict the kernels' times on A100 and H100, by a roofline
 	@$(BIN)/python -m tests.kernels.roofline
 
-cover-kernels: $(VENV)/dev ## which lines of the kernels the tests run
+cover-kernels: $(VENV)/dev ## show which lines of the kernels the tests run
 	@$(BIN)/python -m tests.kernels.coverage
 
-parity: $(VENV)/parity ## compare every number with transformers, the reference
+parity: $(VENV)/parity ## compare every number with transformers on PyTorch
 	@$(BIN)/python -m tests.parity
 
-parity-large: $(VENV)/parity ## the same for logits and loss of a full-size Large, with memory and time
+parity-large: $(VENV)/parity ## compare logits and loss of a full-size Large, with memory and time
 	@$(BIN)/python -m tests.parity.large
 
-bench-decode: $(VENV)/parity ## time decoding beside the reference, and beside bare products
+bench-decode: $(VENV)/parity ## time decoding, next to transformers and to bare matrix products
 	@$(BIN)/python -m tests.benchmarks.decode
 
-bench-peers: $(VENV)/parity ## training, decoding and loading beside PyTorch, in turns (DATA="a.json b.json")
+bench-peers: $(VENV)/parity ## time training, decoding and loading next to PyTorch, in turns (DATA="a.json b.json")
 	@mkdir -p runs
 	@$(BIN)/python -m tests.benchmarks.peers $(if $(DATA),--data $(DATA)) --large --json runs/peers.json
 	@$(BIN)/python -m tests.benchmarks.decode --json runs/decode.json
 	@$(BIN)/python -m tests.parity.large --model gpt2
 
-bench-gpu: $(VENV)/cuda ## training on this machine's GPU, beside PyTorch where it is installed
+bench-gpu: $(VENV)/cuda ## time training on this machine's GPU, next to PyTorch where it is installed
 	@mkdir -p runs
 	@for precision in float32 bfloat16 float16; do \
 	  $(BIN)/python -m tests.benchmarks.peers --device cuda --precision $$precision \
 	    $(if $(DATA),--data $(DATA)) --batch 32 --dense 8x1024 --rounds 10 \
 	    --model $(or $(MODEL),gpt2) --json runs/gpu-$$precision.json || exit; done
 
-bench-cost: $(VENV)/dev ## time of a step against length and batch size, with a fit
+bench-cost: $(VENV)/dev ## time a step against length and batch size, with a fit
 	@$(BIN)/python -m tests.benchmarks.cost
 
-bench-memory: $(VENV)/dev ## a step of full-size Large: memory and time, beside the forecast
+bench-memory: $(VENV)/dev ## measure memory and time of a step of full-size Large, next to what plan says
 	@$(BIN)/python -m tests.benchmarks.memory
 
-bench: $(VENV)/dev ## time the parts of a step, with the roof of the machine beside them
+bench: $(VENV)/dev ## time the parts of a step, and compare them with what the machine can do
 	@$(BIN)/python -m tests.benchmarks.step
 
 pretrain: $(VENV)/dev ## make the small base again from its seed (most of an hour)

@@ -1,4 +1,4 @@
-"""Decoding beside the reference, and beside bare products: `make bench-decode`.
+"""Decoding compared with the reference and with bare products: `make bench-decode`.
 
 A prompt is continued greedily with a key/value cache, by this project and by transformers'
 `generate`, from the same random weights, in turns.  The roof is the same weight matrices, once

@@ -1,4 +1,4 @@
-"""Memory and time of a step beside what `minigpt2 plan` says: `python -m tests.benchmarks.memory`.
+"""Memory and time of a step next to what `minigpt2 plan` says: `python -m tests.benchmarks.memory`.
 
 The steps are those of training, on random weights and tokens, every token supervised; the peak is
 the resident memory of the whole process.  With nothing else said it is the case that Large is
@@ -56,7 +56,7 @@ def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.memory",
-        description="Memory and time of a training step beside the forecast",
+        description="Memory and time of a training step, next to what plan says",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--model", choices=MODELS, default="gpt2-large", help="the size")
@@ -77,7 +77,7 @@ def main(argv=None):
     console = Console(width=None if sys.stdout.isatty() else 120)
     with console.status("taking the steps"):
         parts, found, seconds = measured(config, *sizes, again, options.dropout, options.steps)
-    with console.status("rehearsing a block"):
+    with console.status("timing a block"):
         load, rng = MicroBatch(options.rows, options.rows), np.random.default_rng(0)
         times = time_step(config, load, sizes[1], rng)
         foretold = times.step(layers=config.n_layer, micro_batches=1, recompute=again)

@@ -1,6 +1,6 @@
-"""Where the time of an optimiser step goes, beside the roof of the machine: `make bench`.
+"""Where the time of an optimiser step goes, compared with the roof of the machine: `make bench`.
 
-`python -m tests.benchmarks.step --help` tells the options.  The steps are those of `train_steps`,
+`python -m tests.benchmarks.step --help` lists the options.  The steps are those of a run,
 on random weights and tokens.  A round is a plain step and a step with timers around its ops, in
 turns, then every matrix product by itself, so that whatever else the machine does meets all alike.
 Times are medians over the rounds.  The roof is what the library of products reaches on the step's
@@ -407,7 +407,7 @@ def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.step",
-        description="Time the parts of an optimiser step, with the roof of the machine beside them",
+        description="Time the parts of an optimiser step, compared with the roof of the machine",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

@@ -1,4 +1,4 @@
-"""Every number beside the reference's: `make parity`, or `python -m tests.parity`.
+"""Every number compared with the reference's: `make parity`, or `python -m tests.parity`.
 
 Each row is a model and a quantity, its largest difference from transformers, and the bound.
 The models have random parameters and pass through a folder in the official layout, so the test

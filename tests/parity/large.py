@@ -1,8 +1,8 @@
-"""A full-size GPT-2 Large beside the reference: `make parity-large`.
+"""A full-size GPT-2 Large compared with the reference: `make parity-large`.
 
 It writes a file of 774,030,080 random parameters in the official layout, loads it here and with
 transformers, each in a process of its own, and compares the logits and the loss of one sequence.
-It prints what loading takes, in memory and in time, beside what reading the file takes.
+It prints what loading takes, in memory and in time, next to what reading the file takes.
 """
 
 import argparse
