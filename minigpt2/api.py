@@ -27,7 +27,7 @@ from minigpt2.data.template import ALPACA, Template
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import UserError
-from minigpt2.inference.answers import answer_questions
+from minigpt2.inference.answers import answer_questions, encode_start
 from minigpt2.inference.generate import generate
 from minigpt2.inference.model import Model, open_model, random_model
 from minigpt2.inference.sampling import Sampling
@@ -38,14 +38,7 @@ from minigpt2.model.gradients import gradients_of
 from minigpt2.training.checkpoint import save_checkpoint
 
 Pairs = Sequence[tuple[str, str]]  # questions with their answers
-DECODING: dict[str, Any] = {
-    "max_new_tokens": int,
-    "temperature": float,
-    "top_k": int,
-    "top_p": float,
-    "repetition_penalty": float,
-    "seed": int,
-}
+DECODING: dict[str, Any] = {"max_new_tokens": int, **get_type_hints(Sampling), "seed": int}
 
 
 class GPT2:
@@ -120,15 +113,9 @@ class GPT2:
             DECODING, {"max_new_tokens": 100, "temperature": 0.8, **decoding}, "generate"
         )
         limit, sampling, rng = split_decoding(values)
-        ids = self.tokenizer.encode(prompt) or [self.tokenizer.end_of_text]
-        if len(ids) > self.config.n_positions:
-            raise UserError(
-                f"the prompt has {len(ids)} tokens, but the model reads at most "
-                f"{self.config.n_positions}"
-            )
         (new,) = generate(
             self._model.parameters,
-            [ids],
+            [encode_start(prompt, self._model)],
             stop=self.tokenizer.end_of_text,
             max_new_tokens=limit,
             sampling=sampling,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from minigpt2.commands.decoding import DecodingSettings
-from minigpt2.errors import UserError, require_at_least
+from minigpt2.errors import require_at_least
+from minigpt2.inference.answers import encode_start
 from minigpt2.inference.generate import generate as generate_all
 from minigpt2.inference.generate import stream_tokens
-from minigpt2.inference.model import Model
 from minigpt2.reports.stream import print_stream, rate
 
 
@@ -63,15 +63,3 @@ def generate(settings: GenerateSettings) -> None:
         print("\n---\n".join(map(model.tokenizer.decode, texts)))
     if sys.stderr.isatty():
         print(f"({rate(count, perf_counter() - started)})", file=sys.stderr)
-
-
-def encode_start(text: str, model: Model) -> list[int]:
-    """Return the ids of a text to continue; of an empty one, end-of-text.
-
-    Raises UserError if there are more of them than the model's context.
-    """
-    ids = model.tokenizer.encode(text) or [model.tokenizer.end_of_text]
-    context = model.parameters.config.n_positions
-    if len(ids) > context:
-        raise UserError(f"the prompt has {len(ids)} tokens, but the model reads at most {context}")
-    return ids

@@ -97,10 +97,11 @@ def introduce(run: Run, log: RunLog) -> None:
     device = describe_device(array_module(run.model.parameters.flat))
     log.say("device", device, device=device)
     prompt, answer = count_tokens(run)
+    line = data_line(run, prompt, answer)
     log.say(
         "data",
-        data_line(run),
-        described=data_line(run),
+        line,
+        described=line,
         training=len(run.training),
         validation=len(run.validation),
         prompt_tokens=prompt,
@@ -132,9 +133,8 @@ def count_tokens(run: Run) -> tuple[int, int]:
     return sum(len(e.ids) for e in examples) - answer, answer
 
 
-def data_line(run: Run) -> str:
-    """Return a line that describes the data."""
-    prompt, answer = count_tokens(run)
+def data_line(run: Run, prompt: int, answer: int) -> str:
+    """Return a line that describes the data, with its prompt tokens and answer tokens."""
     weights = run.loss_weights
     prompts = f"weight {weights.prompt_weight:g}" if weights.prompt_weight else "masked"
     answers = "each example counts the same" if weights.per_example else "supervised"
@@ -149,11 +149,12 @@ def data_line(run: Run) -> str:
 def page_of(run: Run, log: RunLog, answers: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     """Return the report as HTML."""
     example = run.training[0]
+    prompt, answer = count_tokens(run)
     return run_page(
         Page(
             title=log.folder.name,
             model=model_line(run),
-            data=data_line(run),
+            data=data_line(run, prompt, answer),
             context=run.dataset.context,
             cuts=run.cuts,
             examples=run.training + run.validation,

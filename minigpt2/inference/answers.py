@@ -48,3 +48,15 @@ def answer_questions(
         progress=progress,
     )
     return [tokenizer.decode(ids) for ids in answers]
+
+
+def encode_start(text: str, model: Model) -> list[int]:
+    """Return the ids of a text to continue; of an empty one, end-of-text.
+
+    Raises UserError if there are more of them than the model's context.
+    """
+    ids = model.tokenizer.encode(text) or [model.tokenizer.end_of_text]
+    context = model.parameters.config.n_positions
+    if len(ids) > context:
+        raise UserError(f"the prompt has {len(ids)} tokens, but the model reads at most {context}")
+    return ids

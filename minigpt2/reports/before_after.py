@@ -60,7 +60,11 @@ def compare(before: Answers, after: Answers, samples: list[Record], log: RunLog)
 
 def print_answers(row: dict[str, Any], log: RunLog) -> None:
     """Print a question, its answers and the reference, each on one line."""
-    question = " / ".join(filter(None, (row["instruction"], row["input"])))
-    log.console.print(f"\n{shorten(question)}", markup=False, style="bold")
+    log.console.print(f"\n{shorten(question_of(row))}", markup=False, style="bold")
     for label, key in (("before", "before"), ("after", "after"), ("right", "output")):
         log.console.print(f"  {label:<7} {shorten(row[key])}", markup=False)
+
+
+def question_of(row: dict[str, Any]) -> str:
+    """Return the question of a row, with its input, as one text."""
+    return " / ".join(filter(None, (row["instruction"], row["input"])))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from minigpt2.data.examples import Example
 from minigpt2.data.statistics import QUANTILES, Summary, lengths_of
 from minigpt2.data.truncation import Cuts
+from minigpt2.reports.before_after import question_of
 from minigpt2.reports.html import render
 from minigpt2.reports.plots import PANELS, run_curves
 from minigpt2.reports.screen import describe_cuts
@@ -44,7 +45,7 @@ def run_page(page: Page) -> str:
         lengths=length_rows(page.examples),
         curves=run_curves(page.log),
         tokens=page.tokens,
-        answers=[with_question(row) for row in page.answers[:MOST_ANSWERS]],
+        answers=[{**row, "question": question_of(row)} for row in page.answers[:MOST_ANSWERS]],
         more=max(0, len(page.answers) - MOST_ANSWERS),
         settings=list(page.settings.items()),
     )
@@ -79,8 +80,3 @@ def length_rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
     lengths = lengths_of(examples)
     kinds = {"prompt": lengths.prompt, "answer": lengths.answer, "both": lengths.both}
     return [{"name": name, **Summary.of(counts)._asdict()} for name, counts in kinds.items()]
-
-
-def with_question(row: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer's row with its instruction and input as one question."""
-    return {**row, "question": " / ".join(filter(None, (row["instruction"], row["input"])))}
