@@ -48,6 +48,11 @@ unsigned warp_lanes(unsigned warp);  // as a mask: the last warp may have fewer 
 void begin_memory(const Region* regions, size_t count);  // a launch begins
 void begin_block_memory();
 void begin_block_warps();
+void begin_block_copies();
+void end_thread_copies();  // the current thread returns
+void copy_is_sent(uintptr_t to, unsigned size, const void* pc);
+void copy_has_arrived(uintptr_t to, unsigned size, const void* pc);
+void copy_is_lost(const void* pc);
 void begin_traffic();
 void count_access(uintptr_t address, unsigned size, bool write, const void* pc,
                   const Region* region);

@@ -8,6 +8,10 @@
 //   - in one warp, __syncwarp(): the later thread then knows a time of the earlier thread's clock
 //     that is after its access.
 // Nothing orders the blocks of a launch.  Two atomic accesses do not race.
+//
+// An asynchronous copy is a write from where it is sent to where its thread waits for it: it must
+// not race with what came before, and nothing may touch its bytes in between.  Once it has arrived
+// it is a write of its thread at the wait.
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -18,13 +22,13 @@
 
 namespace {
 
-enum Kind { WRITE_WRITE, READ_WRITE, UNWRITTEN, OUTSIDE, CONST, MISALIGNED };
+enum Kind { WRITE_WRITE, READ_WRITE, UNWRITTEN, OUTSIDE, CONST, MISALIGNED, EARLY, LOST };
 
 struct Access {
     const void* pc = nullptr;  // null: there was none
     uint32_t epoch = 0, clock = 0;
     unsigned block = 0, thread = 0;
-    bool atomic = false;
+    bool atomic = false, coming = false;  // coming: a copy that has not arrived
 };
 struct Cell {  // two bytes
     Access write, read;
@@ -59,7 +63,8 @@ bool ordered(const Access& earlier) {
 }
 
 void races(const Access& earlier, bool write, bool atomic, bool earlier_wrote, const void* pc) {
-    if (earlier.pc && !(atomic && earlier.atomic) && !ordered(earlier))
+    if (earlier.coming) report(EARLY, pc, &earlier);
+    else if (earlier.pc && !(atomic && earlier.atomic) && !ordered(earlier))
         report(write && earlier_wrote ? WRITE_WRITE : READ_WRITE, pc, &earlier);
 }
 
@@ -105,18 +110,25 @@ void check(Cell& cell, bool write, bool atomic, bool shared, const void* pc) {
     cell.write = mine;
 }
 
+// Whether bytes are shared memory; then `cell` is the first of theirs.
+bool is_shared(uintptr_t address, unsigned size, Cell*& cell) {
+    const uintptr_t fixed = (uintptr_t)kernel->shared_begin, flexible = (uintptr_t)dynamic_begin;
+    if (address >= fixed && address + size <= (uintptr_t)kernel->shared_end)
+        cell = of_static.data() + (address - fixed) / 2;
+    else if (address >= flexible && address + size <= (uintptr_t)dynamic_end)
+        cell = of_dynamic.data() + (address - flexible) / 2;
+    else
+        return false;
+    return true;
+}
+
 void access(uintptr_t address, unsigned size, bool write, bool atomic, const void* pc) {
     if (!checks || !current) return;
     const uintptr_t stack = (uintptr_t)current->fiber.stack;
     if (address >= stack && address < stack + STACK_BYTES) return;  // registers and local memory
-    const uintptr_t fixed = (uintptr_t)kernel->shared_begin, flexible = (uintptr_t)dynamic_begin;
     Cell* cell = nullptr;
     const Region* region = nullptr;
-    if (address >= fixed && address + size <= (uintptr_t)kernel->shared_end) {
-        cell = of_static.data() + (address - fixed) / 2;
-    } else if (address >= flexible && address + size <= (uintptr_t)dynamic_end) {
-        cell = of_dynamic.data() + (address - flexible) / 2;
-    } else {
+    if (!is_shared(address, size, cell)) {
         for (size_t i = 0; i < regions.size() && !region; i++)
             if (address >= regions[i].begin && address + size <= regions[i].end) {
                 region = &regions[i];
@@ -156,6 +168,27 @@ void begin_block_memory() {
     if (!(checks & MEMORY)) return;
     of_static.assign((kernel->shared_end - kernel->shared_begin) / 2 + 1, Cell{});
     of_dynamic.assign((dynamic_end - dynamic_begin) / 2 + 1, Cell{});
+}
+
+// The pc of a copy stands for its read of global memory; the byte before, for its write.
+void copy_is_sent(uintptr_t to, unsigned size, const void* pc) {
+    access(to, size, true, false, (const char*)pc - 1);
+    Cell* cell;
+    if (checks & MEMORY && is_shared(to, size, cell))
+        for (unsigned i = 0; i < size / 2; i++) cell[i].write.coming = true;
+}
+
+void copy_has_arrived(uintptr_t to, unsigned size, const void* pc) {
+    const Thread& thread = current->thread;
+    const Access mine = {(const char*)pc - 1, block.epoch,   current->clock[thread.lane],
+                         block.id,            thread.linear, false};
+    Cell* cell;
+    if (checks & MEMORY && is_shared(to, size, cell))
+        for (unsigned i = 0; i < size / 2; i++) cell[i].write = mine;
+}
+
+void copy_is_lost(const void* pc) {
+    if (checks & MEMORY) report(LOST, pc, nullptr);
 }
 
 extern "C" {

@@ -70,4 +70,19 @@ UNWATCHED inline void ldmatrix_x4(unsigned (&r)[4], const void* row, int line) {
         }
 }
 
+// cp.async: 4, 8 or 16 bytes from global to shared memory, both at a multiple of as many; zeros
+// where there is nothing to copy, and then `from` is not read.
+UNWATCHED inline void copy_async(void* to, const void* from, int bytes, bool exists, int line) {
+    send_copy(to, from, bytes, exists, line, __builtin_return_address(0));
+}
+
+// cp.async.commit_group: this thread's copies since the last call form a group.
+UNWATCHED inline void copies_committed(int) { commit_copies(); }
+
+// cp.async.wait_group: this thread's groups have arrived, but for the `left` last ones.
+UNWATCHED inline void copies_wait(int left, int line) {
+    if (left < 0) stop_kernel("a wait leaves less than no group of copies", line);
+    let_copies_arrive(left);
+}
+
 }  // namespace emulated

@@ -40,6 +40,7 @@ extern "C" void* dynamic_shared() { return dynamic_begin; }
 
 static void run_thread() {
     kernel->call(arguments);
+    end_thread_copies();
     current->state = State::done;
     block.done++;
     leave(current->fiber);
@@ -114,6 +115,7 @@ static bool give_turns(const unsigned* threads, unsigned count) {
 static void run_block(int order, std::mt19937& random) {
     begin_block_memory();
     begin_block_warps();
+    begin_block_copies();
     for (Runner& runner : runners) begin_fiber(runner.fiber, run_thread);
     const unsigned threads = runners.size(), together = order == RANDOM ? threads : 32;
     std::vector<unsigned> sequence = in_order(threads, order, random);

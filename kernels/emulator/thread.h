@@ -48,6 +48,13 @@ const unsigned char* warp_gather(unsigned mask, const void* mine, unsigned size,
                                  int fence);
 unsigned present(unsigned mask);  // the lanes of a mask that exist in this warp
 
+// A copy from global to shared memory that goes on while its thread continues, see copies.cpp.
+// What does not exist is not read, and becomes 0.  A wait lets this thread's committed groups of
+// copies arrive, but for the `left` last ones.
+void send_copy(void* to, const void* from, int size, int exists, int line, const void* pc);
+void commit_copies();
+void let_copies_arrive(int left);
+
 void touched(const void* p, unsigned size, int write, int atomic, const void* pc);
 [[noreturn]] void stop_kernel(const char* what, int line);
 }

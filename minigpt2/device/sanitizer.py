@@ -24,6 +24,8 @@ KINDS = (
     "out of bounds",
     "a write to a const array",
     "a misaligned access",
+    "an asynchronous copy is read before it has arrived",
+    "an asynchronous copy is never waited for",
 )
 
 

@@ -106,3 +106,22 @@ extern "C" __global__ void fours(float* y) {
     __syncwarp();
     ((float4*)y)[threadIdx.x] = s[threadIdx.x ^ 1];
 }
+
+// The sum of rows of 64 numbers, the r-th r times and backwards.  Each is copied while the one
+// before it is added; what is beyond n is 0.
+extern "C" __global__ void staged(const float* x, float* y, int n, int rows) {
+    __shared__ __align__(16) float s[2][64];
+    float sum = 0.f;
+    for (int row = 0; row <= rows; row++) {
+        const int from = 64 * row + 4 * threadIdx.x;
+        const bool sends = row < rows && threadIdx.x < 16;  // [sends]
+        if (sends) emulated::copy_async(&s[row % 2][4 * threadIdx.x], x + from, 16, from < n, __LINE__);  // [send]
+        emulated::copies_committed(__LINE__);  // [commit]
+        if (row == 0) continue;
+        emulated::copies_wait(1, __LINE__);  // [wait]
+        __syncthreads();  // [all have waited]
+        sum += row * s[(row - 1) % 2][63 - threadIdx.x];  // [add]
+        __syncthreads();  // [all have added]
+    }
+    y[threadIdx.x] = sum;
+}

@@ -10,6 +10,8 @@ SMALL = (Path(__file__).parent / "small.cu").read_text(encoding="utf-8")
 i32 = np.int32
 A, B = single(33, 40), single(40, 20)
 X = single(64)
+ROWS = single(3, 64)
+ROWS[2, 56:] = 0
 
 
 def line_of(mark, text=SMALL):
@@ -38,6 +40,11 @@ LAUNCHES = {
     "shuffled": ((1,), (64,), lambda: (X, np.empty_like(X))),
     "collectives": ((1,), (64,), lambda: (np.zeros((64, 12), "i4"),)),
     "wide": ((1,), (1,), lambda: (np.empty(8, "f4"),)),
+    "staged": (
+        (1,),
+        (64,),
+        lambda: (ROWS.ravel()[:184].copy(), np.empty_like(X), i32(184), i32(3)),
+    ),
 }
 EXPECTED = {
     "matmul": lambda a: (a[2], A @ B),
@@ -47,6 +54,7 @@ EXPECTED = {
     "total": lambda a: (a[1], [single(300).sum()]),
     "shuffled": lambda a: (a[1], np.repeat(X.reshape(-1, 2).sum(-1), 2)),
     "wide": lambda a: (a[0][:4], [1, 2, 3, 4]),
+    "staged": lambda a: (a[1], [1, 2, 3] @ ROWS[:, ::-1]),
 }
 
 

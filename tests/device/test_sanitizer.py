@@ -70,6 +70,53 @@ FAULTS = {
         "misaligned",
         ("p[0] = make_float4",),
     ),
+    "no wait for a copy": (spoilt("wait"), "staged", "before it has arrived", ("[send]", "[add]")),
+    "a wait that leaves one group more": (
+        spoilt("wait", "emulated::copies_wait(2, __LINE__);"),
+        "staged",
+        "before it has arrived",
+        ("[send]", "[add]"),
+    ),
+    "a wait for copies of no group": (
+        spoilt("commit"),
+        "staged",
+        "before it has arrived",
+        ("[send]", "[add]"),
+    ),
+    "no barrier after the wait": (
+        spoilt("all have waited"),
+        "staged",
+        "race: a read and a write",
+        ("[send]", "[add]"),
+    ),
+    "a copy into what others still read": (
+        spoilt("all have added"),
+        "staged",
+        "race: a read and a write",
+        ("[send]", "[add]"),
+    ),
+    "a copy into what another copy will fill": (
+        spoilt("sends", "const bool sends = row < rows && threadIdx.x % 32 < 16;").replace(
+            "s[row % 2][4 * threadIdx.x]", "s[row % 2][4 * (threadIdx.x % 32)]"
+        ),
+        "staged",
+        "before it has arrived",
+        ("[send]",),
+    ),
+    "a copy to an address that is not a multiple of its bytes": (
+        spoilt("sends", "const bool sends = row < rows && threadIdx.x < 15;").replace(
+            "&s[row % 2][4 * threadIdx.x]", "&s[row % 2][4 * threadIdx.x + 1]"
+        ),
+        "staged",
+        "misaligned",
+        ("[send]",),
+    ),
+    "a copy that nobody waits for": (
+        spoilt("sends", "const bool sends = threadIdx.x < 16;"),
+        "staged",
+        "never waited for",
+        ("[send]",),
+    ),
 }
 
 
@@ -122,6 +169,21 @@ STOPPED = {
         "shuffled",
         "reads a lane that takes no part",
     ),
+    "a copy of two bytes": (
+        GOOD.replace("x + from, 16,", "x + from, 2,"),
+        "staged",
+        "an asynchronous copy moves 4, 8 or 16 bytes",
+    ),
+    "a copy within shared memory": (
+        GOOD.replace("x + from, 16,", "s[1], 16,"),
+        "staged",
+        "an asynchronous copy goes from global to shared memory",
+    ),
+    "a copy from beyond the end": (
+        GOOD.replace("16, from < n,", "16, true,"),
+        "staged",
+        "out of bounds: a read of 16 bytes",
+    ),
 }
 
 
@@ -158,6 +220,17 @@ def test_bank_conflicts_of_a_column(width, passes):
     moved = counts("column", np.empty(32, "f4"), i32(width), shared=4 * 32 * width)
     assert moved["shared", "load"] == (passes, 1)
     assert moved["shared", "store"] == (32, 32)
+
+
+def test_a_copy_counts_as_a_read_of_global_memory_and_a_write_of_shared_memory():
+    moved = counts("staged", *LAUNCHES["staged"][2](), block=(64,))
+    assert moved["global", "load"] == (8 + 8 + 7, 8 + 8 + 7)
+    assert moved["shared", "store"] == (3 * 2, 3 * 2)
+
+
+def test_without_its_wait_a_copy_never_arrives():
+    _, y, *_ = run(Machine(), spoilt("wait"), "staged")
+    assert np.isnan(y).all()
 
 
 @pytest.mark.parametrize("order", ["ascending", "random"])

@@ -1,8 +1,9 @@
 """Spoilt kernels: `python -m tests.kernels.mutate [--update]`.
 
-It removes each barrier in turn, makes each test of a bound true, and moves each bound by one.  Each
-change must be noticed: by the emulator's checks, by a launch that cannot finish, or by a wrong
-result.  What no test notices, no test proves.  mutations.md in this folder lists all changes.
+It removes each barrier and each wait for copies in turn, lets each such wait leave one group more,
+makes each test of a bound true, and moves each bound by one.  Each change must be noticed: by the
+emulator's checks, by a launch that cannot finish, or by a wrong result.  What no test notices, no
+test proves.  mutations.md in this folder lists all changes.
 """
 
 import argparse
@@ -29,6 +30,7 @@ TABLE = Path(__file__).parent / "mutations.md"
 ENDS = r"(?:keys\.end|ends)\[key\]|own_end\[i / 2\]"
 SIZE = rf"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS})"
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
+WAIT = re.compile(r"wait_for_copies<([^;]+)>\(\);")
 HEAD = """# Spoilt kernels
 
 Written by `make mutate-kernels`. Each line is one change of a kernel, and how it is noticed.
@@ -81,6 +83,11 @@ def mutants_of(file):
     for barrier in BARRIER.finditer(text):
         if in_code(text, barrier.start()):
             yield mutant(f"without {barrier[0][:-1]}", *barrier.span(), "")
+    for wait in WAIT.finditer(text):
+        if in_code(text, wait.start()):
+            yield mutant(f"without {wait[0][:-1]}", *wait.span(), "")
+            more = f"wait_for_copies<({wait[1]}) + 1>();"
+            yield mutant(f"{wait[0][:-1]} leaves one group more", *wait.span(), more)
     for bound in re.finditer(rf"(<=|>=|<|>) ({SIZE})(?=[\s;,)&?|])", text):
         if not in_code(text, bound.start()):
             continue
