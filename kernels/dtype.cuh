@@ -55,6 +55,68 @@ __device__ __forceinline__ void store(bf16* to, float x) { to->bits = bf16_bits(
 
 __device__ __forceinline__ void store(f16* to, float x) { to->bits = f16_bits(x); }
 
+// Two numbers, rounded, in one register: the first in the lower half.
+__device__ __forceinline__ unsigned packed(float first, float second, bf16) {
+#if __CUDA_ARCH__ >= 800
+    unsigned both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+    return both;
+#else
+    return bf16_bits(first) | (unsigned)bf16_bits(second) << 16;
+#endif
+}
+
+__device__ __forceinline__ unsigned packed(float first, float second, f16) {
+#if __CUDA_ARCH__ >= 800
+    unsigned both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+    return both;
+#else
+    return f16_bits(first) | (unsigned)f16_bits(second) << 16;
+#endif
+}
+
+// WIDTH neighbours, 16 bytes, as one access moves them: the most that a thread can ask for at once.
+#define WIDTH (16 / (int)sizeof(real))
+
+__device__ __forceinline__ void unpack(float (&x)[4], uint4 v, float) {
+    x[0] = __uint_as_float(v.x);
+    x[1] = __uint_as_float(v.y);
+    x[2] = __uint_as_float(v.z);
+    x[3] = __uint_as_float(v.w);
+}
+
+template <typename T> __device__ __forceinline__ void unpack(float (&x)[8], uint4 v, T) {
+    const unsigned pairs[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        T low, high;
+        low.bits = (unsigned short)pairs[i];
+        high.bits = (unsigned short)(pairs[i] >> 16);
+        x[2 * i] = to_float(low);
+        x[2 * i + 1] = to_float(high);
+    }
+}
+
+__device__ __forceinline__ uint4 packed(const float (&x)[4], float) {
+    return make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]),
+                      __float_as_uint(x[3]));
+}
+
+template <typename T> __device__ __forceinline__ uint4 packed(const float (&x)[8], T type) {
+    return make_uint4(packed(x[0], x[1], type), packed(x[2], x[3], type),
+                      packed(x[4], x[5], type), packed(x[6], x[7], type));
+}
+
+// The same from memory and into it; `p` must be a multiple of 16 bytes.
+__device__ __forceinline__ void load16(float (&x)[WIDTH], const real* p) {
+    unpack(x, *(const uint4*)p, real());
+}
+
+__device__ __forceinline__ void store16(real* p, const float (&x)[WIDTH]) {
+    *(uint4*)p = packed(x, real());
+}
+
 // Four neighbours in one access: 16 bytes of float, 8 of a 16-bit type.  `p` must be a multiple of
 // these.
 template <typename T> struct __align__(4 * sizeof(T)) four {

@@ -9,7 +9,7 @@
 // row of 8 numbers, and receives the elements that it must hold of a or b; ldmatrix_x4_trans
 // transposes the matrices.
 //
-// Here and in dtype.cuh a GPU runs its own instructions, and the emulator other lines.
+// Here, in dtype.cuh and in fast.cuh a GPU runs its own instructions, and the emulator other lines.
 __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0,
                                              unsigned b1, f16) {
 #ifdef EMULATED
@@ -60,10 +60,7 @@ __device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&r)[4], const void* 
 #endif
 }
 
-__device__ __forceinline__ unsigned short bits_of(float x, f16) { return f16_bits(x); }
-__device__ __forceinline__ unsigned short bits_of(float x, bf16) { return bf16_bits(x); }
-
 // Two numbers, rounded, in one register: the first in the lower half.
 __device__ __forceinline__ unsigned packed(float first, float second) {
-    return bits_of(first, real()) | (unsigned)bits_of(second, real()) << 16;
+    return packed(first, second, real());
 }

@@ -142,6 +142,15 @@ class RawKernel:
     def __init__(self, kernel: Any):
         self.kernel = kernel
 
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        """The largest dynamic shared memory that a launch may ask for."""
+        return int(self.kernel.max_dynamic_shared_size_bytes)
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size: int) -> None:
+        self.kernel.max_dynamic_shared_size_bytes = size
+
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0
     ) -> None:

@@ -1,7 +1,9 @@
 """Kernel specs: for each kernel its file, its launch shape, and what it is compiled for.
 
 The letters are those of the shapes in the kernel's signature.  The storage type is the option
--DREAL; a kernel that knows its head size has it by -DD.
+-DREAL.  A kernel that knows its head size has it by -DD.  One that keeps a row in registers has the
+row's length by -DPARTS: a part is what a warp reads at once, 16 bytes a lane.  Rows that are not a
+whole number of such accesses are read number by number (-DODD).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +13,10 @@ from typing import NamedTuple
 HEAD_SIZES = (32, 64, 80, 128)
 STORAGE = {"float32": "float", "float16": "f16", "bfloat16": "bf16"}
 SHORT = ("f16", "bf16")  # storage types of 16 bits
+BYTES = {"float": 4, "f16": 2, "bf16": 2}
+ACCESS = 16  # bytes: the widest access of a thread
+LONGEST_ROW = 2048  # numbers in a row that a warp keeps in registers
+ROWS = (224, 768, 1024, 1280, 1600, 2047, LONGEST_ROW)  # lengths of rows that are always compiled
 FLAT_BLOCKS = 2048  # of a kernel that walks through a flat array in strides: several waves
 Sizes = dict[str, int]
 
@@ -23,15 +29,24 @@ class KernelSpec(NamedTuple):
     threads: int
     storage: tuple[str, ...] = ("float", "f16", "bf16")  # the types that it is compiled for
     per_head_size: bool = False  # whether it is compiled for each head size
+    per_row: bool = False  # whether it is compiled for each length C of a row, in parts
     multiples: tuple[tuple[str, int], ...] = ()  # sizes that must be a multiple of something
+    whole: tuple[str, ...] = ()  # sizes that must be a whole number of accesses
     limits: tuple[tuple[str, int], ...] = ()  # the largest value of a size
     min_architecture: int = 75  # sm_75: Turing
     threads_wide: int = 0  # instead of `threads` for heads of more than 80 features
+    shared: Callable[[Sizes, int], int] | None = None  # bytes, of the sizes and a number's bytes
 
 
-def threads_of(kernel: KernelSpec, d: int) -> int:
-    """Return the threads of a block for heads of D features (0 for none)."""
-    return kernel.threads_wide if kernel.threads_wide and d > 80 else kernel.threads
+def threads_of(kernel: KernelSpec, options: tuple[str, ...]) -> int:
+    """Return the threads of a block of a variant."""
+    wide = kernel.threads_wide and number_in(options, "D") > 80
+    return kernel.threads_wide if wide else kernel.threads
+
+
+def number_in(options: tuple[str, ...], name: str) -> int:
+    """Return a number among the compiler's options; 0 if it is not there."""
+    return next((int(o.split("=")[1]) for o in options if o.startswith(f"-D{name}=")), 0)
 
 
 def attention_tile(d: int) -> int:
@@ -108,12 +123,21 @@ KERNELS = {
 
 
 def variants(kernel: KernelSpec) -> Iterator[tuple[str, ...]]:
-    """Yield the compiler's options for each variant of a kernel."""
+    """Yield the compiler's options for each variant of a kernel, once."""
+    letter, sizes = ("D", HEAD_SIZES) if kernel.per_head_size else ("C", ROWS)
     for storage in kernel.storage:
-        for d in HEAD_SIZES if kernel.per_head_size else (0,):
-            yield options_of(storage, d)
+        every = (options_of(kernel, storage, {letter: size}) for size in sizes)
+        yield from dict.fromkeys(every)
 
 
-def options_of(storage: str, d: int) -> tuple[str, ...]:
-    """Return the compiler's options for a storage type and a head size (0 for none)."""
-    return (f"-DREAL={storage}", *((f"-DD={d}",) if d else ()))
+def options_of(kernel: KernelSpec, storage: str, sizes: Sizes) -> tuple[str, ...]:
+    """Return the compiler's options for a kernel with a storage type and sizes."""
+    options: tuple[str, ...] = (f"-DREAL={storage}",)
+    if kernel.per_head_size:
+        options += (f"-DD={sizes['D']}",)
+    if kernel.per_row:
+        width = ACCESS // BYTES[storage]
+        odd = sizes["C"] % width > 0
+        longest = LONGEST_ROW if odd else sizes["C"]
+        options += (f"-DPARTS={ceil(longest / (32 * width))}", *(("-DODD",) if odd else ()))
+    return options

@@ -19,6 +19,8 @@ import numpy as np
 from minigpt2.backend import Array
 from minigpt2.device.includes import text_of
 from minigpt2.device.kernel_specs import (
+    ACCESS,
+    BYTES,
     HEAD_SIZES,
     KERNELS,
     STORAGE,
@@ -54,7 +56,7 @@ def launch(library: ModuleType, name: str, *arrays: Array | None, **numbers: flo
     storage = storage_of(name, array_parameters, arrays)
     for p, array in zip(array_parameters, arrays, strict=True):
         check_array(library, name, p, array, storage, sizes)
-    if why := misfit(kernel, sizes):
+    if why := misfit(kernel, STORAGE[storage], sizes):
         raise ValueError(f"{name}: {why}")
     remaining = iter(arrays)
     arguments = [
@@ -63,10 +65,13 @@ def launch(library: ModuleType, name: str, *arrays: Array | None, **numbers: flo
     ]
     if numbers:
         raise TypeError(f"{name} has no number called {', '.join(numbers)}")
-    grid, d = kernel.grid(sizes), sizes.get("D", 0)
+    grid = kernel.grid(sizes)
     if all(grid):  # CuPy would make one block out of none
-        function = compiled(library, machine_of(library), name, storage, d)
-        function(grid, (threads_of(kernel, d),), tuple(arguments))
+        options = options_of(kernel, STORAGE[storage], sizes)
+        shared = kernel.shared(sizes, BYTES[STORAGE[storage]]) if kernel.shared else 0
+        function = compiled(library, machine_of(library), name, options, shared)
+        block = (threads_of(kernel, options),)
+        function(grid, block, tuple(arguments), shared_mem=shared)
 
 
 def storage_of(name: str, parameters: list[Parameter], arrays: tuple[Array | None, ...]) -> str:
@@ -118,14 +123,15 @@ def check_array(
         raise ValueError(f"{what} has shape {array.shape}, not ({', '.join(shape)}) with {known}")
 
 
-def fits(name: str, **sizes: int) -> bool:
-    """Return whether a kernel can run with these sizes."""
-    return not misfit(KERNELS[name], sizes)
+def fits(name: str, dtype: Any = np.float32, **sizes: int) -> bool:
+    """Return whether a kernel can run with these sizes on arrays of a dtype."""
+    return not misfit(KERNELS[name], STORAGE.get(np.dtype(dtype).name, "float"), sizes)
 
 
-def misfit(kernel: KernelSpec, sizes: Sizes) -> str:
+def misfit(kernel: KernelSpec, storage: str, sizes: Sizes) -> str:
     """Return which of the sizes a kernel cannot run with, and why; empty if it can."""
-    for letter, step in kernel.multiples:
+    whole = [(letter, ACCESS // BYTES[storage]) for letter in kernel.whole]
+    for letter, step in (*kernel.multiples, *whole):
         if sizes[letter] % step:
             return f"{letter} = {sizes[letter]} must be a multiple of {step}"
     for letter, limit in kernel.limits:
@@ -155,12 +161,17 @@ def machine_of(library: ModuleType) -> Any:
 
 
 @cache
-def compiled(library: ModuleType, machine: Any, name: str, storage: str, d: int) -> Any:
-    """Return a kernel, compiled for a storage type and a head size (0 for none)."""
-    return compiled_file(library, machine, KERNELS[name].file, storage, d).get_function(name)
+def compiled(
+    library: ModuleType, machine: Any, name: str, options: tuple[str, ...], shared: int
+) -> Any:
+    """Return a kernel, compiled with some options, for launches with so much dynamic memory."""
+    function = compiled_file(library, machine, KERNELS[name].file, options).get_function(name)
+    if shared > function.max_dynamic_shared_size_bytes:
+        function.max_dynamic_shared_size_bytes = shared
+    return function
 
 
 @cache
-def compiled_file(library: ModuleType, machine: Any, file: str, storage: str, d: int) -> Any:
+def compiled_file(library: ModuleType, machine: Any, file: str, options: tuple[str, ...]) -> Any:
     """Return all kernels of a file, compiled."""
-    return library.RawModule(code=text_of(file), options=options_of(STORAGE[storage], d))
+    return library.RawModule(code=text_of(file), options=options)

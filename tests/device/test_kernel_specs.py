@@ -40,7 +40,7 @@ def test_threads_are_those_that_the_source_is_bound_to(name):
         meaning = {"(B / 4 * TX)": rows // 4 * (256 // rows), "(32 * WARPS)": 32 * warps}
         defined = re.search(r"#define THREADS (\(.*?\)|\d+)", text)
         threads = defined[1] if bound == "THREADS" else bound
-        assert threads_of(KERNELS[name], d) == (meaning.get(threads) or int(threads))
+        assert threads_of(KERNELS[name], (f"-DD={d}",)) == (meaning.get(threads) or int(threads))
 
 
 @pytest.mark.parametrize("d", HEAD_SIZES)

@@ -205,7 +205,7 @@ def rows(load, resources):
             if storage not in KERNELS[kernel].storage:
                 continue
             work = work_of(load, 2 if storage in SHORT else 4)
-            options = options_of(storage, load.D if KERNELS[kernel].per_head_size else 0)
+            options = options_of(KERNELS[kernel], storage, {"C": load.C, "D": load.D})
             cells = [f"`{kernel}`", TYPES[storage], f"{work.least / 1e6:,.1f}"]
             cells.append(f"{work.traffic / work.least:.1f}")
             passes = passes_of_a_pair(kernel, storage)

@@ -49,16 +49,10 @@ def name_of(kernel, options, architecture):
     return f"{kernel} {' '.join(o.removeprefix('-D') for o in options)} sm_{architecture}"
 
 
-def threads_in(kernel, options):
-    """The threads of a block of a kernel's variant."""
-    d = next((int(o.removeprefix("-DD=")) for o in options if o.startswith("-DD=")), 0)
-    return threads_of(KERNELS[kernel], d)
-
-
 def entry_of(kernel, options, architecture, resources):
     """A row of the table: registers, bytes of shared memory, occupancy."""
     numbers = resources.registers, resources.shared
-    share = occupancy(architecture, *numbers, threads_in(kernel, options))
+    share = occupancy(architecture, *numbers, threads_of(KERNELS[kernel], options))
     return name_of(kernel, options, architecture), [*numbers, round(share, 4)]
 
 
@@ -67,7 +61,7 @@ def faults_of(kernel, options, architecture, resources):
     what = name_of(kernel, options, architecture)
     if resources.spilled or resources.stack:
         yield f"{what}: {resources.spilled} bytes spilled, {resources.stack} bytes of stack"
-    if not blocks_at_once(architecture, *resources[:2], threads_in(kernel, options)):
+    if not blocks_at_once(architecture, *resources[:2], threads_of(KERNELS[kernel], options)):
         yield f"{what}: not even one block fits"
 
 
