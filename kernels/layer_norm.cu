@@ -1,6 +1,5 @@
-// Layer normalisation, with the addition to the residual stream before it.
+// Layer normalisation.
 //
-//     xᵢ  = residualᵢ + aᵢ                                        (4.21)
 //     μ   = (1/C) Σᵢ xᵢ                                           (4.1)
 //     v   = (1/C) Σᵢ (xᵢ − μ)²                                    (4.2)
 //     r   = 1 / √(v + ε)                                          (4.3)
@@ -12,9 +11,9 @@
 //     ⟨g⟩ = (1/C) Σⱼ gⱼ                                           (4.18)
 //     ⟨g x̂⟩ = (1/C) Σⱼ gⱼ x̂ⱼ                                      (4.19)
 //     dxᵢ = r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )                             (4.20)
-//     dxᵢ = d_residualᵢ + r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )               (4.22)
+//     dxᵢ = d_residualᵢ + r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )               (4.21)
 //
-// Without `a` there is no addition: x is `residual`.  Without `d_residual`, dx is (4.20).
+// Without `d_residual`, dx is (4.20).
 //
 // layer_norm_forward    one block per row.  Its 256 threads hold the row in registers, thread t the
 //                       features t, t + 256, ...; so C is at most 2,048, and memory is read once.
@@ -27,9 +26,9 @@
 // The forward pass saves μ and r, two numbers a row, and not x̂: recomputing it costs a subtraction
 // and a product.
 //
-// Bytes, with S bytes a number: forward reads residual and a, writes x and y, 4·S·N·C (2·S·N·C
-// without an addition); backward reads dy, x, d_residual and writes dx, 4·S·N·C (or 3).  Both are
-// the least, apart from 8·C·R bytes of partial sums.
+// Bytes, with S bytes a number: forward reads x and writes y, 2·S·N·C; backward reads dy, x,
+// d_residual and writes dx, 4·S·N·C (or 3).  Both are the least, apart from 8·C·R bytes of partial
+// sums.
 // Shared memory: one number for each warp and reduction.
 #include "dtype.cuh"
 #include "block.cuh"
@@ -41,14 +40,12 @@
 // the compiler unrolls each loop and keeps the arrays of MOST numbers in registers.
 extern "C" __global__ void __launch_bounds__(THREADS)
 layer_norm_forward(
-    const real* __restrict__ residual,  // (N, C)
-    const real* __restrict__ a,         // (N, C), optional
-    const real* __restrict__ gamma,     // (C,)
-    const real* __restrict__ beta,      // (C,)
-    real* __restrict__ x,               // (N, C), optional
-    real* __restrict__ y,               // (N, C)
-    float* __restrict__ mean,           // (N,)
-    float* __restrict__ rstd,           // (N,)
+    const real* __restrict__ x,      // (N, C)
+    const real* __restrict__ gamma,  // (C,)
+    const real* __restrict__ beta,   // (C,)
+    real* __restrict__ y,            // (N, C)
+    float* __restrict__ mean,        // (N,)
+    float* __restrict__ rstd,        // (N,)
     int C,
     float eps
 ) {
@@ -58,12 +55,7 @@ layer_norm_forward(
 #pragma unroll
     for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) {
         if (c >= C) continue;
-        own[k] = to_float(residual[row + c]);
-        if (a) {
-            own[k] += to_float(a[row + c]);
-            store(&x[row + c], own[k]);     // (4.21)
-            own[k] = to_float(x[row + c]);  // as the backward pass will read it
-        }
+        own[k] = to_float(x[row + c]);
         sum += own[k];
     }
     const float mu = block_sum<WARPS>(sum, smem[0]) / C;  // (4.1)
@@ -122,7 +114,7 @@ layer_norm_backward(
         for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) {
             if (c >= C) continue;
             float d = r * (g[k] - mean_g - x_hat[k] * mean_g_x_hat);    // (4.20)
-            if (d_residual) d = to_float(d_residual[row + c]) + d;  // (4.22)
+            if (d_residual) d = to_float(d_residual[row + c]) + d;  // (4.21)
             store(&dx[row + c], d);
         }
     }

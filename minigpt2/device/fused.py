@@ -24,6 +24,7 @@ from minigpt2.ops import embedding as embedding_op
 from minigpt2.ops import gelu as gelu_op
 from minigpt2.ops import layer_norm as layer_norm_op
 from minigpt2.ops.embedding import Saved as EmbeddingSaved
+from minigpt2.ops.linear import column_sums
 
 LAYER_NORM_BLOCKS = 256  # at most, in a backward pass; each has a run of rows
 NORM_BLOCKS = 512  # BLOCKS of grad_norm.cu
@@ -77,23 +78,12 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
         return NotImplemented
     xp, n = array_module(x), len(x)
     y, mean, rstd = xp.empty_like(x), xp.empty(n, xp.float32), xp.empty(n, xp.float32)
-    launch(xp, "layer_norm_forward", x, None, gamma, beta, None, y, mean, rstd, eps=eps)
+    launch(xp, "layer_norm_forward", x, gamma, beta, y, mean, rstd, eps=eps)
     return y, LayerNormSaved(x, mean, rstd, gamma)
 
 
-def add_layer_norm(residual: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
-    """Add a (N, C) to the residual, (4.21), and normalise the sum; returns x and y (N, C)."""
-    if not fits("layer_norm_forward", C=a.shape[1]):
-        return NotImplemented
-    xp, n = array_module(a), len(a)
-    x, y = xp.empty_like(a), xp.empty_like(a)
-    mean, rstd = xp.empty(n, xp.float32), xp.empty(n, xp.float32)
-    launch(xp, "layer_norm_forward", residual, a, gamma, beta, x, y, mean, rstd, eps=eps)
-    return x, y, LayerNormSaved(x, mean, rstd, gamma)
-
-
 def layer_norm_backward(dy: Array, saved: Any, d_residual: Array | None = None) -> Any:
-    """Return dx (N, C), dgamma (C,) and dbeta (C,) for dy (N, C), (4.6) to (4.22)."""
+    """Return dx (N, C), dgamma (C,) and dbeta (C,) for dy (N, C), (4.6) to (4.21)."""
     if not isinstance(saved, LayerNormSaved):
         return NotImplemented
     xp, (n, c) = array_module(dy), dy.shape
@@ -116,12 +106,12 @@ def gelu(h: Array, b: Array | None = None, backward: bool = True) -> Any:
 
 
 def gelu_backward(dy: Array, saved: Any) -> Any:
-    """Turn dL/dy (N, F) into dL/dx (N, F), (5.5) to (5.7)."""
+    """Turn dL/dy (N, F) into dL/dh (N, F) and dL/db (F,), (5.5) to (5.7)."""
     if not isinstance(saved, GeluSaved):
         return NotImplemented
     dx = array_module(dy).empty_like(dy)
     launch(array_module(dy), "gelu_backward", dy, saved.h, saved.b, dx)
-    return dx
+    return dx, None if saved.b is None else column_sums(dx)
 
 
 def nll_from_logits(logits: Array, targets: Array) -> Array:
@@ -186,7 +176,6 @@ FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     embedding_op.embedding: embedding,
     embedding_op.add_at: add_at,
     layer_norm_op.layer_norm: layer_norm,
-    layer_norm_op.add_layer_norm: add_layer_norm,
     layer_norm_op.layer_norm_backward: layer_norm_backward,
     gelu_op.gelu: gelu,
     gelu_op.gelu_backward: gelu_backward,

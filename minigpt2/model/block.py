@@ -105,13 +105,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module
-from minigpt2.model.gradients import Gradients, through_layer_norm, through_linear
+from minigpt2.backend import Array
+from minigpt2.model.gradients import Gradients, through_gelu, through_layer_norm, through_linear
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.dropout import dropout, dropout_backward
-from minigpt2.ops.embedding import scatter_add
-from minigpt2.ops.gelu import gelu, gelu_backward
-from minigpt2.ops.layer_norm import add_layer_norm, layer_norm
+from minigpt2.ops.embedding import chosen_rows, scatter_rows
+from minigpt2.ops.gelu import gelu
+from minigpt2.ops.layer_norm import layer_norm
 from minigpt2.ops.linear import Saved as SavedByLinear
 from minigpt2.ops.linear import linear
 
@@ -173,16 +173,13 @@ def block(
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
     qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (14.2)
     o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (14.3)
-    x_s, o_s = take_rows(rows, x, o)  # (R, C)  (14.21)
-    a, attn_proj = linear(o_s, p["attn.c_proj.weight"], p["attn.c_proj.bias"])  # (R, C)  (14.4)
-    a, attn_drop = dropout(a, drop, rng)  # (R, C)  (14.5)
-    r, h_2, ln_2 = add_layer_norm(
-        x_s, a, p["ln_2.weight"], p["ln_2.bias"], eps
-    )  # (R, C)  (14.5) (14.6)
+    x_s, o_s = chosen_rows(rows, x, o)  # (R, C)  (14.21)
+    r, attn_proj, attn_drop = add_branch(
+        x_s, o_s, p, "attn.c_proj", drop, rng
+    )  # (R, C)  (14.4) (14.5)
+    h_2, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (14.6)
     g, c_fc, act = mlp_hidden(h_2, p, backward and not recompute)  # (R, 4*C)  (14.7) (14.8)
-    m, mlp_proj = linear(g, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])  # (R, C)  (14.9)
-    m, mlp_drop = dropout(m, drop, rng)  # (R, C)  (14.10)
-    y = r + m  # (R, C)  (14.10)
+    y, mlp_proj, mlp_drop = add_branch(r, g, p, "mlp.c_proj", drop, rng)  # (R, C)  (14.9) (14.10)
     if not backward:
         return y, None
     if recompute:
@@ -190,6 +187,19 @@ def block(
     return y, Saved(
         ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, rows
     )
+
+
+def add_branch(
+    residual: Array, x: Array, p: dict[str, Array], name: str, drop: float, rng: Any
+) -> tuple[Array, Any, Any]:
+    """Return residual + drop(x w + b) (R, C), and what the linear map `name` and dropout save."""
+    w, b = p[f"{name}.weight"], p[f"{name}.bias"]
+    if not drop:
+        y, proj = linear(x, w, b, residual)  # (R, C)  (14.4) (14.5), (14.9) (14.10)
+        return y, proj, dropout(y, drop, rng)[1]
+    a, proj = linear(x, w, b)  # (R, C)  (14.4), (14.9)
+    a, mask = dropout(a, drop, rng)  # (R, C)  (14.5), (14.10)
+    return residual + a, proj, mask  # (R, C)  (14.5), (14.10)
 
 
 def mlp_hidden(h_2: Array, p: dict[str, Array], backward: bool = True) -> tuple[Array, Any, Any]:
@@ -204,7 +214,7 @@ def block_backward(dy: Array, saved: Saved | Checkpoint, d: Gradients) -> Array:
     saved = recomputed(saved) if isinstance(saved, Checkpoint) else saved
     dm = dropout_backward(dy, saved.mlp_drop)  # (R, C)  (14.11)
     dg = through_linear(dm, saved.mlp_proj, d, "mlp.c_proj")  # (R, 4*C)  (14.12)
-    du = gelu_backward(dg, saved.act)  # (R, 4*C)  (14.13)
+    du = through_gelu(dg, saved.act, d, "mlp.c_fc.bias")  # (R, 4*C)  (14.13)
     dh_2 = through_linear(du, saved.c_fc, d, "mlp.c_fc")  # (R, C)  (14.14)
     dr = through_layer_norm(dh_2, saved.ln_2, d, "ln_2", d_residual=dy)  # (R, C)  (14.15)
 
@@ -223,7 +233,7 @@ def recomputed(checkpoint: Checkpoint) -> Saved:
     x, r, attn, attn_drop, mlp_drop, rows, p, eps = checkpoint
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
     c_attn = SavedByLinear(h, p["attn.c_attn.weight"])
-    (o_s,) = take_rows(rows, attn.o)  # (R, C)  (14.21)
+    (o_s,) = chosen_rows(rows, attn.o)  # (R, C)  (14.21)
     attn_proj = SavedByLinear(o_s, p["attn.c_proj.weight"])
     h_2, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (14.6)
     g, c_fc, act = mlp_hidden(h_2, p)  # (R, 4*C)  (14.7) (14.8)
@@ -231,18 +241,3 @@ def recomputed(checkpoint: Checkpoint) -> Saved:
     return Saved(
         ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, rows
     )
-
-
-def take_rows(rows: Array | None, *arrays: Array) -> tuple[Array, ...]:
-    """Return the rows `rows` (R,) of arrays (N, C); without `rows`, the arrays themselves."""
-    if rows is None:
-        return arrays
-    chosen = array_module(arrays[0]).asarray(rows)
-    return tuple(array[chosen] for array in arrays)
-
-
-def scatter_rows(rows: Array | None, n: int, gradient: Array) -> Array:
-    """Return an array (N, C) of n rows: those of a gradient (R, C) at `rows` (R,), 0 elsewhere."""
-    if rows is None:
-        return gradient
-    return scatter_add(gradient, rows, n).astype(gradient.dtype, copy=False)  # (N, C)  (14.22)

@@ -19,6 +19,7 @@ from typing import Any
 
 from minigpt2.backend import Array, array_module
 from minigpt2.model.parameters import Parameters
+from minigpt2.ops.gelu import gelu_backward
 from minigpt2.ops.layer_norm import layer_norm_backward
 from minigpt2.ops.linear import linear_backward
 
@@ -117,6 +118,13 @@ def through_linear(dy: Array, saved: Any, d: Gradients, name: str) -> Array:
     d.add(weight, dw)
     d.add(bias, db)
     return dx
+
+
+def through_gelu(dy: Array, saved: Any, d: Gradients, bias: str) -> Array:
+    """Return dL/dh of a GELU that added the bias of the layer before it; its dL/db goes to d."""
+    dh, db = gelu_backward(dy, saved)
+    d.add(bias, db)
+    return dh
 
 
 def through_layer_norm(

@@ -7,7 +7,7 @@ stands for ∂ℒ/∂x, and Σₙ is a sum over the rows.  Every number leads to
     Forward                                 Backward
 
     linear, keeps x and W                   linear_backward
-    y = x W + b (2.1)                       dx = dy Wᵀ (2.2)
+    y = residual + x W + b (2.1) (2.5)      dx = dy Wᵀ (2.2), dresidual = dy
                                             dW = xᵀ dy (2.3)
                                             db = Σₙ dyₙ (2.4)
 
@@ -21,8 +21,8 @@ stands for ∂ℒ/∂x, and Σₙ is a sum over the rows.  Every number leads to
                                             dγᵢ = Σₙ dyₙᵢ x̂ₙᵢ (4.6)
                                             dβᵢ = Σₙ dyₙᵢ (4.7)
 
-    add_layer_norm, the same of a sum       layer_norm_backward, with d_residual
-    x = residual + a (4.21)                 dresidual = da = d_residual + dx of (4.20): (4.22)
+    layer_norm, x with a second reader      layer_norm_backward, with d_residual
+                                            dx = d_residual + dx of (4.20): (4.21)
 
     gelu, keeps ∂y/∂x                       gelu_backward
     w = ½ (1 + tanh u) (5.2)                ∂y/∂x = w + 2 y (1 − w) ∂u/∂x (5.6)

@@ -59,6 +59,27 @@ class Saved(NamedTuple):
     positions: Array  # (N,)
 
 
+@fusible
+def take_rows(x: Array, rows: Array) -> Array:
+    """Return the rows `rows` (R,) of x (N, C), as (R, C)."""
+    return x[array_module(x).asarray(rows)]
+
+
+def chosen_rows(rows: Array | None, *arrays: Array) -> tuple[Array, ...]:
+    """Return the rows `rows` (R,) of arrays (N, C); without `rows`, the arrays themselves."""
+    return arrays if rows is None else tuple(take_rows(array, rows) for array in arrays)
+
+
+def scatter_rows(rows: Array | None, n: int, gradient: Array) -> Array:
+    """Return an array (N, C) of n rows: those of a gradient (R, C) at `rows` (R,), 0 elsewhere.
+
+    Each row is named once.  Without `rows` this is the gradient itself.
+    """
+    if rows is None:
+        return gradient
+    return scatter_add(gradient, rows, n).astype(gradient.dtype, copy=False)
+
+
 def scatter_add(rows: Array, index: Array, size: int) -> Array:
     """Sum the rows (N, C) that share an index (N,) into a fresh table (size, C)."""
     table = array_module(rows).zeros((size, rows.shape[1]), accumulation_dtype(rows.dtype))

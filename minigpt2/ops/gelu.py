@@ -14,7 +14,8 @@ Definition, the tanh form that GPT-2 was trained with
     the third from dividing above and below by exp(u); it takes the least time.
     (Hendrycks and Gimpel 2016, section 2.)
     The linear map before it may leave the addition of its bias to this op, which
-    visits every element anyway: then x = h + b, and dh = dx.
+    visits every element anyway: then x = h + b as in (2.1), dh = dx, and db is the sum
+    of dx over the rows, (2.4).
 
 Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     Write E = exp(−2 u).  Then w = 1 / (1 + E) in (5.2), E / (1 + E) = 1 − w and
@@ -37,7 +38,8 @@ Example: at x = 1, u = 0.798 · 1.0447 = 0.834 and w = 1 / (1 + exp(−1.667)) =
     >>> y, saved = gelu(np.array([[-1.0, 0.0, 1.0]]))
     >>> print(y.round(3))  # (5.3); y(1) − y(−1) = 1
     [[-0.159  0.     0.841]]
-    >>> print(gelu_backward(np.ones((1, 3)), saved).round(3))  # (5.7): the slope itself
+    >>> dh, _ = gelu_backward(np.ones((1, 3)), saved)
+    >>> print(dh.round(3))  # (5.7): the slope itself
     [[-0.083  0.5    1.083]]
 
 Cost
@@ -51,7 +53,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, fusible
+from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
 from minigpt2.parallel import map_rows
 
 ROOT_2_PI = sqrt(2 / pi)
@@ -62,6 +64,7 @@ class Saved(NamedTuple):
     """What the backward pass needs from the forward pass."""
 
     slope: Array  # (N, F)
+    biased: bool = False
 
 
 @fusible
@@ -73,7 +76,7 @@ def gelu(h: Array, b: Array | None = None, backward: bool = True) -> tuple[Array
     xp = array_module(h)
 
     def formula(h: Array) -> Any:
-        x = h if b is None else h + b  # (N, F)
+        x = h if b is None else h + b  # (N, F)  (2.1)
         square = x * x  # (N, F)
         minus_2u = square * (-2 * ROOT_2_PI * A)  # (N, F)
         minus_2u -= 2 * ROOT_2_PI
@@ -88,7 +91,7 @@ def gelu(h: Array, b: Array | None = None, backward: bool = True) -> tuple[Array
     if not backward:
         return map_rows(formula, h), None
     y, slope = map_rows(formula, h)
-    return y, Saved(slope)
+    return y, Saved(slope, b is not None)
 
 
 def slope_of(square: Array, w: Array, y: Array) -> Array:
@@ -103,6 +106,16 @@ def slope_of(square: Array, w: Array, y: Array) -> Array:
 
 
 @fusible
-def gelu_backward(dy: Array, saved: Saved) -> Array:
-    """Turn dL/dy (N, F) into dL/dx (N, F)."""
-    return map_rows(array_module(dy).multiply, dy, saved.slope)  # (N, F)  (5.7)
+def gelu_backward(dy: Array, saved: Saved) -> tuple[Array, Array | None]:
+    """Turn dL/dy (N, F) into dL/dh (N, F) and, where gelu added a bias, dL/db (F,), else None."""
+    multiply = array_module(dy).multiply
+    if not saved.biased:
+        return map_rows(multiply, dy, saved.slope), None  # (N, F)  (5.7)
+    dtype = accumulation_dtype(dy.dtype)
+
+    def formula(dy: Array, slope: Array) -> tuple[Array, Array]:
+        dh = multiply(dy, slope)  # (N, F)  (5.7)
+        db = dh.sum(0, dtype=dtype)  # (F,)  (2.4)
+        return dh, db
+
+    return map_rows(formula, dy, saved.slope, sums=1)

@@ -51,13 +51,10 @@ Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     With these names, (4.17) is what the code computes:
     dxᵢ = r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )                          (4.20)
 
-    In a block, x is the residual stream after a branch has added its output a to it,
-    xᵢ  = residualᵢ + aᵢ                                     (4.21)
-    and it has two readers: the normalisation, and the stream that leads on to later
-    layers.  Write d_residual for the gradient that comes back along the stream.
-    Then both gradients add, and since ∂xᵢ/∂residualᵢ = ∂xᵢ/∂aᵢ = 1 in (4.21),
-    residual and a receive the same sum:
-    dxᵢ = d_residualᵢ + r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )            (4.22)
+    In a block, x is the residual stream and has two readers: the normalisation, and the
+    stream that leads on to later layers.  Write d_residual for the gradient that comes
+    back along the stream.  Both gradients add:
+    dxᵢ = d_residualᵢ + r ( gᵢ − ⟨g⟩ − x̂ᵢ ⟨g x̂⟩ )            (4.21)
 
 Read it
     dx is r times g without its mean and (up to ε) without its component along x̂.
@@ -132,25 +129,12 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[
 
 
 @fusible
-def add_layer_norm(
-    residual: Array, a: Array, gamma: Array, beta: Array, eps: float = 1e-5
-) -> tuple[Array, Array, Saved]:
-    """Add a branch's output a (N, C) to the residual (N, C), and normalise the sum.
-
-    Returns the sum x (N, C), its normalisation y (N, C), and what layer_norm saves.
-    """
-    x = residual + a  # (N, C)  (4.21)
-    return x, *layer_norm(x, gamma, beta, eps)
-
-
-@fusible
 def layer_norm_backward(
     dy: Array, saved: Saved, d_residual: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """Turn dL/dy (N, C) into dL/dx (N, C), dL/dgamma (C,), dL/dbeta (C,).
 
-    `d_residual` (N, C) is the gradient from the other readers of x.  It is added to dL/dx, which
-    is then the gradient of both terms of add_layer_norm.
+    `d_residual` (N, C) is the gradient from the other readers of x.  It is added to dL/dx.
     """
     x_hat, rstd, gamma = saved
     xp, c = array_module(dy), dy.shape[-1]
@@ -169,7 +153,7 @@ def layer_norm_backward(
         dx -= xp.multiply(x_hat, mean_g_x_hat, out=product)
         dx *= rstd  # (N, C)  (4.20)
         for gradient in d_residual:
-            dx += gradient  # (N, C)  (4.22)
+            dx += gradient  # (N, C)  (4.21)
         return dx, dgamma, dbeta
 
     others = () if d_residual is None else (d_residual,)

@@ -18,6 +18,11 @@ Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     bₖ is added to output k of every row, so ∂yₙₖ/∂bₖ = 1:
     dbₖ  = Σₙ dyₙₖ                                           (2.4)
 
+    In a block, what the map makes is a branch that is added to the residual stream:
+    yₙₖ = residualₙₖ + Σᵢ xₙᵢ Wᵢₖ + bₖ                        (2.5)
+    The residual enters (2.5) with the factor 1, so its gradient is dy as it is, and
+    (2.2) to (2.4) do not change.
+
 Read it
     y, dx and dW are matrix products with the same number of operations.  dx sums over
     the outputs, so W is transposed; dW sums over the rows, so x is.  In y and dx the
@@ -42,7 +47,7 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, accumulation_dtype, array_module
+from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
 from minigpt2.parallel import map_rows
 
 
@@ -51,17 +56,28 @@ class Saved(NamedTuple):
 
     x: Array  # (N, C)
     w: Array  # (C, K)
+    biased: bool = True
 
 
-def linear(x: Array, w: Array, b: Array | None) -> tuple[Array, Saved]:
-    """Map each row of x (N, C) by w (C, K) and shift it by b (K,); returns y (N, K).
+def linear(
+    x: Array, w: Array, b: Array | None, residual: Array | None = None
+) -> tuple[Array, Saved]:
+    """Map each row of x (N, C) by w (C, K), shift it by b (K,), add the residual (N, K).
 
-    If b is None, the op that follows adds the bias; the backward pass is the same.
+    Returns y (N, K).  If b is None, the op that follows adds the bias.
     """
+    return affine(x, w, b, residual), Saved(x, w, b is not None)
+
+
+@fusible
+def affine(x: Array, w: Array, b: Array | None, residual: Array | None) -> Array:
+    """Return residual + x w + b (N, K), without the terms that are None."""
     y = x @ w  # (N, K)  (2.1)
     if b is not None:
         y += b  # (N, K)  (2.1)
-    return y, Saved(x, w)
+    if residual is not None:
+        y += residual  # (N, K)  (2.5)
+    return y
 
 
 def linear_backward(
@@ -69,14 +85,20 @@ def linear_backward(
 ) -> tuple[Array, Array | None, Array | None]:
     """Turn dL/dy (N, K) into dL/dx (N, C), dL/dw (C, K), dL/db (K,).
 
-    dL/dw is written to `out` (C, K) if there is one; else it is a fresh array.  Where the layer
-    is frozen (`trains` is False), dL/dw and dL/db are not computed: None.
+    dL/dw is written to `out` (C, K) if there is one; else it is a fresh array.  dL/db is None
+    where the map added no bias.  Where the layer is frozen (`trains` is False), neither is
+    computed: both are None.
     """
-    x, w = saved
+    x, w, biased = saved
     dx = dy @ w.T  # (N, C)  (2.2)
     if not trains:
         return dx, None, None
     dw = array_module(dy).matmul(x.T, dy, out=out)  # (C, K)  (2.3)
+    return dx, dw, column_sums(dy) if biased else None
+
+
+@fusible
+def column_sums(dy: Array) -> Array:
+    """Return the sums over the rows of dy (N, K), (K,); of 16-bit numbers in float32."""
     dtype = accumulation_dtype(dy.dtype)
-    db = map_rows(lambda dy: dy.sum(0, dtype=dtype), dy, sums=1)  # (K,)  (2.4)
-    return dx, dw, db
+    return map_rows(lambda dy: dy.sum(0, dtype=dtype), dy, sums=1)  # (K,)  (2.4)

@@ -52,10 +52,9 @@ PARTS = {
     "linear products, backward": [(gradients, "linear_backward")],
     "attention, forward": [(gpt2, "attention")],
     "attention, backward": [(block, "attention_backward")],
-    "GELU": [(block, "gelu"), (block, "gelu_backward")],
+    "GELU": [(block, "gelu"), (gradients, "gelu_backward")],
     "layer norm": [
         (block, "layer_norm"),
-        (block, "add_layer_norm"),
         (gpt2, "layer_norm"),
         (gradients, "layer_norm_backward"),
     ],

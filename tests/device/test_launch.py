@@ -50,7 +50,7 @@ WRONG = {
     "a number too few": (
         (
             "layer_norm_forward",
-            (*[array(2, 8)] * 2, *[array(8)] * 2, *[array(2, 8)] * 2, *[array(2)] * 2),
+            (array(2, 8), *[array(8)] * 2, array(2, 8), *[array(2)] * 2),
             {},
         ),
         "needs the number eps",

@@ -118,12 +118,11 @@ def or_none(right, broken):
 def through(dy, links, d):
     """Go back through the links (name or None, backward, saved) of a branch."""
     for name, backward, saved in links:
-        if name is None:
-            dy = backward(dy, saved)
-        else:
-            dy, dw, db = backward(dy, saved)
-            d[f"{name}.weight"][...] += dw
-            d[f"{name}.bias"][...] += db
+        results = backward(dy, saved)
+        dy, *gradients = results if isinstance(results, tuple) else (results,)
+        for kind, gradient in zip(("bias", "weight"), gradients[::-1], strict=False):
+            if gradient is not None:
+                d[f"{name}.{kind}"][...] += gradient
     return dy
 
 
@@ -140,7 +139,7 @@ def broken_block(
     ]
     mlp = [
         ("mlp.c_proj", linear_backward, saved.mlp_proj),
-        (None, gelu_backward, saved.act),
+        ("mlp.c_fc", gelu_backward, saved.act),
         ("mlp.c_fc", linear_backward, saved.c_fc),
         ("ln_1" if swap else "ln_2", layer_norm_backward, saved.ln_2),
     ]

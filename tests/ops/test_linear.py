@@ -51,7 +51,7 @@ def test_rows_are_all_that_is_summed_in_dw(size):
 def test_keeps_x():
     x, w, b, _ = inputs((3, 5, 2, 0))
     saved = linear(x, w, b)[1]
-    assert saved.x is x and saved.w is w and len(saved) == 2
+    assert saved.x is x and saved.w is w and saved.biased and len(saved) == 3
 
 
 def test_dw_is_written_to_the_array_that_is_passed():
