@@ -96,12 +96,15 @@ bench-peers: $(VENV)/parity ## time training, decoding and loading next to PyTor
 	@$(BIN)/python -m tests.benchmarks.decode --json runs/decode.json
 	@$(BIN)/python -m tests.parity.large --model gpt2
 
-bench-gpu: $(VENV)/cuda ## time training on this machine's GPU, next to PyTorch where it is installed
+bench-gpu: $(VENV)/cuda ## time training on this machine's GPU, next to PyTorch where it is installed (SHORT=1, JOBS=, DATA=)
 	@mkdir -p runs
-	@for precision in float32 bfloat16 float16; do \
-	  $(BIN)/python -m tests.benchmarks.peers --device cuda --precision $$precision \
-	    $(if $(DATA),--data $(DATA)) --batch 32 --dense 8x1024 --rounds 10 \
-	    --model $(or $(MODEL),gpt2) --json runs/gpu-$$precision.json || exit; done
+	@$(BIN)/python -m tests.benchmarks.gpu $(if $(SHORT),--short) $(if $(DATA),--data $(DATA)) \
+	  $(if $(JOBS),--jobs $(JOBS)) --json runs/gpu.json
+
+profile-gpu: $(VENV)/cuda ## time each kernel of a step on this machine's GPU, next to its floor (JOBS=, DATA=); needs PyTorch
+	@mkdir -p runs
+	@$(BIN)/python -m tests.benchmarks.gpu.profile $(JOBS) $(if $(DATA),--data $(DATA)) \
+	  --json runs/profile.json
 
 bench-cost: $(VENV)/dev ## time a step against length and batch size, with a fit
 	@$(BIN)/python -m tests.benchmarks.cost
@@ -121,4 +124,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test check check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean

@@ -119,22 +119,29 @@ def three_forms(layer, rows, inner, outer, tied=False):
     return [Product(layer, form, *operands) for form, operands in pairs]
 
 
-def matrix_products(config, batch):
-    """How often a step makes each of its products of two matrices.
-
-    These are the linear products and the projection to the vocabulary, a chunk of supervised rows
-    at a time.  Attention's products are one small batch a head and belong to no layer: not here.
-    """
+def layer_products(config, batch):
+    """How often a step makes each product of its blocks' linear layers."""
     n, c, counts = len(batch.ids), config.n_embd, Counter()
     counts.update(dict.fromkeys(three_forms("c_attn", n, c, 3 * c), config.n_layer))
     behind = {"attn.c_proj": (c, c), "c_fc": (c, 4 * c), "mlp.c_proj": (4 * c, c)}
     for name, sizes in behind.items():
         for rows, count in ((n, config.n_layer - 1), (rows_read(batch), 1)):
             counts.update(dict.fromkeys(three_forms(name, rows, *sizes), count))
+    return counts
+
+
+def matrix_products(config, batch, columns=None):
+    """How often a step makes each of its products of two matrices.
+
+    These are the linear products and the projection to the vocabulary, a chunk of supervised rows
+    at a time, with rows of `columns` logits (V unless a device has wider ones).  Attention's
+    products are one small batch a head and belong to no layer: not here.
+    """
+    counts, columns = layer_products(config, batch), columns or config.vocab_size
     whole, left = divmod(supervised_triples(batch), CHUNK_BYTES // (config.vocab_size * FLOAT32))
     for rows, count in ((CHUNK_BYTES // (config.vocab_size * FLOAT32), whole), (left, 1)):
         if rows and count:
-            projection = three_forms("wte", rows, c, config.vocab_size, tied=True)
+            projection = three_forms("wte", rows, config.n_embd, columns, tied=True)
             counts.update(dict.fromkeys(projection, count))
     return dict(counts)
 

@@ -1,4 +1,4 @@
-"""The matrix products of a step and nothing else: the roof of what NumPy can reach at a job."""
+"""The matrix products of a step and nothing else: the roof of what a library can reach at a job."""
 
 import numpy as np
 
@@ -7,16 +7,20 @@ from minigpt2.training.precision import compute_dtype
 from tests.benchmarks.peers.jobs import forest_of
 from tests.benchmarks.work import Matrices, matrix_products
 
+ALIGNED = 64  # logits of a row are a multiple of that on a device
+
 
 class Bare:
     """The products that our step makes, on as many rows, over and over in the same memory."""
 
     def __init__(self, folder, job, how):
-        steps = [matrix_products(job.config, forest_of(batch)) for batch in job.batches]
+        self._library = open_device(how.device)
+        on_device = self._library is not np
+        columns = -(-job.config.vocab_size // ALIGNED) * ALIGNED if on_device else None
+        steps = [matrix_products(job.config, forest_of(b), columns) for b in job.batches]
         self._steps = iter(steps)
         self._matrices = Matrices(set().union(*steps), np.random.default_rng(0))
-        self._library = open_device(how.device)
-        if self._library is not np:
+        if on_device:
             self._matrices.move(self._library, compute_dtype(how.precision))
 
     def step(self):

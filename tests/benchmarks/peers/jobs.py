@@ -51,7 +51,8 @@ def tuning(data, batch_size, steps, model="gpt2"):
     examples, _ = truncate_all(examples, MODELS[model].n_positions, "prompt")
     order = np.random.default_rng(0).permutation(len(examples))
     chosen = [examples[i] for i in np.resize(order, steps * batch_size)]
-    pairs = [(e.ids, e.first_answer) for e in chosen]
+    vocabulary = MODELS[model].vocab_size  # the small model's is not GPT-2's
+    pairs = [([token % vocabulary for token in e.ids], e.first_answer) for e in chosen]
     batches = [pairs[i * batch_size : (i + 1) * batch_size] for i in range(steps)]
     name = f"{Path(data).stem}, batch {batch_size}"
     return Job(name, MODELS[model], batches)

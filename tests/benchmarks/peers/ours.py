@@ -20,7 +20,7 @@ class Ours:
         config = TrainingConfig(
             FOR_EVER, LEARNING_RATE, 0, "linear", adamw=adamw, recompute=recompute
         )
-        batches = ([forest_of(batch)] for batch in job.batches)
+        batches = [[forest_of(batch)] for batch in job.batches]
         self._library = open_device(how.device)
         parameters = load_parameters(Path(folder)).on(self._library)
         self._steps = take(parameters, batches, config, precision=how.precision)

@@ -13,12 +13,13 @@ class Padded(Learner):
 
     def __init__(self, folder, job, how):
         self._model = open_reference(folder).to("cuda" if how.on_gpu else "cpu")
-        super().__init__(self._model.parameters(), how, fused=how.on_gpu)
-        self._batches = iter(job.batches)
+        super().__init__(self._model.parameters(), how, fused=how.on_gpu, job=job)
+        batches = (map(self.on_device, padded(batch)) for batch in job.batches)
+        self._batches = iter([tuple(batch) for batch in batches])
 
     def step(self):
         """Take the next step; return its loss."""
-        ids, mask, labels = (part.to(self.device) for part in padded(next(self._batches)))
+        ids, mask, labels = map(self.fetch, next(self._batches))
         return self.learn(lambda: self._model(ids, attention_mask=mask, labels=labels).loss)
 
 

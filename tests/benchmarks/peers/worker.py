@@ -2,10 +2,12 @@
 
 import importlib
 import multiprocessing
-from functools import partial
+import traceback
+from contextlib import suppress
 from time import perf_counter
 from typing import NamedTuple
 
+from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
 
 BARE = "bare products"  # no contender, but the roof
@@ -18,6 +20,12 @@ CONTENDERS = {
     "PyTorch, padded": ("padded", "Padded", {}),
     "PyTorch, packed": ("packed", "Packed", {}),
     "PyTorch, packed, compiled": ("packed", "Packed", {"compiled": True}),
+    "PyTorch, packed, one kernel": ("packed", "Packed", {"varlen": True}),
+    "PyTorch, packed, one kernel, compiled": (
+        "packed",
+        "Packed",
+        {"compiled": True, "varlen": True},
+    ),
 }
 
 
@@ -34,37 +42,134 @@ class How(NamedTuple):
         return self.device == "cuda"
 
 
+class Built(NamedTuple):
+    """A contender that is ready: the seconds that took, and what it chose."""
+
+    seconds: float
+    notes: str
+
+
 def serve(pipe, name, folder, job, how):
-    """Build the contender; then take one step for each message, and answer (loss, seconds)."""
-    module, kind, options = CONTENDERS[name]
-    contender = getattr(importlib.import_module(f"tests.benchmarks.peers.{module}"), kind)
-    made = contender(folder, job, how, **options)
-    while pipe.recv():
+    """Answer each message with its result, or with the text of what went wrong, until one is None.
+
+    A message is the name of a function below and its arguments.
+    """
+    contender = Contender(name, folder, job, how)
+    while message := pipe.recv():
+        call, *arguments = message
+        try:
+            answer = getattr(contender, call)(*arguments)
+        except Exception as error:
+            traceback.print_exc(limit=-4)
+            answer = UserError(f"{type(error).__name__}: {str(error)[:300]}")
+        pipe.send(answer)
+
+
+class Contender:
+    """What a process does for its messages."""
+
+    def __init__(self, name, folder, job, how):
+        module, kind, self._options = CONTENDERS[name]
+        self._kind = getattr(importlib.import_module(f"tests.benchmarks.peers.{module}"), kind)
+        self._where = folder, job, how
+        self._made = None
+
+    def build(self):
+        """Load the weights, prepare the batches, choose between kernels."""
         started = perf_counter()
-        loss = made.step()
-        pipe.send((loss, perf_counter() - started))
-    pipe.send(made.memory() if how.on_gpu else peak_memory())
+        self._made = self._kind(*self._where, **self._options)
+        return Built(perf_counter() - started, getattr(self._made, "notes", ""))
+
+    def steps(self, number):
+        """Take steps; (loss, seconds) of each."""
+        taken = []
+        for _ in range(number):
+            started = perf_counter()
+            loss = self._made.step()
+            taken.append((loss, perf_counter() - started))
+        return taken
+
+    def kernels(self, number):
+        """Take steps under the profiler; the GPU's time in each kernel, and in all together."""
+        from tests.benchmarks.gpu.kernel_times import profiled
+
+        return profiled(self._made.step, number)
+
+    def memory(self):
+        """The bytes it held at most, on a GPU those of the GPU."""
+        return self._made.memory() if self._where[2].on_gpu else peak_memory()
 
 
 class Worker:
-    """The process, seen from outside."""
+    """The process, seen from outside.
 
-    def __init__(self, name, folder, job, how):
+    It imports what it needs at once, and builds its contender when it is first asked for anything.
+    Each question raises UserError if the contender fails, or does not answer within `patience`
+    seconds, which ends it.
+    """
+
+    def __init__(self, name, folder, job, how, patience=None):
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        work = partial(serve, other, name, folder, job, how)
-        self._process = context.Process(target=work, daemon=True)
+        self._process = context.Process(
+            target=serve, args=(other, name, folder, job, how), daemon=True
+        )
         self._process.start()
+        self._patience, self._pending, self._built = patience, 0, None
         other.close()
+
+    def begin(self, call, *arguments):
+        """Send a question whose answer is waited for later."""
+        self._pipe.send((call, *arguments))
+        self._pending += 1
+
+    def answer(self):
+        """The answer to the oldest question that has none."""
+        self._pending -= 1
+        try:
+            if not self._pipe.poll(self._patience):
+                self._process.terminate()
+                raise UserError(f"no answer within {self._patience:.0f} s")
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise UserError(f"its process ended: {type(error).__name__}") from None
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def ask(self, call, *arguments):
+        """A question and its answer; the contender is built before the first."""
+        self.build()
+        self.begin(call, *arguments)
+        return self.answer()
+
+    def begin_build(self):
+        """Let it build its contender, and do not wait for it."""
+        if not self._built and not self._pending:
+            self.begin("build")
+
+    def build(self):
+        """Wait until the contender is built."""
+        self.begin_build()
+        if not self._built:
+            self._built = self.answer()
+        return self._built
 
     def step(self):
         """Let it take a step; return (loss, seconds)."""
-        self._pipe.send(True)
-        return self._pipe.recv()
+        return self.ask("steps", 1)[0]
 
     def stop(self):
         """End it; return the bytes it held at most, on a GPU those of the GPU."""
-        self._pipe.send(False)
-        peak = self._pipe.recv()
-        self._process.join()
+        peak = self.ask("memory")
+        self.end()
         return peak
+
+    def end(self):
+        """End it, whatever it does."""
+        with suppress(OSError):
+            self._pipe.send(None)
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()

@@ -1,0 +1,67 @@
+"""The GPU's time in each kernel of some steps, by NVIDIA's CUPTI through PyTorch's profiler."""
+
+from time import perf_counter
+from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """What ran on the GPU, and when, in microseconds."""
+
+    kernel: str
+    start: float
+    end: float
+
+
+class KernelTimes(NamedTuple):
+    """Of one step: how often each kernel ran and its microseconds; seconds in which any ran."""
+
+    kernels: dict[str, tuple[float, float]]
+    busy: float
+    wall: float  # with the profiler at work
+
+
+def profiled(step, number):
+    """Take some steps under the profiler; their mean."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as events:
+        started = perf_counter()
+        for _ in range(number):
+            step()
+        torch.cuda.synchronize()
+        wall = perf_counter() - started
+    on_gpu = torch.autograd.DeviceType.CUDA
+    ranges = [(e.name, e.time_range) for e in events.events() if e.device_type == on_gpu]
+    intervals = [Interval(name, span.start, span.end) for name, span in ranges]
+    return summary(intervals, number, wall)
+
+
+def wake_profiler():
+    """Let CUPTI attach itself, so that it knows what is captured later."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]):
+        torch.zeros(1, device="cuda")
+        torch.cuda.synchronize()
+
+
+def summary(intervals, steps, wall):
+    """The intervals of some steps as the times of one."""
+    kernels = {}
+    for kernel, start, end in intervals:
+        count, total = kernels.get(kernel, (0, 0.0))
+        kernels[kernel] = count + 1, total + end - start
+    each = {name: (count / steps, total / steps) for name, (count, total) in kernels.items()}
+    return KernelTimes(each, covered(intervals) / 1e6 / steps, wall / steps)
+
+
+def covered(intervals):
+    """How long at least one of the intervals lasts: kernels may run at the same time."""
+    total, reached = 0.0, float("-inf")
+    for _, start, end in sorted(intervals, key=lambda interval: interval.start):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

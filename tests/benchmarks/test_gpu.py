@@ -1,0 +1,289 @@
+"""Benchmark on a GPU: floors, turns, kernels sorted into parts; all of it runs emulated, too."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from minigpt2.model.config import OFFICIAL
+from tests.benchmarks.gpu import __main__ as bench
+from tests.benchmarks.gpu import profile
+from tests.benchmarks.gpu.cards import Card, card_of
+from tests.benchmarks.gpu.floors import Load, Rates, floors_of, loads_of
+from tests.benchmarks.gpu.jobs import (
+    FIXED,
+    FULL,
+    JOBS,
+    SHORT,
+    VARYING,
+    Effort,
+    groups_of,
+    plan_of,
+)
+from tests.benchmarks.gpu.kernel_times import Interval, covered, summary
+from tests.benchmarks.gpu.race import Race, summed_up, timed_steps
+from tests.benchmarks.peers import worker
+from tests.benchmarks.peers.jobs import dense, forest_of
+from tests.benchmarks.work import operations
+from tests.kernels.support import needs_compiler
+
+H200 = Rates(790e12, 4.8e12)
+LITTLE = Effort(turns=1, steps=2, warm_fixed=4, warm_varying=4, profiled=1, compiled="all")
+
+
+@pytest.fixture
+def questions(tmp_path):
+    """A few questions."""
+    path = tmp_path / "questions.json"
+    entries = [{"instruction": f"Say {n}.", "output": str(n)} for n in range(4)]
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def floor_of(model, rows):
+    """The milliseconds of a dense step's parts on an H200."""
+    job = dense(rows, 1024, 1, model)
+    floors = floors_of(job.config, forest_of(job.batches[0]), 2, H200)
+    return {part: 1e3 * seconds for part, seconds in floors.items()}
+
+
+def test_floors_of_dense_steps_are_those_counted_by_hand():
+    gpt2, large = floor_of("gpt2", 8), floor_of("gpt2-large", 4)
+    n, c, v = 8 * 1023, 768, 50257
+    assert gpt2["products of the blocks"] == pytest.approx(72 * 12 * c * c * n / 790e9)
+    assert gpt2["products with the vocabulary"] == pytest.approx(6 * v * c * n / 790e9)
+    pairs = 8 * 1023 * 1024 / 2
+    attention = gpt2["attention, forward"] + gpt2["attention, backward"]
+    assert attention == pytest.approx(14 * 12 * c * pairs / 790e9)
+    assert gpt2["layer norm"] == pytest.approx(25 * 6 * n * c * 2 / 4.8e9)
+    assert gpt2["GELU"] == pytest.approx(12 * 20 * n * c * 2 / 4.8e9)
+    assert gpt2["cross-entropy"] == pytest.approx(4 * n * v / 4.8e9)
+    assert gpt2["AdamW and norm"] == pytest.approx(34 * OFFICIAL["gpt2"].n_parameters / 4.8e9)
+    assert sum(gpt2.values()) == pytest.approx(10.6, abs=0.05)
+    assert sum(large.values()) == pytest.approx(33.9, abs=0.05)
+
+
+def test_a_load_takes_the_longer_of_its_operations_and_its_bytes():
+    rates = Rates(operations=10, memory=2)
+    assert Load(100, 2).seconds(rates) == 10
+    assert Load(100, 30, times=3).seconds(rates) == 45
+
+
+def test_the_loads_have_the_operations_that_a_step_is_counted_with(questions):
+    plan = plan_of("tiny/bfloat16/batch4", questions, LITTLE)
+    batch = forest_of(plan.job.batches[0])
+    loads = loads_of(plan.job.config, batch, 2)
+    counted = sum(load.times * load.operations for own in loads.values() for load in own)
+    assert counted == pytest.approx(sum(operations(plan.job.config, batch).values()))
+
+
+def test_every_job_has_batches_for_all_its_steps(questions):
+    for effort in (FULL, SHORT):
+        for spec in JOBS:
+            plan = plan_of(spec, questions, effort)
+            numbers = timed_steps(plan, effort.turns, effort.steps)
+            assert len(numbers) == effort.turns * (effort.steps - 1)
+            assert len(plan.job.batches) == numbers[-1] + 1 + effort.profiled
+            assert plan.varying == ("batch" in spec) and (not plan.varying or plan.warm == 25)
+
+
+def test_a_short_run_compiles_only_where_it_wins_most(questions):
+    compiled = {}
+    for spec in JOBS:
+        names = plan_of(spec, questions, SHORT).contenders
+        compiled[spec] = any("compiled" in name for name in names)
+    assert list(compiled.values()) == [True, True, False, False]
+    assert [plan_of(s, questions, FULL).contenders for s in JOBS] == [FIXED, FIXED, VARYING, FIXED]
+
+
+def test_contenders_live_together_only_where_the_memory_suffices(questions):
+    plan = plan_of("gpt2-large/bfloat16/4x1024", questions, FULL)
+    assert groups_of(plan, 139e9) == [FIXED]
+    assert groups_of(plan, 78e9) == [("ours", peer) for peer in FIXED[1:]]
+
+
+class Waits:
+    """A contender without a process: each answer is the next of a list."""
+
+    def __init__(self, losses):
+        self.losses, self.ended = iter(losses), False
+
+    def ask(self, call, number):
+        return [(next(self.losses), 1.0 + k) for k in range(number)]
+
+    def end(self):
+        self.ended = True
+
+
+def race_of(plan, said, **workers):
+    """A race between contenders without processes."""
+    race = Race.__new__(Race)
+    race.plan, race.say = plan, said.append
+    race.workers, race.measured = workers, {name: {} for name in workers}
+    return race
+
+
+def test_a_contender_with_other_losses_is_left_out(questions):
+    plan, said = plan_of("tiny/float32/1x8", questions, LITTLE), []
+    same, other = [5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 3.0, 2.001, 1.0]
+    race = race_of(plan, said, ours=Waits(same), peer=Waits(same), liar=Waits(other))
+    liar = race.workers["liar"]
+    race.compare()
+    assert list(race.workers) == ["ours", "peer"] and liar.ended
+    assert "2.001" in race.measured["liar"]["failed"] and any("liar" in line for line in said)
+
+
+def test_the_first_step_of_a_turn_does_not_count(questions):
+    plan, said = plan_of("tiny/float32/1x8", questions, LITTLE), []
+    race = race_of(plan, said, ours=Waits([0.0] * 100))
+    race.take_turns(3, 3)
+    assert race.measured["ours"]["seconds"] == [2.0, 3.0] * 3
+
+
+def test_ratios_are_those_of_the_same_step(questions):
+    plan = plan_of("tiny/float32/1x8", questions, LITTLE)
+    measured, ours = {"seconds": [2.0, 9.0, 8.0], "busy": 2.0}, {"seconds": [1.0, 3.0, 2.0]}
+    row = summed_up(plan, measured, ours, [4, 5, 6], [1.0, 1.0, 2.0])
+    assert row["times_ours"] == 3 and row["median"] == 8 and row["spread"] == [2, 9]
+    assert row["tokens_per_second"] == 1 and row["share_of_floor"] == 0.25
+    assert row["idle"] == 0.75
+    assert summed_up(plan, {"failed": "x"}, ours, [], []) == {"failed": "x"}
+
+
+@needs_compiler
+def test_the_whole_benchmark_runs_emulated(monkeypatch, tmp_path, questions, capsys):
+    monkeypatch.setattr(bench, "FULL", LITTLE)
+    path = tmp_path / "numbers.json"
+    names = ["ours", worker.BARE, *(["PyTorch, packed"] if bench.find_spec("torch") else [])]
+    jobs = ["tiny/float32/1x6", "tiny/bfloat16/batch1"]
+    options = ["--device", "emulated", "--data", str(questions), "--json", str(path)]
+    assert bench.main([*options, "--jobs", *jobs, "--contenders", *names]) == 0
+    results = json.loads(path.read_text())
+    assert [result["spec"] for result in results] == jobs
+    for result in results:
+        assert list(result["contenders"]) == names
+        for row in result["contenders"].values():
+            assert len(row["seconds"]) == 1 and row["median"] > 0 and row["peak_memory"] > 0
+            assert row["floor"] > 0 and row["times_ours"] > 0
+    shown = capsys.readouterr().out
+    assert "losses agree to" in shown and "TF32 off" in shown and "card idle" in shown
+
+
+def test_without_a_gpu_it_says_so_in_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(bench.sys.modules, "cupy", None)
+    for program in (bench, profile):
+        assert program.main(["--device", "cuda"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@needs_compiler
+def test_a_contender_that_fails_says_why_and_one_that_waits_too_long_is_ended(tmp_path):
+    job = dense(1, 4, 1, "tiny")
+    how = worker.How(1, "cpu")
+    fails = worker.Worker("ours", str(tmp_path / "nowhere"), job, how)
+    with pytest.raises(bench.UserError, match="nowhere"):
+        fails.build()
+    fails.end()
+    slow = worker.Worker("ours", str(tmp_path), job, how, patience=0.01)
+    with pytest.raises(bench.UserError, match="no answer within"):
+        slow.build()
+    slow.end()
+
+
+# The card.
+
+
+class Properties:
+    """An array library that names its card."""
+
+    def __init__(self, name):
+        self.name = name
+
+
+def test_a_card_is_that_of_its_data_sheet(monkeypatch):
+    from tests.benchmarks.gpu import cards
+
+    monkeypatch.setattr(cards, "describe_device", lambda library: f"{library.name}: CuPy 14")
+    monkeypatch.setattr(cards, "measured_rates", lambda *of: Rates(700e12, 4.2e12))
+    card = card_of(Properties("NVIDIA H200"), "bfloat16")
+    assert card.promised == Rates(989e12, 4.8e12) and card.rates == Rates(700e12, 4.8e12)
+    assert (
+        "NVIDIA H200: bfloat16 products at 700 (989 by the data sheet) TFLOP/s"
+        in card.described("bfloat16")
+    )
+    assert card_of(Properties("NVIDIA H100 80GB HBM3"), "float32").rates.memory == 3.35e12
+    other = card_of(Properties("A card"), "float32")
+    assert other.promised is None and other.rates == Rates(700e12, 4.2e12)
+
+
+@needs_compiler
+def test_rates_are_measured_on_the_device(monkeypatch):
+    rates = card_of(bench.open_device("emulated"), "float32").measured
+    assert rates.operations > 0 and rates.memory > 0
+
+
+# Time by kernel.
+
+
+def test_times_of_a_step_are_means_and_overlaps_count_once():
+    intervals = [
+        Interval("a", 0, 10),
+        Interval("b", 5, 12),
+        Interval("a", 20, 24),
+        Interval("b", 21, 23),
+    ]
+    assert covered(intervals) == 16
+    times = summary(intervals, 2, 1.0)
+    assert times.kernels == {"a": (1, 7), "b": (1, 4.5)}
+    assert times.busy == pytest.approx(8e-6) and times.wall == 0.5
+
+
+def test_every_kernel_belongs_to_a_part_with_its_floor():
+    config, rates = OFFICIAL["gpt2"], H200
+    job = dense(8, 1024, 1, "gpt2")
+    names = {
+        "attention_mma_forward": "attention, forward",
+        "attention_delta": "attention, backward",
+        "layer_norm_backward": "layer norm",
+        "gelu_forward": "GELU",
+        "cross_entropy": "cross-entropy",
+        "squares": "AdamW and norm",
+        "embedding_forward": "embedding",
+        "nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NTT": profile.PRODUCTS,
+        "void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm>(Params)": profile.PRODUCTS,
+        "Memcpy DtoH (Device -> Pageable)": profile.OTHER,
+    }
+    loads = loads_of(config, forest_of(job.batches[0]), 2)
+    least = sum(load.seconds(rates) for own in loads.values() for load in own)
+    parts = profile.parts_of(dict.fromkeys(names, (2, 500.0)), loads, rates)
+    for name, part in names.items():
+        assert name in parts[part].kernels
+    assert sum(part.floor for part in parts.values()) == pytest.approx(least)
+    shown = Console(width=150)
+    with shown.capture() as text:
+        shown.print(profile.table_of(parts, "a step", 0.005))
+    assert all(profile.short(name) in text.get() for name in names)
+    assert "cutlass::Kernel2<" in text.get() and "Params" not in text.get()
+
+
+def test_a_profile_shows_busy_and_wall(monkeypatch, tmp_path, questions, capsys):
+    class Measured(Race):
+        def __init__(self, plan, names, *how):
+            self.measured = {"ours": {"seconds": [0.020], "busy": 0.015}}
+
+        def compare(self):
+            self.measured["ours"]["kernels"] = {"gelu_forward": (12, 2000.0)}
+
+        take_turns = finish = end = lambda *how: None
+
+    monkeypatch.setattr(profile, "Race", Measured)
+    monkeypatch.setattr(profile, "find_spec", lambda name: True)
+    monkeypatch.setattr(profile, "open_device", lambda device: np)
+    monkeypatch.setattr(profile, "card_of", lambda *what: Card("a card", H200, None))
+    path = tmp_path / "profile.json"
+    options = ["tiny/bfloat16/1x8", "--steps", "2", "--json", str(path)]
+    assert profile.main(options) == 0
+    shown = capsys.readouterr().out
+    assert "GPU busy 15.00 ms of 20.00" in shown and "gelu_forward" in shown
+    assert json.loads(path.read_text())[0]["idle"] == pytest.approx(0.25)
