@@ -18,7 +18,7 @@ Why
 from collections.abc import Callable, Mapping
 from functools import wraps
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -44,10 +44,13 @@ def register(
     FUSED.update(fused or {})
 
 
-def array_module(x: Array) -> ModuleType:
-    """Return the array library of x: numpy, or that of the device where x lives."""
+def array_module(x: Any) -> ModuleType:
+    """Return the array library of x: numpy, or that of the device where x lives.
+
+    x is an array, or an object with its numbers in an array `flat`, such as Parameters.
+    """
     for library in LIBRARIES:
-        if isinstance(x, library.ndarray):
+        if isinstance(x, library.ndarray) or isinstance(getattr(x, "flat", None), library.ndarray):
             return library
     return np
 
@@ -68,6 +71,25 @@ def fusible(op: Op) -> Op:
         return op(*arguments, **named)
 
     return dispatch  # type: ignore[return-value]
+
+
+class Target(NamedTuple):
+    """Where a backward pass puts a gradient: it is written over the array, or added to it."""
+
+    array: Array
+    accumulate: bool = False
+
+
+def deliver(gradient: Array, target: Target | None) -> Array:
+    """Put a gradient where it belongs, and return the array there; without a target, itself."""
+    if target is None:
+        return gradient
+    array = target.array
+    if target.accumulate:
+        array += gradient
+    elif array is not gradient:  # it was not made in place
+        array[...] = gradient
+    return array
 
 
 def to_host(*arrays: Array) -> list[np.ndarray]:

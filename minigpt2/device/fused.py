@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module
+from minigpt2.backend import Array, Target, array_module, deliver
 from minigpt2.device.fused_attention import attention, attention_backward
 from minigpt2.device.launch import fits, launch
 from minigpt2.ops import adamw as adamw_op
@@ -82,7 +82,14 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
     return y, LayerNormSaved(x, mean, rstd, gamma)
 
 
-def layer_norm_backward(dy: Array, saved: Any, d_residual: Array | None = None) -> Any:
+def layer_norm_backward(
+    dy: Array,
+    saved: Any,
+    d_residual: Array | None = None,
+    *,
+    weight: Target | None = None,
+    bias: Target | None = None,
+) -> Any:
     """Return dx (N, C), dgamma (C,) and dbeta (C,) for dy (N, C), (4.6) to (4.21)."""
     if not isinstance(saved, LayerNormSaved):
         return NotImplemented
@@ -93,7 +100,7 @@ def layer_norm_backward(dy: Array, saved: Any, d_residual: Array | None = None) 
     dgamma_dbeta = xp.empty((2, c), xp.float32)
     launch(xp, "layer_norm_backward", dy, x, gamma, mean, rstd, d_residual, dx, partial)
     launch(xp, "layer_norm_sum", partial, dgamma_dbeta)
-    return dx, dgamma_dbeta[0], dgamma_dbeta[1]
+    return dx, deliver(dgamma_dbeta[0], weight), deliver(dgamma_dbeta[1], bias)
 
 
 def gelu(h: Array, b: Array | None = None, backward: bool = True) -> Any:
@@ -105,13 +112,13 @@ def gelu(h: Array, b: Array | None = None, backward: bool = True) -> Any:
     return y, GeluSaved(h, b)
 
 
-def gelu_backward(dy: Array, saved: Any) -> Any:
+def gelu_backward(dy: Array, saved: Any, *, bias: Target | None = None) -> Any:
     """Turn dL/dy (N, F) into dL/dh (N, F) and dL/db (F,), (5.5) to (5.7)."""
     if not isinstance(saved, GeluSaved):
         return NotImplemented
     dx = array_module(dy).empty_like(dy)
     launch(array_module(dy), "gelu_backward", dy, saved.h, saved.b, dx)
-    return dx, None if saved.b is None else column_sums(dx)
+    return dx, None if saved.b is None else deliver(column_sums(dx), bias)
 
 
 def nll_from_logits(logits: Array, targets: Array) -> Array:

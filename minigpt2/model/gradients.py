@@ -17,7 +17,7 @@ A frozen tensor has no gradient: nothing is computed for it, and nothing stored.
 from collections.abc import Mapping
 from typing import Any
 
-from minigpt2.backend import Array, array_module
+from minigpt2.backend import Array, Target, array_module, deliver
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.gelu import gelu_backward
 from minigpt2.ops.layer_norm import layer_norm_backward
@@ -63,27 +63,17 @@ class Gradients:
         """End a step: what received no gradient becomes 0."""
         for name, view in self.views.items():
             if name not in self._holding:
-                view[...] = 0
-
-    def buffer(self, name: str, dtype: object) -> Array | None:
-        """Return the array that an op may write a tensor's first gradient of this dtype to.
-
-        None where the tensor holds a gradient already, is frozen, or has another dtype: then the op
-        makes an array of its own, and `add` takes it.
-        """
-        view = self.views.get(self._prefix + name)
-        free = view is not None and self._prefix + name not in self._holding
-        return view if free and view.dtype == dtype else None  # type: ignore[union-attr]
+                view.fill(0)
 
     def add(self, name: str, gradient: Array | None) -> None:
         """Write a tensor's first gradient, or add a later one; None is for a frozen tensor."""
-        if gradient is None or not self.trains(name):
-            return
+        if gradient is not None and self.trains(name):
+            deliver(gradient, self.target(name))
+
+    def target(self, name: str) -> Target | None:
+        """Return where an op puts a tensor's gradient; None if the tensor is frozen."""
         view, accumulate = self.claim(name)
-        if accumulate:
-            view += gradient
-        elif view is not gradient:  # it was not made in place
-            view[...] = gradient
+        return None if view is None else Target(view, accumulate)
 
     def claim(self, name: str) -> tuple[Array, bool]:
         """Return a tensor's array, None if frozen, and whether its op must accumulate there.
@@ -99,7 +89,7 @@ class Gradients:
         """Return a tensor's array, None if frozen, for an op that can only add to it."""
         view, accumulate = self.claim(name)
         if view is not None and not accumulate:
-            view[...] = 0
+            view.fill(0)
         return view
 
 
@@ -113,17 +103,15 @@ def gradients_of(parameters: Parameters) -> Gradients:
 def through_linear(dy: Array, saved: Any, d: Gradients, name: str) -> Array:
     """Return dL/dx of a linear layer; its dL/dw and dL/db go to d."""
     weight, bias = f"{name}.weight", f"{name}.bias"
-    out, trains = d.buffer(weight, dy.dtype), d.trains(weight) or d.trains(bias)
-    dx, dw, db = linear_backward(dy, saved, out=out, trains=trains)
-    d.add(weight, dw)
-    d.add(bias, db)
+    trains = d.trains(weight) or d.trains(bias)
+    into = d.target(bias) if saved.biased else None
+    dx, _, _ = linear_backward(dy, saved, weight=d.target(weight), bias=into, trains=trains)
     return dx
 
 
 def through_gelu(dy: Array, saved: Any, d: Gradients, bias: str) -> Array:
     """Return dL/dh of a GELU that added the bias of the layer before it; its dL/db goes to d."""
-    dh, db = gelu_backward(dy, saved)
-    d.add(bias, db)
+    dh, _ = gelu_backward(dy, saved, bias=d.target(bias))
     return dh
 
 
@@ -131,7 +119,6 @@ def through_layer_norm(
     dy: Array, saved: Any, d: Gradients, name: str, *, d_residual: Array | None = None
 ) -> Array:
     """Return dL/dx of a layer normalisation; its dL/dgamma and dL/dbeta go to d."""
-    dx, dgamma, dbeta = layer_norm_backward(dy, saved, d_residual=d_residual)
-    d.add(f"{name}.weight", dgamma)
-    d.add(f"{name}.bias", dbeta)
+    weight, bias = d.target(f"{name}.weight"), d.target(f"{name}.bias")
+    dx, _, _ = layer_norm_backward(dy, saved, d_residual=d_residual, weight=weight, bias=bias)
     return dx

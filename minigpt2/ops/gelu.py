@@ -53,7 +53,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
+from minigpt2.backend import (
+    Array,
+    Target,
+    accumulation_dtype,
+    array_module,
+    deliver,
+    fusible,
+)
 from minigpt2.parallel import map_rows
 
 ROOT_2_PI = sqrt(2 / pi)
@@ -106,8 +113,13 @@ def slope_of(square: Array, w: Array, y: Array) -> Array:
 
 
 @fusible
-def gelu_backward(dy: Array, saved: Saved) -> tuple[Array, Array | None]:
-    """Turn dL/dy (N, F) into dL/dh (N, F) and, where gelu added a bias, dL/db (F,), else None."""
+def gelu_backward(
+    dy: Array, saved: Saved, *, bias: Target | None = None
+) -> tuple[Array, Array | None]:
+    """Turn dL/dy (N, F) into dL/dh (N, F) and, where gelu added a bias, dL/db (F,), else None.
+
+    `bias` says where dL/db goes; without it, it is a fresh array.
+    """
     multiply = array_module(dy).multiply
     if not saved.biased:
         return map_rows(multiply, dy, saved.slope), None  # (N, F)  (5.7)
@@ -118,4 +130,5 @@ def gelu_backward(dy: Array, saved: Saved) -> tuple[Array, Array | None]:
         db = dh.sum(0, dtype=dtype)  # (F,)  (2.4)
         return dh, db
 
-    return map_rows(formula, dy, saved.slope, sums=1)
+    dh, db = map_rows(formula, dy, saved.slope, sums=1)
+    return dh, deliver(db, bias)

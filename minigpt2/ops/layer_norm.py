@@ -89,7 +89,14 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
+from minigpt2.backend import (
+    Array,
+    Target,
+    accumulation_dtype,
+    array_module,
+    deliver,
+    fusible,
+)
 from minigpt2.parallel import map_rows
 
 
@@ -130,11 +137,17 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[
 
 @fusible
 def layer_norm_backward(
-    dy: Array, saved: Saved, d_residual: Array | None = None
+    dy: Array,
+    saved: Saved,
+    d_residual: Array | None = None,
+    *,
+    weight: Target | None = None,
+    bias: Target | None = None,
 ) -> tuple[Array, Array, Array]:
     """Turn dL/dy (N, C) into dL/dx (N, C), dL/dgamma (C,), dL/dbeta (C,).
 
     `d_residual` (N, C) is the gradient from the other readers of x.  It is added to dL/dx.
+    `weight` and `bias` say where the last two go; without them they are fresh arrays.
     """
     x_hat, rstd, gamma = saved
     xp, c = array_module(dy), dy.shape[-1]
@@ -157,4 +170,5 @@ def layer_norm_backward(
         return dx, dgamma, dbeta
 
     others = () if d_residual is None else (d_residual,)
-    return map_rows(formula, dy, x_hat, rstd, *others, sums=2)
+    dx, dgamma, dbeta = map_rows(formula, dy, x_hat, rstd, *others, sums=2)
+    return dx, deliver(dgamma, weight), deliver(dbeta, bias)

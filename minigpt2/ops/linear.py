@@ -47,7 +47,14 @@ Cost
 
 from typing import NamedTuple
 
-from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
+from minigpt2.backend import (
+    Array,
+    Target,
+    accumulation_dtype,
+    array_module,
+    deliver,
+    fusible,
+)
 from minigpt2.parallel import map_rows
 
 
@@ -80,21 +87,30 @@ def affine(x: Array, w: Array, b: Array | None, residual: Array | None) -> Array
     return y
 
 
+@fusible
 def linear_backward(
-    dy: Array, saved: Saved, *, out: Array | None = None, trains: bool = True
+    dy: Array,
+    saved: Saved,
+    *,
+    weight: Target | None = None,
+    bias: Target | None = None,
+    trains: bool = True,
 ) -> tuple[Array, Array | None, Array | None]:
     """Turn dL/dy (N, K) into dL/dx (N, C), dL/dw (C, K), dL/db (K,).
 
-    dL/dw is written to `out` (C, K) if there is one; else it is a fresh array.  dL/db is None
-    where the map added no bias.  Where the layer is frozen (`trains` is False), neither is
+    `weight` and `bias` say where the last two go; without them they are fresh arrays.  dL/db is
+    None where the map added no bias.  Where the layer is frozen (`trains` is False), neither is
     computed: both are None.
     """
     x, w, biased = saved
     dx = dy @ w.T  # (N, C)  (2.2)
     if not trains:
         return dx, None, None
+    free = weight and not weight.accumulate and weight.array.dtype == dy.dtype
+    out = weight.array if weight and free else None  # memory that the product may be made in
     dw = array_module(dy).matmul(x.T, dy, out=out)  # (C, K)  (2.3)
-    return dx, dw, column_sums(dy) if biased else None
+    db = deliver(column_sums(dy), bias) if biased else None  # (K,)  (2.4)
+    return dx, deliver(dw, weight), db
 
 
 @fusible

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from minigpt2.backend import deliver
 from minigpt2.model.gpt2 import gpt2, gpt2_backward, loss_and_gradients
 from minigpt2.model.gradients import Gradients, gradients_of
 from minigpt2.model.parameters import Parameters, tensor_shapes
@@ -56,16 +57,17 @@ def test_what_received_no_gradient_is_0_when_the_step_is_complete():
     assert gradients.flat.sum() == CONFIG.n_embd and np.isfinite(gradients.flat).all()
 
 
-def test_a_buffer_is_offered_once_and_only_for_numbers_of_its_type():
-    gradients = Gradients({"w": np.zeros(3)})
-    assert gradients.buffer("w", np.dtype(np.float32)) is None
-    buffer = gradients.buffer("w", np.dtype(np.float64))
-    assert buffer is gradients["w"]
-    buffer[:] = 2
-    gradients.add("w", buffer)
-    assert gradients.buffer("w", np.dtype(np.float64)) is None
-    gradients.add("w", np.ones(3))
+def test_the_first_gradient_is_written_and_later_ones_are_added():
+    gradients = Gradients({"w": np.full(3, np.nan)})
+    first, second = gradients.target("w"), gradients.target("w")
+    assert (first.accumulate, second.accumulate) == (False, True)
+    assert deliver(np.full(3, 2.0), first) is first.array is gradients["w"]
+    deliver(np.ones(3), second)
     np.testing.assert_array_equal(gradients["w"], 3)
+    assert gradients.target("frozen") is None
+    assert deliver(first.array, first) is first.array  # made in place: nothing is copied
+    alone = np.ones(3)
+    assert deliver(alone, None) is alone
 
 
 SETS = [

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minigpt2.backend import Target
 from minigpt2.ops.linear import linear, linear_backward
 
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
@@ -57,7 +58,7 @@ def test_keeps_x():
 def test_dw_is_written_to_the_array_that_is_passed():
     x, w, b, dy = (np.random.default_rng(5).standard_normal(s) for s in ((7, 3), (3, 5), 5, (7, 5)))
     out = np.full_like(w, np.nan)
-    _, dw, _ = linear_backward(dy, linear(x, w, b)[1], out=out)
+    _, dw, _ = linear_backward(dy, linear(x, w, b)[1], weight=Target(out))
     assert dw is out
     np.testing.assert_array_equal(out, linear_backward(dy, linear(x, w, b)[1])[1])
 
