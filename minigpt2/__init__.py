@@ -104,6 +104,7 @@ Part VII: On a GPU
     33  device/emulator                Emulator
      ·  device/fake_array              Fake array
      ·  device/fake_cupy               Fake CuPy
+     ·  device/checks                  Checks
     34  device/launch                  Launch
      ·  device/fused_attention         Fused attention
     35  device/fused                   Fused ops

@@ -100,6 +100,16 @@ class ndarray:
         flags = self.host.flags
         return SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous)
 
+    @property
+    def _c_contiguous(self) -> bool:
+        """Whether the numbers lie in one piece, row by row: as `flags`, and faster in CuPy."""
+        return self.host.flags.c_contiguous
+
+    @property
+    def data(self) -> SimpleNamespace:
+        """Where the memory is."""
+        return SimpleNamespace(ptr=self.host.ctypes.data, device_id=0)
+
     def copied(self, cause: str) -> np.ndarray:
         """Return the array on the host, and count the copy."""
         copies[cause] += 1

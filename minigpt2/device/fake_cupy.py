@@ -104,7 +104,8 @@ def asnumpy(a: Any) -> np.ndarray:
     return a.get() if isinstance(a, ndarray) else np.asarray(a)
 
 
-cuda = SimpleNamespace(Device=Device, runtime=SimpleNamespace(getDeviceCount=lambda: 1))
+cuda = SimpleNamespace(Device=Device)
+cuda.runtime = SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: cuda.Device().id)
 machines: list[Machine] = []  # the last of them runs the kernels
 
 

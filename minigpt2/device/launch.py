@@ -4,19 +4,35 @@ Why
     CuPy passes a kernel whatever it gets: an array of another precision, a view with gaps between
     its rows, a Python float as eight bytes where the kernel reads four.  The kernel then reads
     memory that it should not, without an error.  So `launch` checks every argument against the
-    kernel's signature before anything runs, which takes a few microseconds.
+    kernel's signature before anything runs.
+
+    A step makes hundreds of launches, and the checks of one take longer than CuPy's own part of it.
+    But they depend only on the arrays' shapes, dtypes, contiguity and devices, which repeat.  So
+    the first launch of each kind leaves a plan: the compiled kernel, its grid, the sizes that it
+    reads.  Later ones look the plan up, put their arrays and numbers in, and go.
 
     A kernel is compiled at its first launch, for the storage type and head size of its arguments,
     and the result is cached.
 """
 
-from functools import cache
+from collections.abc import Callable, Hashable
+from functools import cache, lru_cache, partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigpt2.backend import Array
+from minigpt2.device.checks import (
+    NUMBERS,
+    Traits,
+    check_array,
+    name_of,
+    number_of,
+    refuse_others,
+    storage_of,
+    traits_of,
+)
 from minigpt2.device.includes import text_of
 from minigpt2.device.kernel_specs import (
     ACCESS,
@@ -31,8 +47,20 @@ from minigpt2.device.kernel_specs import (
 )
 from minigpt2.device.signatures import Parameter, parameters_in
 
-NUMBERS = {"int": np.int32, "long long": np.int64, "float": np.float32}
-MAX_INT = 2**31 - 1
+MAX_PLANS = 4096  # rows may differ from batch to batch, so there is no end of kinds of launches
+PLANS: dict[Hashable, "Plan"] = {}
+NamedNumber = tuple[int, str, Callable[[Any], np.generic]]  # its place, its name, its type
+
+
+class Plan(NamedTuple):
+    """A launch that was checked: all of it but the arrays and the numbers that its caller names."""
+
+    kernel: Any  # None for an empty grid, of which CuPy would make one block
+    grid: tuple[int, ...]
+    block: tuple[int]
+    shared: int  # bytes of dynamic shared memory
+    numbers: tuple[np.generic | None, ...]  # behind the arrays; None for one that the caller names
+    named: tuple[NamedNumber, ...]
 
 
 @cache
@@ -48,84 +76,85 @@ def launch(library: ModuleType, name: str, *arrays: Array | None, **numbers: flo
     array has it in its shape.  Raises TypeError or ValueError, before anything runs, for an
     argument that does not fit the kernel's signature.
     """
-    kernel, parameters = KERNELS[name], parameters_of(name)
+    try:
+        traits = [None if array is None else traits_of(array) for array in arrays]
+    except AttributeError:
+        refuse_others(library, name, parameters_of(name), arrays)
+        raise
+    key = (library, name, place_of(library)(), numbers.get("D"), *numbers, *traits)
+    plan = PLANS.get(key)
+    if plan is None:
+        refuse_others(library, name, parameters_of(name), arrays)
+        if len(PLANS) >= MAX_PLANS:
+            PLANS.clear()
+        plan = PLANS[key] = plan_of(library, name, traits, numbers)
+    arguments = [*arrays, *plan.numbers]
+    for place, number, convert in plan.named:
+        arguments[place] = convert(numbers[number])
+    if plan.kernel is not None:
+        plan.kernel(plan.grid, plan.block, tuple(arguments), shared_mem=plan.shared)
+
+
+@cache
+def place_of(library: ModuleType) -> Callable[[], Hashable]:
+    """Return a function that says where the next launch runs: on which device, on which machine."""
+    current = library.cuda.runtime.getDevice
+    return (lambda: (current(), library.machine())) if emulated(library) else current
+
+
+def emulated(library: ModuleType) -> bool:
+    """Return whether a library is the fake CuPy, whose kernels a machine runs."""
+    return hasattr(library, "machine")
+
+
+def plan_of(
+    library: ModuleType, name: str, traits: list[Any], numbers_by_name: dict[str, float]
+) -> Plan:
+    """Check a launch, and return its plan.  Raises TypeError or ValueError as `launch` does."""
+    spec, parameters = KERNELS[name], parameters_of(name)
     array_parameters = [p for p in parameters if p.shape is not None]
-    if len(arrays) != len(array_parameters):
-        raise TypeError(f"{name} takes {len(array_parameters)} arrays, not {len(arrays)}")
-    sizes: Sizes = {"D": int(numbers.pop("D"))} if kernel.per_head_size and "D" in numbers else {}
-    storage = storage_of(name, array_parameters, arrays)
-    for p, array in zip(array_parameters, arrays, strict=True):
-        check_array(library, name, p, array, storage, sizes)
-    if why := misfit(kernel, STORAGE[storage], sizes):
+    if len(traits) != len(array_parameters):
+        raise TypeError(f"{name} takes {len(array_parameters)} arrays, not {len(traits)}")
+    pairs = [
+        (p, None if of is None else Traits(*of))
+        for p, of in zip(array_parameters, traits, strict=True)
+    ]
+    names = set(numbers_by_name)
+    sizes: Sizes = {}
+    if spec.per_head_size and "D" in names:
+        sizes["D"] = int(numbers_by_name["D"])
+        names.remove("D")
+    storage, device = storage_of(name, pairs), library.cuda.runtime.getDevice()
+    for p, array in pairs:
+        check_array(name, p, array, storage, device, sizes)
+    if why := misfit(spec, STORAGE[storage], sizes):
         raise ValueError(f"{name}: {why}")
-    remaining = iter(arrays)
-    arguments = [
-        next(remaining) if p.shape is not None else number_of(name, p, sizes, numbers)
-        for p in parameters
-    ]
-    if numbers:
-        raise TypeError(f"{name} has no number called {', '.join(numbers)}")
-    grid = kernel.grid(sizes)
-    if all(grid):  # CuPy would make one block out of none
-        options = options_of(kernel, STORAGE[storage], sizes)
-        shared = kernel.shared(sizes, BYTES[STORAGE[storage]]) if kernel.shared else 0
-        function = compiled(library, machine_of(library), name, options, shared)
-        block = (threads_of(kernel, options),)
-        function(grid, block, tuple(arguments), shared_mem=shared)
+    remaining = parameters[len(pairs) :]
+    if unknown := names - {p.name for p in remaining}:
+        raise TypeError(f"{name} has no number called {', '.join(sorted(unknown))}")
+    numbers: list[np.generic | None] = []
+    named: list[NamedNumber] = []
+    for place, p in enumerate(remaining, len(pairs)):
+        convert = partial(number_of, name, p) if p.type == "int" else NUMBERS[p.type]
+        if p.name in names:
+            named.append((place, p.name, convert))
+        elif p.name not in sizes:
+            raise TypeError(f"{name} needs the number {p.name}")
+        numbers.append(None if p.name in names else convert(sizes[p.name]))
+    options = options_of(spec, STORAGE[storage], sizes)
+    shared = spec.shared(sizes, BYTES[STORAGE[storage]]) if spec.shared else 0
+    kernel, grid, block = None, spec.grid(sizes), (threads_of(spec, options),)
+    if all(grid):
+        kernel = compiled(library, machine_of(library), name, options)
+        if shared > kernel.max_dynamic_shared_size_bytes:
+            kernel.max_dynamic_shared_size_bytes = shared
+    return Plan(kernel, grid, block, shared, tuple(numbers), tuple(named))
 
 
-def storage_of(name: str, parameters: list[Parameter], arrays: tuple[Array | None, ...]) -> str:
-    """Return the common dtype of a launch's arrays of the storage type, by its name.
-
-    Raises TypeError if they have several, or one that the kernel is not compiled for.
-    """
-    dtypes = {
-        array.dtype.name
-        for p, array in zip(parameters, arrays, strict=True)
-        if p.type == "real" and array is not None
-    }
-    if len(dtypes) > 1:
-        raise TypeError(
-            f"{name} got arrays of {' and '.join(sorted(dtypes))}; all must be the same"
-        )
-    dtype = dtypes.pop() if dtypes else "float32"
-    built = [dtype for dtype, storage in STORAGE.items() if storage in KERNELS[name].storage]
-    if dtype not in built:
-        raise TypeError(f"{name} computes in {', '.join(built)}, not in {dtype}")
-    return dtype
-
-
-def check_array(
-    library: ModuleType, kernel: str, p: Parameter, array: Array, storage: str, sizes: Sizes
-) -> None:
-    """Raise unless an array fits its parameter; add the sizes in its shape to `sizes`."""
-    what = f"{kernel}: {p.name}"
-    if array is None:
-        if not p.optional:
-            raise TypeError(f"{what} is missing")
-        return
-    if not isinstance(array, library.ndarray):
-        raise TypeError(f"{what} is a {type(array).__module__} array, not one on the device")
-    if array.device != library.cuda.Device():
-        raise ValueError(f"{what} is on {array.device}, the kernel on {library.cuda.Device()}")
-    dtype = storage if p.type == "real" else f"{p.type}32"
-    if array.dtype.name != dtype:
-        raise TypeError(f"{what} holds {array.dtype.name}; it must hold {dtype}")
-    if not array.flags.c_contiguous:
-        raise ValueError(f"{what} is a view that is not contiguous; copy it first")
-    shape = p.shape or ()
-    expected = [
-        int(letter) if letter.isdigit() else sizes.setdefault(letter, size)
-        for letter, size in zip(shape, array.shape, strict=False)
-    ]
-    if len(shape) != array.ndim or expected != list(array.shape):
-        known = ", ".join(f"{letter} = {sizes[letter]}" for letter in shape if letter in sizes)
-        raise ValueError(f"{what} has shape {array.shape}, not ({', '.join(shape)}) with {known}")
-
-
+@lru_cache(MAX_PLANS)
 def fits(name: str, dtype: Any = np.float32, **sizes: int) -> bool:
     """Return whether a kernel can run with these sizes on arrays of a dtype."""
-    return not misfit(KERNELS[name], STORAGE.get(np.dtype(dtype).name, "float"), sizes)
+    return not misfit(KERNELS[name], STORAGE.get(name_of(np.dtype(dtype)), "float"), sizes)
 
 
 def misfit(kernel: KernelSpec, storage: str, sizes: Sizes) -> str:
@@ -142,33 +171,15 @@ def misfit(kernel: KernelSpec, storage: str, sizes: Sizes) -> str:
     return ""
 
 
-def number_of(name: str, p: Parameter, sizes: Sizes, numbers: dict[str, Any]) -> np.generic:
-    """Return a number as the kernel reads it: one of the sizes, or one that the caller named.
-
-    A number that the caller named is taken out of `numbers`.
-    """
-    if p.name not in sizes and p.name not in numbers:
-        raise TypeError(f"{name} needs the number {p.name}")
-    value = numbers.pop(p.name) if p.name in numbers else sizes[p.name]
-    if p.type == "int" and not -MAX_INT - 1 <= value <= MAX_INT:
-        raise ValueError(f"{name}: {p.name} = {value} does not fit into 32 bits")
-    return NUMBERS[p.type](value)
-
-
 def machine_of(library: ModuleType) -> Any:
     """Return the emulated machine that runs a library's kernels; None for a real GPU."""
-    return library.machine() if hasattr(library, "machine") else None
+    return library.machine() if emulated(library) else None
 
 
 @cache
-def compiled(
-    library: ModuleType, machine: Any, name: str, options: tuple[str, ...], shared: int
-) -> Any:
-    """Return a kernel, compiled with some options, for launches with so much dynamic memory."""
-    function = compiled_file(library, machine, KERNELS[name].file, options).get_function(name)
-    if shared > function.max_dynamic_shared_size_bytes:
-        function.max_dynamic_shared_size_bytes = shared
-    return function
+def compiled(library: ModuleType, machine: Any, name: str, options: tuple[str, ...]) -> Any:
+    """Return a kernel, compiled with some options."""
+    return compiled_file(library, machine, KERNELS[name].file, options).get_function(name)
 
 
 @cache

@@ -1,7 +1,8 @@
 """Signatures: the parameters of a kernel, with the shapes of its arrays, read from its source.
 
-A kernel declares one parameter a line.  An array has its shape behind it as a comment, and says
-whether the caller may leave it out (the kernel then gets a null pointer):
+A kernel declares one parameter a line, its arrays before its numbers.  An array has its shape
+behind it as a comment, and says whether the caller may leave it out (the kernel then gets a null
+pointer):
 
     gelu_forward(
         const real* __restrict__ h,  // (N, F)
@@ -59,6 +60,8 @@ def parameters_in(text: str, kernel: str) -> tuple[Parameter, ...]:
             parameters.append(parameter_in(line))
             if [p.name for p in parameters].count(parameters[-1].name) > 1:
                 raise ValueError(f"a second parameter named {parameters[-1].name}")
+            if parameters[-1].shape and any(p.shape is None for p in parameters):
+                raise ValueError(f"the array {parameters[-1].name} must come before all numbers")
         except ValueError as error:
             raise ValueError(f"{place_of(text, place)}: {kernel}: {error}") from None
         place += len(line) + 1

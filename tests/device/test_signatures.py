@@ -108,6 +108,12 @@ MISTAKES = {
     "a name twice": ("int C", "int P", 13, "a second parameter named P"),
     "a line of words": ("    long", "    // how many\n    long", 12, "not one parameter"),
     "an empty line": ("    long", "\n    long", 12, "not one parameter"),
+    "an array behind a number": (
+        "    float eps",
+        "    float eps,\n    float* y  // (N,)",
+        15,
+        "the array y must come before all numbers",
+    ),
     "on the kernel's line": ("sound(\n   ", "sound(", 8, "a parameter on the line of sound"),
     "no end": (SOUND[SOUND.index("    int C") :], "", 8, "the parameters of sound have no end"),
 }
