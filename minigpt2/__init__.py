@@ -106,6 +106,9 @@ Part VII: On a GPU
      ·  device/fake_cupy               Fake CuPy
      ·  device/checks                  Checks
     34  device/launch                  Launch
+     ·  device/cublaslt                cuBLASLt
+     ·  device/products                Products
+     ·  device/fused_linear            Fused linear map
      ·  device/fused_attention         Fused attention
     35  device/fused                   Fused ops
      ·  device/devices                 Devices

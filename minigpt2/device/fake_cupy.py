@@ -104,6 +104,28 @@ def asnumpy(a: Any) -> np.ndarray:
     return a.get() if isinstance(a, ndarray) else np.asarray(a)
 
 
+def product_into(
+    out: ndarray,
+    x: ndarray,
+    w: ndarray,
+    transpose_x: bool,
+    transpose_w: bool,
+    bias: ndarray | None,
+    start: ndarray | None,
+) -> None:
+    """Put start + x w + bias into `out`, as device/products does it on a GPU.
+
+    Numbers of 16 bits are summed in float32 and rounded once.
+    """
+    wide = np.float32 if out.host.dtype.itemsize == 2 or x.host.dtype.itemsize == 2 else None
+    left, right = (a.host.astype(wide or a.host.dtype) for a in (x, w))
+    result = (left.T if transpose_x else left) @ (right.T if transpose_w else right)
+    for term in (bias, start):
+        if term is not None:
+            result = result + term.host.astype(result.dtype)
+    out.host[...] = result.astype(out.host.dtype)
+
+
 cuda = SimpleNamespace(Device=Device)
 cuda.runtime = SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: cuda.Device().id)
 machines: list[Machine] = []  # the last of them runs the kernels

@@ -16,6 +16,7 @@ import numpy as np
 
 from minigpt2.backend import Array, Target, array_module, deliver
 from minigpt2.device.fused_attention import attention, attention_backward
+from minigpt2.device.fused_linear import affine, linear_backward
 from minigpt2.device.launch import fits, launch
 from minigpt2.ops import adamw as adamw_op
 from minigpt2.ops import attention as attention_op
@@ -23,6 +24,7 @@ from minigpt2.ops import cross_entropy as cross_entropy_op
 from minigpt2.ops import embedding as embedding_op
 from minigpt2.ops import gelu as gelu_op
 from minigpt2.ops import layer_norm as layer_norm_op
+from minigpt2.ops import linear as linear_op
 from minigpt2.ops.embedding import Saved as EmbeddingSaved
 from minigpt2.ops.linear import column_sums
 
@@ -184,6 +186,8 @@ FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     embedding_op.add_at: add_at,
     layer_norm_op.layer_norm: layer_norm,
     layer_norm_op.layer_norm_backward: layer_norm_backward,
+    linear_op.affine: affine,
+    linear_op.linear_backward: linear_backward,
     gelu_op.gelu: gelu,
     gelu_op.gelu_backward: gelu_backward,
     attention_op.attention: attention,

@@ -207,7 +207,8 @@ ENGINE = (
     "inference/",
     "device/",
 )
-ONLY_IN = {"cupy": "backend", "ml_dtypes": "training/precision"}  # NumPy's bfloat16 is ml_dtypes'
+# cuda is the finder of NVIDIA's libraries, which comes with CuPy; NumPy's bfloat16 is ml_dtypes'.
+ONLY_IN = {"cupy": "backend", "ml_dtypes": "training/precision", "cuda": "device/cublaslt"}
 LIBRARIES = {PACKAGE, "numpy", "safetensors", "tiktoken"} | set(sys.stdlib_module_names)
 
 

@@ -1,0 +1,34 @@
+"""Fused linear map: its products with bias and residual inside, its gradients made in place."""
+
+from typing import Any
+
+from minigpt2.backend import Array, Target, array_module, deliver
+from minigpt2.device.products import matmul
+from minigpt2.ops.linear import Saved, column_sums
+
+
+def affine(x: Array, w: Array, b: Array | None, residual: Array | None) -> Array:
+    """Return residual + x w + b (N, K), (2.1) and (2.5), in one launch."""
+    return matmul(x, w, bias=b, residual=residual)
+
+
+def linear_backward(
+    dy: Array,
+    saved: Saved,
+    *,
+    weight: Target | None = None,
+    bias: Target | None = None,
+    trains: bool = True,
+) -> Any:
+    """Return dx (N, C), dw (C, K) and db (K,) for dy (N, K), (2.2) to (2.4).
+
+    dw is summed in float32, and added to a gradient without an array between them.
+    """
+    x, w, biased = saved
+    dx = matmul(dy, w, transpose_w=True)
+    if not trains:
+        return dx, None, None
+    xp = array_module(dy)
+    out, accumulate = weight or (xp.empty(w.shape, xp.float32), False)
+    dw = matmul(x, dy, transpose_x=True, out=out, accumulate=accumulate)
+    return dx, dw, deliver(column_sums(dy), bias) if biased else None

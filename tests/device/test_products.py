@@ -1,0 +1,78 @@
+"""Products on a device: each form against the same product in float64."""
+
+from itertools import product
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from minigpt2.device.products import matmul
+from tests.kernels.support import device, exactly, machine, needs_device, single
+
+pytestmark = needs_device
+SHAPES = ((1, 8, 8), (7, 32, 257), (33, 48, 64), (40, 16, 24))
+BOUNDS = {np.float32: 2e-6, np.float16: 2.0**-10, ml_dtypes.bfloat16: 2.0**-7}
+TYPES = list(BOUNDS)
+
+
+def turned(array, transpose):
+    """An array whose transpose is multiplied, if it is to be transposed."""
+    return np.ascontiguousarray(array.T) if transpose else array
+
+
+def compare(result, exact, bound):
+    """Raise AssertionError unless the error is within the bound of the largest number."""
+    assert abs(exactly(result) - exact).max() <= bound * abs(exact).max()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("added", ["", "bias", "residual", "bias residual"])
+def test_a_product_with_what_is_added_to_it(dtype, added):
+    with device(machine()) as xp:
+        for (n, c, k), tx, tw in product(SHAPES, (False, True), (False, True)):
+            x, w, b, r = (single(*s).astype(dtype) for s in ((n, c), (c, k), (k,), (n, k)))
+            exact = exactly(x) @ exactly(w)
+            exact = exact + exactly(b) if "bias" in added else exact
+            exact = exact + exactly(r) if "residual" in added else exact
+            result = matmul(
+                xp.asarray(turned(x, tx)),
+                xp.asarray(turned(w, tw)),
+                transpose_x=tx,
+                transpose_w=tw,
+                bias=xp.asarray(b) if "bias" in added else None,
+                residual=xp.asarray(r) if "residual" in added else None,
+            )
+            assert result.dtype == dtype
+            compare(xp.asnumpy(result), exact, BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_a_gradient_is_written_or_added_in_float32(dtype, accumulate):
+    with device(machine()) as xp:
+        for n, c, k in SHAPES:
+            x, dy, before = single(n, c).astype(dtype), single(n, k).astype(dtype), single(c, k)
+            out = xp.asarray(before.copy())
+            result = matmul(
+                xp.asarray(x), xp.asarray(dy), transpose_x=True, out=out, accumulate=accumulate
+            )
+            assert result is out
+            exact = exactly(x).T @ exactly(dy) + (exactly(before) if accumulate else 0)
+            compare(xp.asnumpy(out), exact, 2e-6)
+
+
+def test_rows_may_be_longer_than_the_matrix():
+    with device(machine()) as xp:
+        x, w, wide = single(9, 16), single(24, 16), xp.asarray(single(9, 32))
+        matmul(xp.asarray(x), xp.asarray(w), transpose_w=True, out=wide[:, :24])
+        compare(xp.asnumpy(wide)[:, :24], exactly(x) @ exactly(w).T, 2e-6)
+        np.testing.assert_array_equal(xp.asnumpy(wide)[:, 24:], single(9, 32)[:, 24:])
+
+
+def test_matrices_that_do_not_fit_are_refused():
+    with device(machine()) as xp:
+        x, w = xp.asarray(single(3, 8)), xp.asarray(single(9, 4))
+        with pytest.raises(ValueError, match=r"product of \(3, 8\) and \(9, 4\)"):
+            matmul(x, w)
+        with pytest.raises(ValueError, match="does not fit"):
+            matmul(x, x, transpose_w=True, out=xp.asarray(single(4, 4)))
