@@ -55,7 +55,7 @@ extern "C" void send_copy(void* to, const void* from, int size, int exists, int 
     mine.copies.push_back(copy);
 }
 
-extern "C" void commit_copies() { sent[current->thread.linear].groups++; }
+extern "C" void close_copies() { sent[current->thread.linear].groups++; }
 
 extern "C" void let_copies_arrive(int left) {
     Sent& mine = sent[current->thread.linear];

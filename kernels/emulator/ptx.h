@@ -77,7 +77,7 @@ UNWATCHED inline void copy_async(void* to, const void* from, int bytes, bool exi
 }
 
 // cp.async.commit_group: this thread's copies since the last call form a group.
-UNWATCHED inline void copies_committed(int) { commit_copies(); }
+UNWATCHED inline void copies_committed(int) { close_copies(); }
 
 // cp.async.wait_group: this thread's groups have arrived, but for the `left` last ones.
 UNWATCHED inline void copies_wait(int left, int line) {

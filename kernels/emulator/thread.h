@@ -52,7 +52,7 @@ unsigned present(unsigned mask);  // the lanes of a mask that exist in this warp
 // What does not exist is not read, and becomes 0.  A wait lets this thread's committed groups of
 // copies arrive, but for the `left` last ones.
 void send_copy(void* to, const void* from, int size, int exists, int line, const void* pc);
-void commit_copies();
+void close_copies();
 void let_copies_arrive(int left);
 
 void touched(const void* p, unsigned size, int write, int atomic, const void* pc);
