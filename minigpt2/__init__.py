@@ -102,6 +102,7 @@ Part VII: On a GPU
      ·  device/compile                 Compile
      ·  device/sanitizer               Sanitizer
     33  device/emulator                Emulator
+     ·  device/fake_stream             Fake stream
      ·  device/fake_array              Fake array
      ·  device/fake_cupy               Fake CuPy
      ·  device/checks                  Checks

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from minigpt2.device.fake_stream import computed, record, refuse
+
 API = json.loads((Path(__file__).parent / "cupy_api.json").read_text(encoding="utf-8"))
 # Functions that must look at the data to know how large their result is.
 SHAPED_BY_DATA = {
@@ -87,6 +89,7 @@ class ndarray:
         raise TypeError(REFUSED)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **keywords: Any) -> Any:
+        refuse(ufunc.__name__)
         return boxed(getattr(ufunc, method)(*map(unboxed, inputs), **unboxed(keywords)))
 
     @property
@@ -112,12 +115,27 @@ class ndarray:
 
     def copied(self, cause: str) -> np.ndarray:
         """Return the array on the host, and count the copy."""
+        refuse(f"a copy to the host, by {cause}")
         copies[cause] += 1
         return self.host
 
     def get(self) -> np.ndarray:
         """Return the array as a NumPy array."""
         return self.copied("get").copy()
+
+    def set(self, host: np.ndarray) -> None:
+        """Copy a NumPy array of the same shape and type into the array."""
+        refuse("a copy from the host")
+        if not isinstance(host, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+        if host.dtype != self.host.dtype or host.shape != self.host.shape:
+            mine = f"{self.host.dtype} {self.host.shape}"
+            raise ValueError(f"{host.dtype} {host.shape} cannot be set to {mine}")
+        self.host[...] = host
+
+    def fill(self, value: Any) -> None:
+        """Put one number everywhere."""
+        record(np.ndarray.fill, self.host, value)
 
     def item(self, *index: int) -> Any:
         """Return an element as a Python number."""
@@ -153,9 +171,10 @@ class ndarray:
         parts = indices if isinstance(indices, tuple) else (indices,)
         if any(isinstance(part, np.ndarray) and part.dtype == bool for part in parts):
             copies["shape"] += 1
-        return boxed(self.host[indices])
+        return boxed(computed("view", self.host.__getitem__, (self.host,), (indices,), {}))
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        refuse("an assignment to elements")
         self.host[unboxed(key)] = unboxed(value)
 
     def __getattr__(self, name: str) -> Any:
@@ -166,13 +185,14 @@ class ndarray:
             return boxed(attribute)
         if name in SHAPED_BY_DATA:
             copies["shape"] += 1
-        return method_on_device(attribute)
+        return method_on_device(attribute, name, self.host)
 
 
 def operator(name: str, in_place: bool) -> Callable[..., Any]:
     """Return an operator of the device's arrays."""
 
     def operate(self: ndarray, *others: Any) -> Any:
+        refuse(name)
         if name in ("__matmul__", "__rmatmul__"):
             pair = (self, *others) if name == "__matmul__" else (*others, self)
             return boxed(product(*map(unboxed, pair)))
@@ -204,6 +224,13 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.n
     return out
 
 
-def method_on_device(method: Callable[..., Any]) -> Callable[..., Any]:
+def method_on_device(
+    method: Callable[..., Any], name: str = "", *arrays: np.ndarray
+) -> Callable[..., Any]:
     """Return a method of a NumPy array or ufunc for device arrays."""
-    return lambda *args, **kwargs: boxed(method(*map(unboxed, args), **unboxed(kwargs)))
+
+    def on_device(*args: Any, **kwargs: Any) -> Any:
+        hosts, named = tuple(map(unboxed, args)), unboxed(kwargs)
+        return boxed(computed(name, method, (*arrays, hosts, named), hosts, named))
+
+    return on_device

@@ -10,7 +10,8 @@ Why
       the other implicitly;
     - a reduction returns an array of no axes, not a number;
     - it counts every copy to the host in `copies`, by its cause: `get`, `float`, `bool`, ..., and
-      "shape" where CuPy itself copies because the shape of a result depends on data.
+      "shape" where CuPy itself copies because the shape of a result depends on data;
+    - a stream that captures refuses all that a graph cannot repeat (device/fake_stream).
 
     Kernels run on the emulator.
 """
@@ -34,6 +35,15 @@ from minigpt2.device.fake_array import (
     product,
     unboxed,
 )
+from minigpt2.device.fake_stream import (
+    MemoryPool,
+    Stream,
+    computed,
+    memory_for,
+    record,
+    refuse,
+    using_allocator,
+)
 
 UFUNC_METHODS = ("accumulate", "at", "outer", "reduce", "reduceat")
 
@@ -50,11 +60,12 @@ def function(name: str) -> Callable[..., Any]:
         if name in SHAPED_BY_DATA or (name == "where" and len(args) == 1):
             copies["shape"] += 1
         out = kwargs.get("out")
-        result = host(*map(unboxed, args), **unboxed(kwargs))
+        hosts, named = tuple(map(unboxed, args)), unboxed(kwargs)
+        result = computed(name, host, (hosts, named), hosts, named)
         return out if out is not None else boxed(result)
 
     for method in UFUNC_METHODS if isinstance(host, np.ufunc) else ():
-        setattr(on_device, method, method_on_device(getattr(host, method)))
+        setattr(on_device, method, method_on_device(getattr(host, method), f"{name}.{method}"))
     return on_device
 
 
@@ -75,33 +86,68 @@ def asarray(a: Any, dtype: Any = None) -> ndarray:
 
 def array(a: Any, dtype: Any = None) -> ndarray:
     """Return a fresh array on the device."""
+    refuse("a copy from the host")
     return ndarray(np.array(a.host if isinstance(a, ndarray) else a, dtype))
 
 
 def empty(shape: Any, dtype: Any = np.float64) -> ndarray:
     """Return an array filled with NaN, so that a test notices what is never written."""
-    return unwritten(np.empty(shape, dtype))
+    return unwritten(memory_for(shape, dtype))
 
 
 def empty_like(prototype: ndarray, dtype: Any = None, shape: Any = None) -> ndarray:
-    """Return an array of the same shape, filled like that of `empty`."""
-    return unwritten(np.empty_like(unboxed(prototype), dtype, shape=shape))
+    """Return an array of the same shape and order, filled like that of `empty`."""
+    like = unboxed(prototype)
+    dtype, flags = dtype or like.dtype, like.flags
+    if shape is None and flags.f_contiguous and not flags.c_contiguous:
+        return unwritten(memory_for(like.shape[::-1], dtype)).T
+    return unwritten(memory_for(like.shape if shape is None else shape, dtype))
+
+
+def zeros(shape: Any, dtype: Any = np.float64) -> ndarray:
+    """Return an array of zeros."""
+    array = ndarray(memory_for(shape, dtype))
+    array.fill(0)
+    return array
+
+
+def zeros_like(prototype: ndarray, dtype: Any = None, shape: Any = None) -> ndarray:
+    """Return an array of zeros of the same shape."""
+    like = unboxed(prototype)
+    return zeros(like.shape if shape is None else shape, dtype or like.dtype)
 
 
 def unwritten(host: np.ndarray) -> ndarray:
     """Set every bit of an array, which makes NaN, or -1 of integers; return it on the device."""
-    host.reshape(-1).view(np.uint8)[...] = 0xFF
+    record(set_bits, host)
     return ndarray(host)
+
+
+def set_bits(host: np.ndarray) -> None:
+    """Set every bit of an array."""
+    host.reshape(-1).view(np.uint8)[...] = 0xFF
 
 
 def ascontiguousarray(a: ndarray) -> ndarray:
     """Return a contiguous array: itself, or a copy."""
-    return ndarray(np.ascontiguousarray(unboxed(a)))
+    host = unboxed(a)
+    return ndarray(computed("ascontiguousarray", np.ascontiguousarray, (host,), (host,), {}))
 
 
 def asnumpy(a: Any) -> np.ndarray:
     """Return an array as a NumPy array."""
     return a.get() if isinstance(a, ndarray) else np.asarray(a)
+
+
+cuda = SimpleNamespace(
+    Device=Device,
+    Stream=Stream,
+    get_current_stream=lambda: Stream.current,
+    MemoryPool=MemoryPool,
+    using_allocator=using_allocator,
+    alloc_pinned_memory=bytearray,
+)
+cuda.runtime = SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: cuda.Device().id)
 
 
 def product_into(
@@ -117,17 +163,29 @@ def product_into(
 
     Numbers of 16 bits are summed in float32 and rounded once.
     """
-    wide = np.float32 if out.host.dtype.itemsize == 2 or x.host.dtype.itemsize == 2 else None
-    left, right = (a.host.astype(wide or a.host.dtype) for a in (x, w))
-    result = (left.T if transpose_x else left) @ (right.T if transpose_w else right)
+    left = x.host.T if transpose_x else x.host
+    right = w.host.T if transpose_w else w.host
+    terms = [None if term is None else term.host for term in (bias, start)]
+    record(sum_of_product, out.host, left, right, *terms)
+
+
+def sum_of_product(
+    out: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    bias: np.ndarray | None,
+    start: np.ndarray | None,
+) -> None:
+    """Put start + left right + bias into `out`; numbers of 16 bits are summed in float32."""
+    short = 2 in (out.dtype.itemsize, left.dtype.itemsize)
+    dtype = np.dtype(np.float32) if short else left.dtype
+    result = left.astype(dtype) @ right.astype(dtype)
     for term in (bias, start):
         if term is not None:
-            result = result + term.host.astype(result.dtype)
-    out.host[...] = result.astype(out.host.dtype)
+            result = result + term.astype(dtype)
+    out[...] = result.astype(out.dtype)
 
 
-cuda = SimpleNamespace(Device=Device)
-cuda.runtime = SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: cuda.Device().id)
 machines: list[Machine] = []  # the last of them runs the kernels
 
 
@@ -177,4 +235,5 @@ class RawKernel:
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0
     ) -> None:
-        self.kernel(grid, block, tuple(map(unboxed, args)), shared_mem=shared_mem)
+        hosts = tuple(map(unboxed, args))
+        record(self.kernel, tuple(grid), tuple(block), hosts, shared_mem=shared_mem)

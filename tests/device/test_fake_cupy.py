@@ -1,6 +1,8 @@
 """Fake CuPy: as strict as CuPy, and it counts what comes to the host."""
 
+import inspect
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2.device import fake_cupy as xp
+from minigpt2.device.fake_stream import Graph
 from tests.device import make_cupy_api
+from tests.kernels.support import needs_compiler
 
 HOST = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -155,3 +159,187 @@ def test_the_list_of_names_is_that_of_the_cupy_which_is_installed():
     if cupy.__version__ != written["cupy"]:
         pytest.skip(f"the list is of CuPy {written['cupy']}, not {cupy.__version__}")
     assert make_cupy_api.api_of(cupy) == written
+
+
+# Captures.
+
+SMALL_GPU = """extern "C" __global__ void add_one(const float* x, float* y) {
+    y[threadIdx.x] = x[threadIdx.x] + 1.f;
+}
+"""
+
+
+@contextmanager
+def capturing():
+    """A stream that captures, with memory of a pool; afterwards none does."""
+    stream, pool = xp.cuda.Stream(non_blocking=True), xp.cuda.MemoryPool()
+    try:
+        with stream, xp.cuda.using_allocator(pool.malloc):
+            stream.begin_capture()
+            yield stream
+    finally:
+        xp.Stream.capturing = None
+
+
+@needs_compiler
+def test_a_capture_runs_nothing_and_its_graph_runs_all_in_order():
+    kernel = xp.RawModule(code=SMALL_GPU).get_function("add_one")
+    x, out = xp.asarray(np.zeros(4, np.float32)), xp.asarray(np.zeros((2, 2), np.float32))
+    with capturing() as stream:
+        y, z = xp.empty(4, xp.float32), xp.zeros((2, 2), xp.float32)
+        kernel((1,), (4,), (x, y))
+        xp.product_into(out, y.reshape(2, 2), y.reshape(2, 2), False, True, None, None)
+        kernel((1,), (3,), (out, z))
+        graph = stream.end_capture()
+    assert (out.get() == 0).all() and not xp.Stream.capturing
+    for start in (1, 5):
+        x.set(np.full(4, start, np.float32))
+        graph.launch(stream)
+        stream.synchronize()
+        product = 2 * (start + 1) ** 2
+        np.testing.assert_array_equal(out.get(), np.full((2, 2), product))
+        np.testing.assert_array_equal(z.get(), [[product + 1, product + 1], [product + 1, 0]])
+
+
+UNCAPTURED = {
+    "arithmetic": lambda a: a + a,
+    "in place": lambda a: a.__iadd__(1),
+    "a comparison": lambda a: a > 1,
+    "a product of CuPy's": lambda a: a @ a.T,
+    "a ufunc": lambda a: xp.exp(a),
+    "a ufunc of NumPy's": lambda a: np.exp(a),
+    "its method": lambda a: xp.add.at(a, (xp.zeros(1, int),), 1),
+    "a sum": lambda a: a.sum(),
+    "a copy": lambda a: a.copy(),
+    "another type": lambda a: a.astype(xp.float16),
+    "get": lambda a: a.get(),
+    "float": lambda a: float(a[0, 0]),
+    "from the host": lambda a: xp.asarray(HOST),
+    "set": lambda a: a.set(HOST),
+    "an assignment": lambda a: a.__setitem__(0, 1.0),
+    "an index of integers": lambda a: a[[0, 1]],
+    "a shape that copies": lambda a: a.T.reshape(-1),
+    "contiguous": lambda a: xp.ascontiguousarray(a.T),
+    "numbers in turn": lambda a: xp.arange(5),
+    "to wait": lambda a: xp.cuda.get_current_stream().synchronize(),
+    "another graph": lambda a: xp.stream_graph.launch(),
+    "a second capture": lambda a: xp.cuda.Stream().begin_capture(),
+}
+
+
+@pytest.mark.parametrize("what", UNCAPTURED)
+def test_what_a_graph_cannot_hold_spoils_the_capture(what, monkeypatch):
+    monkeypatch.setattr(xp, "stream_graph", Graph(), raising=False)
+    a = on_device()
+    with capturing() as stream:
+        with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+            UNCAPTURED[what](a)
+        with pytest.raises(RuntimeError, match="due to a previous error"):
+            a.fill(0)
+        with pytest.raises(RuntimeError, match="due to a previous error"):
+            stream.end_capture()
+    np.testing.assert_array_equal(a.get(), HOST)
+
+
+def test_views_and_shapes_are_no_work():
+    a = on_device()
+    with capturing() as stream:
+        views = a[0], a[:, 1:], a.T, a.reshape(3, 2), a.ravel(), xp.ascontiguousarray(a)
+        assert xp.asarray(a) is a and len(a) == 2 and a.dtype == xp.float32
+        assert xp.empty_like(a.T).strides == (4, 12)
+        stream.end_capture()
+    assert all(np.shares_memory(view.host, a.host) for view in views)
+
+
+def test_a_launch_into_another_stream_would_not_be_captured():
+    a = on_device()
+    with capturing(), xp.cuda.Stream(), pytest.raises(RuntimeError, match="into another stream"):
+        a.fill(0)
+
+
+def test_a_graph_needs_memory_of_its_own():
+    stream = xp.cuda.Stream()
+    try:
+        with stream:
+            stream.begin_capture()
+            with pytest.raises(RuntimeError, match="memory from a pool that others use"):
+                xp.empty(3)
+    finally:
+        xp.Stream.capturing = None
+
+
+def test_the_null_stream_captures_nothing():
+    with pytest.raises(RuntimeError, match="null stream"):
+        xp.cuda.get_current_stream().begin_capture()
+    with pytest.raises(RuntimeError, match="does not capture"):
+        xp.cuda.Stream().end_capture()
+
+
+def test_a_stream_is_in_use_until_another_is():
+    null, (first, second) = xp.cuda.get_current_stream(), (xp.cuda.Stream() for _ in range(2))
+    with first:
+        second.use()
+        assert xp.cuda.get_current_stream() is second
+    assert xp.cuda.get_current_stream() is null
+
+
+def test_a_pool_hands_memory_out_again_with_every_bit_set():
+    pool = xp.cuda.MemoryPool()
+    with xp.cuda.using_allocator(pool.malloc):
+        a = xp.zeros((2, 3), xp.float32)
+        view, place = a[1:], a.data.ptr
+        del a
+        assert pool.used_bytes() == 512 and xp.empty(6, xp.float32).data.ptr != place
+        stale = view.host.ctypes.data
+        del view
+        b = xp.zeros(0), xp.empty((1, 5), xp.float32)
+        assert {place} <= {array.data.ptr for array in b} and place < stale
+    assert pool.total_bytes() == 1024
+    pool.free_all_blocks()
+    assert pool.total_bytes() == pool.used_bytes() == 512
+
+
+def test_memory_that_a_graph_writes_to_is_anyones_once_its_array_is_gone():
+    with capturing() as stream:
+        kept, lost = xp.zeros(4, xp.float32), xp.zeros(4, xp.float32)
+        place = lost.data.ptr
+        del lost
+        graph = stream.end_capture()
+        other = xp.empty(4, xp.float32)
+    other.fill(7)
+    graph.launch()
+    assert other.data.ptr == place and (other.get() == 0).all() and (kept.get() == 0).all()
+
+
+SET = {
+    "a list": ([1.0], TypeError),
+    "another shape": (HOST[0], ValueError),
+    "another type": (HOST.astype(np.float64), ValueError),
+}
+
+
+@pytest.mark.parametrize("what", SET)
+def test_an_array_is_set_only_to_one_of_its_shape_and_type(what):
+    other, error = SET[what]
+    with pytest.raises(error):
+        on_device().set(other)
+
+
+def test_pinned_memory_is_filled_by_numpy_and_copied_by_set():
+    pinned = np.frombuffer(xp.cuda.alloc_pinned_memory(HOST.nbytes), HOST.dtype, HOST.size)
+    a, pinned[:] = on_device(), 3
+    a.set(pinned.reshape(HOST.shape))
+    assert (a.get() == 3).all()
+
+
+def test_the_streams_and_pools_of_cupy_have_these_names():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    for name in vars(xp.cuda):
+        assert hasattr(cupy.cuda, name)
+    for mine, theirs in (
+        (xp.Stream, cupy.cuda.Stream),
+        (xp.MemoryPool, cupy.cuda.MemoryPool),
+        (Graph, cupy.cuda.Graph),
+    ):
+        names = {name for name, value in vars(mine).items() if inspect.isfunction(value)}
+        assert {name for name in names if name[0] != "_"} - {"take_back"} <= set(dir(theirs))
