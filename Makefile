@@ -96,10 +96,11 @@ bench-peers: $(VENV)/parity ## time training, decoding and loading next to PyTor
 	@$(BIN)/python -m tests.benchmarks.decode --json runs/decode.json
 	@$(BIN)/python -m tests.parity.large --model gpt2
 
-bench-gpu: $(VENV)/cuda ## time training on this machine's GPU, next to PyTorch where it is installed (SHORT=1, JOBS=, DATA=)
+bench-gpu: $(VENV)/cuda ## time training and decoding on this machine's GPU, next to PyTorch where it is installed (SHORT=1, JOBS=, DATA=)
 	@mkdir -p runs
 	@$(BIN)/python -m tests.benchmarks.gpu $(if $(SHORT),--short) $(if $(DATA),--data $(DATA)) \
 	  $(if $(JOBS),--jobs $(JOBS)) --json runs/gpu.json
+	@$(BIN)/python -m tests.benchmarks.gpu.decode --json runs/gpu-decode.json
 
 profile-gpu: $(VENV)/cuda ## time each kernel of a step on this machine's GPU, next to its floor (JOBS=, DATA=); needs PyTorch
 	@mkdir -p runs

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from minigpt2.model.config import OFFICIAL
 from tests.benchmarks.gpu import __main__ as bench
-from tests.benchmarks.gpu import profile
+from tests.benchmarks.gpu import decode, profile
 from tests.benchmarks.gpu.cards import Card, card_of
 from tests.benchmarks.gpu.floors import Load, Rates, floors_of, loads_of
 from tests.benchmarks.gpu.jobs import (
@@ -172,7 +172,7 @@ def test_the_whole_benchmark_runs_emulated(monkeypatch, tmp_path, questions, cap
 
 def test_without_a_gpu_it_says_so_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(bench.sys.modules, "cupy", None)
-    for program in (bench, profile):
+    for program in (bench, decode, profile):
         assert program.main(["--device", "cuda"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
@@ -287,3 +287,56 @@ def test_a_profile_shows_busy_and_wall(monkeypatch, tmp_path, questions, capsys)
     shown = capsys.readouterr().out
     assert "GPU busy 15.00 ms of 20.00" in shown and "gelu_forward" in shown
     assert json.loads(path.read_text())[0]["idle"] == pytest.approx(0.25)
+
+
+# Decoding.
+
+
+def test_the_floor_of_a_token_reads_weights_and_cache_once():
+    config = OFFICIAL["gpt2"]
+    job = decode.job_of(config, 32, 32, 129)
+    weights = 2 * (config.n_parameters - 1024 * 768)
+    cache = 2 * 2 * 12 * 768 * 32 * (32 + 64)
+    assert decode.floor_of(job, 2, H200) == pytest.approx((weights + cache) / 4.8e12)
+    assert {len(prompt) for prompt in job.prompts} == {32} and len(job.prompts) == 32
+
+
+def test_in_16_bits_few_sequences_may_begin_with_other_tokens():
+    least = [decode.least_agreement(p, n) for p in ("float32", "bfloat16") for n in (1, 32)]
+    assert least == [0.9, 0.9, 0, 0.5]
+
+
+@needs_compiler
+def test_the_whole_decoding_runs_emulated(tmp_path, capsys):
+    path = tmp_path / "numbers.json"
+    peers = ["decode: PyTorch, fixed cache"] if bench.find_spec("torch") else []
+    options = ["--device", "emulated", "--model", "tiny", "--precision", "float32"]
+    options += ["--prompt", "3", "--tokens", "2", "--sequences", "2", "--rounds", "1"]
+    names = [decode.OURS, *peers]
+    assert decode.main([*options, "--json", str(path), "--contenders", *names]) == 0
+    (result,) = json.loads(path.read_text())
+    for row in result["contenders"].values():
+        assert row["same"] == 1 and row["tokens_per_second"] > 0 and row["share_of_floor"] > 0
+    assert "same tokens" in capsys.readouterr().out
+
+
+def test_a_contender_that_generates_something_else_is_left_out(monkeypatch, tmp_path):
+    class Says:
+        def __init__(self, name, *how):
+            self.tokens = [[1, 2], [3, 4]] if name != "liar" else [[1, 2], [9, 4]]
+
+        def step(self):
+            return self.tokens, 1.0
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(decode, "Worker", Says)
+    options, said = decode.arguments().parse_args(["--rounds", "2"]), []
+    job = decode.job_of(OFFICIAL["gpt2"], 2, 4, 2)
+    names = (decode.OURS, "peer", "liar")
+    how = worker.How(1)
+    measured = decode.race(job, names, tmp_path, how, options, said.append)
+    decode.summed_up(job, measured, 0.1)
+    assert measured["peer"]["times_ours"] == 1 and measured["peer"]["tokens_per_second"] == 4
+    assert "50%" in measured["liar"]["failed"] and "median" not in measured["liar"]

@@ -26,6 +26,11 @@ CONTENDERS = {
         "Packed",
         {"compiled": True, "varlen": True},
     ),
+    # Decoding
+    "decode: ours": ("decode_ours", "Ours", {}),
+    "decode: transformers": ("decode_torch", "Transformers", {}),
+    "decode: PyTorch, fixed cache": ("decode_torch", "StaticCache", {"compiled": False}),
+    "decode: PyTorch, fixed cache, compiled": ("decode_torch", "StaticCache", {}),
 }
 
 
