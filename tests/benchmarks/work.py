@@ -14,6 +14,7 @@ import numpy as np
 
 from minigpt2.backend import array_module
 from minigpt2.data.forest import Segment, lay_out
+from minigpt2.device.products import matmul
 from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.ops.cross_entropy import CHUNK_BYTES
 
@@ -101,7 +102,7 @@ class Product(NamedTuple):
         """Multiply."""
         left = left.T if self.turned == "left" else left
         right = right.T if self.turned == "right" else right
-        return array_module(out).matmul(left, right, out=out)
+        return np.matmul(left, right, out=out)
 
 
 FORMS = ("forward", "dx", "dw")
@@ -169,13 +170,22 @@ class Matrices:
         self.operands = mapped(max(prod(p.left) + prod(p.right) for p in products), rng)
         self.out = mapped(max(prod(p.result) for p in products))
 
-    def move(self, library, dtype):
-        """Take them to a device, in a type of numbers."""
+    def move(self, library, dtype, products):
+        """Take them to a device, in a type of numbers; gradients of weights stay in float32."""
+        largest = max((prod(p.result) for p in products if p.form == "dw"), default=1)
         self.operands, self.out = (library.asarray(a, dtype) for a in (self.operands, self.out))
+        self.gradient = library.zeros(largest, np.float32)
 
     def multiply(self, product):
         """Make one product."""
         split, stop = prod(product.left), prod(product.left) + prod(product.right)
         left = self.operands[:split].reshape(product.left)
         right = self.operands[split:stop].reshape(product.right)
-        product.run(left, right, self.out[: prod(product.result)].reshape(product.result))
+        on_device = array_module(left) is not np
+        out = self.gradient if on_device and product.form == "dw" else self.out
+        out = out[: prod(product.result)].reshape(product.result)
+        if on_device:
+            turned = {"transpose_x": product.turned == "left"}
+            matmul(left, right, **turned, transpose_w=product.turned == "right", out=out)
+        else:
+            product.run(left, right, out)

@@ -19,9 +19,10 @@ class Bare:
         columns = -(-job.config.vocab_size // ALIGNED) * ALIGNED if on_device else None
         steps = [matrix_products(job.config, forest_of(b), columns) for b in job.batches]
         self._steps = iter(steps)
-        self._matrices = Matrices(set().union(*steps), np.random.default_rng(0))
+        products = set().union(*steps)
+        self._matrices = Matrices(products, np.random.default_rng(0))
         if on_device:
-            self._matrices.move(self._library, compute_dtype(how.precision))
+            self._matrices.move(self._library, compute_dtype(how.precision), products)
 
     def step(self):
         """Make the products of the next step; there is no loss."""
