@@ -16,7 +16,7 @@
 typedef unsigned char* shared_address;
 __device__ __forceinline__ shared_address address_of(const void* p) { return (shared_address)p; }
 // An address with some of its bits flipped: a tile's rows change places so that they meet in no
-// bank.
+// bank.  The tile must begin at a multiple of what they flip, twice over, or it is left.
 __device__ __forceinline__ shared_address flipped(shared_address a, unsigned bits) {
     return (shared_address)((unsigned long long)a ^ bits);
 }

@@ -7,6 +7,7 @@ import pytest
 
 from minigpt2.device.compile import EmulatorError
 from minigpt2.device.emulator import Machine
+from minigpt2.device.includes import text_of
 from tests.device.small import EXPECTED, GOOD, LAUNCHES, A, i32, run
 from tests.kernels.support import machine, needs_compiler
 
@@ -68,6 +69,35 @@ def test_float16_is_converted_as_numpy_does():
     np.testing.assert_array_equal(y, exact)
     number = ~np.isnan(exact)
     np.testing.assert_array_equal(back[number], bits[number])
+
+
+# The wrappers of copy_async.cuh: a warp copies the first n of its 32 pieces, in two groups.
+
+COPIES = """
+extern "C" __global__ void pieces(const unsigned char* x, unsigned char* y, int n) {
+    __shared__ __align__(32) unsigned char s[2][32 * 16];
+    for (int half = 0; half < 2; half++) {
+        const shared_address to = flipped(address_of(&s[half][16 * threadIdx.x]), 16);
+        copy_async<SIZE>(to, x + 16 * threadIdx.x, (int)threadIdx.x < n + half);
+        commit_copies();
+    }
+    wait_for_copies<1>();
+    __syncwarp();
+    for (int i = 0; i < SIZE; i++) y[SIZE * threadIdx.x + i] = s[0][16 * threadIdx.x + i];
+    wait_for_copies<0>();
+}
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"check": True, "traffic": True}], ids=str)
+@pytest.mark.parametrize("size", [4, 8, 16])
+def test_copies_of_each_size_arrive(size, options):
+    on, x, y = Machine(**options), np.arange(512).astype("u1"), np.zeros((32, size), "u1")
+    kernel = on.compile(text_of("copy_async.cuh") + COPIES, (f"-DSIZE={size}",))
+    kernel.get_function("pieces")((1,), (32,), (x, y, i32(9)))
+    sent = np.where(np.arange(32)[:, None] < 9, x.reshape(32, 16)[:, :size], 0)
+    np.testing.assert_array_equal(y, sent.reshape(16, 2, size)[:, ::-1].reshape(32, size))
+    assert not on.findings
 
 
 # What a GPU refuses.
