@@ -109,7 +109,10 @@ Part VII: On a GPU
     34  device/launch                  Launch
      ·  device/cublaslt                cuBLASLt
      ·  device/products                Products
+     ·  device/indices                 Indices
      ·  device/fused_linear            Fused linear map
+     ·  device/fused_rows              Fused rows
+     ·  device/fused_loss              Fused loss
      ·  device/fused_attention         Fused attention
     35  device/fused                   Fused ops
      ·  device/devices                 Devices

@@ -9,7 +9,6 @@ that no kernel is compiled for.  Then the op's formula runs, on the device's arr
 """
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,10 @@ import numpy as np
 from minigpt2.backend import Array, Target, array_module, deliver
 from minigpt2.device.fused_attention import attention, attention_backward
 from minigpt2.device.fused_linear import affine, linear_backward
+from minigpt2.device.fused_loss import cross_entropy as cross_entropy_loss
+from minigpt2.device.fused_loss import cross_entropy_gradient
+from minigpt2.device.fused_rows import add_at, embedding, scatter_rows
+from minigpt2.device.indices import index_on, weights_on
 from minigpt2.device.launch import fits, launch
 from minigpt2.ops import adamw as adamw_op
 from minigpt2.ops import attention as attention_op
@@ -25,7 +28,6 @@ from minigpt2.ops import embedding as embedding_op
 from minigpt2.ops import gelu as gelu_op
 from minigpt2.ops import layer_norm as layer_norm_op
 from minigpt2.ops import linear as linear_op
-from minigpt2.ops.embedding import Saved as EmbeddingSaved
 from minigpt2.ops.linear import column_sums
 
 LAYER_NORM_BLOCKS = 256  # at most, in a backward pass; each has a run of rows
@@ -46,32 +48,6 @@ class GeluSaved(NamedTuple):
 
     h: Array  # (N, F)
     b: Array | None  # (F,)
-
-
-def index_on(library: ModuleType, index: Array) -> Array:
-    """Return indices as the kernels read them: on the device, in 32 bits."""
-    return library.asarray(index, library.int32)
-
-
-def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> Any:
-    """Look up wte (V, C) at ids (N,) and wpe (T, C) at positions (N,), (3.1); returns x (N, C)."""
-    if not fits("embedding_forward", C=wte.shape[1]):
-        return NotImplemented
-    xp = array_module(wte)
-    x = xp.empty((len(ids), wte.shape[1]), wte.dtype)
-    launch(xp, "embedding_forward", wte, wpe, index_on(xp, ids), index_on(xp, positions), x)
-    return x, EmbeddingSaved(ids, positions)
-
-
-def add_at(table: Array, rows: Array, index: Array) -> Any:
-    """Add rows (N, C) to those rows of the table that the index (N,) names, in order, (3.4)."""
-    if not fits("embedding_backward", C=rows.shape[1]):
-        return NotImplemented
-    if len(index):
-        xp = array_module(table)
-        order = index_on(xp, np.argsort(index, kind="stable"))
-        launch(xp, "embedding_backward", rows, index_on(xp, index), order, table)
-    return None
 
 
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
@@ -137,7 +113,7 @@ def nll_and_dlogits(logits: Array, targets: Array, weights: Array) -> Array:
 def cross_entropy(logits: Array, targets: Array, weights: Array, *, gradient: bool) -> Array:
     """Return the nll (B,); with `gradient`, overwrite the logits (B, V) by theirs."""
     xp = array_module(logits)
-    nll, w = xp.empty(len(logits), xp.float32), xp.asarray(weights, xp.float32)
+    nll, w = xp.empty(len(logits), xp.float32), weights_on(xp, weights)
     v = logits.shape[1]
     launch(xp, "cross_entropy", logits, index_on(xp, targets), w, nll, V=v, gradient=gradient)
     return nll
@@ -184,6 +160,7 @@ def adamw_flat(
 FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     embedding_op.embedding: embedding,
     embedding_op.add_at: add_at,
+    embedding_op.scatter_rows: scatter_rows,
     layer_norm_op.layer_norm: layer_norm,
     layer_norm_op.layer_norm_backward: layer_norm_backward,
     linear_op.affine: affine,
@@ -192,6 +169,8 @@ FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     gelu_op.gelu_backward: gelu_backward,
     attention_op.attention: attention,
     attention_op.attention_backward: attention_backward,
+    cross_entropy_op.cross_entropy: cross_entropy_loss,
+    cross_entropy_op.cross_entropy_gradient: cross_entropy_gradient,
     cross_entropy_op.nll_from_logits: nll_from_logits,
     cross_entropy_op.nll_and_dlogits: nll_and_dlogits,
     adamw_op.adamw_flat: adamw_flat,

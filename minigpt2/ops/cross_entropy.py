@@ -80,6 +80,7 @@ CHUNK_BYTES = 1 << 28  # of the logits of one chunk
 TABLE_BYTES = 1 << 24  # of the rows of dwte that a chunk adds to at once
 
 
+@fusible
 def cross_entropy(
     x: Array,
     wte: Array,
@@ -99,6 +100,7 @@ def cross_entropy(
     return weighted_sum(weights, nll), nll
 
 
+@fusible
 def cross_entropy_gradient(
     x: Array,
     wte: Array,

@@ -70,6 +70,7 @@ def chosen_rows(rows: Array | None, *arrays: Array) -> tuple[Array, ...]:
     return arrays if rows is None else tuple(take_rows(array, rows) for array in arrays)
 
 
+@fusible
 def scatter_rows(rows: Array | None, n: int, gradient: Array) -> Array:
     """Return an array (N, C) of n rows: those of a gradient (R, C) at `rows` (R,), 0 elsewhere.
 
