@@ -141,6 +141,34 @@ def test_the_first_step_of_a_turn_does_not_count(questions):
     assert race.measured["ours"]["seconds"] == [2.0, 3.0] * 3
 
 
+def test_times_hold_where_the_profiler_fails(questions):
+    class Unprofiled(Waits):
+        def ask(self, call, *number):
+            if call == "memory":
+                return 7
+            if call == "kernels":
+                raise bench.UserError("no CUPTI")
+            return super().ask(call, *number)
+
+    plan, said = plan_of("tiny/float32/1x8", questions, LITTLE), []
+    race = race_of(plan, said, ours=Unprofiled([0.0] * 10), peer=Unprofiled([0.0] * 10))
+    race.take_turns(1, 2)
+    race.finish(("ours",), 1)
+    ours = summed_up(plan, race.measured["ours"], race.measured["ours"], [5], [1.0])
+    assert ours["median"] == 2 and ours["no_kernels"] == "no CUPTI" and "idle" not in ours
+    assert race.measured["peer"]["peak_memory"] == 7 and "no_kernels" not in race.measured["peer"]
+
+
+def test_weights_are_kept_for_the_next_run(tmp_path):
+    config = dense(1, 2, 1, "tiny").config
+    with bench.weights_folder(tmp_path / "kept") as folder:
+        bench.Weights(folder, config, "tiny").make()
+    file = tmp_path / "kept/tiny/model.safetensors"
+    written = file.stat().st_mtime_ns
+    bench.Weights(tmp_path / "kept", config, "tiny").make()
+    assert file.stat().st_mtime_ns == written
+
+
 def test_ratios_are_those_of_the_same_step(questions):
     plan = plan_of("tiny/float32/1x8", questions, LITTLE)
     measured, ours = {"seconds": [2.0, 9.0, 8.0], "busy": 2.0}, {"seconds": [1.0, 3.0, 2.0]}

@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,9 +45,20 @@ class Weights:
 
     def make(self):
         """Write them, unless they are there."""
-        if not Path(self.path).exists():
-            Path(self.path).mkdir()
+        if not (Path(self.path) / "model.safetensors").exists():
+            Path(self.path).mkdir(exist_ok=True)
             save_parameters(initialise(self._config, np.random.default_rng(0)), Path(self.path))
+
+
+@contextmanager
+def weights_folder(path):
+    """A folder for weights: this one, which stays, or one for the time of the run."""
+    if path:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        yield path
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
 
 
 class Bench:
@@ -156,6 +168,7 @@ def arguments():
     add("--contenders", nargs="*", help="only these (default: all of a job)")
     add("--patience", type=float, default=120, help="seconds that no answer may take")
     add("--json", type=Path, metavar="FILE", help="where to write every number")
+    add("--weights", metavar="FOLDER", help="where random weights are kept for the next run")
     return parser
 
 
@@ -168,7 +181,7 @@ def main(argv=None):
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory() as folder:
+    with weights_folder(options.weights) as folder:
         bench.run(folder)
     console.print(table_of(bench.results, bench.title()))
     return int(any("failed" in c for r in bench.results for c in r["contenders"].values()))

@@ -9,7 +9,6 @@ which the weights and the cache are read once.
 import argparse
 import json
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -22,7 +21,7 @@ from rich.table import Table
 from minigpt2.device.devices import open_device
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
-from tests.benchmarks.gpu.__main__ import BYTES, Weights
+from tests.benchmarks.gpu.__main__ import BYTES, Weights, weights_folder
 from tests.benchmarks.gpu.cards import card_of
 from tests.benchmarks.gpu.floors import Load
 from tests.benchmarks.peers.__main__ import HERE
@@ -154,6 +153,7 @@ def arguments():
     add("--device", default="cuda", choices=["cuda", "emulated"], help="where all compute")
     add("--patience", type=float, default=90, help="seconds that no answer may take")
     add("--json", type=Path, metavar="FILE", help="where to write every number")
+    add("--weights", metavar="FOLDER", help="where random weights are kept for the next run")
     return parser
 
 
@@ -169,7 +169,7 @@ def main(argv=None):
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory() as folder:
+    with weights_folder(options.weights) as folder:
         weights = Weights(folder, config, options.model)
         weights.make()
         for precision in options.precision:

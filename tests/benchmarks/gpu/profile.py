@@ -7,7 +7,6 @@ import argparse
 import json
 import re
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from rich.table import Table
 from minigpt2.commands.dataset import ALMANAC
 from minigpt2.device.devices import open_device
 from minigpt2.errors import UserError
-from tests.benchmarks.gpu.__main__ import BYTES, Weights
+from tests.benchmarks.gpu.__main__ import BYTES, Weights, weights_folder
 from tests.benchmarks.gpu.cards import card_of
 from tests.benchmarks.gpu.floors import loads_of
 from tests.benchmarks.gpu.jobs import JOBS, Effort, plan_of
@@ -118,7 +117,7 @@ def show(plan, weights, how, card, options, console):
         race.end()
     measured = race.measured[OURS]
     if "kernels" not in measured:
-        raise UserError(measured.get("failed", "there was nothing to measure"))
+        raise UserError(measured.get("failed") or measured.get("no_kernels", "nothing to measure"))
     numbers = timed_steps(plan, 1, options.steps)
     loads = loads_of(plan.job.config, forest_of(plan.job.batches[-1]), BYTES[plan.precision])
     parts = parts_of(measured["kernels"], loads, card.rates)
@@ -147,6 +146,7 @@ def arguments():
     add("--device", default="cuda", choices=["cuda", "emulated"])
     add("--patience", type=float, default=120, help="seconds that no answer may take")
     add("--json", type=Path, metavar="FILE", help="where to write every number")
+    add("--weights", metavar="FOLDER", help="where random weights are kept for the next run")
     return parser
 
 
@@ -159,7 +159,7 @@ def main(argv=None):
         library = open_device(options.device)
         if not find_spec("torch"):
             raise UserError("kernels are timed through PyTorch's profiler: install torch")
-        with tempfile.TemporaryDirectory() as folder:
+        with weights_folder(options.weights) as folder:
             for spec in options.jobs:
                 plan = plan_of(
                     spec, options.data, Effort(1, options.steps, 6, 25, options.steps, "")

@@ -35,11 +35,11 @@ class Race:
             try:
                 yield name, worker.build() if call == "build" else worker.ask(call, *arguments)
             except UserError as error:
-                self.leave_out(name, str(error))
+                self.leave_out(name, "failed", str(error))
 
-    def leave_out(self, name, reason):
+    def leave_out(self, name, key, reason):
         """Go on without a contender."""
-        self.measured[name]["failed"] = reason
+        self.measured[name][key] = reason
         self.workers.pop(name).end()
         self.say(f"  {name}: {reason}")
 
@@ -59,7 +59,8 @@ class Race:
             apart = max(abs(np.subtract(losses[name], losses[OURS])))
             self.measured[name]["losses_differ_by"] = float(apart)
             if not apart <= AGREE[self.plan.precision]:
-                self.leave_out(name, f"its losses {losses[name]} are not ours, {losses[OURS]}")
+                reason = f"its losses {losses[name]} are not ours, {losses[OURS]}"
+                self.leave_out(name, "failed", reason)
         apart = [self.measured[name]["losses_differ_by"] for name in peers if name in self.workers]
         if apart:
             self.say(f"  losses agree to {max(apart):.1e} over {COMPARED} steps")
@@ -87,9 +88,13 @@ class Race:
         for name in list(self.workers):
             if name not in names:
                 self.workers.pop(name).end()
-        for name, times in self.each("kernels", steps):
-            self.measured[name]["busy"] = times.busy
-            self.measured[name]["kernels"] = times.kernels
+        for name, worker in self.workers.items():
+            try:
+                times = worker.ask("kernels", steps)
+                self.measured[name] |= {"busy": times.busy, "kernels": times.kernels}
+            except UserError as error:  # what was timed before still holds
+                self.measured[name]["no_kernels"] = str(error)
+                self.say(f"  {name}: {error}")
 
 
 def timed_steps(plan, turns, steps):
