@@ -114,6 +114,7 @@ Part VII: On a GPU
      ·  device/fused_rows              Fused rows
      ·  device/fused_loss              Fused loss
      ·  device/fused_attention         Fused attention
+     ·  device/decoding                Decoding on a device
     35  device/fused                   Fused ops
      ·  device/devices                 Devices
 

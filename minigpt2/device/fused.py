@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array, Target, array_module, deliver
+from minigpt2.device.decoding import decoder_of
 from minigpt2.device.fused_attention import attention, attention_backward
 from minigpt2.device.fused_linear import affine, linear_backward
 from minigpt2.device.fused_loss import cross_entropy as cross_entropy_loss
@@ -21,6 +22,7 @@ from minigpt2.device.fused_loss import cross_entropy_gradient
 from minigpt2.device.fused_rows import add_at, embedding, scatter_rows
 from minigpt2.device.indices import index_on, weights_on
 from minigpt2.device.launch import fits, launch
+from minigpt2.inference import generate as generate_op
 from minigpt2.ops import adamw as adamw_op
 from minigpt2.ops import attention as attention_op
 from minigpt2.ops import cross_entropy as cross_entropy_op
@@ -174,4 +176,5 @@ FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     cross_entropy_op.nll_from_logits: nll_from_logits,
     cross_entropy_op.nll_and_dlogits: nll_and_dlogits,
     adamw_op.adamw_flat: adamw_flat,
+    generate_op.decoder_of: decoder_of,
 }

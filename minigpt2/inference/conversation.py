@@ -12,9 +12,10 @@ import numpy as np
 
 from minigpt2.data.template import ALPACA
 from minigpt2.errors import UserError
+from minigpt2.inference.generate import decoder_of
 from minigpt2.inference.kv_cache import Cache
 from minigpt2.inference.model import Model
-from minigpt2.inference.sampling import GREEDY, Sampling, sample
+from minigpt2.inference.sampling import GREEDY, Sampling
 
 CHUNK = 128  # rows of a prompt that are computed together
 
@@ -46,11 +47,11 @@ class Conversation:
         self.parameters, self.tokenizer = model.parameters, model.tokenizer
         self.template = model.template or ALPACA
         self.system, self.max_new_tokens = system, max_new_tokens
-        self.sampling, self.rng = sampling, rng
         self.turns: list[Turn] = []
         # Its rows are always those of the first ids of the conversation.
         context = model.parameters.config.n_positions
         self.cache = Cache(model.parameters, sequences=1, prefix=0, suffix=context)
+        self.decoder = decoder_of(model.parameters.flat, self.cache, sampling, rng)
 
     def forget(self, count: int | None = None) -> None:
         """Forget the oldest turns, or all."""
@@ -98,16 +99,15 @@ class Conversation:
         self.turns.append(Turn(question, answer))
         for start in range(int(self.cache.lengths[0]), len(ids), CHUNK):
             h = self.cache.extend(np.array([ids[start : start + CHUNK]]))  # (1, n, C)
+        (token,) = self.decoder.first(h[:, -1], [ids])
         while True:
-            logits = h[:, -1] @ self.parameters["wte.weight"].T  # (1, V)
-            (token,) = sample(logits, self.sampling, self.rng, [ids + answer]).tolist()
             if token == self.tokenizer.end_of_text:
                 return
             answer.append(token)
             yield token
             if len(answer) == self.max_new_tokens or not self.cache.free:
                 return
-            h = self.cache.extend(np.array([[token]]))  # (1, 1, C)
+            (token,) = self.decoder.next([ids + answer])
 
     def messages(self) -> list[dict[str, str]]:
         """Return the conversation as messages with roles (data/formats)."""

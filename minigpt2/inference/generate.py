@@ -4,18 +4,63 @@ The prompts form a forest: what all of them begin with is computed once.  After 
 each step computes one row for each sequence, through the key/value cache (chapter
 29).  A sequence ends when it has produced the stop token, or when it is as long as
 the context.
+
+A decoder computes the steps.  The one here is a few lines for any array library; a device
+brings its own (device/decoding), which does the same with a fixed list of launches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
+from minigpt2.backend import Array, fusible
 from minigpt2.data.forest import common_prefix
 from minigpt2.inference.kv_cache import Cache
 from minigpt2.inference.sampling import GREEDY, Sampling, sample
 from minigpt2.model.parameters import Parameters
 
 GROUP_SIZE = 64  # sequences in one forest
+Sequences = Sequence[Sequence[int]]
+
+
+class Decoder(Protocol):
+    """What draws the tokens of all sequences of a cache, step by step."""
+
+    def first(self, h: Array, sequences: Sequences) -> list[int]:
+        """Return the token after each sequence whose last row in the cache is h (B, C)."""
+
+    def next(self, sequences: Sequences) -> list[int]:
+        """Let the cache grow by the last token of each sequence; return the one after it."""
+
+    def keep(self, chosen: Sequence[int]) -> None:
+        """Drop all sequences but the chosen ones."""
+
+
+class FormulaDecoder:
+    """A decoder by the formulas of the cache and of sampling."""
+
+    def __init__(self, cache: Cache, sampling: Sampling, rng: np.random.Generator | None):
+        self.cache, self.sampling, self.rng = cache, sampling, rng
+        self.keep = cache.keep
+
+    def first(self, h: Array, sequences: Sequences) -> list[int]:
+        """Return the token after each sequence whose last row in the cache is h (B, C)."""
+        logits = h @ self.cache.parameters["wte.weight"].T  # (B, V)
+        return sample(logits, self.sampling, self.rng, sequences).tolist()
+
+    def next(self, sequences: Sequences) -> list[int]:
+        """Let the cache grow by the last token of each sequence; return the one after it."""
+        h = self.cache.extend(np.array([[sequence[-1]] for sequence in sequences]))  # (B, 1, C)
+        return self.first(h[:, -1], sequences)
+
+
+@fusible
+def decoder_of(
+    flat: Array, cache: Cache, sampling: Sampling, rng: np.random.Generator | None
+) -> Decoder:
+    """Return a decoder for a cache whose model has the parameters `flat` (P,)."""
+    return FormulaDecoder(cache, sampling, rng)
 
 
 def stream_tokens(
@@ -36,12 +81,11 @@ def stream_tokens(
     prefix = common_prefix(prompts) if len(prompts) > 1 else 0
     longest = min(context, max(map(len, prompts)) + max_new_tokens)
     cache = Cache(parameters, sequences=len(prompts), prefix=prefix, suffix=longest - prefix)
-    h = cache.prefill(prompts)  # (B, C)
+    decoder = decoder_of(parameters.flat, cache, sampling, rng)
+    tokens = decoder.first(cache.prefill(prompts), prompts)
     live = list(range(len(prompts)))
     sequences = [list(prompt) for prompt in prompts]
     for step in range(1, max_new_tokens + 1):
-        logits = h @ parameters["wte.weight"].T  # (B, V)
-        tokens = sample(logits, sampling, rng, [sequences[i] for i in live]).tolist()
         new = {i: token for i, token in zip(live, tokens, strict=True) if token != stop}
         continuing = [b for b, i in enumerate(live) if i in new and len(sequences[i]) < context]
         continuing = continuing if step < max_new_tokens else []
@@ -51,9 +95,9 @@ def stream_tokens(
         for i, token in new.items():
             sequences[i].append(token)
         if len(continuing) < len(live):
-            cache.keep(continuing)
+            decoder.keep(continuing)
             live = [live[b] for b in continuing]
-        h = cache.extend(np.array([[sequences[i][-1]] for i in live]))[:, -1]  # (B, C)
+        tokens = decoder.next([sequences[i] for i in live])
 
 
 def generate(

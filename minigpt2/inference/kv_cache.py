@@ -24,6 +24,18 @@ One softmax over two places
     The factor exp(−m) cancels, as in (8.10): any m gives the o of (8.4), and
     with this m no exponential overflows.
 
+Split over the keys
+    A GPU computes one row faster if several of its processors share the keys.  The keys
+    of prefix and suffix, in a row, are cut into splits of equal length.  Split z sums by
+    itself; its j run over its own keys only:
+    m_z = maxⱼ sᵢⱼ                                                 (29.5)
+    ℓ_z = Σⱼ exp(sᵢⱼ − m_z)                                        (29.6)
+    a_z = Σⱼ exp(sᵢⱼ − m_z) vⱼ                                     (29.7)
+    With the weights
+    w_z = exp(m_z − m)                                             (29.8)
+    where m is the largest m_z, w_z exp(sᵢⱼ − m_z) is the eᵢⱼ of (29.3), so (29.4) becomes
+    oᵢ = Σ_z w_z a_z / Σ_z w_z ℓ_z                                 (29.9)
+
 Example: scores ln 1 and ln 2 in the prefix, ln 5 and ln 8 in the suffix
     m = ln 8, so e is 1/8, 2/8 and 5/8, 1.  Their sum is 2, and e / 2 is
     (1, 2, 5, 8) / 16: the softmax of the four scores in a row.
@@ -35,6 +47,11 @@ Example: scores ln 1 and ln 2 in the prefix, ln 5 and ln 8 in the suffix
     With values 9 and 6 in the prefix, 3 and 0 in the suffix, (29.4) is 36 / 16:
     >>> print((e_prefix @ [9.0, 6.0] + e_suffix @ [3.0, 0.0]) / total)
     [2.25]
+
+    With the prefix and the suffix as splits, m_z is ln 2 and ln 8 by (29.5), ℓ_z 3/2 and
+    13/8 by (29.6), a_z 21/2 and 15/8 by (29.7).  The weights (29.8) are 1/4 and 1:
+    >>> print((10.5 / 4 + 1.875) / (1.5 / 4 + 1.625))  # (29.9)
+    2.25
 
 Read it
     A sequence that grows through the cache gives the same numbers, to rounding,

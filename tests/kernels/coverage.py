@@ -14,6 +14,7 @@ from tests.kernels.jobs import JOBS
 from tests.kernels.support import SHORT, run_on
 
 LEAST = 0.95
+SHORT_TOO = ("attention", "gelu", "layer_norm", "cross_entropy, ", "decode", "sample")
 
 
 def counts_of_jobs():
@@ -21,7 +22,7 @@ def counts_of_jobs():
     on, counts = Machine(coverage=True), Counter()
     for name, job in JOBS.items():
         run_on(on, job)
-        if name.startswith(("attention", "gelu", "layer_norm", "cross_entropy, ")):
+        if name.startswith(SHORT_TOO):
             for dtype in SHORT.values():
                 run_on(on, job, dtype)
     for module in on.modules:

@@ -19,6 +19,7 @@ from minigpt2.ops.cross_entropy import (
 from minigpt2.ops.embedding import embedding, embedding_backward
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
+from tests.kernels.decoding_jobs import JOBS as DECODING_JOBS
 from tests.kernels.support import single
 from tests.ops.cases import ends
 
@@ -191,4 +192,5 @@ JOBS = {
             (4100, 4100, 1.0),
         )
     },
+    **DECODING_JOBS,
 }

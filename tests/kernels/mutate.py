@@ -28,7 +28,8 @@ from tests.kernels.support import SHORT, assert_close, exactly, run_on
 
 TABLE = Path(__file__).parent / "mutations.md"
 ENDS = r"(?:keys\.end|ends)\[key\]|own_end\[i / 2\]"
-SIZE = rf"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS})"
+DECODED = "D|S|WARPS|LANES|end|position|splits|limit"  # of decode_attention.cu and sample.cu
+SIZE = rf"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS}|{DECODED})"
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 WAIT = re.compile(r"wait_for_copies<([^;]+)>\(\);")
 HEAD = """# Spoilt kernels
@@ -42,10 +43,12 @@ JOBS_OF = {
     "attention.cu": "attention",
     "attention_mma.cu": "attention",
     "cross_entropy.cu": "cross_entropy",
+    "decode_attention.cu": "decode",
     "embedding.cu": "embedding",
     "gelu.cu": "gelu",
     "layer_norm.cu": "layer_norm",
     "grad_norm.cu": "adamw",
+    "sample.cu": "sample",
 }
 
 

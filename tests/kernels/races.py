@@ -14,6 +14,7 @@ import numpy as np
 from rich.progress import track
 
 from minigpt2.device.emulator import Machine
+from tests.kernels.decoding_jobs import choose, decode
 from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise
 from tests.kernels.support import BITS, SHORT, SINGLE, error_of, exactly, run_on
 from tests.ops.cases import ends
@@ -28,6 +29,8 @@ JOBS = {
     "gelu, 40 x 5120": gate(40, 5120, True),
     "embedding, 900 x 768": embed(900, 768, 50),
     "cross_entropy, 12 x 50257": learn(12, 50257),
+    "decode, 40 sequences": decode([90 + 7 * n for n in range(40)], 90, 290, 3, 64, 128),
+    "sample, 20 x 50257": choose(20, 50257, 50304, 1.0),
     "adamw, 300001": optimise(300001, 200002, 1.0),
 }
 IN_FLOAT = ("embedding", "adamw")

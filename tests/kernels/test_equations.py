@@ -50,6 +50,7 @@ DIFFERENCES = {
         written_as("pₙᵥ = exp(ℓₙᵥ − λₙ)"),
         "the kernel needs p, not that it is a derivative",
     ),
+    ("decode_attention.cu", "8.9"): NO_DROPOUT,
     ("embedding.cu", "3.2"): (
         written_as("dtable[v] += Σ_{n : index[n] = v} dx[n]"),
         "one kernel adds to both tables, (3.2) and (3.3), in the order of (3.4)",

@@ -10,6 +10,7 @@ import numpy as np
 
 from minigpt2.device.emulator import Machine
 from minigpt2.shipped import shipped
+from tests.kernels.decoding_jobs import choose, decode
 from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise
 from tests.kernels.support import needs_compiler, run_on
 from tests.ops.cases import ends
@@ -25,6 +26,11 @@ SIZES = {
     "embedding": embed(30, 1280, 5),
     "cross_entropy": learn(3, 50257),
     "adamw": optimise(20000, 15000, 1.0),
+    **{
+        f"decode, heads of {d}": decode([280, 187, 170], 160, 130, 2, d, 96)
+        for d in (32, 64, 80, 128)
+    },
+    "sample": choose(2, 50257, 50304, 1.0),
 }
 IN_FLOAT = ("embedding", "adamw")
 

@@ -1,0 +1,179 @@
+"""Decoding on a device: a step is a fixed list of launches, whatever the sequences' lengths.
+
+Why
+    One token of one sequence costs a GPU less than half a millisecond, and a host needs several to
+    launch what computes it.  But every token takes the same launches.  So all that a step reads and
+    writes lies in arrays that stay where they are: the ids, the positions, the cache, the logits.
+    The step takes its ids from where the last one has put them, and the device alone knows how long
+    the sequences are (kernels/decode_attention.cu).  Captured once, it is replayed for each token.
+    The host gets the tokens in one small copy, to see which sequences end.
+
+    A sequence that has ended stays in the arrays as an idle row, which nobody reads, until fewer
+    than half of the rows are alive.  Then the others move together, and a smaller step is captured.
+
+    Top-k, top-p and the repetition penalty have no kernel: with them a step ends at the logits,
+    and the formulas of inference/sampling draw on the device.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from minigpt2.backend import Array, array_module
+from minigpt2.device.kernel_specs import STORAGE
+from minigpt2.device.launch import fits, launch
+from minigpt2.inference.generate import Decoder, Sequences
+from minigpt2.inference.kv_cache import Cache
+from minigpt2.inference.sampling import Sampling, sample
+from minigpt2.model.batch import Batch
+from minigpt2.model.gpt2 import gpt2
+from minigpt2.model.parameters import Parameters
+
+BLOCKS = 512  # of decode_attention: enough for every multiprocessor to have several
+KEYS = 32  # the fewest keys of a split: GROUPS of decode_attention.cu
+COLUMNS = 64  # rows of logits are a multiple of this long
+COLDEST = 1e-30  # temperatures below draw the likeliest token
+
+
+def decoder_of(
+    flat: Array, cache: Cache, sampling: Sampling, rng: np.random.Generator | None
+) -> Any:
+    """Return a decoder for a cache whose model has the parameters `flat` (P,).
+
+    NotImplemented for a head size or a width that no kernel is compiled for.
+    """
+    config = cache.parameters.config
+    c, d = config.n_embd, config.n_embd // config.n_head
+    fitting = fits("decode_attention", D=d) and fits("layer_norm_forward", C=c)
+    if not fitting or flat.dtype.name not in STORAGE:
+        return NotImplemented
+    return DeviceDecoder(cache, sampling, rng)
+
+
+class DeviceDecoder(Decoder):
+    """A decoder whose step can be captured."""
+
+    def __init__(self, cache: Cache, sampling: Sampling, rng: np.random.Generator | None):
+        self.cache, self.sampling, self.rng = cache, sampling, rng
+        self.xp = array_module(cache.suffixes)
+        self.table = padded_table(cache.parameters)  # (W, C)
+        self.prepare()
+
+    @property
+    def draws_by_kernel(self) -> bool:
+        """Whether kernels/sample.cu can draw the tokens."""
+        s, v = self.sampling, self.cache.parameters.config.vocab_size
+        all_drawn_from = (s.top_k == 0 or s.top_k >= v) and s.top_p == 1
+        return s.repetition_penalty == 1 and (all_drawn_from or s.temperature == 0)
+
+    def prepare(self) -> None:
+        """Make the arrays of a step, for all sequences of the cache."""
+        xp, config = self.xp, self.cache.parameters.config
+        _, _, b, heads, room, d = self.cache.suffixes.shape
+        rows = self.cache.prefix.shape[3] + room  # of the longest sequence
+        splits = min(max(1, BLOCKS // (b * heads)), -(-rows // KEYS))
+        self.keys = -(-rows // (splits * KEYS)) * KEYS
+        splits = -(-rows // self.keys)
+        self.last = rows - 1
+        self.live = list(range(b))  # rows of the arrays whose sequences continue
+        self.ids, self.positions = xp.zeros(b, np.int32), xp.zeros(b, np.int32)  # (B,)
+        self.u = xp.zeros((b, 2), np.float32)  # (B, 2)
+        self.logits = xp.zeros((b, len(self.table)), self.table.dtype)  # (B, W)
+        self.partial = xp.zeros((b, heads, splits, d), np.float32)
+        self.sums = xp.zeros((b, heads, splits, 2), np.float32)
+        self.o = xp.zeros((b, config.n_embd), self.table.dtype)  # (B, C)
+        self.runs = 0
+
+    def first(self, h: Array, sequences: Sequences) -> list[int]:
+        """Return the token after each sequence whose last row in the cache is h (B, C)."""
+        last_places = self.cache.prefix.shape[3] + self.cache.lengths - 1
+        self.positions[...] = self.xp.asarray(last_places, np.int32)
+        self.send_numbers()
+        self.project(h)
+        return self.tokens(sequences)
+
+    def next(self, sequences: Sequences) -> list[int]:
+        """Let the cache grow by the last token of each sequence; return the one after it.
+
+        These tokens are on the device already.
+        """
+        self.send_numbers()
+        self.step()
+        self.cache.lengths[self.live] += 1
+        return self.tokens(sequences)
+
+    def keep(self, chosen: Sequence[int]) -> None:
+        """Drop all sequences but the chosen ones; where most rows are idle, move the others."""
+        self.live = [self.live[b] for b in chosen]
+        if 2 * len(self.live) >= len(self.ids):
+            return
+        rows = self.xp.asarray(self.live)
+        ids, positions = self.ids[rows], self.positions[rows]
+        self.cache.keep(self.live)
+        self.cache.suffixes = self.xp.ascontiguousarray(self.cache.suffixes)
+        self.prepare()
+        self.ids[...], self.positions[...] = ids, positions
+
+    def step(self) -> None:
+        """Compute a row of each sequence, and what follows it: launches and products alone."""
+        nothing = np.empty(0, np.int64)
+        batch = Batch(self.ids, self.positions, nothing, nothing, nothing, nothing)
+        h, _ = gpt2(self.cache.parameters, batch, attend=self.attend, backward=False)  # (B, C)
+        self.project(h)
+
+    def attend(
+        self, layer: int, qkv: Array, end: Array, n_head: int, *dropout: Any
+    ) -> tuple[Array, None]:
+        """Store a layer's keys and values of the new rows; attend over all that it holds now."""
+        cache, (b, features) = self.cache, self.o.shape
+        heads = qkv.reshape(b, 3, n_head, features // n_head)
+        arrays = heads, cache.prefix[layer], cache.suffixes[layer], self.positions
+        scale = 1 / sqrt(features // n_head)
+        partial, sums, keys = self.partial, self.sums, self.keys
+        launch(self.xp, "decode_attention", *arrays, partial, sums, keys=keys, scale=scale)
+        o = self.o.reshape(b, n_head, -1)
+        launch(self.xp, "decode_attention_combine", partial, sums, self.positions, o, keys=keys)
+        return self.o, None
+
+    def project(self, h: Array) -> None:
+        """Compute the logits of the rows h (B, C); where a kernel draws, draw the next tokens."""
+        self.xp.matmul(h, self.table.T, out=self.logits)
+        if self.draws_by_kernel:
+            temperature = self.sampling.temperature
+            u = self.u if temperature >= COLDEST else None
+            v, last = self.cache.parameters.config.vocab_size, self.last
+            arrays = self.logits, u, self.ids, self.positions
+            launch(self.xp, "sample", *arrays, V=v, last=last, temperature=temperature)
+
+    def send_numbers(self) -> None:
+        """Send the random numbers of a step to the device, each as the sum of two floats."""
+        if self.sampling.temperature == 0 or not self.draws_by_kernel:
+            return
+        if self.rng is None:
+            raise ValueError("a temperature draws random numbers: pass rng")
+        u = np.zeros((len(self.ids), 2))  # (B, 2)
+        u[self.live] = self.rng.random((len(self.live), 1))
+        u[:, 0] = u[:, 0].astype(np.float32)
+        u[:, 1] -= u[:, 0]
+        self.u[...] = self.xp.asarray(u, np.float32)
+
+    def tokens(self, sequences: Sequences) -> list[int]:
+        """Return the new token of each sequence, in one copy; without a kernel, draw them first."""
+        if not self.draws_by_kernel:
+            rows, v = self.xp.asarray(self.live), self.cache.parameters.config.vocab_size
+            self.ids[rows] = sample(self.logits[rows, :v], self.sampling, self.rng, sequences)
+            self.positions[...] = self.xp.minimum(self.positions + 1, self.last)
+        tokens = self.ids.tolist()
+        return [tokens[row] for row in self.live]
+
+
+def padded_table(parameters: Parameters) -> Array:
+    """Return wte with rows behind it that nobody reads the logits of: (W, C).
+
+    They are those of the tensors that follow in the flat array.
+    """
+    v, c = parameters["wte.weight"].shape
+    w = -(-v // COLUMNS) * COLUMNS
+    return parameters.flat[: w * c].reshape(w, c)

@@ -1,0 +1,126 @@
+"""Decoding on a device: the tokens are those of the formulas on a CPU."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from minigpt2.device import fake_cupy
+from minigpt2.device.decoding import DeviceDecoder
+from minigpt2.inference import generate as module
+from minigpt2.inference.generate import generate, stream_tokens
+from minigpt2.inference.sampling import GREEDY, Sampling
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.parameters import Parameters
+from tests.kernels.support import device, emulated_only, machine, needs_device
+
+pytestmark = needs_device
+CONTEXT = 24
+CONFIG = GPT2Config(vocab_size=29, n_positions=CONTEXT, n_embd=64, n_layer=2, n_head=2)
+FLAT = 0.8 * np.random.default_rng(0).standard_normal(CONFIG.n_parameters).astype(np.float32)
+PARAMETERS = Parameters(CONFIG, FLAT)
+STOP = 14  # a token at which sequences end at different times
+RNG = np.random.default_rng(1)
+SHARED = [[3, 1, 4, *RNG.integers(23, size=n).tolist()] for n in RNG.integers(0, 9, 12)]
+APART = [[7], [3, 5, 3], SHARED[0], list(range(CONTEXT)), list(range(1, CONTEXT))]
+PROMPTS = {
+    "one": [[3, 1, 4, 1, 5]],
+    "one that fills the context": [APART[-1]],
+    "a shared beginning": SHARED,
+    "nothing shared": APART,
+    "equal prompts": [[2, 7, 1]] * 3,
+}
+
+
+def on_device(prompts, parameters=PARAMETERS, **options):
+    """What `generate` returns on the device under test."""
+    with device(machine()) as xp:
+        return generate(parameters.on(xp), prompts, **options)
+
+
+def on_both(prompts, seed=None, **options):
+    """The tokens on a CPU and on the device."""
+    both = []
+    for run in (lambda *a, **o: generate(PARAMETERS, *a, **o), on_device):
+        rng = None if seed is None else np.random.default_rng(seed)
+        both.append(run(prompts, rng=rng, **options))
+    return both
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize("max_new", [1, 2, 40])
+def test_greedy_tokens_are_those_of_the_cpu(name, max_new):
+    cpu, there = on_both(PROMPTS[name], stop=STOP, max_new_tokens=max_new)
+    assert there == cpu
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(1.0),
+        Sampling(0.3, top_k=99),
+        Sampling(1.0, top_k=5),
+        Sampling(2.0, top_p=0.7, repetition_penalty=1.5),
+        Sampling(0.0, repetition_penalty=2.0),
+        Sampling(1e-35),
+    ],
+    ids=str,
+)
+def test_drawn_tokens_are_those_of_the_cpu(name, sampling):
+    cpu, there = on_both(PROMPTS[name], 3, stop=STOP, max_new_tokens=40, sampling=sampling)
+    assert there == cpu
+
+
+def test_sequences_end_at_different_times_and_the_others_move_together(monkeypatch):
+    sizes = []
+
+    def prepare(self):
+        sizes.append(self.cache.suffixes.shape[2])
+        original(self)
+
+    original = DeviceDecoder.prepare
+    monkeypatch.setattr(DeviceDecoder, "prepare", prepare)
+    cpu, there = on_both(SHARED, stop=STOP, max_new_tokens=40)
+    assert there == cpu and len({len(tokens) for tokens in cpu}) >= 4
+    assert sizes[0] == len(SHARED) and len(sizes) >= 3
+    assert all(2 * small < large for large, small in pairwise(sizes))
+
+
+def test_several_groups_decode_as_one(monkeypatch):
+    expected = generate(PARAMETERS, SHARED, stop=STOP, max_new_tokens=9)
+    monkeypatch.setattr(module, "GROUP_SIZE", 5)
+    assert on_device(SHARED, stop=STOP, max_new_tokens=9) == expected
+
+
+@emulated_only
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0)], ids=["greedy", "drawn"])
+def test_a_step_copies_from_the_device_once(sampling):
+    with device(machine()) as xp:
+        rng = np.random.default_rng(0)
+        options = {"stop": -1, "max_new_tokens": 9, "sampling": sampling, "rng": rng}
+        steps = stream_tokens(PARAMETERS.on(xp), SHARED, **options)
+        next(steps)
+        fake_cupy.copies.clear()
+        next(steps)
+        assert sum(fake_cupy.copies.values()) == 1
+
+
+@emulated_only
+def test_the_checks_find_nothing():
+    on = machine(check=True)
+    with device(on) as xp:
+        generate(PARAMETERS.on(xp), SHARED, stop=STOP, max_new_tokens=9)
+    assert not on.findings, "\n".join(map(str, on.findings))
+
+
+def test_a_model_without_a_kernel_for_its_heads_decodes_by_the_formulas():
+    config = GPT2Config(vocab_size=29, n_positions=CONTEXT, n_embd=16, n_layer=2, n_head=2)
+    parameters = Parameters(config, FLAT[: config.n_parameters])
+    expected = generate(parameters, SHARED, stop=-1, max_new_tokens=5)
+    assert on_device(SHARED, parameters, stop=-1, max_new_tokens=5) == expected
+
+
+def test_drawing_without_random_numbers_is_refused():
+    with pytest.raises(ValueError, match="rng"):
+        on_device(SHARED, stop=-1, max_new_tokens=5, sampling=Sampling(1.0))
