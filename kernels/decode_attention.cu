@@ -99,9 +99,10 @@ decode_attention(
         a[i] = make_float4(0.f, 0.f, 0.f, 0.f);
     }
     float m = MINUS_INFINITY, l = 0.f;
+    const int turns = (end - first + GROUPS - 1) / GROUPS;
 #pragma unroll 1
-    for (int first_of_turn = first; first_of_turn < end; first_of_turn += GROUPS) {
-        const int j = first_of_turn + threadIdx.x / LANES;
+    for (int turn = 0; turn < turns; turn++) {
+        const int j = first + turn * GROUPS + threadIdx.x / LANES;
         float s = MINUS_INFINITY;
         float4 v[VECTORS] = {};
         if (j < end) {

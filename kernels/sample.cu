@@ -17,7 +17,7 @@
 // A row of logits is padded from V to W numbers.  What stands there is not read into any sum.
 //
 // Launch: grid (B,), 1,024 threads, four neighbouring numbers at a time; W must be a multiple of 4.
-// Bytes, with S bytes a number: S·V a row, the least; a draw reads them twice more, from the caches.
+// Bytes, with S bytes a number: S·V a row, the least; a draw reads them twice more, from caches.
 #include "dtype.cuh"
 #include "reduce.cuh"
 #define THREADS 1024
@@ -44,12 +44,12 @@ struct Four {
 };
 __device__ __forceinline__ Four probabilities(const real* row, int v, int end, float m,
                                               float temperature) {
-    Four four = {};
-    if (v >= end) return four;
-    const float4 x = load4(row + v);
+    const float4 x = v < end ? load4(row + v) : make_float4(0.f, 0.f, 0.f, 0.f);
     const float logits[4] = {x.x, x.y, x.z, x.w};
+    Four four;
+#pragma unroll
     for (int i = 0; i < 4; i++)
-        if (v + i < end) four.p[i] = expf((logits[i] - m) / temperature);  // (28.2)
+        four.p[i] = v + i < end ? expf((logits[i] - m) / temperature) : 0.f;  // (28.2)
     return four;
 }
 
@@ -92,8 +92,10 @@ sample(
         const int start = warp * segment, end = min(start + segment, V);
         double sum = 0.;
 #pragma unroll 1
-        for (int v = start + lane * 4; v < end; v += STEP)
+        for (int step = 0; step < segment; step += STEP) {
+            const int v = start + step + lane * 4;
             sum += sum_of(probabilities(row, v, end, best, temperature));
+        }
         for (int away = 16; away; away /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, away);
         if (lane == 0) sum_of_warp[warp] = sum;
         __syncthreads();
@@ -108,8 +110,8 @@ sample(
         if (warp != its_warp) return;
         int count = 0;  // tokens of the segment whose cumulative sum is not above the limit
 #pragma unroll 1
-        for (int first = start; first < end; first += STEP) {
-            const int v = first + lane * 4;
+        for (int step = 0; step < segment; step += STEP) {
+            const int v = start + step + lane * 4;
             const Four four = probabilities(row, v, end, best, temperature);
             double up_to = sum_of(four);  // here and in the lanes before
             for (int away = 1; away < 32; away *= 2) {
@@ -119,7 +121,7 @@ sample(
             double cumulative = before + up_to - sum_of(four);
             for (int i = 0; i < 4; i++) {
                 cumulative += four.p[i];
-                count += v + i < end && cumulative <= limit;  // (28.3)
+                count += cumulative <= limit;  // (28.3)
             }
             before += __shfl_sync(ALL_LANES, up_to, 31);
         }
@@ -129,7 +131,7 @@ sample(
         return;
     }
     if (lane == 0) {
-        ids[b] = min(token, V - 1);  // rounding left u above all sums, or no logit is a number
+        ids[b] = min(token, V - 1);  // where no sum is above the limit, or no logit is a number
         positions[b] = min(positions[b] + 1, last);
     }
 }

@@ -74,21 +74,23 @@ def by_kernels(xp, qkv, prefix, suffixes, places, keys):
 
 
 def choose(b, v, width, temperature, last=99):
-    """The next token of each sequence, as a row with a 1; what stands behind the logits is NaN."""
+    """The next token of each sequence, as a row with a 1; what stands behind the logits is ∞."""
     logits = single(b, v, scale=2)
     logits[:, :: max(1, v // 2)] = logits.max(-1, keepdims=True)  # several are the largest
-    wide = np.full((b, width), np.nan, np.float32)
+    wide = np.full((b, width), np.inf, np.float32)
     wide[:, :v] = logits
     u = np.random.default_rng(v).random(b)
-    u[0], u[-1] = 0, 1 - 2.0**-53
+    u[0] = 0
     positions = np.arange(b) * 40 % 110
 
     def job(put):
         on = put(wide)
         xp = array_module(on)
         if xp is np:
+            u[-1] = 1 - 2.0**-53
             ids = sample_by_formula(on[:, :v], Sampling(temperature), Fixed(u))
             return ids[:, None] == np.arange(v), np.minimum(positions + 1, last)
+        u[-1] = 1  # to which a sum may round
         high = u.astype(np.float32)
         halves = xp.asarray(np.stack([high, (u - high).astype(np.float32)], axis=1))
         ids, places = xp.zeros(b, np.int32), xp.asarray(positions, np.int32)
@@ -114,6 +116,9 @@ JOBS = {
         for b, v, width in (
             (2, 1, 4),
             (5, 23, 64),
+            (4, 24, 64),
+            (2, 30, 64),
+            (2, 64, 64),
             (3, 4095, 4096),
             (3, 4097, 4160),
             (3, 9001, 9004),
