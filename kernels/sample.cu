@@ -16,11 +16,11 @@
 //
 // A row of logits is padded from V to W numbers.  What stands there is not read into any sum.
 //
-// Launch: grid (B,), 1,024 threads, four neighbouring numbers at a time; W must be a multiple of 4.
+// Launch: grid (B,), 512 threads, four neighbouring numbers at a time; W must be a multiple of 4.
 // Bytes, with S bytes a number: S·V a row, the least; a draw reads them twice more, from caches.
 #include "dtype.cuh"
 #include "reduce.cuh"
-#define THREADS 1024
+#define THREADS 512
 #define WARPS (THREADS / 32)
 #define STEP 128  // tokens that a warp reads at a time
 #define NO_TOKEN 0x7fffffff
@@ -85,7 +85,7 @@ sample(
     take_largest_of_warp(best, token);
     if (lane == 0) best_of[warp] = best, token_of[warp] = token;
     __syncthreads();
-    best = best_of[lane], token = token_of[lane];
+    best = best_of[lane % WARPS], token = token_of[lane % WARPS];
     take_largest_of_warp(best, token);  // (28.1)
     if (u) {
         const int segment = (V + WARPS * STEP - 1) / (WARPS * STEP) * STEP;

@@ -120,7 +120,7 @@ KERNELS = {
     "decode_attention_combine": KernelSpec(
         "decode_attention.cu", lambda n: (n["B"], n["H"]), threads=128, per_head_size=True
     ),
-    "sample": KernelSpec("sample.cu", lambda n: (n["B"],), threads=1024, multiples=(("W", 4),)),
+    "sample": KernelSpec("sample.cu", lambda n: (n["B"],), threads=512, multiples=(("W", 4),)),
     "cross_entropy": KernelSpec("cross_entropy.cu", lambda n: (n["M"],), threads=512),
     "squares": KernelSpec("grad_norm.cu", lambda n: (n["R"],), threads=256, storage=("float",)),
     "global_norm": KernelSpec("grad_norm.cu", lambda n: (1,), threads=256, storage=("float",)),
