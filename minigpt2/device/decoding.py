@@ -3,8 +3,8 @@
 Why
     One token of one sequence costs a GPU less than half a millisecond, and a host needs several to
     launch what computes it.  But every token takes the same launches.  So all that a step reads and
-    writes lies in arrays that stay where they are: the ids, the positions, the cache, the logits.
-    The step takes its ids from where the last one has put them, and the device alone knows how long
+    writes lies in arrays that stay where they are: the ids, the positions, the cache, the logits
+    in rows of W places (device/fused_loss).  The step takes its ids from where the last one has put them, and the device alone knows how long
     the sequences are (kernels/decode_attention.cu).  Captured once, it is replayed for each token.
     The host gets the tokens in one small copy, to see which sequences end.
 
@@ -22,18 +22,18 @@ from typing import Any
 import numpy as np
 
 from minigpt2.backend import Array, array_module
+from minigpt2.device.fused_loss import ALIGNED, with_rows_behind
 from minigpt2.device.kernel_specs import STORAGE
 from minigpt2.device.launch import fits, launch
+from minigpt2.device.products import matmul
 from minigpt2.inference.generate import Decoder, Sequences
 from minigpt2.inference.kv_cache import Cache
 from minigpt2.inference.sampling import Sampling, sample
 from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import gpt2
-from minigpt2.model.parameters import Parameters
 
 BLOCKS = 512  # of decode_attention: enough for every multiprocessor to have several
 KEYS = 32  # the fewest keys of a split: GROUPS of decode_attention.cu
-COLUMNS = 64  # rows of logits are a multiple of this long
 COLDEST = 1e-30  # temperatures below draw the likeliest token
 
 
@@ -46,7 +46,7 @@ def decoder_of(
     """
     config = cache.parameters.config
     c, d = config.n_embd, config.n_embd // config.n_head
-    fitting = fits("decode_attention", D=d) and fits("layer_norm_forward", C=c)
+    fitting = fits("decode_attention", D=d) and fits("layer_norm_forward", flat.dtype, C=c)
     if not fitting or flat.dtype.name not in STORAGE:
         return NotImplemented
     return DeviceDecoder(cache, sampling, rng)
@@ -58,7 +58,9 @@ class DeviceDecoder(Decoder):
     def __init__(self, cache: Cache, sampling: Sampling, rng: np.random.Generator | None):
         self.cache, self.sampling, self.rng = cache, sampling, rng
         self.xp = array_module(cache.suffixes)
-        self.table = padded_table(cache.parameters)  # (W, C)
+        wte = cache.parameters["wte.weight"]
+        self.width = -(-len(wte) // ALIGNED) * ALIGNED  # of a row of logits
+        self.table = with_rows_behind(wte, self.width)
         self.prepare()
 
     @property
@@ -80,7 +82,7 @@ class DeviceDecoder(Decoder):
         self.live = list(range(b))  # rows of the arrays whose sequences continue
         self.ids, self.positions = xp.zeros(b, np.int32), xp.zeros(b, np.int32)  # (B,)
         self.u = xp.zeros((b, 2), np.float32)  # (B, 2)
-        self.logits = xp.zeros((b, len(self.table)), self.table.dtype)  # (B, W)
+        self.logits = xp.zeros((b, self.width), self.table.dtype)  # (B, W)
         self.partial = xp.zeros((b, heads, splits, d), np.float32)
         self.sums = xp.zeros((b, heads, splits, 2), np.float32)
         self.o = xp.zeros((b, config.n_embd), self.table.dtype)  # (B, C)
@@ -139,7 +141,7 @@ class DeviceDecoder(Decoder):
 
     def project(self, h: Array) -> None:
         """Compute the logits of the rows h (B, C); where a kernel draws, draw the next tokens."""
-        self.xp.matmul(h, self.table.T, out=self.logits)
+        matmul(h, self.table, transpose_w=True, out=self.logits[:, : len(self.table)])
         if self.draws_by_kernel:
             temperature = self.sampling.temperature
             u = self.u if temperature >= COLDEST else None
@@ -167,13 +169,3 @@ class DeviceDecoder(Decoder):
             self.positions[...] = self.xp.minimum(self.positions + 1, self.last)
         tokens = self.ids.tolist()
         return [tokens[row] for row in self.live]
-
-
-def padded_table(parameters: Parameters) -> Array:
-    """Return wte with rows behind it that nobody reads the logits of: (W, C).
-
-    They are those of the tensors that follow in the flat array.
-    """
-    v, c = parameters["wte.weight"].shape
-    w = -(-v // COLUMNS) * COLUMNS
-    return parameters.flat[: w * c].reshape(w, c)
