@@ -8,7 +8,7 @@ from rich.console import Console
 
 from minigpt2.model.config import OFFICIAL
 from tests.benchmarks.gpu import __main__ as bench
-from tests.benchmarks.gpu import decode, profile
+from tests.benchmarks.gpu import decode, profile, report
 from tests.benchmarks.gpu.cards import Card, card_of
 from tests.benchmarks.gpu.floors import Load, Rates, floors_of, loads_of
 from tests.benchmarks.gpu.jobs import (
@@ -368,3 +368,76 @@ def test_a_contender_that_generates_something_else_is_left_out(monkeypatch, tmp_
     decode.summed_up(job, measured, 0.1)
     assert measured["peer"]["times_ours"] == 1 and measured["peer"]["tokens_per_second"] == 4
     assert "50%" in measured["liar"]["failed"] and "median" not in measured["liar"]
+
+
+# The tables of the pages.
+
+
+@pytest.mark.parametrize("kind", report.PLACES)
+def test_a_page_has_the_table_of_what_was_measured(kind):
+    page, begin, _ = report.PLACES[kind]
+    text = page.read_text()
+    assert text.count(begin) == 1
+    assert report.page_with(text, kind, report.measured().get(kind, [])) == text
+
+
+CARD = {"name": "A card"}
+TIMED = {"tokens_per_second": 1000.0, "peak_memory": 2e9, "floor": 0.01, "share_of_floor": 0.5}
+
+
+@pytest.fixture
+def pages(monkeypatch, tmp_path):
+    """Pages of their own, and no numbers."""
+    monkeypatch.setattr(report, "KEPT", tmp_path / "kept.json")
+    places = {}
+    for kind, (_, begin, table) in report.PLACES.items():
+        page = tmp_path / f"{kind}.md"
+        page.write_text(f"before\n\n{begin}{report.END}\nbehind\n")
+        places[kind] = page, begin, table
+    monkeypatch.setattr(report, "PLACES", places)
+    return {kind: page for kind, (page, _, _) in places.items()}
+
+
+def test_what_was_measured_is_written_into_the_pages(pages, tmp_path):
+    rows = {
+        "ours": {"median": 0.02, **TIMED, "times_ours": 1.0},
+        worker.BARE: {"median": 0.015, **TIMED, "times_ours": 0.75},
+        "PyTorch, padded": {"median": 0.06, **TIMED, "times_ours": 3.0},
+        "PyTorch, packed": {"median": 0.05, **TIMED, "times_ours": 2.5},
+        "PyTorch, packed, compiled": {"failed": "no compiler"},
+    }
+    decoding = {
+        decode.OURS: {"median": 1.0, **TIMED},
+        "decode: transformers": {"median": 2.0, **TIMED, "tokens_per_second": 500.0},
+    }
+    results = {
+        "training": [{"job": "gpt2, dense", "card": CARD, "contenders": rows}],
+        "decoding": [
+            {"model": "gpt2", "precision": "float32", "sequences": n, "card": CARD}
+            | {"contenders": decoding}
+            for n in (1, 32)
+        ],
+        "profile": [
+            {"job": "gpt2, dense", "card": CARD, "median": 0.02, "busy": 0.016}
+            | {"parts": {"GELU": [0.004, 0.003], "products": [0.012, 0.01]}}
+        ],
+    }
+    arguments = []
+    for kind, numbers in results.items():
+        (tmp_path / f"{kind}.json").write_text(json.dumps(numbers))
+        arguments += [f"--{kind}", str(tmp_path / f"{kind}.json")]
+    assert report.main(arguments) == 0
+    training = pages["training"].read_text()
+    assert (
+        "| gpt2, dense | 20.0 | 1,000 | 2.0 | 10.0 | 50% | packed | 50.0 | 2.0 | 2.50 |" in training
+    )
+    assert training.startswith("before\n") and training.endswith("\nbehind\n")
+    assert "gpt2, float32, 32 sequences | 1,000 | 50% | 500 |" in pages["decoding"].read_text()
+    profiled = pages["profile"].read_text()
+    assert (
+        "| GELU | 4.00 | 3.00 | 75% |" in profiled
+        and "| GPU busy | 16.00 | 13.00 | 81% |" in profiled
+    )
+    assert report.main([]) == 0
+    pages["profile"].write_text(profiled.replace("4.00", "3.00"))
+    assert report.main([]) == 1 and pages["profile"].read_text() == profiled

@@ -182,6 +182,8 @@ def main(argv=None):
                 measured = race(job, names, weights.path, how, options, say)
                 results.append(
                     {
+                        "card": card._asdict(),
+                        "model": options.model,
                         "precision": precision,
                         "sequences": sequences,
                         "new": job.new,

@@ -129,7 +129,8 @@ def show(plan, weights, how, card, options, console):
         f"floor {floor * 1e3:.2f}\n{card.described(plan.precision)}"
     )
     console.print(table_of(parts, title, busy))
-    return {"job": plan.job.name, "card": card._asdict(), **measured}
+    of_parts = {name: (part.seconds, part.floor) for name, part in parts.items() if part.kernels}
+    return {"job": plan.job.name, "card": card._asdict(), **measured, "parts": of_parts}
 
 
 def arguments():
