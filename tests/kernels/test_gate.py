@@ -154,6 +154,19 @@ def test_a_kernel_that_spills_or_does_not_fit_is_a_fault():
     assert gate.gate([(job, {}, "grad_norm.cu(3): error")])[1][0].endswith("grad_norm.cu(3): error")
 
 
+def test_the_shared_memory_that_a_launch_adds_counts(monkeypatch):
+    job = ("grad_norm.cu", ("-DREAL=float",), 80)
+
+    def measured(shared):
+        monkeypatch.setitem(KERNELS, "squares", KERNELS["squares"]._replace(shared=shared))
+        return gate.gate([(job, {"squares": Resources(32, 1024, 0, 0)}, "")])
+
+    table, faults = measured(lambda n, size: n["C"] * size)
+    assert table == {"squares REAL=float sm_80": [32, 1024 + 4 * 1280, 1.0]} and not faults
+    table, faults = measured(lambda n, size: n["W"] * size)
+    assert [row[2] for row in table.values()] == [0] and "not even one block" in faults[0]
+
+
 def test_the_table_has_every_kernel_variant_and_architecture():
     table = json.loads(gate.TABLE.read_text(encoding="utf-8"))
     expected = {

@@ -15,12 +15,15 @@ from pathlib import Path
 from rich.progress import track
 
 from minigpt2.device.includes import text_of
-from minigpt2.device.kernel_specs import KERNELS, threads_of, variants
+from minigpt2.device.kernel_specs import BYTES, KERNELS, number_in, threads_of, variants
 from tests.kernels.gate.nvrtc import ARCHITECTURES, Unusable, log_of, missing, resources_in
 from tests.kernels.gate.occupancy import blocks_at_once, occupancy
 
 TABLE = Path(__file__).parent / "resources.json"
 ADVICE = "if that is meant, update the table: python -m tests.kernels.gate --update"
+
+
+LARGE = {"N": 4096, "C": 1280, "F": 5120, "H": 20, "V": 50257, "W": 50304}  # GPT-2 Large's sizes
 
 
 def jobs():
@@ -49,9 +52,16 @@ def name_of(kernel, options, architecture):
     return f"{kernel} {' '.join(o.removeprefix('-D') for o in options)} sm_{architecture}"
 
 
+def shared_of(kernel, options, resources):
+    """The bytes of shared memory of a block: what its text declares, and what a launch adds."""
+    spec, storage = KERNELS[kernel], options[0].removeprefix("-DREAL=")
+    sizes = LARGE | {"D": number_in(options, "D")}
+    return resources.shared + (spec.shared(sizes, BYTES[storage]) if spec.shared else 0)
+
+
 def entry_of(kernel, options, architecture, resources):
     """A row of the table: registers, bytes of shared memory, occupancy."""
-    numbers = resources.registers, resources.shared
+    numbers = resources.registers, shared_of(kernel, options, resources)
     share = occupancy(architecture, *numbers, threads_of(KERNELS[kernel], options))
     return name_of(kernel, options, architecture), [*numbers, round(share, 4)]
 
@@ -61,7 +71,8 @@ def faults_of(kernel, options, architecture, resources):
     what = name_of(kernel, options, architecture)
     if resources.spilled or resources.stack:
         yield f"{what}: {resources.spilled} bytes spilled, {resources.stack} bytes of stack"
-    if not blocks_at_once(architecture, *resources[:2], threads_of(KERNELS[kernel], options)):
+    numbers = resources.registers, shared_of(kernel, options, resources)
+    if not blocks_at_once(architecture, *numbers, threads_of(KERNELS[kernel], options)):
         yield f"{what}: not even one block fits"
 
 
