@@ -8,19 +8,21 @@ are those at which mistakes show: one row, a tile but one, a tile, a tile and on
 import numpy as np
 
 from minigpt2.backend import array_module
+from minigpt2.device.fused_rows import sums_of_rows
 from minigpt2.device.launch import launch
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.cross_entropy import (
+    cross_entropy,
     cross_entropy_gradient,
     nll_and_dlogits,
     nll_from_logits,
 )
-from minigpt2.ops.embedding import embedding, embedding_backward
+from minigpt2.ops.embedding import embedding, embedding_backward, scatter_add, scatter_rows
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from tests.kernels.decoding_jobs import JOBS as DECODING_JOBS
-from tests.kernels.support import single
+from tests.kernels.support import exactly, single
 from tests.ops.cases import ends
 
 DEEP = ends((9, (20, (11, (7,)), (3,)), (1,), (14,)), (33,), (1,))  # a forest of depth four
@@ -89,6 +91,19 @@ def embed(n, c, few):
     return job
 
 
+def add_rows(n, c, size):
+    """Sums of rows that share an index, which names some rows often and others never."""
+    rng = np.random.default_rng(n)
+    x, index, once = single(n, c), rng.integers(0, size, n), rng.permutation(size)[: n // 2]
+
+    def job(put):
+        rows = put(x)
+        add = scatter_add if array_module(rows) is np else sums_of_rows
+        return add(rows, index, size), scatter_rows(once, size, rows[: len(once)])
+
+    return job
+
+
 def learn(m, v):
     """The nll and the gradient of rows of logits."""
     rng = np.random.default_rng(m)
@@ -141,6 +156,28 @@ def project(n, c, v, chunk):
     return job
 
 
+def project_in_flat_arrays(n, c, v, chunk, accumulate):
+    """The same with the table and its gradient at the beginning of flat arrays, as in a model.
+
+    The gradient is in float32.  What stands behind it is not returned where it may be written.
+    """
+    rng = np.random.default_rng(n)
+    rows, targets, weights = rng.integers(0, n, n), rng.integers(0, v, n), rng.random(n)
+    x, flat, before = single(n, c), single((v + 70) * c, seed=1), single((v + 70) * c, seed=2)
+
+    def job(put):
+        parameters = put(flat)
+        exact = array_module(parameters) is np
+        gradients = exactly(before) if exact else array_module(parameters).asarray(before)
+        wte, dwte = (a[: v * c].reshape(v, c) for a in (parameters, gradients))
+        inputs = put(x), wte, rows, targets, weights
+        alone = cross_entropy(*inputs, chunk=chunk)
+        results = cross_entropy_gradient(*inputs, dwte, chunk=chunk, accumulate=accumulate)
+        return *alone, *results, gradients if accumulate else dwte
+
+    return job
+
+
 def optimise(p, decayed, clip):
     """Three steps of AdamW."""
     theta, g, m = (single(p, seed=seed) for seed in range(3))
@@ -175,11 +212,21 @@ JOBS = {
         for n, c, few in ((1, 4, 1), (40, 12, 3), (9, 516, 90))
     },
     **{
+        f"sum_rows, {n} x {c} into {size}": add_rows(n, c, size)
+        for n, c, size in ((2, 4, 1), (40, 12, 6), (9, 516, 30))
+    },
+    **{
         f"cross_entropy, {m} x {v}": learn(m, v)
         for m, v in ((1, 1), (3, 511), (2, 515), (2, 50257))
     },
     "cross_entropy, 3 x 13 in rows of 16": learn_in_wider_rows(3, 13, 16),
     "cross_entropy with the projection": project(20, 12, 103, 7),
+    **{
+        f"cross_entropy in a model, {'added' if add else 'written'}": project_in_flat_arrays(
+            20, 12, 103, 7, add
+        )
+        for add in (True, False)
+    },
     **{
         f"adamw, {p} of which {decayed}": optimise(p, decayed, clip)
         for p, decayed, clip in (

@@ -49,6 +49,7 @@ JOBS_OF = {
     "layer_norm.cu": "layer_norm",
     "grad_norm.cu": "adamw",
     "sample.cu": "sample",
+    "sum_rows.cu": "sum_rows",
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from minigpt2.device.emulator import Machine
 from minigpt2.shipped import shipped
 from tests.kernels.decoding_jobs import choose, decode
-from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise
+from tests.kernels.jobs import add_rows, attend, embed, gate, learn, normalise, optimise
 from tests.kernels.support import needs_compiler, run_on
 from tests.ops.cases import ends
 
@@ -24,6 +24,7 @@ SIZES = {
     "layer_norm": normalise(40, 1280, False),
     "gelu": gate(6, 5120, True),
     "embedding": embed(30, 1280, 5),
+    "sum_rows": add_rows(30, 1280, 9),
     "cross_entropy": learn(3, 50257),
     "adamw": optimise(20000, 15000, 1.0),
     **{
