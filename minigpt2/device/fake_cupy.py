@@ -36,6 +36,7 @@ from minigpt2.device.fake_array import (
     unboxed,
 )
 from minigpt2.device.fake_stream import (
+    Event,
     MemoryPool,
     Stream,
     computed,
@@ -142,6 +143,7 @@ def asnumpy(a: Any) -> np.ndarray:
 cuda = SimpleNamespace(
     Device=Device,
     Stream=Stream,
+    Event=Event,
     get_current_stream=lambda: Stream.current,
     MemoryPool=MemoryPool,
     using_allocator=using_allocator,

@@ -104,6 +104,21 @@ class Stream:
 Stream.null = Stream.current = Stream()
 
 
+class Event:
+    """A place in a queue of launches, to wait for."""
+
+    def __init__(self, block: bool = False, disable_timing: bool = False):
+        self.done = True  # as long as it has not been recorded, and then, too: nothing is queued
+
+    def record(self, stream: Stream | None = None) -> None:
+        """Put the event behind all that is in the queue."""
+        refuse("an event for the host")
+
+    def synchronize(self) -> None:
+        """Wait until all before the event has ended."""
+        refuse("to wait for an event")
+
+
 def refuse(what: str) -> None:
     """Raise CaptureError, and spoil the capture, if a stream captures."""
     if Stream.capturing:

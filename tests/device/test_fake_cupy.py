@@ -222,6 +222,8 @@ UNCAPTURED = {
     "contiguous": lambda a: xp.ascontiguousarray(a.T),
     "numbers in turn": lambda a: xp.arange(5),
     "to wait": lambda a: xp.cuda.get_current_stream().synchronize(),
+    "to wait for an event": lambda a: xp.cuda.Event().synchronize(),
+    "an event": lambda a: xp.cuda.Event().record(),
     "another graph": lambda a: xp.stream_graph.launch(),
     "a second capture": lambda a: xp.cuda.Stream().begin_capture(),
 }
@@ -332,12 +334,20 @@ def test_pinned_memory_is_filled_by_numpy_and_copied_by_set():
     assert (a.get() == 3).all()
 
 
+def test_an_event_has_passed_when_it_is_recorded():
+    event = xp.cuda.Event(disable_timing=True)
+    event.record()
+    event.synchronize()
+    assert event.done
+
+
 def test_the_streams_and_pools_of_cupy_have_these_names():
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     for name in vars(xp.cuda):
         assert hasattr(cupy.cuda, name)
     for mine, theirs in (
         (xp.Stream, cupy.cuda.Stream),
+        (xp.Event, cupy.cuda.Event),
         (xp.MemoryPool, cupy.cuda.MemoryPool),
         (Graph, cupy.cuda.Graph),
     ):
