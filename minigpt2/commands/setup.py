@@ -29,7 +29,7 @@ from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
 from minigpt2.inference.model import Model, open_model, random_model
 from minigpt2.ops.adamw import AdamW
-from minigpt2.training.precision import Precision, compute_dtype
+from minigpt2.training.precision import Precision, check_precision
 from minigpt2.training.run import Every
 from minigpt2.training.state import State, new_state
 from minigpt2.training.step import TrainingConfig
@@ -157,11 +157,7 @@ class Run(NamedTuple):
 def setup(settings: TrainSettings) -> Run:
     """Open the model and the data.  Raises UserError if something cannot be used."""
     library = open_device(settings.device)
-    if settings.precision != "float32" and library is np:
-        raise UserError(
-            f"--precision {settings.precision} needs a GPU: this run computes on the cpu"
-        )
-    compute_dtype(settings.precision)
+    check_precision(settings.precision, library)
     rng = np.random.default_rng([settings.seed, START])
     tests = open_tests(settings)
     model = open_start(settings.model, settings.from_scratch, rng)

@@ -3,10 +3,11 @@
 Why
     One token of one sequence costs a GPU less than half a millisecond, and a host needs several to
     launch what computes it.  But every token takes the same launches.  So all that a step reads and
-    writes lies in arrays that stay where they are: the ids, the positions, the cache, the logits
-    in rows of W places (device/fused_loss).  The step takes its ids from where the last one has put them, and the device alone knows how long
-    the sequences are (kernels/decode_attention.cu).  Captured once, it is replayed for each token.
-    The host gets the tokens in one small copy, to see which sequences end.
+    writes lies in arrays that stay where they are: the ids, the positions, the cache, the logits in
+    rows of W places (device/fused_loss).  The step takes its ids from where the last one has put
+    them, and the device alone knows how long the sequences are (kernels/decode_attention.cu).
+    Captured once, it is replayed for each token.  The host gets the tokens in one small copy, to
+    see which sequences end.
 
     A sequence that has ended stays in the arrays as an idle row, which nobody reads, until fewer
     than half of the rows are alive.  Then the others move together, and a smaller step is captured.

@@ -72,7 +72,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module
+from minigpt2.backend import Array, accumulation_dtype, array_module
 from minigpt2.data.forest import Segment, common_prefix, lay_out
 from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import gpt2, rows_read
@@ -152,7 +152,7 @@ class Cache:
 
     def new_rows(self, n: int) -> NewRows:
         """Return the n rows that follow each suffix."""
-        xp, dtype = array_module(self.suffixes), self.suffixes.dtype
+        xp, dtype = array_module(self.suffixes), accumulation_dtype(self.suffixes.dtype)
         places = self.lengths[:, None] + np.arange(n)  # (B, n)
         visible = np.arange(places.max() + 1) <= places[:, None, :, None]  # (B, 1, n, K)  (29.1)
         return NewRows(places, xp.asarray(np.where(visible, 0, -np.inf).astype(dtype)))
@@ -169,8 +169,13 @@ class Cache:
         else:
             sequence = xp.asarray(np.arange(b)[:, None])  # (B, 1)
             suffixes[:, sequence, :, xp.asarray(new.places)] = heads[1:].transpose(1, 3, 0, 2, 4)
-        q = heads[0] / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
-        o = attend_over(q, self.prefix[layer], suffixes[..., : new.mask.shape[-1], :], new.mask)
+        grown = suffixes[..., : new.mask.shape[-1], :]  # (2, B, H, K, D)
+        q, prefix, grown = (
+            part.astype(new.mask.dtype, copy=False)
+            for part in (heads[0], self.prefix[layer], grown)
+        )
+        q = q / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
+        o = attend_over(q, prefix, grown, new.mask).astype(qkv.dtype, copy=False)
         return o.transpose(0, 2, 1, 3).reshape(b * n, features), None
 
 

@@ -57,7 +57,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module
+from minigpt2.backend import Array, accumulation_dtype, array_module
 from minigpt2.errors import UserError, require_above_zero, require_at_least
 from minigpt2.ops.softmax import softmax
 
@@ -104,6 +104,7 @@ def sample(
     ValueError for a temperature above 0 without rng.
     """
     xp = array_module(logits)
+    logits = logits.astype(accumulation_dtype(logits.dtype), copy=False)  # (N, V)
     if sampling.repetition_penalty != 1:
         logits = penalised(logits, sampling.repetition_penalty, sequences)
     if sampling.temperature == 0:

@@ -31,6 +31,7 @@ Example: S is first 2¹⁶; a step overflows
 """
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -55,6 +56,13 @@ def compute_dtype(precision: Precision) -> Any:
     except ImportError:
         raise UserError("--precision bfloat16 needs ml_dtypes: pip install ml_dtypes") from None
     return bfloat16
+
+
+def check_precision(precision: Precision, library: ModuleType) -> None:
+    """Raise UserError for 16 bits on a CPU, and for a type whose package is not installed."""
+    if precision != "float32" and library is np:
+        raise UserError(f"--precision {precision} needs a GPU: this run computes on the cpu")
+    compute_dtype(precision)
 
 
 @dataclass

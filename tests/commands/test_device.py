@@ -92,9 +92,42 @@ def test_a_run_in_16_bits_learns_as_one_in_32(run, data, tmp_path, tokenizer, pr
     assert short[-1]["loss"] != cpu[-1]["loss"]
 
 
-def test_16_bits_need_a_gpu(run, data):
-    outcome = run("train", "--device", "cpu", "--precision", "float16", "--data", data)
-    assert outcome.code == 2 and "--precision float16 needs a GPU" in outcome.err
+IN_16_BITS = {
+    "train": ("--data",),
+    "evaluate": ("--data",),
+    "generate": ("--prompt",),
+    "answer": ("--question",),
+    "chat": ("--system",),
+}
+
+
+@pytest.mark.parametrize("command", IN_16_BITS)
+def test_16_bits_need_a_gpu(run, data, command):
+    how = ("--device", "cpu", "--precision", "float16", *IN_16_BITS[command], data)
+    outcome = run(command, *how)
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert "--precision float16 needs a GPU: this run computes on the cpu" in outcome.err
+
+
+@needs_device
+@pytest.mark.parametrize("heads", [1, 4], ids=["heads of 32", "heads of 8"])
+@pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.02), ("float16", 0.003)])
+def test_a_model_in_16_bits_writes_and_is_measured(
+    run, data, tmp_path, tokenizer, precision, bound, heads
+):
+    config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=32, n_layer=2, n_head=heads)
+    save_checkpoint(tmp_path / "model", initialise(config, np.random.default_rng(0)), tokenizer)
+    how = ("--model", tmp_path / "model", "--max_new_tokens", "5")
+    there = ("--device", DEVICE, "--precision", precision)
+    losses = []
+    for name, where in (("cpu", ("--device", "cpu")), ("short", there)):
+        outcome = run("evaluate", "--data", data, *how, *where, "--out", f"{name}.json")
+        assert outcome.code == 0, outcome.err
+        losses.append(json.loads((tmp_path / f"{name}.json").read_text())["token_loss"])
+    assert losses[1] == pytest.approx(losses[0], abs=bound) and losses[1] != losses[0]
+    for more in ((), ("--top_k", "5", "--top_p", "0.9", "--repetition_penalty", "1.2")):
+        outcome = run("generate", "--prompt", "Count to", *how, *there, *more)
+        assert outcome.code == 0, outcome.err
 
 
 ASKED = {

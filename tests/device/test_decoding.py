@@ -12,7 +12,7 @@ from minigpt2.inference.generate import generate, stream_tokens
 from minigpt2.inference.sampling import GREEDY, Sampling
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
-from tests.kernels.support import device, emulated_only, machine, needs_device
+from tests.kernels.support import SHORT, device, emulated_only, machine, needs_device
 
 pytestmark = needs_device
 CONTEXT = 24
@@ -91,6 +91,20 @@ def test_several_groups_decode_as_one(monkeypatch):
     expected = generate(PARAMETERS, SHARED, stop=STOP, max_new_tokens=9)
     monkeypatch.setattr(module, "GROUP_SIZE", 5)
     assert on_device(SHARED, stop=STOP, max_new_tokens=9) == expected
+
+
+@pytest.mark.parametrize("kind", SHORT)
+@pytest.mark.parametrize("name", PROMPTS)
+def test_in_16_bits_most_tokens_are_those_of_rounded_weights_in_float32(name, kind):
+    rounded = PARAMETERS.like(FLAT.astype(SHORT[kind]))
+    expected = generate(
+        PARAMETERS.like(rounded.flat.astype(np.float32)), PROMPTS[name], stop=STOP, max_new_tokens=8
+    )
+    there = on_device(PROMPTS[name], rounded, stop=STOP, max_new_tokens=8)
+    same = [
+        a == b for x, y in zip(there, expected, strict=True) for a, b in zip(x, y, strict=False)
+    ]
+    assert sum(same) >= 0.8 * len(same)
 
 
 @emulated_only
