@@ -28,7 +28,7 @@ def add_at(table: Array, rows: Array, index: Array) -> Any:
     return None
 
 
-def scatter_rows(rows: Array | None, n: int, gradient: Array) -> Any:
+def scatter_rows(gradient: Array, rows: Array | None, n: int) -> Any:
     """Return an array (N, C) of n rows: those of a gradient (R, C) at `rows` (R,), 0 elsewhere."""
     return gradient if rows is None else sums_of_rows(gradient, rows, n)
 

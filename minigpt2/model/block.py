@@ -221,7 +221,7 @@ def block_backward(dy: Array, saved: Saved | Checkpoint, d: Gradients) -> Array:
     da = dropout_backward(dr, saved.attn_drop)  # (R, C)  (14.16)
     do = through_linear(da, saved.attn_proj, d, "attn.c_proj")  # (R, C)  (14.17)
     n = len(saved.c_attn.x)
-    do, dr = (scatter_rows(saved.rows, n, gradient) for gradient in (do, dr))  # (N, C)  (14.22)
+    do, dr = (scatter_rows(gradient, saved.rows, n) for gradient in (do, dr))  # (N, C)  (14.22)
     dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (14.18)
     dh = through_linear(dqkv, saved.c_attn, d, "attn.c_attn")  # (N, C)  (14.19)
     dx = through_layer_norm(dh, saved.ln_1, d, "ln_1", d_residual=dr)  # (N, C)  (14.20)

@@ -71,7 +71,7 @@ def chosen_rows(rows: Array | None, *arrays: Array) -> tuple[Array, ...]:
 
 
 @fusible
-def scatter_rows(rows: Array | None, n: int, gradient: Array) -> Array:
+def scatter_rows(gradient: Array, rows: Array | None, n: int) -> Array:
     """Return an array (N, C) of n rows: those of a gradient (R, C) at `rows` (R,), 0 elsewhere.
 
     Each row is named once.  Without `rows` this is the gradient itself.

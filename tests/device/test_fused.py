@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from minigpt2.backend import Array
 from minigpt2.device.fused import FUSED
 from tests import plain
 from tests.kernels.jobs import JOBS, attend
@@ -34,6 +35,13 @@ def test_a_fused_op_has_the_name_and_the_arguments_of_its_op(op):
 
     assert FUSED[op].__name__ == op.__name__
     assert parameters_of(FUSED[op]) == parameters_of(op)
+
+
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.__name__)
+def test_the_first_argument_of_an_op_is_an_array_of_its_device(op):
+    """It decides whether the fused op is called: an index, on the host, or None would not do."""
+    first = next(iter(signature(op).parameters.values()))
+    assert first.annotation == Array and "index" not in first.name and first.name != "rows"
 
 
 @every_job

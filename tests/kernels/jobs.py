@@ -99,7 +99,7 @@ def add_rows(n, c, size):
     def job(put):
         rows = put(x)
         add = scatter_add if array_module(rows) is np else sums_of_rows
-        return add(rows, index, size), scatter_rows(once, size, rows[: len(once)])
+        return add(rows, index, size), scatter_rows(rows[: len(once)], once, size)
 
     return job
 
