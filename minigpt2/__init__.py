@@ -109,6 +109,7 @@ Part VII: On a GPU
     34  device/launch                  Launch
      ·  device/cublaslt                cuBLASLt
      ·  device/products                Products
+     ·  device/graph                   Graphs
      ·  device/indices                 Indices
      ·  device/fused_linear            Fused linear map
      ·  device/fused_rows              Fused rows

@@ -73,10 +73,15 @@ def axpby(a: float, x: Array, b: float, y: Array) -> None:
     routine = blas.axpby.get(y.dtype.char) if blas else None
     same_layout = x.dtype == y.dtype and x.shape == y.shape == (y.size,)
     if routine and same_layout and x.flags.c_contiguous and y.flags.carray:
-        routine(y.size, a, x.ctypes.data, 1, b, y.ctypes.data, 1)
+        routine(y.size, a, address(x), 1, b, address(y), 1)
     else:
         y *= b
         y += a * x
+
+
+def address(x: Array) -> int:
+    """Return where an array begins in memory.  `x.ctypes` makes objects that outlive the call."""
+    return x.__array_interface__["data"][0]
 
 
 class SingleThreadedBLAS:

@@ -44,7 +44,14 @@ def open_device(device: Device) -> ModuleType:
     from minigpt2.device.fused import FUSED
 
     register(library, FUSED)
+    stream_of(library).use()
     return library
+
+
+def stream_of(library: Any) -> Any:
+    """Return the stream that all work goes into: CUDA's own first one cannot capture a graph."""
+    stream = library.cuda.get_current_stream()
+    return library.cuda.Stream(non_blocking=True) if stream == library.cuda.Stream.null else stream
 
 
 def cupy() -> ModuleType:

@@ -142,8 +142,8 @@ def asnumpy(a: Any) -> np.ndarray:
 
 cuda = SimpleNamespace(
     Device=Device,
-    Stream=Stream,
     Event=Event,
+    Stream=Stream,
     get_current_stream=lambda: Stream.current,
     MemoryPool=MemoryPool,
     using_allocator=using_allocator,

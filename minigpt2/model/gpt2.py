@@ -60,13 +60,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array
+from minigpt2.backend import Array, fusible
 from minigpt2.model.batch import Batch
 from minigpt2.model.block import Attend, block, block_backward
 from minigpt2.model.gradients import Gradients, through_layer_norm
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.attention import attention
-from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
+from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient, weighted_sum
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.embedding import embedding, embedding_backward
 from minigpt2.ops.layer_norm import layer_norm
@@ -167,12 +167,40 @@ def loss_and_gradients(
 
     The nll of a triple with weight 0 is not computed and stays 0.
     """
+    nll = nll_and_gradients(
+        parameters, batch, gradients, drop=drop, rng=rng, recompute=recompute
+    )  # (M,)
+    return weighted_sum(batch.weights, nll), nll
+
+
+@fusible
+def nll_and_gradients(
+    parameters: Parameters,
+    batch: Batch,
+    gradients: Gradients,
+    *,
+    drop: float = 0.0,
+    rng: np.random.Generator | None = None,
+    recompute: bool = False,
+) -> Array:
+    """Do what `loss_and_gradients` does, and return the nll (M,) alone."""
     rows, places = rows_read(batch)
-    h, saved = gpt2(
-        parameters, batch, drop=drop, rng=rng, recompute=recompute, rows=rows
-    )  # (R, C)  (15.4)
+    options = {"drop": drop, "rng": rng, "recompute": recompute}
+    return both_passes(parameters, batch, gradients, rows, places, **options)
+
+
+def both_passes(
+    parameters: Parameters,
+    batch: Batch,
+    gradients: Gradients,
+    rows: Array | None,
+    places: Array,
+    **options: Any,
+) -> Array:
+    """Run both passes of a batch whose loss reads `rows` (R,) of h; return the nll (M,)."""
+    h, saved = gpt2(parameters, batch, rows=rows, **options)  # (R, C)  (15.4)
     dwte, accumulate = gradients.claim("wte.weight")
-    loss, nll, dh = cross_entropy_gradient(
+    _, nll, dh = cross_entropy_gradient(
         h,
         parameters["wte.weight"],
         places,
@@ -182,4 +210,4 @@ def loss_and_gradients(
         accumulate=accumulate,
     )  # (15.5) (15.6) (15.11)
     gpt2_backward(dh, saved, gradients)
-    return loss, nll
+    return nll

@@ -14,7 +14,7 @@ Rule, the same for every tensor
 A frozen tensor has no gradient: nothing is computed for it, and nothing stored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minigpt2.backend import Array, Target, array_module, deliver
@@ -54,6 +54,15 @@ class Gradients:
     def trains(self, name: str) -> bool:
         """Whether a tensor has a gradient: it is not frozen."""
         return self._prefix + name in self.views
+
+    @property
+    def holding(self) -> frozenset[str]:
+        """The tensors that hold a gradient of this step."""
+        return frozenset(self._holding)
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Note that these tensors hold a gradient now."""
+        self._holding.update(names)
 
     def clear(self) -> None:
         """Begin a step: from here on no tensor holds a gradient."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from minigpt2.backend import Array
 from minigpt2.model.batch import Batch
-from minigpt2.model.gpt2 import loss_and_gradients
+from minigpt2.model.gpt2 import nll_and_gradients
 from minigpt2.model.gradients import Gradients
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.losses import Losses
@@ -70,7 +70,7 @@ class WeightedNLL:
         if not batch.weights.any():
             return None
         weights = options.loss_scale * batch.weights / options.normaliser  # (20.1) (20.2)
-        _, nll = loss_and_gradients(
+        return nll_and_gradients(
             parameters,
             batch._replace(weights=weights),
             gradients,
@@ -78,7 +78,6 @@ class WeightedNLL:
             rng=options.rng,
             recompute=options.recompute,
         )
-        return nll
 
     def metrics(self, batches: Sequence[Batch], results: Sequence[Array | None]) -> dict[str, Any]:
         """Return the loss (20.1), and the losses of the answers (19.1) and (19.2)."""

@@ -8,6 +8,7 @@ import pytest
 
 from minigpt2 import backend
 from minigpt2.device.devices import describe_device, open_device
+from minigpt2.device.fake_stream import Stream
 from minigpt2.errors import UserError
 
 
@@ -28,7 +29,12 @@ def cupy_with(count):
     runtime = SimpleNamespace(
         getDeviceCount=count, getDeviceProperties=lambda number: {"name": b"A100"}
     )
-    cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
+    cuda = SimpleNamespace(
+        runtime=runtime,
+        Device=lambda: SimpleNamespace(id=0),
+        Stream=Stream,
+        get_current_stream=lambda: Stream.current,
+    )
     return SimpleNamespace(cuda=cuda, ndarray=type("array", (), {}), __version__="14.2.0")
 
 
