@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minigpt2.data.tokenizer import open_tokenizer
+from minigpt2.device.fake_stream import Stream
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
@@ -38,3 +39,10 @@ def little_model(tmp_path_factory, tokenizer):
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=16, n_layer=2, n_head=2)
     save_checkpoint(folder, initialise(config, np.random.default_rng(0)), tokenizer)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def null_stream():
+    """Leave the fake CuPy's launches in the stream that a fresh process has."""
+    yield
+    Stream.null.use()
