@@ -12,6 +12,7 @@ namespace {
 
 struct Copy {
     unsigned char* to;
+    const void* from;  // null: zeros
     unsigned char bytes[16];
     int size, group;
     const void* pc;
@@ -46,9 +47,10 @@ extern "C" void send_copy(void* to, const void* from, int size, int exists, int 
     if (!is_shared(to) || (exists && is_shared(from)))
         stop_kernel("an asynchronous copy goes from global to shared memory", line);
     Sent& mine = sent[current->thread.linear];
-    Copy copy = {(unsigned char*)to, {}, size, mine.groups, pc};
+    Copy copy = {(unsigned char*)to, exists ? from : nullptr, {}, size, mine.groups, pc};
     if (exists) {
         touched(from, size, 0, 0, pc);
+        copy_reads((uintptr_t)from, size, false);
         memcpy(copy.bytes, from, size);
     }
     copy_is_sent((uintptr_t)to, size, pc);
@@ -63,6 +65,7 @@ extern "C" void let_copies_arrive(int left) {
     for (const Copy& copy : mine.copies) {
         if (copy.group >= mine.groups - left) break;
         memcpy(copy.to, copy.bytes, copy.size);
+        if (copy.from) copy_reads((uintptr_t)copy.from, copy.size, true);
         copy_has_arrived((uintptr_t)copy.to, copy.size, copy.pc);
         arrived++;
     }

@@ -50,6 +50,7 @@ void begin_block_memory();
 void begin_block_warps();
 void begin_block_copies();
 void end_thread_copies();  // the current thread returns
+void copy_reads(uintptr_t from, unsigned size, bool arrived);  // from now on, or no more
 void copy_is_sent(uintptr_t to, unsigned size, const void* pc);
 void copy_has_arrived(uintptr_t to, unsigned size, const void* pc);
 void copy_is_lost(const void* pc);

@@ -11,7 +11,8 @@
 //
 // An asynchronous copy is a write from where it is sent to where its thread waits for it: it must
 // not race with what came before, and nothing may touch its bytes in between.  Once it has arrived
-// it is a write of its thread at the wait.
+// it is a write of its thread at the wait.  As long it may read its source, which nobody may
+// overwrite meanwhile.
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -34,6 +35,8 @@ struct Cell {  // two bytes
     Access write, read;
     bool other_blocks_read = false;
     int more = -1;  // further readers, in `readers`
+    unsigned copies = 0;  // that have not arrived, and may still read it
+    Access copy;          // the latest of them
 };
 struct Finding {
     const void *at, *other;
@@ -102,6 +105,7 @@ void check(Cell& cell, bool write, bool atomic, bool shared, const void* pc) {
                          block.id, thread.linear, atomic};
     if (shared && !write && !cell.write.pc) report(UNWRITTEN, pc, nullptr);
     races(cell.write, write, atomic, true, pc);
+    if (write && cell.copies) report(READ_WRITE, pc, &cell.copy);
     if (!write) {
         remember_read(cell, mine);
         return;
@@ -122,6 +126,16 @@ bool is_shared(uintptr_t address, unsigned size, Cell*& cell) {
     return true;
 }
 
+// The array that holds these bytes, and the first of their cells; null if there is none.
+const Region* region_of(uintptr_t address, unsigned size, Cell*& cell) {
+    for (size_t i = 0; i < regions.size(); i++)
+        if (address >= regions[i].begin && address + size <= regions[i].end) {
+            cell = of_region[i].data() + (address - regions[i].begin) / 2;
+            return &regions[i];
+        }
+    return nullptr;
+}
+
 void access(uintptr_t address, unsigned size, bool write, bool atomic, const void* pc) {
     if (!checks || !current) return;
     const uintptr_t stack = (uintptr_t)current->fiber.stack;
@@ -129,11 +143,7 @@ void access(uintptr_t address, unsigned size, bool write, bool atomic, const voi
     Cell* cell = nullptr;
     const Region* region = nullptr;
     if (!is_shared(address, size, cell)) {
-        for (size_t i = 0; i < regions.size() && !region; i++)
-            if (address >= regions[i].begin && address + size <= regions[i].end) {
-                region = &regions[i];
-                cell = of_region[i].data() + (address - region->begin) / 2;
-            }
+        region = region_of(address, size, cell);
         if (!region) {
             report(OUTSIDE, pc, nullptr);
             char text[160];
@@ -168,6 +178,16 @@ void begin_block_memory() {
     if (!(checks & MEMORY)) return;
     of_static.assign((kernel->shared_end - kernel->shared_begin) / 2 + 1, Cell{});
     of_dynamic.assign((dynamic_end - dynamic_begin) / 2 + 1, Cell{});
+}
+
+void copy_reads(uintptr_t from, unsigned size, bool arrived) {
+    Cell* cell;
+    const Region* region = checks & MEMORY ? region_of(from, size, cell) : nullptr;
+    if (!region || region->readonly) return;
+    for (unsigned i = 0; i < size / 2; i++) {
+        cell[i].copies += arrived ? -1 : 1;
+        if (!arrived) cell[i].copy = cell[i].read;  // which was recorded just before
+    }
 }
 
 // The pc of a copy stands for its read of global memory; the byte before, for its write.

@@ -125,3 +125,15 @@ extern "C" __global__ void staged(const float* x, float* y, int n, int rows) {
     }
     y[threadIdx.x] = sum;
 }
+
+extern "C" __global__ void in_place(float* x) {
+    __shared__ float s[32];
+    emulated::copy_async(&s[threadIdx.x], x + threadIdx.x, 4, true, __LINE__);  // [copy in]
+    emulated::copies_committed(__LINE__);
+    emulated::copies_wait(0, __LINE__);  // [in time]
+    __syncwarp();
+    x[31 - threadIdx.x] = 1.f;  // [overwrite]
+    emulated::copies_wait(0, __LINE__);
+    __syncwarp();
+    x[threadIdx.x] += s[threadIdx.x];
+}

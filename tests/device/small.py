@@ -40,6 +40,7 @@ LAUNCHES = {
     "shuffled": ((1,), (64,), lambda: (X, np.empty_like(X))),
     "collectives": ((1,), (64,), lambda: (np.zeros((64, 12), "i4"),)),
     "wide": ((1,), (1,), lambda: (np.empty(8, "f4"),)),
+    "in_place": ((1,), (32,), lambda: (X[:32].copy(),)),
     "staged": (
         (1,),
         (64,),
@@ -54,6 +55,7 @@ EXPECTED = {
     "total": lambda a: (a[1], [single(300).sum()]),
     "shuffled": lambda a: (a[1], np.repeat(X.reshape(-1, 2).sum(-1), 2)),
     "wide": lambda a: (a[0][:4], [1, 2, 3, 4]),
+    "in_place": lambda a: (a[0], 1 + X[:32]),
     "staged": lambda a: (a[1], [1, 2, 3] @ ROWS[:, ::-1]),
 }
 

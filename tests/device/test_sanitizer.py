@@ -111,6 +111,12 @@ FAULTS = {
         "misaligned",
         ("[send]",),
     ),
+    "a source that is overwritten before the copy has arrived": (
+        spoilt("in time"),
+        "in_place",
+        "race: a read and a write",
+        ("[copy in]", "[overwrite]"),
+    ),
     "a copy that nobody waits for": (
         spoilt("sends", "const bool sends = threadIdx.x < 16;"),
         "staged",
