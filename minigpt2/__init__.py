@@ -122,6 +122,8 @@ Part VII: On a GPU
 Appendix: planning, reports, commands
     36  planning/memory_and_flops      Memory and operations
     37  planning/microbenchmark        Microbenchmark
+    38  planning/device_memory         Memory on a GPU
+     ·  planning/available             Available memory
      ·  planning/batch_profile         Batch profile
      ·  download                       Download
      ·  reports/screen                 Screen

@@ -5,34 +5,32 @@ the machine.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from minigpt2.commands.dataset import WeightedDataSettings, open_dataset, open_reader
 from minigpt2.data.examples import Example
 from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
-from minigpt2.memory import peak_memory
 from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.planning.available import available_memory
 from minigpt2.planning.batch_profile import BatchProfile, Choice, RunShape, choices, profile
+from minigpt2.planning.device_memory import parts_counter
 from minigpt2.planning.memory_and_flops import (
     MemoryOptions,
     MicroBatch,
+    PartsOf,
     crossing,
-    memory,
     operations,
     peak,
 )
 from minigpt2.planning.microbenchmark import StepTimes, time_step
 from minigpt2.reports.screen import new_console, new_table
+from minigpt2.training.precision import Precision
 from minigpt2.weights import find_model
 from minigpt2.wording import duration, plural, size
-
-LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +40,7 @@ class PlanSettings(WeightedDataSettings):
     Examples:
         minigpt2 plan gpt2 --batch-size 8
         minigpt2 plan gpt2-large --data questions.json --memory 16
+        minigpt2 plan gpt2-large --device cuda --precision bfloat16 --memory 80
 
     Args:
         data: file or folder of questions and answers, or "almanac", whose batches are counted
@@ -52,8 +51,11 @@ class PlanSettings(WeightedDataSettings):
             rest in the backward pass
         dropout: share of features and attention weights that are set to 0 in training
         seed: seed of the order, as in a training run
-        memory: memory for the run, in GB of 10⁹ bytes (default: what this machine has free)
-        time: also time one block, to estimate the time of a step
+        device: cpu counts the memory of a run on this processor, cuda that of one on a GPU, which
+            need not be there
+        precision: number type of the forward and backward pass on a GPU
+        memory: memory for the run, in GB of 10⁹ bytes (default: what the device has free)
+        time: also time one block on this processor, to estimate the time of a step
     """
 
     data: str = ""
@@ -62,6 +64,8 @@ class PlanSettings(WeightedDataSettings):
     recompute: bool = False
     dropout: float = 0.0
     seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "float32"
     memory: float | None = None
     time: bool = True
 
@@ -72,6 +76,8 @@ class PlanSettings(WeightedDataSettings):
         require_share(self, "dropout")
         if self.memory is not None:
             require_above_zero(self, "memory")
+        if self.precision != "float32" and self.device == "cpu":
+            raise UserError(f"--precision {self.precision} needs a GPU: add --device cuda")
 
 
 def plan(settings: PlanSettings) -> dict[str, Any]:
@@ -82,34 +88,33 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         shape = shape_of(settings, config)
         examples = open_examples(settings)
         counted = profile(shape, examples)
-    program = peak_memory() or 0
-    available = int(settings.memory * 1e9) if settings.memory else available_memory()
+    parts_of = parts_counter(settings.device, settings.precision)
+    available = available_memory(settings.device, settings.memory)
     dropout = settings.dropout > 0
     parts = {
-        recompute: memory(config, counted.largest, MemoryOptions(recompute, dropout), program)
+        recompute: parts_of(config, counted.largest, MemoryOptions(recompute, dropout))
         for recompute in (False, True)
     }
     needed = peak(parts[shape.recompute])
     console.print(describe(settings, config, shape, counted), markup=False)
     console.print(memory_table(parts))
-    verdict = "fits" if needed <= available else "does not fit"
-    console.print(f"\nneeds {size(needed)} of {size(available)}: {verdict}")
+    console.print(f"\n{verdict(needed, available)}")
     numbers: dict[str, Any] = {
         "parts": parts[shape.recompute],
         "peak": needed,
         "available": available,
     }
-    if needed > available:
-        fitting = (c for c in choices(config, shape, examples, program) if c.bytes <= available)
+    if available is not None and needed > available:
+        fitting = (c for c in choices(config, shape, examples, parts_of) if c.bytes <= available)
         choice = next(fitting, None)
-        text = proposal(settings, choice) if choice else nothing_fits(config, available, program)
+        text = proposal(settings, choice) if choice else nothing_fits(config, available, parts_of)
         console.print(text, markup=False)
         numbers["proposal"] = choice._asdict() if choice else None
         if not choice:
             return numbers
         shape = choice.shape
         counted = profile(shape, examples)
-    if settings.time:
+    if settings.time and settings.device == "cpu":
         with console.status("timing a block"):
             rng = np.random.default_rng(settings.seed)
             times = time_step(config, counted.typical, counted.length, rng)
@@ -154,11 +159,12 @@ def open_examples(settings: PlanSettings) -> list[Example]:
     return dataset.encode(dataset.records)
 
 
-def available_memory() -> int:
-    """Return the free bytes of this machine, or of the container if it has a limit."""
-    available = int(psutil.virtual_memory().available)
-    limit = LIMIT.read_text().strip() if LIMIT.exists() else "max"
-    return available if limit == "max" else min(available, int(limit))
+def verdict(needed: int, available: int | None) -> str:
+    """Return whether it fits, in words."""
+    if available is None:
+        return f"needs {size(needed)}: --memory tells whether that fits"
+    answer = "fits" if needed <= available else "does not fit"
+    return f"needs {size(needed)} of {size(available)}: {answer}"
 
 
 def describe(
@@ -215,17 +221,21 @@ def print_times(
 def proposal(settings: PlanSettings, choice: Choice) -> str:
     """Return the command that trains with a shape that fits."""
     shape, data = choice.shape, f"--data {settings.data} " if settings.data else ""
+    on_gpu = f" --device cuda --precision {settings.precision}"
     return (
         f"\nthis fits, in {size(choice.bytes)}:\n  minigpt2 train "
         f"--model {settings.model} {data}--context {shape.context} "
         f"--batch-size {shape.batch_size} --micro-batch {shape.micro_batch} "
-        f"--recompute {str(shape.recompute).lower()}"
+        f"--recompute {str(shape.recompute).lower()}{on_gpu if settings.device == 'cuda' else ''}"
     )
 
 
-def nothing_fits(config: GPT2Config, available: int, program: int) -> str:
+def nothing_fits(config: GPT2Config, available: int, parts_of: PartsOf) -> str:
     """Return the memory that a model of this size needs in any case, and a size that fits."""
-    least = sum(memory(config, MicroBatch(0, 0), MemoryOptions(), program).values())
-    smaller = [n for n, c in OFFICIAL.items() if 16 * c.n_parameters + program < available]
+
+    def least(config: GPT2Config) -> int:
+        return peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
+
+    smaller = [name for name, other in OFFICIAL.items() if least(other) < available]
     hint = f"; {smaller[-1]} would" if smaller else ""
-    return f"\nnothing fits: weights, gradients and moments alone take {size(least)}{hint}"
+    return f"\nnothing fits: weights, gradients and moments alone take {size(least(config))}{hint}"

@@ -10,7 +10,7 @@ from minigpt2.data.examples import Example
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.data.truncation import Policy, truncate_all
 from minigpt2.model.config import GPT2Config
-from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, PartsOf, peak
 
 SHORTEST = 64  # context that `choices` yields
 
@@ -92,9 +92,9 @@ def profile_of_examples(shape: RunShape, examples: Sequence[Example]) -> BatchPr
 
 
 def choices(
-    config: GPT2Config, shape: RunShape, examples: Sequence[Example], program: int
+    config: GPT2Config, shape: RunShape, examples: Sequence[Example], parts_of: PartsOf
 ) -> Iterator[Choice]:
-    """Yield shapes with their peak memory.
+    """Yield shapes with their peak memory, which `parts_of` counts.
 
     The best come first: a long context, then no recomputation, then large micro-batches.
     """
@@ -106,5 +106,4 @@ def choices(
         for recompute in (False, True):
             for smaller, batch in zip(shapes, largest, strict=True):
                 candidate = smaller._replace(recompute=recompute)
-                parts = memory(config, batch, candidate.memory_options, program)
-                yield Choice(candidate, peak(parts))
+                yield Choice(candidate, peak(parts_of(config, batch, candidate.memory_options)))

@@ -65,7 +65,7 @@ Read it
     equal near 7,900 rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from minigpt2.model.config import GPT2Config
@@ -89,6 +89,10 @@ class MemoryOptions(NamedTuple):
 
     recompute: bool = False
     dropout: bool = False
+
+
+# What counts the bytes of every part at the peak: `memory`, or what does so on a GPU.
+PartsOf = Callable[[GPT2Config, MicroBatch, MemoryOptions], dict[str, int]]
 
 
 def kept_by_block(config: GPT2Config, rows: int, options: MemoryOptions) -> int:

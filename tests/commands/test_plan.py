@@ -37,6 +37,18 @@ def test_says_what_would_fit_where_nothing_does(plan):
     assert re.search(r"nothing fits: .* alone take 2\d\.\d\d GB; gpt2-large would", outcome.out)
 
 
+def test_counts_the_memory_of_a_gpu_that_is_not_there(plan):
+    settings = ("gpt2-large", "--device", "cuda", "--precision", "bfloat16", "--batch-size", "4")
+    outcome = plan(*settings)
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"^ copy +1\.55 GB +1\.55 GB", outcome.out, re.MULTILINE)
+    assert re.search(r"needs \d+\.\d\d GB", outcome.out) and "a step takes" not in outcome.out
+    outcome = plan(*settings, "--memory", "17")
+    assert "of 17.00 GB: does not fit" in outcome.out
+    proposal = next(line for line in outcome.out.splitlines() if "minigpt2 train" in line)
+    assert proposal.endswith("--device cuda --precision bfloat16")
+
+
 def test_counts_the_batches_of_a_data_set(run, little_model, data):
     outcome = run("plan", little_model, "--data", data, "--batch-size", "2")
     assert outcome.code == 0, outcome.err
@@ -52,6 +64,7 @@ def test_counts_the_batches_of_a_data_set(run, little_model, data):
         (("plan", "gpt2", "--data", "nowhere.json"), "nowhere.json"),
         (("plan", "gpt2", "--batch-size", "0"), "batch_size must be at least 1"),
         (("plan", "gpt2", "--dropout", "1"), "dropout must be"),
+        (("plan", "gpt2", "--precision", "bfloat16"), "needs a GPU: add --device cuda"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

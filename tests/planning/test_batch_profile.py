@@ -1,5 +1,7 @@
 """Batch profile: the micro-batches of a run, and settings that fit."""
 
+from functools import partial
+
 import pytest
 
 from minigpt2.commands.dataset import open_dataset, open_reader
@@ -35,14 +37,14 @@ def test_with_data_the_batches_are_those_that_a_run_would_compute():
 
 
 def test_a_choice_needs_what_the_forecast_says_of_its_settings():
-    for choice in choices(GPT2, FULL, [], 1000):
+    for choice in choices(GPT2, FULL, [], partial(memory, program=1000)):
         largest = profile(choice.shape, []).largest
         options = MemoryOptions(choice.shape.recompute)
         assert choice.bytes == peak(memory(GPT2, largest, options, 1000))
 
 
 def test_choices_come_best_first():
-    shapes = [choice.shape for choice in choices(TINY, FULL._replace(micro_batch=8), [], 0)]
+    shapes = [choice.shape for choice in choices(TINY, FULL._replace(micro_batch=8), [], memory)]
     contexts = [shape.context for shape in shapes]
     assert contexts == sorted(contexts, reverse=True)
     first = [shape for shape in shapes if shape.context == 100]

@@ -1,0 +1,118 @@
+"""Memory on a GPU: the memory of a step there, counted before it is taken.
+
+Why
+    The kernels compute a step in other pieces than NumPy does: they keep the input of a
+    normalisation and of GELU, not x̂ and the slope, and in 16 bits all that a pass reads and writes
+    takes half the bytes.  AdamW's weights and moments, the gradients, and sums over rows stay in
+    float32 (chapter 17).  In float32 s is 4, in bfloat16 and float16 it is 2.
+
+Definition: bytes, for a micro-batch of N rows with M supervised triples, in numbers of s bytes
+    The state, with P parameters: weights, gradients, m and v, and in 16 bits the rounded copy,
+    4·P + 4·P + 8·P + (2·P)                                        (38.1)
+    A block keeps its input x, h, q, k and v, o, r, h′ (of the second normalisation) and u and g of
+    the hidden layer, 1 + 1 + 3 + 1 + 1 + 1 + 4 + 4 rows of C; in float32 a logarithm for each head,
+    and the mean and r of two normalisations:
+    keptₗ = 16·s·N·C + 4·N·H + 16·N  (with dropout 2·s·N·C more)   (38.2)
+    With recomputation it keeps x, r, q, k, v and o,
+    keptₗ = 6·s·N·C + 4·N·H  (with dropout 2·s·N·C more)           (38.3)
+    and recomputes the rest of (38.2) for one block at a time:
+    again = 10·s·N·C + 16·N   (0 without recomputation)            (38.4)
+    The loss: the last hidden rows, x before their normalisation, and their gradient; a row for each
+    triple, and one chunk of B rows, whose logits have W places, V rounded up to a multiple of 64:
+    loss = s·(3·N·C + M·C + B·(C + W))                             (38.5)
+    A block's backward pass: the gradients of g and u (4 + 4) and of q, k, v (3), six rows of C
+    between them, and three of the model; in float32 sums of γ's and β's gradients by at most 256
+    blocks of threads:
+    backward = 20·s·N·C + 8·min(N, 256)·C                          (38.6)
+    As in (36.7) the peak is
+    peak = state + Σₗ keptₗ + max(loss, again + backward)                  (38.7)
+    and in addition the workspace of NVIDIA's matrix products, 32 MiB.  Not counted is what CUDA
+    itself takes: it differs from card to card, and nvidia-smi shows it.
+
+Example: GPT-2 with P = 124,439,808, in bfloat16, on 8 · 1,023 rows, all supervised
+    The state takes 18 bytes a parameter (38.1), 2.24 GB.  A block keeps 16 · 2 · 8,184 · 768
+    + 4 · 8,184 · 12 + 16 · 8,184 bytes (38.2), 201 MB, and 75 MB with recomputation (38.3):
+    >>> from minigpt2.model.config import OFFICIAL
+    >>> gpt2, batch = OFFICIAL["gpt2"], MicroBatch(rows=8184, supervised=8184)
+    >>> [kept_on_device(gpt2, 8184, MemoryOptions(r), 2) // 10**6 for r in (False, True)]
+    [201, 75]
+    >>> parts = memory_on_device(gpt2, batch, MemoryOptions(), "bfloat16")
+    >>> round(sum(parts.values()) / 1e9, 2)
+    5.02
+
+Read it
+    In 16 bits the state is larger than in float32, by the copy, and all else is half as large:
+    with few rows float32 takes less memory.
+"""
+
+from functools import partial
+
+from minigpt2.device.cublaslt import WORKSPACE_BYTES
+from minigpt2.device.fused_loss import ALIGNED
+from minigpt2.memory import peak_memory
+from minigpt2.model.config import GPT2Config
+from minigpt2.ops.cross_entropy import CHUNK_BYTES
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, PartsOf, memory
+from minigpt2.training.precision import Precision, compute_dtype
+
+SINGLE = 4  # bytes of a float32
+SUMS = 256  # blocks of threads, at most, that sum γ's and β's gradients
+
+
+def kept_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: int) -> int:
+    """Return the bytes that one block keeps for its backward pass, in numbers of `size` bytes."""
+    row, heads = size * config.n_embd, SINGLE * config.n_head
+    masks = 2 * rows * row if options.dropout else 0
+    if options.recompute:
+        return rows * (6 * row + heads) + masks  # (38.3)
+    return rows * (16 * row + heads + 4 * SINGLE) + masks  # (38.2)
+
+
+def recomputed_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: int) -> int:
+    """Return the bytes that a block recomputes in its backward pass."""
+    return rows * (10 * size * config.n_embd + 16) if options.recompute else 0  # (38.4)
+
+
+def loss_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
+    """Return the bytes that the loss allocates."""
+    c, width = config.n_embd, -(-config.vocab_size // ALIGNED) * ALIGNED  # W
+    chunk = min(batch.supervised, max(1, CHUNK_BYTES // (size * width)))  # B
+    return size * (3 * batch.rows * c + batch.supervised * c + chunk * (c + width))  # (38.5)
+
+
+def backward_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
+    """Return the bytes that a block's backward pass allocates."""
+    c = config.n_embd
+    return 20 * size * batch.rows * c + 2 * SINGLE * min(batch.rows, SUMS) * c  # (38.6)
+
+
+def memory_on_device(
+    config: GPT2Config, batch: MicroBatch, options: MemoryOptions, precision: Precision
+) -> dict[str, int]:
+    """Return the bytes of every part at the peak of training on a GPU.
+
+    Raises UserError if the package that brings bfloat16 is not installed.
+    """
+    size, p = compute_dtype(precision)(0).nbytes, config.n_parameters
+    again = recomputed_on_device(config, batch.rows, options, size)
+    work = max(
+        loss_on_device(config, batch, size) - again, backward_on_device(config, batch, size)
+    )  # (38.7)
+    blocks = config.n_layer * kept_on_device(config, batch.rows, options, size)
+    copy = {"copy": size * p} if size < SINGLE else {}
+    return {
+        "weights": SINGLE * p,  # (38.1)
+        **copy,  # (38.1)
+        "gradients": SINGLE * p,  # (38.1)
+        "moments": 2 * SINGLE * p,  # (38.1)
+        "activations": blocks + again,  # (38.7)
+        "workspace": max(0, work),
+        "products": WORKSPACE_BYTES,
+    }
+
+
+def parts_counter(device: str, precision: Precision) -> PartsOf:
+    """Return what counts the memory of a micro-batch on a device; here with this program's own."""
+    if device == "cuda":
+        return partial(memory_on_device, precision=precision)
+    return partial(memory, program=peak_memory() or 0)

@@ -1,0 +1,101 @@
+"""Memory on a GPU: what is counted is what a step takes on the emulated device."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from minigpt2.device import fake_cupy, fake_stream
+from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model.initialisation import initialise
+from minigpt2.planning.device_memory import (
+    kept_on_device,
+    memory_on_device,
+    recomputed_on_device,
+)
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch
+from minigpt2.training.step import TrainingConfig
+from tests.benchmarks.work import make_batch
+from tests.kernels.support import device, machine, needs_compiler
+from tests.stepping import take
+
+ROWS = 127  # with one that is idle a multiple of 64: steps that repeat have such sizes
+
+
+class Pool(fake_stream.MemoryPool):
+    """A pool that knows how much was used at most."""
+
+    most = 0
+
+    def malloc(self, size):
+        memory = super().malloc(size)
+        self.most = max(self.most, self.used)
+        return memory
+
+
+@contextmanager
+def pooled():
+    """An emulated device whose memory comes from one pool."""
+    pool = Pool()
+    with device(machine()), fake_stream.using_allocator(pool.malloc):
+        yield pool
+
+
+def used_by_a_step(config, precision, recompute):
+    """The bytes that a step takes at most, besides the state."""
+    batch = make_batch(config, ROWS, ROWS, 1.0, 0, np.random.default_rng(0))
+    settings = TrainingConfig(9, 1e-3, 1, "cosine", recompute=recompute)
+    with pooled() as pool:
+        parameters = initialise(config, np.random.default_rng(0)).on(fake_cupy)
+        steps = take(parameters, iter([[batch]] * 2), settings, precision=precision)
+        next(steps)
+        state = pool.used
+        pool.most = 0
+        next(steps)
+        return pool.most - state
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("sizes", "precision", "recompute"),
+    [
+        ((200, 128, 64, 4, 1), "bfloat16", False),  # activations rule
+        ((200, 128, 64, 4, 1), "bfloat16", True),
+        ((200, 128, 64, 3, 1), "float32", False),
+        ((3000, 128, 32, 2, 1), "float16", False),  # the loss rules
+    ],
+    ids=str,
+)
+def test_a_step_takes_as_much_as_is_counted(sizes, precision, recompute):
+    config, options = GPT2Config(*sizes), MemoryOptions(recompute)
+    parts = memory_on_device(config, MicroBatch(ROWS, ROWS), options, precision)
+    counted = parts["activations"] + parts["workspace"]
+    assert counted == pytest.approx(used_by_a_step(config, precision, recompute), rel=0.1)
+
+
+def test_the_state_takes_16_bytes_a_parameter_and_18_with_a_copy():
+    config, nothing = OFFICIAL["gpt2"], MicroBatch(0, 0)
+    for precision, each in (("float32", 16), ("bfloat16", 18), ("float16", 18)):
+        parts = memory_on_device(config, nothing, MemoryOptions(), precision)
+        assert parts["activations"] == parts["workspace"] == 0
+        assert sum(parts.values()) == each * config.n_parameters + parts["products"]
+
+
+def test_16_bits_halve_what_grows_with_the_rows():
+    config, batch = OFFICIAL["gpt2"], MicroBatch(4096, 4096)
+    whole, half = (
+        memory_on_device(config, batch, MemoryOptions(), precision)["activations"]
+        for precision in ("float32", "bfloat16")
+    )
+    assert half == pytest.approx(whole / 2, rel=0.01)
+
+
+def test_recomputation_computes_again_what_it_does_not_keep():
+    config, rows = OFFICIAL["gpt2"], 1000
+    kept, checkpoint = (
+        kept_on_device(config, rows, MemoryOptions(recompute), 2) for recompute in (False, True)
+    )
+    again = recomputed_on_device(config, rows, MemoryOptions(True), 2)
+    assert kept == checkpoint + again
+    masks = kept_on_device(config, rows, MemoryOptions(False, True), 2) - kept
+    assert masks == 2 * 2 * rows * config.n_embd
