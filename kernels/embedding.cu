@@ -4,6 +4,7 @@
 //     dtable[v] += Σ_{n : index[n] = v} dx[n]                     (3.2) (3.3) (3.4)
 //
 // embedding_forward    one block per row.
+// gather_rows          out[r] = x[rows[r]]; one block per row.
 // embedding_backward   launched for each table.  `order` is a stable sort of the rows by index.
 //                      Block n works only if a run of equal indices begins at place n: it adds the
 //                      run's rows to the table, one after the other.  So each row of the table has
@@ -14,7 +15,7 @@
 // Launch: 128 threads, each with four neighbouring features at a time; C must be a multiple of 4.
 // Bytes, with S bytes a number: forward reads two rows and writes one, 3·S·N·C at most (frequent
 // rows of the tables stay in cache).  Backward reads dx once, S·N·C, and reads and writes each row
-// of the table that occurs, which is the least.
+// of the table that occurs, which is the least.  Gathering reads and writes each row once, 2·S·R·C.
 #include "dtype.cuh"
 #define THREADS 128
 
@@ -34,6 +35,18 @@ embedding_forward(
         const float4 sum = make_float4(t.x + p.x, t.y + p.y, t.z + p.z, t.w + p.w);  // (3.1)
         store4(x + (size_t)blockIdx.x * C + c, sum);
     }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+gather_rows(
+    const real* __restrict__ x,    // (N, C)
+    const int* __restrict__ rows,  // (R,)
+    real* __restrict__ out,        // (R, C)
+    int C
+) {
+    const real* row = x + (size_t)rows[blockIdx.x] * C;
+    for (int c = threadIdx.x * 4; c < C; c += THREADS * 4)
+        store4(out + (size_t)blockIdx.x * C + c, load4(row + c));
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

@@ -19,7 +19,7 @@ from minigpt2.device.fused_attention import attention, attention_backward
 from minigpt2.device.fused_linear import affine, linear_backward
 from minigpt2.device.fused_loss import cross_entropy as cross_entropy_loss
 from minigpt2.device.fused_loss import cross_entropy_gradient
-from minigpt2.device.fused_rows import add_at, embedding, scatter_rows
+from minigpt2.device.fused_rows import add_at, embedding, scatter_rows, take_rows
 from minigpt2.device.indices import index_on, weights_on
 from minigpt2.device.launch import fits, launch
 from minigpt2.inference import generate as generate_op
@@ -163,6 +163,7 @@ FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     embedding_op.embedding: embedding,
     embedding_op.add_at: add_at,
     embedding_op.scatter_rows: scatter_rows,
+    embedding_op.take_rows: take_rows,
     layer_norm_op.layer_norm: layer_norm,
     layer_norm_op.layer_norm_backward: layer_norm_backward,
     linear_op.affine: affine,

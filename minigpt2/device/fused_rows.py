@@ -18,6 +18,16 @@ def embedding(wte: Array, wpe: Array, ids: Array, positions: Array) -> Any:
     return x, Saved(ids, positions)
 
 
+def take_rows(x: Array, rows: Array) -> Any:
+    """Return the rows `rows` (R,) of x (N, C), as (R, C)."""
+    if not fits("gather_rows", C=x.shape[1]):
+        return NotImplemented
+    xp = array_module(x)
+    out = xp.empty((len(rows), x.shape[1]), x.dtype)
+    launch(xp, "gather_rows", x, index_on(xp, rows), out)
+    return out
+
+
 def add_at(table: Array, rows: Array, index: Array) -> Any:
     """Add rows (N, C) to those rows of the table that the index (N,) names, in order, (3.4)."""
     if not fits("embedding_backward", C=rows.shape[1]):

@@ -85,6 +85,9 @@ KERNELS = {
     "embedding_backward": KernelSpec(
         "embedding.cu", lambda n: (n["N"],), threads=128, multiples=(("C", 4),)
     ),
+    "gather_rows": KernelSpec(
+        "embedding.cu", lambda n: (n["R"],), threads=128, multiples=(("C", 4),)
+    ),
     "sum_rows": KernelSpec("sum_rows.cu", lambda n: (n["R"],), threads=128, multiples=(("C", 4),)),
     "layer_norm_forward": KernelSpec(
         "layer_norm.cu", lambda n: (n["N"],), threads=256, limits=(("C", 2048),)

@@ -18,7 +18,13 @@ from minigpt2.ops.cross_entropy import (
     nll_and_dlogits,
     nll_from_logits,
 )
-from minigpt2.ops.embedding import embedding, embedding_backward, scatter_add, scatter_rows
+from minigpt2.ops.embedding import (
+    embedding,
+    embedding_backward,
+    scatter_add,
+    scatter_rows,
+    take_rows,
+)
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from tests.kernels.decoding_jobs import JOBS as DECODING_JOBS
@@ -89,6 +95,12 @@ def embed(n, c, few):
         return x, *tables
 
     return job
+
+
+def take(n, c, chosen):
+    """Rows by their index, some of them twice."""
+    x, rows = single(n, c), np.random.default_rng(n).integers(0, n, chosen)
+    return lambda put: (take_rows(put(x), rows),)
 
 
 def add_rows(n, c, size):
@@ -211,6 +223,7 @@ JOBS = {
         f"embedding, {n} x {c}": embed(n, c, few)
         for n, c, few in ((1, 4, 1), (40, 12, 3), (9, 516, 90))
     },
+    **{f"embedding, {r} rows of {n} x {c}": take(n, c, r) for n, c, r in ((1, 4, 1), (9, 516, 20))},
     **{
         f"sum_rows, {n} x {c} into {size}": add_rows(n, c, size)
         for n, c, size in ((2, 4, 1), (40, 12, 6), (9, 516, 30))
