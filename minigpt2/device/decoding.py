@@ -142,7 +142,10 @@ class DeviceDecoder(Decoder):
 
     def project(self, h: Array) -> None:
         """Compute the logits of the rows h (B, C); where a kernel draws, draw the next tokens."""
-        matmul(h, self.table, transpose_w=True, out=self.logits[:, : len(self.table)])
+        if len(h) == 1:
+            launch(self.xp, "logits_row", h, self.table, self.logits)  # (9.1)
+        else:
+            matmul(h, self.table, transpose_w=True, out=self.logits[:, : len(self.table)])
         if self.draws_by_kernel:
             temperature = self.sampling.temperature
             u = self.u if temperature >= COLDEST else None

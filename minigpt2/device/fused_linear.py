@@ -1,14 +1,25 @@
-"""Fused linear map: its products with bias and residual inside, its gradients made in place."""
+"""Fused linear map: its products with bias and residual inside, its gradients made in place.
+
+A row alone, as in the decoding of one sequence, is bound by reading the weights, and has a kernel
+for that (kernels/linear_row.cu).
+"""
 
 from typing import Any
 
 from minigpt2.backend import Array, Target, array_module, deliver
+from minigpt2.device.kernel_specs import STORAGE
+from minigpt2.device.launch import fits, launch
 from minigpt2.device.products import matmul
 from minigpt2.ops.linear import Saved, column_sums
 
 
 def affine(x: Array, w: Array, b: Array | None, residual: Array | None) -> Array:
     """Return residual + x w + b (N, K), (2.1) and (2.5), in one launch."""
+    if len(x) == 1 and x.dtype.name in STORAGE and fits("linear_row", K=w.shape[1]):
+        xp = array_module(x)
+        y = xp.empty((1, w.shape[1]), x.dtype)
+        launch(xp, "linear_row", x, w, b, residual, y)
+        return y
     return matmul(x, w, bias=b, residual=residual)
 
 

@@ -123,6 +123,15 @@ KERNELS = {
     "decode_attention_combine": KernelSpec(
         "decode_attention.cu", lambda n: (n["B"], n["H"]), threads=128, per_head_size=True
     ),
+    "linear_row": KernelSpec(
+        "linear_row.cu",
+        lambda n: (n["K"] // 16,),
+        threads=512,
+        multiples=(("K", 16),),
+    ),
+    "logits_row": KernelSpec(
+        "linear_row.cu", lambda n: (ceil(n["V"] / 64),), threads=512, whole=("C",)
+    ),
     "sample": KernelSpec("sample.cu", lambda n: (n["B"],), threads=512, multiples=(("W", 4),)),
     "cross_entropy": KernelSpec("cross_entropy.cu", lambda n: (n["M"],), threads=512),
     "squares": KernelSpec("grad_norm.cu", lambda n: (n["R"],), threads=256, storage=("float",)),

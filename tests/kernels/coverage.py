@@ -14,7 +14,8 @@ from tests.kernels.jobs import JOBS
 from tests.kernels.support import SHORT, run_on
 
 LEAST = 0.95
-SHORT_TOO = ("attention", "gelu", "layer_norm", "cross_entropy, ", "sum_rows", "decode", "sample")
+DECODING = ("decode", "sample", "linear_row", "logits_row")
+SHORT_TOO = ("attention", "gelu", "layer_norm", "cross_entropy, ", "sum_rows", *DECODING)
 
 
 def counts_of_jobs():

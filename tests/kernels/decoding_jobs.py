@@ -102,6 +102,40 @@ def choose(b, v, width, temperature, last=99):
     return job
 
 
+def map_row(c, k, bias, residual):
+    """A linear map of one row; by NumPy where the numbers are exact."""
+    x, w, b, r = single(1, c), single(c, k, seed=1), single(k, seed=2), single(1, k, seed=3)
+
+    def job(put):
+        x_on, w_on = put(x), put(w)
+        b_on, r_on = put(b) if bias else None, put(r) if residual else None
+        xp = array_module(x_on)
+        if xp is np:
+            return (x_on @ w_on + (b_on if bias else 0) + (r_on if residual else 0),)
+        y = xp.empty((1, k), x_on.dtype)
+        launch(xp, "linear_row", x_on, w_on, b_on, r_on, y)
+        return (y,)
+
+    return job
+
+
+def look_up_row(c, v, width):
+    """The logits of one row, in a row with room behind them that stays as it is."""
+    x, table = single(1, c), single(v, c, seed=1)
+
+    def job(put):
+        x_on, table_on = put(x), put(table)
+        xp = array_module(x_on)
+        if xp is np:
+            return (x_on @ table_on.T, np.ones(width - v))
+        logits = xp.empty((1, width), x_on.dtype)
+        launch(xp, "logits_row", x_on, table_on, logits)
+        behind = logits[0, v:]
+        return logits[:, :v], (behind != behind).astype(np.float32)
+
+    return job
+
+
 JOBS = {
     "decode, one key": decode([0], 0, 1, 1, 32, 64),
     "decode, a split but one": decode([62], 0, 90, 1, 64, 64),
@@ -124,5 +158,12 @@ JOBS = {
             (3, 9001, 9004),
         )
     },
+    "linear_row, 1 x 16": map_row(1, 16, False, False),
+    "linear_row, 127 x 32": map_row(127, 32, True, False),
+    "linear_row, 768 x 48": map_row(768, 48, False, True),
+    "linear_row, 1026 x 16": map_row(1026, 16, True, True),
+    "logits_row, 8 x 1": look_up_row(8, 1, 4),
+    "logits_row, 256 x 67": look_up_row(256, 67, 128),
+    "logits_row, 264 x 64": look_up_row(264, 64, 64),
     "sample, 3 x 50257, temperature 1": choose(3, 50257, 50304, 1.0),
 }

@@ -28,7 +28,7 @@ from tests.kernels.support import SHORT, assert_close, exactly, run_on
 
 TABLE = Path(__file__).parent / "mutations.md"
 ENDS = r"(?:keys\.end|ends)\[key\]|own_end\[i / 2\]"
-DECODED = "D|S|LANES|end|position|splits|limit"  # of decode_attention.cu and sample.cu
+DECODED = "D|S|COLUMNS|LANES|end|position|splits|limit"  # of decode_attention.cu and sample.cu
 SIZE = rf"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS}|{DECODED})"
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 WAIT = re.compile(r"wait_for_copies<([^;]+)>\(\);")
@@ -48,6 +48,7 @@ JOBS_OF = {
     "gelu.cu": "gelu",
     "layer_norm.cu": "layer_norm",
     "grad_norm.cu": "adamw",
+    "linear_row.cu": ("linear_row", "logits_row"),
     "sample.cu": "sample",
     "sum_rows.cu": "sum_rows",
 }
