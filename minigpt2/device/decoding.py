@@ -24,6 +24,7 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module
 from minigpt2.device.fused_loss import ALIGNED, with_rows_behind
+from minigpt2.device.graph import capture, memory_of_graphs
 from minigpt2.device.kernel_specs import STORAGE
 from minigpt2.device.launch import fits, launch
 from minigpt2.device.products import matmul
@@ -88,6 +89,7 @@ class DeviceDecoder(Decoder):
         self.sums = xp.zeros((b, heads, splits, 2), np.float32)
         self.o = xp.zeros((b, config.n_embd), self.table.dtype)  # (B, C)
         self.runs = 0
+        self.graph: Any = None
 
     def first(self, h: Array, sequences: Sequences) -> list[int]:
         """Return the token after each sequence whose last row in the cache is h (B, C)."""
@@ -103,7 +105,7 @@ class DeviceDecoder(Decoder):
         These tokens are on the device already.
         """
         self.send_numbers()
-        self.step()
+        self.run_step()
         self.cache.lengths[self.live] += 1
         return self.tokens(sequences)
 
@@ -118,6 +120,21 @@ class DeviceDecoder(Decoder):
         self.cache.suffixes = self.xp.ascontiguousarray(self.cache.suffixes)
         self.prepare()
         self.ids[...], self.positions[...] = ids, positions
+
+    def run_step(self) -> None:
+        """Compute a step: first launch by launch, which loads its kernels; from then on as a graph.
+
+        The null stream of a device captures nothing, so there all steps are like the first.
+        """
+        stream = self.xp.cuda.get_current_stream()
+        with memory_of_graphs(self.xp):
+            if self.runs == 1 and stream != self.xp.cuda.Stream.null:
+                self.graph, _ = capture(self.xp, self.step)
+            if self.graph is None:
+                self.step()
+            else:
+                self.graph.launch(stream)
+        self.runs += 1
 
     def step(self) -> None:
         """Compute a row of each sequence, and what follows it: launches and products alone."""

@@ -5,8 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from minigpt2.device import fake_cupy
+from minigpt2.device import decoding, fake_cupy
 from minigpt2.device.decoding import DeviceDecoder
+from minigpt2.device.devices import stream_of
+from minigpt2.device.graph import capture
 from minigpt2.inference import generate as module
 from minigpt2.inference.generate import generate, stream_tokens
 from minigpt2.inference.sampling import GREEDY, Sampling
@@ -32,9 +34,9 @@ PROMPTS = {
 }
 
 
-def on_device(prompts, parameters=PARAMETERS, **options):
+def on_device(prompts, parameters=PARAMETERS, stream=stream_of, **options):
     """What `generate` returns on the device under test."""
-    with device(machine()) as xp:
+    with device(machine()) as xp, stream(xp):
         return generate(parameters.on(xp), prompts, **options)
 
 
@@ -107,23 +109,38 @@ def test_in_16_bits_most_tokens_are_those_of_rounded_weights_in_float32(name, ki
     assert sum(same) >= 0.8 * len(same)
 
 
+def test_a_step_is_captured_once_for_each_size_of_the_batch(monkeypatch):
+    captured = []
+
+    def count(library, work):
+        captured.append(1)
+        return capture(library, work)
+
+    monkeypatch.setattr(decoding, "capture", count)
+    replayed = on_device(SHARED, stop=STOP, max_new_tokens=40)
+    assert len(captured) == 3
+    eager = on_device(SHARED, stream=lambda xp: xp.cuda.Stream.null, stop=STOP, max_new_tokens=40)
+    assert eager == replayed and len(captured) == 3
+
+
 @emulated_only
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0)], ids=["greedy", "drawn"])
 def test_a_step_copies_from_the_device_once(sampling):
-    with device(machine()) as xp:
+    with device(machine()) as xp, stream_of(xp):
         rng = np.random.default_rng(0)
         options = {"stop": -1, "max_new_tokens": 9, "sampling": sampling, "rng": rng}
         steps = stream_tokens(PARAMETERS.on(xp), SHARED, **options)
         next(steps)
-        fake_cupy.copies.clear()
-        next(steps)
-        assert sum(fake_cupy.copies.values()) == 1
+        for _ in range(3):  # launch by launch, captured, repeated
+            fake_cupy.copies.clear()
+            next(steps)
+            assert sum(fake_cupy.copies.values()) == 1
 
 
 @emulated_only
 def test_the_checks_find_nothing():
     on = machine(check=True)
-    with device(on) as xp:
+    with device(on) as xp, stream_of(xp):
         generate(PARAMETERS.on(xp), SHARED, stop=STOP, max_new_tokens=9)
     assert not on.findings, "\n".join(map(str, on.findings))
 
