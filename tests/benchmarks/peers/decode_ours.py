@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from minigpt2.device.devices import open_device
+from minigpt2.device.graph import graph_pool
 from minigpt2.inference.generate import generate
 from minigpt2.training.precision import rounded
 from minigpt2.weights import load_parameters
@@ -23,5 +24,6 @@ class Ours:
         return generate(self._parameters, self._job.prompts, stop=-1, max_new_tokens=new)
 
     def memory(self):
-        """The bytes that CuPy has taken from the GPU."""
-        return self._library.get_default_memory_pool().total_bytes()
+        """The bytes that CuPy has taken from the GPU: for arrays, and for those of graphs."""
+        pools = self._library.get_default_memory_pool(), graph_pool(self._library)
+        return sum(pool.total_bytes() for pool in pools)

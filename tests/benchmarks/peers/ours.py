@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from minigpt2.device.devices import open_device
+from minigpt2.device.graph import graph_pool
 from minigpt2.ops.adamw import AdamW
 from minigpt2.training.step import TrainingConfig
 from minigpt2.weights import load_parameters
@@ -30,5 +31,6 @@ class Ours:
         return next(self._steps).loss
 
     def memory(self):
-        """The bytes that CuPy has taken from the GPU."""
-        return self._library.get_default_memory_pool().total_bytes()
+        """The bytes that CuPy has taken from the GPU: for arrays, and for those of graphs."""
+        pools = self._library.get_default_memory_pool(), graph_pool(self._library)
+        return sum(pool.total_bytes() for pool in pools)
