@@ -28,6 +28,7 @@ from minigpt2.ops.embedding import (
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from tests.kernels.decoding_jobs import JOBS as DECODING_JOBS
+from tests.kernels.linear_jobs import JOBS as LINEAR_JOBS
 from tests.kernels.support import exactly, single
 from tests.ops.cases import ends
 
@@ -253,4 +254,5 @@ JOBS = {
         )
     },
     **DECODING_JOBS,
+    **LINEAR_JOBS,
 }
