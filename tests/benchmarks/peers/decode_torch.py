@@ -1,8 +1,8 @@
 """Greedy generation by PyTorch: transformers' own, and the fastest loop that we can write.
 
-The loop has a cache of fixed size, so that each step has the same shapes: it is compiled, and
-captured as a CUDA graph, which the host launches once a token.  Tokens come to the host after each
-step, as they must where a sequence may end.
+The loop has a cache of fixed size, so that each step has the same shapes: its blocks are compiled,
+and it is captured as a CUDA graph, which the host launches once a token.  Tokens come to the host
+after each step, as they must where a sequence may end.
 """
 
 import torch
@@ -57,7 +57,7 @@ class StaticCache(Generating):
         self._cache = torch.zeros(shape, dtype=self._tables[0].dtype, device=self.device)
         self._places = torch.arange(length, device=self.device)
         self._ids, self._position = self.prompts[:, -1:].clone(), self._places[:1].clone()
-        self._next = torch.compile(self._forward, dynamic=False) if compiled else self._forward
+        self._block = torch.compile(block_of, dynamic=False) if compiled else block_of
         self._advance_once = self._captured() if how.on_gpu else self._advance
 
     @torch.no_grad()
@@ -75,38 +75,42 @@ class StaticCache(Generating):
 
     def _advance(self):
         """From the last tokens and their place to the next ones."""
-        self._ids.copy_(self._next(self._ids, self._position))
+        self._ids.copy_(self._forward(self._ids, self._position, self._block))
         self._position.add_(1)
 
-    def _forward(self, ids, positions):
+    def _forward(self, ids, positions, block):
         """The likeliest token after rows of ids (B, T) at positions (T,), which go to the cache."""
         wte, wpe, gamma, beta = self._tables
-        batch, rows = ids.shape
         x = wte[ids] + wpe[positions]
         hidden = self._places > positions[:, None]
         mask = torch.zeros_like(hidden, dtype=x.dtype).masked_fill(hidden, float("-inf"))
         for p, cache in zip(self._blocks, self._cache, strict=True):
-            flat = norm(x, p["ln_1.weight"], p["ln_1.bias"]).flatten(0, 1)
-            qkv = linear(flat, p, "attn.c_attn").view(batch, rows, 3, cache.shape[2], -1)
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)
-            cache[0].index_copy_(2, positions, k)
-            cache[1].index_copy_(2, positions, v)
-            o = scaled_dot_product_attention(q, cache[0], cache[1], attn_mask=mask)
-            o = o.transpose(1, 2).reshape(batch * rows, -1)
-            r = x.flatten(0, 1) + linear(o, p, "attn.c_proj")
-            h = linear(norm(r, p["ln_2.weight"], p["ln_2.bias"]), p, "mlp.c_fc")
-            r = r + linear(gelu(h, approximate="tanh"), p, "mlp.c_proj")
-            x = r.view(batch, rows, -1)
+            x = block(x, p, cache, positions, mask)
         return (norm(x[:, -1], gamma, beta) @ wte.T).argmax(-1, keepdim=True)
 
     @torch.no_grad()
     def step(self):
         """Continue all prompts; return the new tokens of each."""
         length = self.prompts.shape[1]
-        self._ids.copy_(self._forward(self.prompts, self._places[:length]))
+        self._ids.copy_(self._forward(self.prompts, self._places[:length], block_of))
         self._position.fill_(length)
         tokens = [self._ids.flatten().tolist()]
         for _ in range(self.job.new - 1):
             self._advance_once()
             tokens.append(self._ids.flatten().tolist())
         return [list(sequence) for sequence in zip(*tokens, strict=True)]
+
+
+def block_of(x, p, cache, positions, mask):
+    """A block for rows x (B, T, C), whose keys and values go to the cache."""
+    batch, rows, _ = x.shape
+    flat = norm(x, p["ln_1.weight"], p["ln_1.bias"]).flatten(0, 1)
+    qkv = linear(flat, p, "attn.c_attn").view(batch, rows, 3, cache.shape[2], -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    cache[0].index_copy_(2, positions, k)
+    cache[1].index_copy_(2, positions, v)
+    o = scaled_dot_product_attention(q, cache[0], cache[1], attn_mask=mask)
+    o = o.transpose(1, 2).reshape(batch * rows, -1)
+    r = x.flatten(0, 1) + linear(o, p, "attn.c_proj")
+    h = linear(norm(r, p["ln_2.weight"], p["ln_2.bias"]), p, "mlp.c_fc")
+    return (r + linear(gelu(h, approximate="tanh"), p, "mlp.c_proj")).view(batch, rows, -1)
