@@ -55,6 +55,7 @@ Cost
     Recomputation adds 8·C²·(L·N − (N − R)) and keeps 6 rows of C for each row and block, not 16.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -187,6 +188,11 @@ def nll_and_gradients(
     rows, places = rows_read(batch)
     options = {"drop": drop, "rng": rng, "recompute": recompute}
     return both_passes(parameters, batch, gradients, rows, places, **options)
+
+
+@fusible
+def prepare(parameters: Parameters, batches: Sequence[Batch]) -> None:
+    """Compute what a device will need of a step's batches; the ops on a CPU need nothing."""
 
 
 def both_passes(

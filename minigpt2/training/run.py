@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from minigpt2.data.batches import StepBatches
 from minigpt2.memory import keep_freed_memory
+from minigpt2.model.gpt2 import prepare
 from minigpt2.training.objective import Objective
 from minigpt2.training.state import State
 from minigpt2.training.step import StepResult, TrainingConfig, require_finite, step
@@ -50,11 +51,21 @@ def take_steps(
     config: TrainingConfig,
     world: World = ONE_PROCESS,
 ) -> Iterator[StepResult]:
-    """Take the remaining steps, one by one, from the step and the place in the state."""
+    """Take the remaining steps, one by one, from the step and the place in the state.
+
+    The batches of a step are made while a device computes the step before it.
+    """
     keep_freed_memory()
+    ahead: list[StepBatches] = []
+
+    def make_next() -> None:
+        if state.step + 1 < config.steps:
+            ahead.append(data.at(epoch, position))
+            prepare(state.compute, ahead[0].batches)
+
     while state.step < config.steps:
-        batches, epoch, position = data.at(state.epoch, state.position)
-        result = step(state, batches, objective, config, world)
+        batches, epoch, position = ahead.pop() if ahead else data.at(state.epoch, state.position)
+        result = step(state, batches, objective, config, world, meanwhile=make_next)
         state.epoch, state.position = epoch, position
         yield result
 

@@ -21,7 +21,7 @@ Example: two micro-batches with nll (1, 3) and (8), all weights 1
     (3.0, 4.0)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -78,9 +78,13 @@ def step(
     objective: Objective,
     config: TrainingConfig,
     world: World = ONE_PROCESS,
+    *,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> StepResult:
     """Take one step: change the state's parameters, moments, loss scale and counts.
 
+    `meanwhile` is called when all of the step's work was sent to a device, and before its numbers
+    are waited for.
     Raises UserError, and leaves the parameters unchanged, if the normaliser is 0, or if the
     gradient is not finite and a smaller loss scale cannot help.
     """
@@ -98,6 +102,7 @@ def step(
     )
     theta, g = state.parameters.trainable, state.gradients.flat
     norm = adamw_flat(theta, g, state.m, state.v, update, copy=state.rounded_copy)
+    meanwhile()
     computed = [result for result in results if result is not None]
     *on_host, norms = to_host(*computed, norm)  # from a device, the one copy of a step
     finite = bool(np.isfinite(norms[0]))
