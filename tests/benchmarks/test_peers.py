@@ -4,7 +4,6 @@ PyTorch's contenders run in `make bench-peers` alone; here it is this project an
 """
 
 import json
-import sys
 from statistics import median
 
 import numpy as np
@@ -67,25 +66,6 @@ def test_a_run_that_is_stopped_has_written_the_jobs_that_are_done(monkeypatch, t
     with pytest.raises(KeyboardInterrupt):
         peers.main(options)
     assert json.loads(found.read_text()) == [{"job": "tiny, dense 2 x 8"}]
-
-
-def test_without_a_gpu_the_benchmark_says_so_in_one_line(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    assert peers.main(["--device", "cuda"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_a_share_of_the_data_sheet_is_shown_where_it_is_known():
-    assert peers.speed_of(150e12, 300e12) == "150,000, 50% of the data sheet"
-    assert peers.speed_of(2e9, None) == "2"
-
-
-def test_peaks_are_those_of_the_gpu_and_of_the_numbers(monkeypatch):
-    monkeypatch.setattr(peers, "open_device", lambda device: device)
-    monkeypatch.setattr(peers, "describe_device", lambda device: "NVIDIA H100 80GB HBM3: CuPy")
-    assert peers.peak_of("cuda", "bfloat16") == 989e12
-    assert peers.peak_of("cuda", "float32") == 66.9e12
-    assert peers.peak_of("cpu", "float32") is None
 
 
 class Says:

@@ -22,18 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from minigpt2.commands.dataset import ALMANAC
-from minigpt2.device.devices import describe_device, open_device
 from minigpt2.errors import UserError
 from minigpt2.model.initialisation import initialise
 from minigpt2.weights import save_parameters
 from tests.benchmarks.peers.jobs import dense, tuning
 from tests.benchmarks.peers.worker import BARE, CONTENDERS, How, Worker
 from tests.benchmarks.work import MODELS
-from tests.kernels.gpus import GPUS
 
 HERE = How(len(os.sched_getaffinity(0)))
 
-AGREE = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.05}  # losses
+AGREE = 1e-4  # losses
 COMPARED = 4  # steps whose losses are compared; they warm up, too
 PEERS = ("ours", BARE, "PyTorch, padded", "PyTorch, packed", "PyTorch, packed, compiled")
 LARGE = ("ours, recomputing", BARE, "PyTorch, padded")
@@ -45,7 +43,7 @@ def chosen_threads(name, folder, job, how, known):
     It is found at the first job: starting a peer twice takes longer than a job's steps.
     """
     most = len(os.sched_getaffinity(0))
-    if name.startswith("ours") or name == BARE or most == 1 or how.on_gpu:
+    if name.startswith("ours") or name == BARE or most == 1:
         return most
     if name not in known:
         known[name] = fastest(name, folder, job, how, (1, most))
@@ -63,22 +61,22 @@ def fastest(name, folder, job, how, choices):
     return min(seconds, key=seconds.get)
 
 
-def differ_by(name, step, losses, precision="float32"):
+def differ_by(name, step, losses):
     """How far the losses of one step are apart; raises UserError if that is too far."""
     losses = {who: loss for who, loss in losses.items() if who != BARE}
     ours = next(iter(losses.values()))
     for who, loss in losses.items():
-        if abs(loss - ours) > AGREE[precision]:
+        if abs(loss - ours) > AGREE:
             raise UserError(f"{name}, step {step}: {who} has loss {loss}, not {ours}")
     return max(abs(loss - ours) for loss in losses.values())
 
 
-def compare(workers, job, console, precision="float32"):
+def compare(workers, job, console):
     """Let all take the first steps; raises UserError if their losses differ."""
     worst = 0.0
     for step in range(1, COMPARED + 1):
         losses = {name: worker.step()[0] for name, worker in workers.items()}
-        worst = max(worst, differ_by(job.name, step, losses, precision))
+        worst = max(worst, differ_by(job.name, step, losses))
     console.print(f"{job.name}: losses agree to {worst:.1e} over {COMPARED} steps", highlight=False)
     return worst
 
@@ -100,17 +98,14 @@ def in_turns(job, names, rounds, console, how=HERE, known=None):
             threads = {name: chosen_threads(name, folder, job, how, known) for name in names}
         workers = {n: Worker(n, folder, job, how._replace(threads=threads[n])) for n in names}
         with console.status(f"{job.name}: comparing losses"):
-            worst = compare(workers, job, console, how.precision)
+            worst = compare(workers, job, console)
         seconds = {name: [] for name in names}
         for number in range(rounds):
             for name in list(names)[:: 1 if number % 2 else -1]:
                 seconds[name].append(workers[name].step()[1])
             say(console, number, rounds, seconds)
         peaks = {name: worker.stop() for name, worker in workers.items()}
-    result = result_of(job, worst, threads, seconds, peaks, range(COMPARED, COMPARED + rounds))
-    if how.on_gpu:
-        result["job"] += f", {how.precision}"
-    return result
+    return result_of(job, worst, threads, seconds, peaks, range(COMPARED, COMPARED + rounds))
 
 
 def one_at_a_time(job, names, rounds, console):
@@ -159,8 +154,8 @@ def result_of(job, worst, threads, seconds, peaks, steps):
     }
 
 
-def table_of(results, peak=None):
-    """All jobs as a table; with a GPU's peak, in operations a second, also the share of it."""
+def table_of(results):
+    """All jobs as a table."""
     table = Table(title="Training steps: real tokens/s, and the peer's time over ours", box=None)
     for column in ("job", "contender"):
         table.add_column(column, no_wrap=True)
@@ -176,24 +171,9 @@ def table_of(results, peak=None):
                 f"{median(seconds):.2f}",
                 f"{result['ratio'][name]:.2f}",
                 f"{result['peak_memory'][name] / 1e9:.2f}",
-                speed_of(result["operations_per_second"][name], peak),
+                f"{result['operations_per_second'][name] / 1e9:,.0f}",
             )
     return table
-
-
-def speed_of(operations, peak):
-    """Operations a second, and which share of the peak that is, if one is known."""
-    share = f", {operations / peak:.0%} of the data sheet" if peak else ""
-    return f"{operations / 1e9:,.0f}{share}"
-
-
-def peak_of(device, precision):
-    """A GPU's operations a second by its data sheet; None on a processor, or if it is not known."""
-    if device != "cuda":
-        return None
-    name = describe_device(open_device(device))
-    known = [gpu for what, gpu in GPUS.items() if what in name]
-    return (known[0].float32 if precision == "float32" else known[0].tensor) if known else None
 
 
 def arguments():
@@ -210,8 +190,6 @@ def arguments():
     add("--dense", nargs="*", default=["4x256", "1x1024"], help="rows x length of dense steps")
     add("--large", action="store_true", help="also Large at 1 x 1024, recomputing")
     add("--rounds", type=int, default=5, help="timed steps of each")
-    add("--device", default="cpu", choices=["cpu", "cuda", "emulated"], help="where all compute")
-    add("--precision", default="float32", choices=AGREE, help="of all, on a GPU")
     add("--contenders", nargs="*", default=list(PEERS), choices=CONTENDERS)
     add("--json", type=Path, metavar="FILE", help="where to write every number")
     return parser
@@ -240,21 +218,15 @@ def main(argv=None):
     """Run all jobs, print the table."""
     options = arguments().parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    results, how = [], HERE._replace(device=options.device, precision=options.precision)
-    try:
-        peak = peak_of(options.device, options.precision)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    names, known = present(options.contenders), {}
+    results, names, known = [], present(options.contenders), {}
     for job in jobs_of(options):
-        results.append(in_turns(job, names, options.rounds, console, how, known))
+        results.append(in_turns(job, names, options.rounds, console, HERE, known))
         keep(results, options.json)
     if options.large:
         job = dense(1, 1024, 2, "gpt2-large")
         results.append(one_at_a_time(job, present(LARGE), options.rounds, console))
         keep(results, options.json)
-    console.print(table_of(results, peak))
+    console.print(table_of(results))
     return 0
 
 
