@@ -5,18 +5,20 @@
 //
 // embedding_forward    one block per row.
 // gather_rows          out[r] = x[rows[r]]; one block per row.
-// embedding_backward   launched for each table.  `order` is a stable sort of the rows by index.
-//                      Block n works only if a run of equal indices begins at place n: it adds the
-//                      run's rows to the table, one after the other.  So each row of the table has
-//                      one writer, no atomics are needed, and the rows are added in their order:
-//                      the same bits each time.  If one token fills a tenth of the batch, one block
-//                      reads a tenth of dx; the others do not wait for it.
+// embedding_backward   launched for each table.  `order` is a stable sort of the rows by index, and
+//                      runs[k] is the place in it where the k-th run of equal indices begins; behind
+//                      the last run it is N.  Block k adds the rows of run k to the table, one after
+//                      the other.  So each row of the table has one writer, no atomics are needed,
+//                      and the rows are added in their order: the same bits each time.  If one token
+//                      fills a tenth of the batch, one block reads a tenth of dx; the others do not
+//                      wait for it.  Blocks without a run return.
 //
 // Launch: 128 threads, each with four neighbouring features at a time; C must be a multiple of 4.
 // Bytes, with S bytes a number: forward reads two rows and writes one, 3·S·N·C at most (frequent
 // rows of the tables stay in cache).  Backward reads dx once, S·N·C, and reads and writes each row
 // of the table that occurs, which is the least.  Gathering reads and writes each row once, 2·S·R·C.
 #include "dtype.cuh"
+#include "add_rows.cuh"
 #define THREADS 128
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -54,18 +56,17 @@ embedding_backward(
     const real* __restrict__ dx,    // (N, C)
     const int* __restrict__ index,  // (N,)
     const int* __restrict__ order,  // (N,)
+    const int* __restrict__ runs,   // (S,)
     float* __restrict__ dtable,     // (V, C)
     int N,
     int C
 ) {
-    const int first = blockIdx.x, v = index[order[first]];
-    if (first > 0 && index[order[first - 1]] == v) return;  // an earlier block has this run
+    const int first = runs[blockIdx.x], last = runs[blockIdx.x + 1];
+    if (first >= N) return;
+    const int v = index[order[first]];
     for (int c = threadIdx.x * 4; c < C; c += THREADS * 4) {
         float4 sum = load4(dtable + (size_t)v * C + c);
-        for (int n = first; n < N && index[order[n]] == v; n++) {
-            const float4 d = load4(dx + (size_t)order[n] * C + c);
-            sum = make_float4(sum.x + d.x, sum.y + d.y, sum.z + d.z, sum.w + d.w);  // (3.4)
-        }
-        store4(dtable + (size_t)v * C + c, sum);  // (3.2) (3.3)
+        add_rows(sum, dx + c, order + first, last - first, C);  // (3.4)
+        store4(dtable + (size_t)v * C + c, sum);                // (3.2) (3.3)
     }
 }

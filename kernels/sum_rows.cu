@@ -10,6 +10,7 @@
 // features at a time; C must be a multiple of 4.
 // Bytes, with S bytes a number: reads x once and writes the result once, the least.
 #include "dtype.cuh"
+#include "add_rows.cuh"
 #define THREADS 128
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -23,10 +24,7 @@ sum_rows(
     const int first = starts[blockIdx.x], last = starts[blockIdx.x + 1];
     for (int c = threadIdx.x * 4; c < C; c += THREADS * 4) {
         float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
-        for (int n = first; n < last; n++) {
-            const float4 row = load4(x + (size_t)order[n] * C + c);
-            sum = make_float4(sum.x + row.x, sum.y + row.y, sum.z + row.z, sum.w + row.w);  // (3.4)
-        }
+        add_rows(sum, x + c, order + first, last - first, C);  // (3.4)
         store4(out + (size_t)blockIdx.x * C + c, sum);
     }
 }

@@ -3,7 +3,7 @@
 from typing import Any
 
 from minigpt2.backend import Array, array_module
-from minigpt2.device.indices import index_on, order_on, starts_on
+from minigpt2.device.indices import index_on, order_on, runs_on, starts_on
 from minigpt2.device.launch import fits, launch
 from minigpt2.ops.embedding import Saved
 
@@ -34,7 +34,8 @@ def add_at(table: Array, rows: Array, index: Array) -> Any:
         return NotImplemented
     if len(index):
         xp = array_module(table)
-        launch(xp, "embedding_backward", rows, index_on(xp, index), order_on(xp, index), table)
+        order, runs = order_on(xp, index), runs_on(xp, index)
+        launch(xp, "embedding_backward", rows, index_on(xp, index), order, runs, table)
     return None
 
 

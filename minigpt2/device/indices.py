@@ -16,7 +16,14 @@ from minigpt2.backend import Array
 
 
 class Wanted(NamedTuple):
-    """What is wanted of an index array: its values, its order, the starts of n runs, weights."""
+    """What is wanted of an index array (N,).
+
+    values   (N,) itself
+    weights  (N,) itself, of floats
+    order    (N,) a stable sort of the rows by index
+    starts   (size + 1,) where the rows of index 0, 1, ..., size begin in that order
+    runs     (N + 1,) where a run of equal indices begins in that order; N behind the last run
+    """
 
     kind: str
     size: int = 0
@@ -28,12 +35,19 @@ class Wanted(NamedTuple):
         if self.kind == "values":
             return index.astype(np.int32)
         order = np.argsort(index, kind="stable")  # (N,)
+        if self.kind == "order":
+            return order.astype(np.int32)
+        ascending = index[order]
         if self.kind == "starts":
-            order = np.searchsorted(index[order], np.arange(self.size + 1))  # (size + 1,)
-        return order.astype(np.int32)
+            return np.searchsorted(ascending, np.arange(self.size + 1)).astype(np.int32)
+        runs = np.full(len(index) + 1, len(index), np.int32)
+        starts = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1]))
+        runs[: len(starts)] = starts
+        return runs
 
 
-VALUES, ORDER, WEIGHTS = Wanted("values"), Wanted("order"), Wanted("weights")
+VALUES, WEIGHTS = Wanted("values"), Wanted("weights")
+ORDER, RUNS = Wanted("order"), Wanted("runs")
 Views = Mapping[tuple[int, Wanted], Array]  # by the identity of the host's array
 _staged: list[Views] = [{}]
 
@@ -84,3 +98,8 @@ def order_on(library: ModuleType, index: Array) -> Any:
 def starts_on(library: ModuleType, index: Array, size: int) -> Any:
     """Return on the device where the runs of 0, 1, ..., size − 1 begin in it, and its end."""
     return on_device(library, index, Wanted("starts", size))
+
+
+def runs_on(library: ModuleType, index: Array) -> Any:
+    """Return on the device where runs of equal indices begin in that order (N + 1,)."""
+    return on_device(library, index, RUNS)

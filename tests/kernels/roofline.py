@@ -114,11 +114,12 @@ def wide(least, traffic, operations):
 def embedding_backward(a, s):
     """dx once, and each row of the table that occurs is read and written.
 
-    Each of the four warps reads four indices to see whether a run begins, and two more with every
-    128 features of a row: each a sector.
+    Each of the four warps reads where its run begins and ends, and if there is one its index; with
+    every 128 features of a row it reads the row's place: each a sector.
     """
     least = s * a.N * a.C + 8 * a.tokens * a.C
-    return Work(least, least + 32 * a.N * (16 + 2 * a.C / 128), a.N * a.C)
+    sectors = 8 * a.N + 8 * a.tokens + a.N * a.C / 128
+    return Work(least, least + 32 * sectors, a.N * a.C)
 
 
 def attention_delta(a, s):
