@@ -1,6 +1,7 @@
 """Benchmark on a GPU: floors, turns, kernels sorted into parts; all of it runs emulated, too."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -293,6 +294,11 @@ def test_every_kernel_belongs_to_a_part_with_its_floor():
         shown.print(profile.table_of(parts, "a step", 0.005))
     assert all(profile.short(name) in text.get() for name in names)
     assert "cutlass::Kernel2<" in text.get() and "Params" not in text.get()
+    many = {f"gemm_{n}": (1, 10.0) for n in range(profile.MOST + 3)}
+    loads = loads_of(config, forest_of(job.batches[0]), 2)
+    with shown.capture() as text:
+        shown.print(profile.table_of(profile.parts_of(many, loads, rates), "a step", 0.005))
+    assert re.search(r" 3 others +3\.0 +10\.0 +0\.030", text.get())
 
 
 def test_a_profile_shows_busy_and_wall(monkeypatch, tmp_path, questions, capsys):

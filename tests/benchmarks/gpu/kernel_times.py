@@ -25,8 +25,9 @@ def profiled(step, number):
     import torch
     from torch.profiler import ProfilerActivity, profile
 
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as events:
+    with profile(activities=activities, acc_events=True) as events:
         started = perf_counter()
         for _ in range(number):
             step()

@@ -38,6 +38,7 @@ PARTS = {
     OTHER: "",
 }
 LONGEST = 60  # characters of a name
+MOST = 8  # kernels of a part that are shown one by one
 
 
 class Part:
@@ -79,8 +80,12 @@ def table_of(parts, title, busy):
         count = sum(times for times, _ in part.kernels.values())
         style = "bold"
         table.add_row(name, *cells_of(count, part.seconds, busy), *floor_of(part), style=style)
-        for kernel, (times, total) in sorted(part.kernels.items(), key=lambda pair: -pair[1][1]):
+        kernels = sorted(part.kernels.items(), key=lambda pair: -pair[1][1])
+        for kernel, (times, total) in kernels[:MOST]:
             table.add_row(f"  {short(kernel)}", *cells_of(times, total / 1e6, busy))
+        if rest := [times for _, times in kernels[MOST:]]:
+            times, total = map(sum, zip(*rest, strict=True))
+            table.add_row(f"  {len(rest)} others", *cells_of(times, total / 1e6, busy))
     return table
 
 
