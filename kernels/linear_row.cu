@@ -17,7 +17,8 @@
 //
 // Launch: linear_row has the grid (K / 16,) and 512 threads: 48 blocks where K = 768, of which each
 // has 32 KiB under way.  logits_row has the grid (⌈V / 64⌉,) and 512, too.
-// K must be a multiple of 16, C of a whole number of accesses of 16 bytes.
+// K must be a multiple of 16, and C numbers a whole number of accesses of 16 bytes: then every
+// tensor among the parameters begins at a multiple of 16 bytes, too.
 // Bytes, with S bytes a number: S·C·K, every weight once, which is the least.  x is read by each
 // block, from the caches.
 #include "dtype.cuh"

@@ -15,9 +15,10 @@ from minigpt2.ops.linear import Saved, column_sums
 
 def affine(x: Array, w: Array, b: Array | None, residual: Array | None) -> Array:
     """Return residual + x w + b (N, K), (2.1) and (2.5), in one launch."""
-    if len(x) == 1 and x.dtype.name in STORAGE and fits("linear_row", K=w.shape[1]):
+    c, k = w.shape
+    if len(x) == 1 and x.dtype.name in STORAGE and fits("linear_row", x.dtype, C=c, K=k):
         xp = array_module(x)
-        y = xp.empty((1, w.shape[1]), x.dtype)
+        y = xp.empty((1, k), x.dtype)
         launch(xp, "linear_row", x, w, b, residual, y)
         return y
     return matmul(x, w, bias=b, residual=residual)

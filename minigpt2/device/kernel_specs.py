@@ -128,6 +128,7 @@ KERNELS = {
         lambda n: (n["K"] // 16,),
         threads=512,
         multiples=(("K", 16),),
+        whole=("C",),
     ),
     "logits_row": KernelSpec(
         "linear_row.cu", lambda n: (ceil(n["V"] / 64),), threads=512, whole=("C",)

@@ -1,6 +1,6 @@
 """Decoding on a device: the tokens are those of the formulas on a CPU."""
 
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +10,9 @@ from minigpt2.device.decoding import DeviceDecoder
 from minigpt2.device.devices import stream_of
 from minigpt2.device.graph import capture
 from minigpt2.inference import generate as module
+from minigpt2.inference.conversation import Conversation
 from minigpt2.inference.generate import generate, stream_tokens
+from minigpt2.inference.model import Model
 from minigpt2.inference.sampling import GREEDY, Sampling
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
@@ -143,6 +145,27 @@ def test_the_checks_find_nothing():
     with device(on) as xp, stream_of(xp):
         generate(PARAMETERS.on(xp), SHARED, stop=STOP, max_new_tokens=9)
     assert not on.findings, "\n".join(map(str, on.findings))
+
+
+def answers_of(parameters, tokenizer, **options):
+    """The answers of a conversation, whose second is stopped early; and how many were forgotten."""
+    conversation = Conversation(Model(parameters, tokenizer, None), max_new_tokens=9, **options)
+    answers = []
+    for question, limit in (("Say no.", 9), ("Why?", 3), ("And you?", 9), ("Why not?", 9)):
+        forgotten = conversation.fit(question)
+        answers.append((forgotten, list(islice(conversation.answer(question), limit))))
+    return answers
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_conversation_continues_on_the_device(tokenizer, temperature):
+    config = GPT2Config(tokenizer.n_vocab, n_positions=80, n_embd=32, n_layer=2, n_head=1)
+    flat = 0.4 * np.random.default_rng(3).standard_normal(config.n_parameters).astype(np.float32)
+    how = [{"sampling": Sampling(temperature), "rng": np.random.default_rng(0)} for _ in range(2)]
+    expected = answers_of(Parameters(config, flat), tokenizer, **how[0])
+    with device(machine()) as xp, stream_of(xp):
+        there = answers_of(Parameters(config, xp.asarray(flat)), tokenizer, **how[1])
+    assert there == expected and sum(forgotten for forgotten, _ in expected) > 0
 
 
 def test_a_model_without_a_kernel_for_its_heads_decodes_by_the_formulas():

@@ -158,10 +158,10 @@ JOBS = {
             (3, 9001, 9004),
         )
     },
-    "linear_row, 1 x 16": map_row(1, 16, False, False),
-    "linear_row, 127 x 32": map_row(127, 32, True, False),
+    "linear_row, 8 x 16": map_row(8, 16, False, False),
+    "linear_row, 120 x 32": map_row(120, 32, True, False),
     "linear_row, 768 x 48": map_row(768, 48, False, True),
-    "linear_row, 1026 x 16": map_row(1026, 16, True, True),
+    "linear_row, 1032 x 16": map_row(1032, 16, True, True),
     "logits_row, 8 x 1": look_up_row(8, 1, 4),
     "logits_row, 256 x 67": look_up_row(256, 67, 128),
     "logits_row, 264 x 64": look_up_row(264, 64, 64),
