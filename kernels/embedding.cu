@@ -6,12 +6,12 @@
 // embedding_forward    one block per row.
 // gather_rows          out[r] = x[rows[r]]; one block per row.
 // embedding_backward   launched for each table.  `order` is a stable sort of the rows by index, and
-//                      runs[k] is the place in it where the k-th run of equal indices begins; behind
-//                      the last run it is N.  Block k adds the rows of run k to the table, one after
-//                      the other.  So each row of the table has one writer, no atomics are needed,
-//                      and the rows are added in their order: the same bits each time.  If one token
-//                      fills a tenth of the batch, one block reads a tenth of dx; the others do not
-//                      wait for it.  Blocks without a run return.
+//                      runs[k] is the place in it where the k-th run of equal indices begins;
+//                      behind the last run it is N.  Block k adds the rows of run k to the table,
+//                      one after the other.  So each row of the table has one writer, no atomics
+//                      are needed, and the rows are added in their order: the same bits each time.
+//                      If one token fills a tenth of the batch, one block reads a tenth of dx; the
+//                      others do not wait for it.  Blocks without a run return.
 //
 // Launch: 128 threads, each with four neighbouring features at a time; C must be a multiple of 4.
 // Bytes, with S bytes a number: forward reads two rows and writes one, 3·S·N·C at most (frequent
