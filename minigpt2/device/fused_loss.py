@@ -17,10 +17,11 @@ from minigpt2.device.fused_rows import sums_of_rows
 from minigpt2.device.indices import index_on, is_staged, weights_on
 from minigpt2.device.launch import fits, launch
 from minigpt2.device.products import matmul
-from minigpt2.ops.cross_entropy import CHUNK_BYTES, weighted_sum
+from minigpt2.ops.cross_entropy import weighted_sum
 from minigpt2.ops.embedding import take_rows
 
 ALIGNED = 64  # numbers; rows are a multiple of this
+CHUNK_BYTES = 1 << 27  # of the logits of a chunk: enough work for a GPU
 
 
 def cross_entropy(
@@ -101,8 +102,9 @@ def logit_chunks(
     """
     xp, width = array_module(x), -(-len(wte) // ALIGNED) * ALIGNED
     table = with_rows_behind(wte, width)
-    chunk = chunk or max(1, CHUNK_BYTES // (width * x.dtype.itemsize))
-    memory = xp.empty((min(chunk, len(rows)), width), x.dtype)
+    most = chunk or max(1, CHUNK_BYTES // (width * x.dtype.itemsize))
+    chunk = -(-len(rows) // max(1, -(-len(rows) // most)))  # all chunks of nearly one size
+    memory = xp.empty((chunk, width), x.dtype)
     index = index_on(xp, rows)
     for start in range(0, len(rows), chunk):
         part = slice(start, min(start + chunk, len(rows)))

@@ -95,9 +95,10 @@ Cost
     activation checkpointing) 6·N·C + N·H: x, r, o, and q, k, v.  From these the
     backward pass recomputes the other arrays, which takes two normalisations, one GELU
     and one product, 8·N·C² operations; a and m are not recomputed, for nothing needs
-    them.  Of all that a block computes, o and the logarithms save the most time for their
-    memory, and what lies between W₃ and W₄ takes the most.  (Korthikanti et al. 2022,
-    section 5, keep and leave other parts, for the same reason.)
+    them.  With u kept as well, 10·N·C + N·H numbers, it takes no product.  Of all that a
+    block computes, o and the logarithms save the most time for their memory, and what
+    lies between W₃ and W₄ takes the most.  (Korthikanti et al. 2022, section 5, keep and
+    leave other parts, for the same reason.)
 """
 
 from collections.abc import Callable
@@ -145,6 +146,7 @@ class Checkpoint(NamedTuple):
     rows: Array | None  # (R,)
     p: dict[str, Array]
     eps: float
+    u: Array | None = None  # (R, 4C) without its bias, if it is kept
 
 
 def block(
@@ -158,6 +160,7 @@ def block(
     seed: int = 0,
     attend: Attend = attention,
     recompute: bool = False,
+    keep_u: bool = False,
     backward: bool = True,
     rows: Array | None = None,
 ) -> tuple[Array, Saved | Checkpoint | None]:
@@ -165,9 +168,9 @@ def block(
 
     p holds the block's tensors by name, `drop` is the dropout rate, and `seed` fixes its masks.
     `attend` replaces attention in the forward pass; block_backward needs attention itself.  With
-    `recompute` a Checkpoint is saved, and block_backward recomputes the rest; if no `backward` pass
-    follows, nothing is.  If only the rows `rows` (R,) of y are needed, each named once, only they
-    are computed and returned, (R, C).
+    `recompute` a Checkpoint is saved, and block_backward recomputes the rest, but for u with
+    `keep_u`; if no `backward` pass follows, nothing is saved.  If only the rows `rows` (R,) of y
+    are needed, each named once, only they are computed and returned, (R, C).
     """
     rng = np.random.default_rng(seed) if drop else None
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
@@ -178,12 +181,14 @@ def block(
         x_s, o_s, p, "attn.c_proj", drop, rng
     )  # (R, C)  (14.4) (14.5)
     h_2, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (14.6)
-    g, c_fc, act = mlp_hidden(h_2, p, backward and not recompute)  # (R, 4*C)  (14.7) (14.8)
+    u, c_fc = linear(h_2, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (14.7), but for the bias
+    g, act = gelu(u, p["mlp.c_fc.bias"], backward and not recompute)  # (R, 4*C)  (14.7) (14.8)
     y, mlp_proj, mlp_drop = add_branch(r, g, p, "mlp.c_proj", drop, rng)  # (R, C)  (14.9) (14.10)
     if not backward:
         return y, None
     if recompute:
-        return y, Checkpoint(x, r, attn, attn_drop, mlp_drop, rows, p, eps)
+        saved_u = u if keep_u else None
+        return y, Checkpoint(x, r, attn, attn_drop, mlp_drop, rows, p, eps, saved_u)
     return y, Saved(
         ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, rows
     )
@@ -200,13 +205,6 @@ def add_branch(
     a, proj = linear(x, w, b)  # (R, C)  (14.4), (14.9)
     a, mask = dropout(a, drop, rng)  # (R, C)  (14.5), (14.10)
     return residual + a, proj, mask  # (R, C)  (14.5), (14.10)
-
-
-def mlp_hidden(h_2: Array, p: dict[str, Array], backward: bool = True) -> tuple[Array, Any, Any]:
-    """Return g (R, 4C) for h_2 (R, C), and what the linear map and GELU save."""
-    u, c_fc = linear(h_2, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (14.7), but for the bias
-    g, act = gelu(u, p["mlp.c_fc.bias"], backward)  # (R, 4*C)  (14.7) (14.8)
-    return g, c_fc, act
 
 
 def block_backward(dy: Array, saved: Saved | Checkpoint, d: Gradients) -> Array:
@@ -230,13 +228,16 @@ def block_backward(dy: Array, saved: Saved | Checkpoint, d: Gradients) -> Array:
 
 def recomputed(checkpoint: Checkpoint) -> Saved:
     """Recompute what the backward pass needs, from a checkpoint."""
-    x, r, attn, attn_drop, mlp_drop, rows, p, eps = checkpoint
+    x, r, attn, attn_drop, mlp_drop, rows, p, eps, u = checkpoint
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
     c_attn = SavedByLinear(h, p["attn.c_attn.weight"])
     (o_s,) = chosen_rows(rows, attn.o)  # (R, C)  (14.21)
     attn_proj = SavedByLinear(o_s, p["attn.c_proj.weight"])
     h_2, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (14.6)
-    g, c_fc, act = mlp_hidden(h_2, p)  # (R, 4*C)  (14.7) (14.8)
+    if u is None:
+        u, _ = linear(h_2, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (14.7)
+    c_fc = SavedByLinear(h_2, p["mlp.c_fc.weight"], biased=False)
+    g, act = gelu(u, p["mlp.c_fc.bias"])  # (R, 4*C)  (14.8)
     mlp_proj = SavedByLinear(g, p["mlp.c_proj.weight"])
     return Saved(
         ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, rows

@@ -89,6 +89,7 @@ def gpt2(
     drop: float = 0.0,
     rng: np.random.Generator | None = None,
     recompute: bool = False,
+    keep_u: bool = False,
     attend: Attend | None = None,
     backward: bool = True,
     rows: Array | None = None,
@@ -97,9 +98,9 @@ def gpt2(
 
     If only the rows `rows` (R,) of h are needed, each named once, only they are returned, (R, C).
     `drop` is the dropout rate, and `rng` draws the seeds of its masks; drop > 0 without one raises
-    ValueError.  With `recompute` each block saves a Checkpoint; if no `backward` pass follows, none
-    saves anything.  `attend` replaces attention: it is called with the layer's index and then with
-    attention's arguments, and returns what attention returns.
+    ValueError.  With `recompute` each block saves a Checkpoint, with `keep_u` a larger one; if no
+    `backward` pass follows, none saves anything.  `attend` replaces attention: it is called with
+    the layer's index and then with attention's arguments, and returns what attention returns.
     """
     config, p = parameters.config, parameters
     x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (15.1)
@@ -116,6 +117,7 @@ def gpt2(
             seed=int(rng.integers(2**63)) if drop and rng else 0,
             attend=partial(attend, layer) if attend else attention,
             recompute=recompute,
+            keep_u=keep_u,
             backward=backward,
             rows=rows if layer == config.n_layer - 1 else None,
         )  # (15.3)

@@ -15,6 +15,11 @@ from tests.fake_cores import fake_core_count
 from tests.model.cases import FIRST, NAMES, C, H, N, random_parameters
 
 PARAMETERS = random_parameters()
+RECOMPUTE = [
+    {"recompute": False},
+    {"recompute": True},
+    {"recompute": True, "keep_u": True},
+]
 X, DY = (np.random.default_rng(seed).standard_normal((N, C)) for seed in (1, 2))
 
 
@@ -81,8 +86,8 @@ def test_the_first_gradients_are_written_over_what_is_there(drop):
 
 
 @pytest.mark.parametrize("rows", [[0, 3, 4, 9], [len(X) - 1], []])
-@pytest.mark.parametrize("recompute", [False, True])
-def test_rows_that_nothing_reads_are_left_out_and_the_others_are_the_same(rows, recompute):
+@pytest.mark.parametrize("kept", RECOMPUTE, ids=len)
+def test_rows_that_nothing_reads_are_left_out_and_the_others_are_the_same(rows, kept):
     rows = np.array(rows, np.int64)
     p, d = fresh()
     whole, saved = block(X, FIRST.end, p, n_head=H)
@@ -90,7 +95,7 @@ def test_rows_that_nothing_reads_are_left_out_and_the_others_are_the_same(rows, 
     dy[rows] = DY[rows]
     dx = block_backward(dy, saved, d)
     _, own = fresh()
-    y, saved = block(X, FIRST.end, p, n_head=H, recompute=recompute, rows=rows)
+    y, saved = block(X, FIRST.end, p, n_head=H, rows=rows, **kept)
     assert y.shape == (len(rows), X.shape[1])
     np.testing.assert_allclose(y, whole[rows], atol=1e-13)
     np.testing.assert_allclose(block_backward(DY[rows], saved, own), dx, atol=1e-12)
@@ -172,3 +177,14 @@ def test_keeps_as_many_numbers_as_told(recompute, text):
     rows = [a for a in arrays_in(saved) if a.ndim == 2 and len(a) == N]
     memory = {a.__array_interface__["data"][0]: a.size for a in rows}
     assert abs(sum(memory.values()) / (N * C) - told) < 1
+
+
+@pytest.mark.parametrize("kept", RECOMPUTE, ids=str)
+def test_what_is_recomputed_has_the_bits_of_what_is_kept(kept):
+    (p, first), (_, second) = fresh(), fresh()
+    _, saved = block(X, FIRST.end, p, n_head=H, drop=0.3, seed=3)
+    _, other = block(X, FIRST.end, p, n_head=H, drop=0.3, seed=3, **kept)
+    dx, again = block_backward(DY, saved, first), block_backward(DY, other, second)
+    np.testing.assert_array_equal(dx, again)
+    for name in NAMES:
+        np.testing.assert_array_equal(first[name], second[name])
