@@ -76,6 +76,24 @@ __device__ __forceinline__ unsigned packed(float first, float second, f16) {
 #endif
 }
 
+__device__ __forceinline__ float2 unpacked(unsigned both, bf16) {
+    return make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xffff0000u));
+}
+
+__device__ __forceinline__ float2 unpacked(unsigned both, f16) {
+#ifdef EMULATED
+    return make_float2(emulated::f16_to_float((unsigned short)both),
+                       emulated::f16_to_float((unsigned short)(both >> 16)));
+#else
+    float2 x;
+    asm("{.reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; "
+        "cvt.f32.f16 %1, high;}"
+        : "=f"(x.x), "=f"(x.y)
+        : "r"(both));
+    return x;
+#endif
+}
+
 // WIDTH neighbours, 16 bytes, as one access moves them: the most that a thread can ask for at once.
 #define WIDTH (16 / (int)sizeof(real))
 
@@ -86,15 +104,13 @@ __device__ __forceinline__ void unpack(float (&x)[4], uint4 v, float) {
     x[3] = __uint_as_float(v.w);
 }
 
-template <typename T> __device__ __forceinline__ void unpack(float (&x)[8], uint4 v, T) {
+template <typename T> __device__ __forceinline__ void unpack(float (&x)[8], uint4 v, T type) {
     const unsigned pairs[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        T low, high;
-        low.bits = (unsigned short)pairs[i];
-        high.bits = (unsigned short)(pairs[i] >> 16);
-        x[2 * i] = to_float(low);
-        x[2 * i + 1] = to_float(high);
+        const float2 pair = unpacked(pairs[i], type);
+        x[2 * i] = pair.x;
+        x[2 * i + 1] = pair.y;
     }
 }
 

@@ -15,30 +15,41 @@
 //
 // Without `d_residual`, dx is (4.20).
 //
-// layer_norm_forward    one block per row.  Its 256 threads hold the row in registers, thread t the
-//                       features t, t + 256, ...; so C is at most 2,048, and memory is read once.
-// layer_norm_backward   R blocks, each with a run of rows.  A thread has the same features in
-//                       every row, so it sums its part of dγ and dβ in registers.  At the end each
-//                       block writes one row of partial sums.
-// layer_norm_sum        adds the blocks' partial sums in order: no atomics, so the same bits each
-//                       time.
+// layer_norm_forward    a warp a row, eight rows a block.  A lane has WIDTH neighbours of each of
+//                       the row's PARTS parts (rows.cuh) in registers: memory is read once, and no
+//                       warp waits for another.  C is at most 2,048.
+// layer_norm_backward   R blocks of SETS sets of PARTS warps.  A set takes every R·SETS-th row, a
+//                       warp one part of it.  So a thread has the same WIDTH features of every row,
+//                       and sums its part of dγ and dβ in as many registers, whatever C is.  The
+//                       sums over a row meet in shared memory; meanwhile the next row is on its
+//                       way.  At the end the sets' sums are added in order (columns.cuh), and each
+//                       block writes a row of partial sums, which column_total adds.
 //
 // The forward pass saves μ and r, two numbers a row, and not x̂: recomputing it costs a subtraction
 // and a product.
 //
 // Bytes, with S bytes a number: forward reads x and writes y, 2·S·N·C; backward reads dy, x,
-// d_residual and writes dx, 4·S·N·C (or 3).  Both are the least, apart from 8·C·R bytes of partial
-// sums.
-// Shared memory: one number for each warp and reduction.
-#include "dtype.cuh"
-#include "block.cuh"
-#define THREADS 256
-#define WARPS (THREADS / 32)
-#define MOST 8  // features of a thread: C is at most THREADS * MOST
+// d_residual and writes dx, 4·S·N·C (or 3).  Both are the least, apart from 16·C·R bytes of partial
+// sums, written and read.
+// Tile: memory at its full rate has 30 KB of each multiprocessor's reads under way.  The backward
+// pass has 768 threads there, with 48 bytes each for the next row: 37 KB.
+// Shared memory: two numbers for each warp and row, in two places by turns, so that a row needs one
+// barrier; and a part's sums for each warp.
+#include "columns.cuh"
+#include "reduce.cuh"
+#ifndef PARTS
+#define PARTS 3
+#endif
+#define FORWARD_WARPS 8
+#ifdef ODD
+#define FORWARD_BLOCKS 1
+#else
+#define FORWARD_BLOCKS (PARTS <= 8 ? 3 : 2)  // of a multiprocessor, at least
+#endif
+#define SETS (PARTS <= 12 ? 12 / PARTS : 1)
+#define BLOCKS (PARTS <= 12 ? 768 / (32 * PARTS * SETS) : 1)  // of a multiprocessor, at least
 
-// A thread loops over its MOST features and skips those beyond C.  The number of turns is fixed, so
-// the compiler unrolls each loop and keeps the arrays of MOST numbers in registers.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS, FORWARD_BLOCKS)
 layer_norm_forward(
     const real* __restrict__ x,      // (N, C)
     const real* __restrict__ gamma,  // (C,)
@@ -46,37 +57,60 @@ layer_norm_forward(
     real* __restrict__ y,            // (N, C)
     float* __restrict__ mean,        // (N,)
     float* __restrict__ rstd,        // (N,)
+    int N,
     int C,
     float eps
 ) {
-    __shared__ float smem[2][WARPS];
-    const size_t row = (size_t)blockIdx.x * C;
-    float own[MOST], sum = 0.f, squares = 0.f;  // own: the thread's features of x
+    const int n = blockIdx.x * FORWARD_WARPS + threadIdx.x / 32;
+    if (n >= N) return;
+    uint4 own[PARTS];
 #pragma unroll
-    for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) {
-        if (c >= C) continue;
-        own[k] = to_float(x[row + c]);
-        sum += own[k];
+    for (int p = 0; p < PARTS; p++) own[p] = read_part(x + (size_t)n * C, p, C);
+    float sum = 0.f, squares = 0.f, row[WIDTH];
+#pragma unroll
+    for (int p = 0; p < PARTS; p++) {
+        if (!in_row(p, 0, C)) continue;
+        unpack(row, own[p], real());
+#pragma unroll
+        for (int i = 0; i < WIDTH; i++) sum += row[i];
     }
-    const float mu = block_sum<WARPS>(sum, smem[0]) / C;  // (4.1)
+    const float mu = warp_sum<32>(sum) / C;  // (4.1)
 #pragma unroll
-    for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS)
-        if (c < C) squares += (own[k] - mu) * (own[k] - mu);
-    const float v = block_sum<WARPS>(squares, smem[1]) / C;  // (4.2)
-    const float r = 1.f / sqrtf(v + eps);                    // (4.3)
+    for (int p = 0; p < PARTS; p++) {
+        if (!in_row(p, 0, C)) continue;
+        unpack(row, own[p], real());
 #pragma unroll
-    for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) {
-        if (c >= C) continue;
-        const float x_hat = (own[k] - mu) * r;                                // (4.4)
-        store(&y[row + c], to_float(gamma[c]) * x_hat + to_float(beta[c]));  // (4.5)
+        for (int i = 0; i < WIDTH; i++)
+            if (in_row(p, i, C)) squares += (row[i] - mu) * (row[i] - mu);
     }
-    if (threadIdx.x == 0) {
-        mean[blockIdx.x] = mu;
-        rstd[blockIdx.x] = r;
+    const float v = warp_sum<32>(squares) / C;  // (4.2)
+    const float r = 1.f / sqrtf(v + eps);       // (4.3)
+#pragma unroll
+    for (int p = 0; p < PARTS; p++) {
+        if (!in_row(p, 0, C)) continue;
+        float scale[WIDTH], shift[WIDTH];
+        unpack(row, own[p], real());
+        unpack(scale, read_part(gamma, p, C), real());
+        unpack(shift, read_part(beta, p, C), real());
+#pragma unroll
+        for (int i = 0; i < WIDTH; i++) {
+            const float x_hat = (row[i] - mu) * r;  // (4.4)
+            row[i] = scale[i] * x_hat + shift[i];   // (4.5)
+        }
+        write_part(y + (size_t)n * C, p, C, row);
+    }
+    if (threadIdx.x % 32 == 0) {
+        mean[n] = mu;
+        rstd[n] = r;
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// What a thread needs of a row first.
+struct Row {
+    uint4 dy, x;
+};
+
+extern "C" __global__ void __launch_bounds__(32 * PARTS * SETS, BLOCKS)
 layer_norm_backward(
     const real* __restrict__ dy,          // (N, C)
     const real* __restrict__ x,           // (N, C)
@@ -90,53 +124,76 @@ layer_norm_backward(
     int C,
     int R
 ) {
-    __shared__ float smem[2][WARPS];
-    float dgamma[MOST] = {}, dbeta[MOST] = {};
-    const int rows = (N + R - 1) / R, first = blockIdx.x * rows;
-    for (int n = first; n < first + rows && n < N; n++) {
-        const size_t row = (size_t)n * C;
-        const float mu = mean[n], r = rstd[n];
-        float x_hat[MOST], g[MOST], sum_g = 0.f, sum_g_x_hat = 0.f;
-#pragma unroll
-        for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) {
-            if (c >= C) continue;
-            const float d = to_float(dy[row + c]);
-            x_hat[k] = (to_float(x[row + c]) - mu) * r;  // (4.4)
-            g[k] = to_float(gamma[c]) * d;               // (4.8)
-            dgamma[k] += d * x_hat[k];                   // (4.6)
-            dbeta[k] += d;                               // (4.7)
-            sum_g += g[k];
-            sum_g_x_hat += g[k] * x_hat[k];
+    __shared__ __align__(16) float room[SETS * PARTS][ROOM];
+    __shared__ float2 sums[2][SETS][PARTS];
+    const int part = threadIdx.x / 32 % PARTS, set = threadIdx.x / 32 / PARTS;
+    const uint4 scales = read_part(gamma, part, C);
+    float dgamma[WIDTH] = {}, dbeta[WIDTH] = {};
+    auto read = [&](int n) {
+        Row row = {};
+        if (n < N) {
+            row.dy = read_part(dy + (size_t)n * C, part, C);
+            row.x = read_part(x + (size_t)n * C, part, C);
         }
-        const float mean_g = block_sum<WARPS>(sum_g, smem[0]) / C;              // (4.18)
-        const float mean_g_x_hat = block_sum<WARPS>(sum_g_x_hat, smem[1]) / C;  // (4.19)
+        return row;
+    };
+    const int stride = R * SETS;
+    int n = blockIdx.x * SETS + set, place = 0;
+    Row next = read(n);
+    const int rows = N;  // a set without a row takes its turn, too: barriers are in it
+    for (; n - set < rows; n += stride) {
+        const Row row = next;
+        const bool exists = n < N;
+        const float mu = exists ? mean[n] : 0.f, r = exists ? rstd[n] : 0.f;
+        uint4 passing = make_uint4(0, 0, 0, 0);
+        if (d_residual && exists) passing = read_part(d_residual + (size_t)n * C, part, C);
+        next = read(n + stride);
+        float d[WIDTH], x_hat[WIDTH], scale[WIDTH], sum_g = 0.f, sum_g_x_hat = 0.f;
+        if (exists) {
+            unpack(d, row.dy, real());
+            unpack(x_hat, row.x, real());
+            unpack(scale, scales, real());
 #pragma unroll
-        for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) {
-            if (c >= C) continue;
-            float d = r * (g[k] - mean_g - x_hat[k] * mean_g_x_hat);    // (4.20)
-            if (d_residual) d = to_float(d_residual[row + c]) + d;  // (4.21)
-            store(&dx[row + c], d);
+            for (int i = 0; i < WIDTH; i++) {
+                x_hat[i] = (x_hat[i] - mu) * r;  // (4.4)
+                dgamma[i] += d[i] * x_hat[i];            // (4.6)
+                dbeta[i] += d[i];                        // (4.7)
+                const float g = __fmul_rn(scale[i], d[i]);  // (4.8)
+                sum_g += g;
+                sum_g_x_hat += g * x_hat[i];
+            }
+        }
+        sum_g = warp_sum<32>(sum_g);
+        sum_g_x_hat = warp_sum<32>(sum_g_x_hat);
+        place = 1 - place;
+        if (threadIdx.x % 32 == 0) sums[place][set][part] = make_float2(sum_g, sum_g_x_hat);
+        __syncthreads();
+        // Unpacked again: 16 bytes of a row take fewer registers than its numbers; (4.8) is rounded
+        // as it was for the sum: with C = 1 nothing of it is left without its mean.
+        if (exists) {
+            float2 all = make_float2(0.f, 0.f);
+#pragma unroll
+            for (int p = 0; p < PARTS; p++) {
+                all.x += sums[place][set][p].x;
+                all.y += sums[place][set][p].y;
+            }
+            const float mean_g = all.x / C, mean_g_x_hat = all.y / C;  // (4.18) (4.19)
+            float d_row[WIDTH];
+            unpack(d, row.dy, real());
+            unpack(x_hat, row.x, real());
+            unpack(scale, scales, real());
+            unpack(d_row, passing, real());
+#pragma unroll
+            for (int i = 0; i < WIDTH; i++) {
+                x_hat[i] = (x_hat[i] - mu) * r;                      // (4.4)
+                const float g = __fmul_rn(scale[i], d[i]);                   // (4.8)
+                d_row[i] += r * (g - mean_g - x_hat[i] * mean_g_x_hat);  // (4.20) (4.21)
+            }
+            write_part(dx + (size_t)n * C, part, C, d_row);
         }
     }
-#pragma unroll
-    for (int k = 0, c = threadIdx.x; k < MOST; k++, c += THREADS) {
-        if (c >= C) continue;
-        partial[(size_t)(2 * blockIdx.x) * C + c] = dgamma[k];
-        partial[(size_t)(2 * blockIdx.x + 1) * C + c] = dbeta[k];
-    }
-}
-
-// grid (⌈C / 256⌉, 2): dγ, then dβ.
-extern "C" __global__ void __launch_bounds__(THREADS)
-layer_norm_sum(
-    const float* __restrict__ partial,  // (R, 2, C)
-    float* __restrict__ dgamma_dbeta,   // (2, C)
-    int R,
-    int C
-) {
-    const int c = blockIdx.x * THREADS + threadIdx.x, half = blockIdx.y;
-    if (c >= C) return;
-    float sum = 0.f;
-    for (int b = 0; b < R; b++) sum += partial[(size_t)(2 * b + half) * C + c];  // (4.6) (4.7)
-    dgamma_dbeta[(size_t)half * C + c] = sum;
+    float* to = partial + (size_t)blockIdx.x * 2 * C;
+    add_sets<SETS, PARTS>(room, dgamma, to, 0, C);
+    __syncthreads();
+    add_sets<SETS, PARTS>(room, dbeta, to + C, 0, C);
 }

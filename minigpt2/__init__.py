@@ -111,11 +111,13 @@ Part VII: On a GPU
      ·  device/products                Products
      ·  device/graph                   Graphs
      ·  device/indices                 Indices
+     ·  device/fused_columns           Fused column sums
      ·  device/fused_linear            Fused linear map
      ·  device/fused_rows              Fused rows
      ·  device/fused_loss              Fused loss
      ·  device/fused_attention         Fused attention
      ·  device/decoding                Decoding on a device
+     ·  device/fused_layer_norm        Fused layer normalisation
     35  device/fused                   Fused ops
      ·  device/devices                 Devices
 

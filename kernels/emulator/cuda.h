@@ -55,6 +55,8 @@ inline int all_of(Votes votes) { return votes.yes == votes.all; }
 // Numbers.  On a GPU the fast forms are less exact than the others; here they are the same.
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
+// A product that is rounded by itself, and never fused with an addition.
+UNWATCHED __attribute__((noinline)) inline float __fmul_rn(float x, float y) { return x * y; }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 UNWATCHED inline unsigned __float_as_uint(float f) {
     unsigned u;

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ class Device:
     """The only device."""
 
     compute_capability = "90"  # a program chooses its kernels by it
+    attributes = MappingProxyType({"MultiProcessorCount": 132})  # those of an H100
 
     def __init__(self, number: int = 0):
         self.id = number

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, Target, array_module, deliver
+from minigpt2.backend import Array, Target, array_module
 from minigpt2.device.decoding import decoder_of
 from minigpt2.device.fused_attention import attention, attention_backward
+from minigpt2.device.fused_columns import bias_gradient, column_sums
+from minigpt2.device.fused_layer_norm import layer_norm, layer_norm_backward
 from minigpt2.device.fused_linear import affine, linear_backward
 from minigpt2.device.fused_loss import cross_entropy as cross_entropy_loss
 from minigpt2.device.fused_loss import cross_entropy_gradient
@@ -30,19 +32,8 @@ from minigpt2.ops import embedding as embedding_op
 from minigpt2.ops import gelu as gelu_op
 from minigpt2.ops import layer_norm as layer_norm_op
 from minigpt2.ops import linear as linear_op
-from minigpt2.ops.linear import column_sums
 
-LAYER_NORM_BLOCKS = 256  # at most, in a backward pass; each has a run of rows
 NORM_BLOCKS = 512  # BLOCKS of grad_norm.cu
-
-
-class LayerNormSaved(NamedTuple):
-    """What layer normalisation saves here: x and two numbers a row, not x̂."""
-
-    x: Array  # (N, C)
-    mean: Array  # (N,)
-    rstd: Array  # (N,) r of (4.3)
-    gamma: Array  # (C,)
 
 
 class GeluSaved(NamedTuple):
@@ -50,37 +41,6 @@ class GeluSaved(NamedTuple):
 
     h: Array  # (N, F)
     b: Array | None  # (F,)
-
-
-def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
-    """Normalise each row of x (N, C), (4.1) to (4.5); returns y (N, C)."""
-    if not fits("layer_norm_forward", C=x.shape[1]):
-        return NotImplemented
-    xp, n = array_module(x), len(x)
-    y, mean, rstd = xp.empty_like(x), xp.empty(n, xp.float32), xp.empty(n, xp.float32)
-    launch(xp, "layer_norm_forward", x, gamma, beta, y, mean, rstd, eps=eps)
-    return y, LayerNormSaved(x, mean, rstd, gamma)
-
-
-def layer_norm_backward(
-    dy: Array,
-    saved: Any,
-    d_residual: Array | None = None,
-    *,
-    weight: Target | None = None,
-    bias: Target | None = None,
-) -> Any:
-    """Return dx (N, C), dgamma (C,) and dbeta (C,) for dy (N, C), (4.6) to (4.21)."""
-    if not isinstance(saved, LayerNormSaved):
-        return NotImplemented
-    xp, (n, c) = array_module(dy), dy.shape
-    x, mean, rstd, gamma = saved
-    dx = xp.empty_like(dy)
-    partial = xp.empty((min(n, LAYER_NORM_BLOCKS), 2, c), xp.float32)
-    dgamma_dbeta = xp.empty((2, c), xp.float32)
-    launch(xp, "layer_norm_backward", dy, x, gamma, mean, rstd, d_residual, dx, partial)
-    launch(xp, "layer_norm_sum", partial, dgamma_dbeta)
-    return dx, deliver(dgamma_dbeta[0], weight), deliver(dgamma_dbeta[1], bias)
 
 
 def gelu(h: Array, b: Array | None = None, backward: bool = True) -> Any:
@@ -98,7 +58,7 @@ def gelu_backward(dy: Array, saved: Any, *, bias: Target | None = None) -> Any:
         return NotImplemented
     dx = array_module(dy).empty_like(dy)
     launch(array_module(dy), "gelu_backward", dy, saved.h, saved.b, dx)
-    return dx, None if saved.b is None else deliver(column_sums(dx), bias)
+    return dx, None if saved.b is None else bias_gradient(dx, bias)
 
 
 def nll_from_logits(logits: Array, targets: Array) -> Array:
@@ -164,6 +124,7 @@ FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     embedding_op.add_at: add_at,
     embedding_op.scatter_rows: scatter_rows,
     embedding_op.take_rows: take_rows,
+    linear_op.column_sums: column_sums,
     layer_norm_op.layer_norm: layer_norm,
     layer_norm_op.layer_norm_backward: layer_norm_backward,
     linear_op.affine: affine,

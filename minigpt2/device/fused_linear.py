@@ -6,11 +6,12 @@ for that (kernels/linear_row.cu).
 
 from typing import Any
 
-from minigpt2.backend import Array, Target, array_module, deliver
+from minigpt2.backend import Array, Target, array_module
+from minigpt2.device.fused_columns import bias_gradient
 from minigpt2.device.kernel_specs import STORAGE
 from minigpt2.device.launch import fits, launch
 from minigpt2.device.products import matmul
-from minigpt2.ops.linear import Saved, column_sums
+from minigpt2.ops.linear import Saved
 
 
 def affine(x: Array, w: Array, b: Array | None, residual: Array | None) -> Array:
@@ -43,4 +44,4 @@ def linear_backward(
     xp = array_module(dy)
     out, accumulate = weight or (xp.empty(w.shape, xp.float32), False)
     dw = matmul(x, dy, transpose_x=True, out=out, accumulate=accumulate)
-    return dx, dw, deliver(column_sums(dy), bias) if biased else None
+    return dx, dw, bias_gradient(dy, bias) if biased else None

@@ -26,10 +26,11 @@ class KernelSpec(NamedTuple):
 
     file: str
     grid: Callable[[Sizes], tuple[int, ...]]
-    threads: int
+    threads: int  # 0: as many as a set of rows needs, see sets_of
     storage: tuple[str, ...] = ("float", "f16", "bf16")  # the types that it is compiled for
     per_head_size: bool = False  # whether it is compiled for each head size
-    per_row: bool = False  # whether it is compiled for each length C of a row, in parts
+    row: str = ""  # the letter of a row's length, if that may be no whole number of accesses
+    per_row: bool = False  # whether it is compiled for each length of a row, in parts
     multiples: tuple[tuple[str, int], ...] = ()  # sizes that must be a multiple of something
     whole: tuple[str, ...] = ()  # sizes that must be a whole number of accesses
     limits: tuple[tuple[str, int], ...] = ()  # the largest value of a size
@@ -40,8 +41,22 @@ class KernelSpec(NamedTuple):
 
 def threads_of(kernel: KernelSpec, options: tuple[str, ...]) -> int:
     """Return the threads of a block of a variant."""
+    if not kernel.threads:
+        parts = number_in(options, "PARTS")
+        return 32 * parts * sets_of(parts)
     wide = kernel.threads_wide and number_in(options, "D") > 80
     return kernel.threads_wide if wide else kernel.threads
+
+
+def sets_of(parts: int) -> int:
+    """Return the rows that a block has at once where a row needs so many warps."""
+    return max(1, 12 // parts)
+
+
+def parts_of(c: int, bytes_of_a_number: int) -> int:
+    """Return the parts of a row of C numbers, each what a warp reads at once."""
+    width = ACCESS // bytes_of_a_number
+    return ceil((LONGEST_ROW if c % width else c) / (32 * width))
 
 
 def number_in(options: tuple[str, ...], name: str) -> int:
@@ -90,12 +105,25 @@ KERNELS = {
     ),
     "sum_rows": KernelSpec("sum_rows.cu", lambda n: (n["R"],), threads=128, multiples=(("C", 4),)),
     "layer_norm_forward": KernelSpec(
-        "layer_norm.cu", lambda n: (n["N"],), threads=256, limits=(("C", 2048),)
+        "layer_norm.cu",
+        lambda n: (ceil(n["N"] / 8),),
+        256,
+        row="C",
+        per_row=True,
+        limits=(("C", 2048),),
     ),
     "layer_norm_backward": KernelSpec(
-        "layer_norm.cu", lambda n: (n["R"],), threads=256, limits=(("C", 2048),)
+        "layer_norm.cu", lambda n: (n["R"],), 0, row="C", per_row=True, limits=(("C", 2048),)
     ),
-    "layer_norm_sum": KernelSpec("layer_norm.cu", lambda n: (ceil(n["C"] / 256), 2), threads=256),
+    "column_sums": KernelSpec(
+        "column_sum.cu",
+        lambda n: (ceil(n["K"] / (32 * n["WIDTH"])), n["R"]),
+        threads=256,
+        row="K",
+    ),
+    "column_total": KernelSpec(
+        "column_sum.cu", lambda n: (ceil(n["K"] / 32),), threads=512, storage=("float",)
+    ),
     "gelu_forward": KernelSpec(
         "gelu.cu", lambda n: (n["N"], ceil(n["F"] / 1024)), threads=256, multiples=(("F", 4),)
     ),
@@ -145,7 +173,7 @@ KERNELS = {
 
 def variants(kernel: KernelSpec) -> Iterator[tuple[str, ...]]:
     """Yield the compiler's options for each variant of a kernel, once."""
-    letter, sizes = ("D", HEAD_SIZES) if kernel.per_head_size else ("C", ROWS)
+    letter, sizes = ("D", HEAD_SIZES) if kernel.per_head_size else (kernel.row, ROWS)
     for storage in kernel.storage:
         every = (options_of(kernel, storage, {letter: size}) for size in sizes)
         yield from dict.fromkeys(every)
@@ -157,8 +185,7 @@ def options_of(kernel: KernelSpec, storage: str, sizes: Sizes) -> tuple[str, ...
     if kernel.per_head_size:
         options += (f"-DD={sizes['D']}",)
     if kernel.per_row:
-        width = ACCESS // BYTES[storage]
-        odd = sizes["C"] % width > 0
-        longest = LONGEST_ROW if odd else sizes["C"]
-        options += (f"-DPARTS={ceil(longest / (32 * width))}", *(("-DODD",) if odd else ()))
+        options += (f"-DPARTS={parts_of(sizes[kernel.row], BYTES[storage])}",)
+    if kernel.row and sizes[kernel.row] % (ACCESS // BYTES[storage]):
+        options += ("-DODD",)
     return options

@@ -142,8 +142,9 @@ def plan_of(
             raise TypeError(f"{name} needs the number {p.name}")
         numbers.append(None if p.name in names else convert(sizes[p.name]))
     options = options_of(spec, STORAGE[storage], sizes)
+    width = ACCESS // BYTES[STORAGE[storage]]  # numbers in an access
     shared = spec.shared(sizes, BYTES[STORAGE[storage]]) if spec.shared else 0
-    kernel, grid, block = None, spec.grid(sizes), (threads_of(spec, options),)
+    kernel, grid, block = None, spec.grid(sizes | {"WIDTH": width}), (threads_of(spec, options),)
     if all(grid):
         kernel = compiled(library, machine_of(library), name, options)
         if shared > kernel.max_dynamic_shared_size_bytes:

@@ -11,6 +11,7 @@ from minigpt2.device.kernel_specs import (
     KERNELS,
     attention_tile,
     mma_rows,
+    parts_of,
     threads_of,
     variants,
 )
@@ -31,16 +32,32 @@ def test_every_kernel_in_the_sources_has_a_spec():
     assert sorted(names) == sorted(KERNELS)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [name for name in KERNELS if KERNELS[name].threads])
 def test_threads_are_those_that_the_source_is_bound_to(name):
     text = text_of(KERNELS[name].file)
     bound = kernels_in(text)[name]
     for d in HEAD_SIZES:
         rows, warps = attention_tile(d), mma_rows(d) // 16
         meaning = {"(B / 4 * TX)": rows // 4 * (256 // rows), "(32 * WARPS)": 32 * warps}
+        meaning |= {"32 * TOTAL_WARPS": 512, "32 * FORWARD_WARPS": 256}
         defined = re.search(r"#define THREADS (\(.*?\)|\d+)", text)
         threads = defined[1] if bound == "THREADS" else bound
         assert threads_of(KERNELS[name], (f"-DD={d}",)) == (meaning.get(threads) or int(threads))
+
+
+def test_a_row_of_layer_norm_has_the_warps_of_the_source():
+    text = text_of("layer_norm.cu")
+    assert "#define SETS (PARTS <= 12 ? 12 / PARTS : 1)" in text
+    assert kernels_in(text)["layer_norm_backward"] == "32 * PARTS * SETS"
+    assert "if (n >= N) return;" in text and "blockIdx.x * FORWARD_WARPS" in text
+    for (c, size), threads in {
+        (768, 2): 384,
+        (1280, 2): 320,
+        (1280, 4): 320,
+        (255, 2): 256,
+    }.items():
+        options = (f"-DPARTS={parts_of(c, size)}",)
+        assert threads_of(KERNELS["layer_norm_backward"], options) == threads
 
 
 @pytest.mark.parametrize("d", HEAD_SIZES)
@@ -52,3 +69,6 @@ def test_tiles_of_attention_are_those_of_the_source(d):
 def test_variants_are_the_storage_types_and_head_sizes():
     assert len(list(variants(KERNELS["attention_forward"]))) == 3 * len(HEAD_SIZES)
     assert list(variants(KERNELS["squares"])) == [("-DREAL=float",)]
+    rows = list(variants(KERNELS["layer_norm_forward"]))
+    assert ("-DREAL=bf16", "-DPARTS=5") in rows and ("-DREAL=f16", "-DPARTS=8", "-DODD") in rows
+    assert len(rows) == len(set(rows))

@@ -15,7 +15,8 @@ from tests.kernels.support import SHORT, run_on
 
 LEAST = 0.95
 DECODING = ("decode", "sample", "linear_row", "logits_row")
-SHORT_TOO = ("attention", "gelu", "layer_norm", "cross_entropy, ", "sum_rows", *DECODING)
+ROWS = ("column", "gelu", "layer_norm", "cross_entropy, ", "sum_rows")
+SHORT_TOO = ("attention", *ROWS, *DECODING)
 
 
 def counts_of_jobs():

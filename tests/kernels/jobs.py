@@ -7,7 +7,7 @@ are those at which mistakes show: one row, a tile but one, a tile, a tile and on
 
 import numpy as np
 
-from minigpt2.backend import array_module
+from minigpt2.backend import Target, accumulation_dtype, array_module
 from minigpt2.device.fused_rows import sums_of_rows
 from minigpt2.device.launch import launch
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat
@@ -27,6 +27,7 @@ from minigpt2.ops.embedding import (
 )
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
+from minigpt2.ops.linear import column_sums
 from tests.kernels.decoding_jobs import JOBS as DECODING_JOBS
 from tests.kernels.linear_jobs import JOBS as LINEAR_JOBS
 from tests.kernels.support import exactly, single
@@ -59,16 +60,27 @@ def attend(end, heads, d, seed=0):
 def normalise(n, c, plain):
     """Layer normalisation, by itself or with the gradient that comes along the residual."""
     x, dy, d_residual = (single(n, c, seed=seed, scale=2) for seed in range(3))
-    gamma, beta = single(c, seed=4), single(c, seed=5)
+    gamma, beta, before = (single(c, seed=seed) for seed in (4, 5, 6))
 
     def job(put):
-        if plain:
-            y, saved = layer_norm(put(x), put(gamma), put(beta))
-            return y, *layer_norm_backward(put(dy), saved)
         y, saved = layer_norm(put(x), put(gamma), put(beta))
-        return y, *layer_norm_backward(put(dy), saved, d_residual=put(d_residual))
+        if plain:
+            return y, *layer_norm_backward(put(dy), saved)
+        targets = {"weight": added_to(put(before)), "bias": Target(put(before))}
+        return y, *layer_norm_backward(put(dy), saved, put(d_residual), **targets)
 
     return job
+
+
+def added_to(array):
+    """A gradient that another is added to, in the precision of sums."""
+    return Target(array.astype(accumulation_dtype(array.dtype)), accumulate=True)
+
+
+def sum_columns(n, k):
+    """The sums over the rows of a matrix."""
+    dy = single(n, k)
+    return lambda put: (column_sums(put(dy)),)
 
 
 def gate(n, f, bias):
@@ -77,7 +89,9 @@ def gate(n, f, bias):
 
     def job(put):
         y, saved = gelu(put(h), put(b) if bias else None)
-        return y, *(g for g in gelu_backward(put(dy), saved) if g is not None)
+        if not bias:
+            return y, gelu_backward(put(dy), saved)[0]
+        return y, *gelu_backward(put(dy), saved, bias=added_to(put(b)))
 
     return job
 
@@ -215,7 +229,12 @@ JOBS = {
         f"layer_norm, {n} x {c}{'' if plain else ', with a residual'}": normalise(n, c, plain)
         for n, c, plain in ((1, 1, True), (3, 255, True), (5, 256, False), (300, 33, False))
     },
+    **{f"layer_norm, {n} x {c}": normalise(n, c, False) for n, c in ((9, 136), (27, 1032))},
     "layer_norm, 2 x 2048": normalise(2, 2048, False),
+    **{
+        f"column_sums, {n} x {k}": sum_columns(n, k)
+        for n, k in ((1, 1), (1, 8), (2, 515), (31, 128), (33, 520), (300, 264))
+    },
     **{
         f"gelu, {n} x {f}": gate(n, f, bias)
         for n, f, bias in ((1, 4, False), (3, 1020, True), (2, 1028, True))

@@ -28,8 +28,9 @@ from tests.kernels.support import SHORT, assert_close, exactly, run_on
 
 TABLE = Path(__file__).parent / "mutations.md"
 ENDS = r"(?:keys\.end|ends)\[key\]|own_end\[i / 2\]"
+SUMMED = "A|K|last"  # of column_sum.cu
 DECODED = "D|S|COLUMNS|LANES|end|position|splits|limit"  # of decode_attention.cu and sample.cu
-SIZE = rf"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS}|{DECODED})"
+SIZE = rf"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS}|{SUMMED}|{DECODED})"
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 WAIT = re.compile(r"wait_for_copies<([^;]+)>\(\);")
 HEAD = """# Spoilt kernels
@@ -42,6 +43,7 @@ JOBS_OF = {
     "adamw.cu": "adamw",
     "attention.cu": "attention",
     "attention_mma.cu": "attention",
+    "column_sum.cu": ("column_sums", "layer_norm, 5"),
     "cross_entropy.cu": "cross_entropy",
     "decode_attention.cu": "decode",
     "embedding.cu": "embedding",

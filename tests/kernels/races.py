@@ -15,7 +15,7 @@ from rich.progress import track
 
 from minigpt2.device.emulator import Machine
 from tests.kernels.decoding_jobs import choose, decode
-from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise
+from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise, sum_columns
 from tests.kernels.support import BITS, SHORT, SINGLE, error_of, exactly, run_on
 from tests.ops.cases import ends
 
@@ -26,6 +26,7 @@ JOBS = {
     **{f"attention, {len(LONG)} rows, heads of {d}": attend(LONG, 1, d) for d in (64, 128)},
     f"attention, a bush of {len(BUSHY)} rows": attend(BUSHY, 3, 64),
     "layer_norm, 700 x 1280": normalise(700, 1280, False),
+    "column_sums, 1100 x 1280": sum_columns(1100, 1280),
     "gelu, 40 x 5120": gate(40, 5120, True),
     "embedding, 900 x 768": embed(900, 768, 50),
     "cross_entropy, 12 x 50257": learn(12, 50257),

@@ -21,7 +21,15 @@ from typing import NamedTuple
 import numpy as np
 
 from minigpt2.device.emulator import Machine
-from minigpt2.device.kernel_specs import KERNELS, SHORT, attention_tile, mma_rows, options_of
+from minigpt2.device.kernel_specs import (
+    KERNELS,
+    SHORT,
+    attention_tile,
+    mma_rows,
+    options_of,
+    parts_of,
+    sets_of,
+)
 from minigpt2.model.config import OFFICIAL
 from minigpt2.shipped import shipped
 from tests.kernels.gate.__main__ import TABLE, name_of
@@ -31,6 +39,7 @@ from tests.kernels.support import BITS, SINGLE, run_on
 from tests.kernels.support import SHORT as SHORT_TYPES
 
 PAGE = shipped("kernels") / "README.md"
+MULTIPROCESSORS = 132  # of an H100; an A100 has 108, and a few blocks fewer
 BEGIN, END = "<!-- predicted: make predict-kernels -->\n", "<!-- end -->\n"
 TYPES = {"float": "float32", "f16": "float16", "bf16": "bfloat16"}
 
@@ -135,9 +144,23 @@ def adamw(a, s):
 
 
 def layer_norm_backward(a, s):
-    """dy, x, d_residual read and dx written, gamma from the cache, partial sums of 256 blocks."""
-    partial = 8 * min(a.N, 256) * a.C
-    return Work(4 * s * a.N * a.C, 5 * s * a.N * a.C + partial, 14 * a.N * a.C)
+    """dy, x, d_residual read and dx written; gamma and the partial sums of each block.
+
+    Each warp of a row reads μ and r, each in a sector of its own.
+    """
+    parts = parts_of(a.C, s)
+    sets = sets_of(parts)
+    blocks = min(-(-a.N // sets), MULTIPROCESSORS * max(1, 768 // (32 * parts * sets)))
+    elements, warps = s * a.N * a.C, a.N * parts
+    traffic = 4 * elements + blocks * (sets * s + 8) * a.C + 64 * warps
+    return Work(4 * elements, traffic, 14 * a.N * a.C)
+
+
+def column_sums(a, s):
+    """The gradient of the bias of attention's first map: 3·C columns, and the partial sums."""
+    least, parts = s * a.N * 3 * a.C, -(-3 * a.C * s // 512)
+    blocks = min(-(-a.N // 32), 4 * MULTIPROCESSORS // parts)
+    return Work(least, least + blocks * 4 * 3 * a.C, 3 * a.N * a.C)
 
 
 WORK: dict[str, Callable] = {
@@ -145,6 +168,7 @@ WORK: dict[str, Callable] = {
     "embedding_backward": embedding_backward,
     "layer_norm_forward": flat(2, 4, 8),  # γ and β from the cache
     "layer_norm_backward": layer_norm_backward,
+    "column_sums": column_sums,
     "gelu_forward": wide(2, 3, 20),  # b from the cache; a tanh counts as ten
     "gelu_backward": wide(3, 4, 30),
     "attention_forward": attention("forward", False),
@@ -206,7 +230,9 @@ def rows(load, resources):
             if storage not in KERNELS[kernel].storage:
                 continue
             work = work_of(load, 2 if storage in SHORT else 4)
-            options = options_of(KERNELS[kernel], storage, {"C": load.C, "D": load.D})
+            options = options_of(
+                KERNELS[kernel], storage, {"C": load.C, "D": load.D, "F": load.F, "K": 3 * load.C}
+            )
             cells = [f"`{kernel}`", TYPES[storage], f"{work.least / 1e6:,.1f}"]
             cells.append(f"{work.traffic / work.least:.1f}")
             passes = passes_of_a_pair(kernel, storage)

@@ -7,7 +7,7 @@ import pytest
 
 from minigpt2.device.emulator import Machine
 from tests.kernels.gpus import GPUS
-from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise
+from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise, sum_columns
 from tests.kernels.roofline import (
     PAGE,
     WORK,
@@ -26,6 +26,7 @@ END = ends((128, (30,), (61,)), (37,))
 SIZES = {
     "attention": (attend(END, 2, 64), Load(END, 0, 2, 64, 0, 0, 0, 0)),
     "layer_norm": (normalise(300, 1280, False), Load(np.arange(300), 0, 20, 64, 0, 0, 0, 0)),
+    "column_sums": (sum_columns(300, 3840), Load(np.arange(300), 0, 20, 64, 0, 0, 0, 0)),
     "gelu": (gate(6, 5120, True), Load(np.arange(6), 0, 0, 0, 5120, 0, 0, 0)),
     "embedding": (embed(30, 1280, 5), Load(np.arange(30), 6, 20, 64, 0, 0, 0, 0)),
     "cross_entropy": (learn(3, 50256), Load(np.arange(3), 0, 0, 0, 0, 3, 50256, 0)),

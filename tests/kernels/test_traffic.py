@@ -11,7 +11,16 @@ import numpy as np
 from minigpt2.device.emulator import Machine
 from minigpt2.shipped import shipped
 from tests.kernels.decoding_jobs import choose, decode, look_up_row, map_row
-from tests.kernels.jobs import add_rows, attend, embed, gate, learn, normalise, optimise
+from tests.kernels.jobs import (
+    add_rows,
+    attend,
+    embed,
+    gate,
+    learn,
+    normalise,
+    optimise,
+    sum_columns,
+)
 from tests.kernels.support import needs_compiler, run_on
 from tests.ops.cases import ends
 
@@ -22,6 +31,7 @@ TREE = ends((37, *[(n,) for n in (9, 30, 2, 17)]), (61, (20,), (33,)))
 SIZES = {
     **{f"attention, heads of {d}": attend(TREE, 2, d) for d in (32, 64, 80, 128)},
     "layer_norm": normalise(40, 1280, False),
+    "column_sums": sum_columns(300, 1280),
     "gelu": gate(6, 5120, True),
     "embedding": embed(30, 1280, 5),
     "sum_rows": add_rows(30, 1280, 9),
