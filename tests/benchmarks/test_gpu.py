@@ -113,6 +113,12 @@ class Waits:
     def ask(self, call, number):
         return [(next(self.losses), 1.0 + k) for k in range(number)]
 
+    def begin(self, call, number):
+        self.asked = call, number
+
+    def answer(self):
+        return self.ask(*self.asked)
+
     def end(self):
         self.ended = True
 
@@ -362,8 +368,7 @@ def test_a_contender_that_generates_something_else_is_left_out(monkeypatch, tmp_
         def step(self):
             return self.tokens, 1.0
 
-        def end(self):
-            pass
+        begin_build = end = lambda self: None
 
     monkeypatch.setattr(decode, "Worker", Says)
     options, said = decode.arguments().parse_args(["--rounds", "2"]), []

@@ -76,6 +76,8 @@ def race(job, names, folder, how, options, say):
     workers = {name: Worker(name, folder, job, how, options.patience) for name in names}
     measured, ours = {name: {"seconds": []} for name in names}, None
     least = least_agreement(how.precision, len(job.prompts))
+    for worker in workers.values():
+        worker.begin_build()
     for turn in range(2 + options.rounds):  # the first two warm up
         for name, worker in list(workers.items()):
             try:

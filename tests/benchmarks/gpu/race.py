@@ -37,6 +37,16 @@ class Race:
             except UserError as error:
                 self.leave_out(name, "failed", str(error))
 
+    def all_at_once(self, call, *arguments):
+        """The same, but all work at the same time: for what is not timed."""
+        for worker in self.workers.values():
+            worker.begin(call, *arguments)
+        for name, worker in list(self.workers.items()):
+            try:
+                yield name, worker.answer()
+            except UserError as error:
+                self.leave_out(name, "failed", str(error))
+
     def leave_out(self, name, key, reason):
         """Go on without a contender."""
         self.measured[name][key] = reason
@@ -51,7 +61,7 @@ class Race:
     def compare(self):
         """Take the first steps and leave out contenders whose losses are not ours."""
         losses = {}
-        for name, taken in self.each("steps", COMPARED):
+        for name, taken in self.all_at_once("steps", COMPARED):
             losses[name] = [loss for loss, _ in taken]
             self.measured[name] |= {"losses": losses[name], "first_step": taken[0][1]}
         peers = [name for name in losses if name not in (OURS, BARE)]
@@ -67,7 +77,7 @@ class Race:
 
     def take_turns(self, turns, steps):
         """Warm up, then time steps in turns; the first step of a turn only wakes the contender."""
-        for _ in self.each("steps", self.plan.warm - COMPARED):
+        for _ in self.all_at_once("steps", self.plan.warm - COMPARED):
             pass
         for number in range(turns):
             for name, taken in self.each("steps", steps):

@@ -124,8 +124,9 @@ class Worker:
         other.close()
 
     def begin(self, call, *arguments):
-        """Send a question whose answer is waited for later."""
-        self._pipe.send((call, *arguments))
+        """Send a question whose answer is waited for later; if its process ended, that says so."""
+        with suppress(OSError):
+            self._pipe.send((call, *arguments))
         self._pending += 1
 
     def answer(self):
