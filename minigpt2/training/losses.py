@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from minigpt2.backend import Array
+from minigpt2.backend import Array, to_host
 from minigpt2.model.batch import Batch
 
 
@@ -42,7 +42,8 @@ class Losses:
         in_answer = batch.answers >= 0
         answers = batch.answers[in_answer]
         lengths = np.bincount(answers)
-        sums = np.bincount(answers, np.asarray(nll.tolist())[in_answer])
+        (on_host,) = to_host(nll)
+        sums = np.bincount(answers, on_host.astype(np.float64)[in_answer])
         present = lengths > 0
         self.nll += float(sums.sum())
         self.tokens += len(answers)
