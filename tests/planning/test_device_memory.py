@@ -1,11 +1,12 @@
 """Memory on a GPU: what is counted is what a step takes on the emulated device."""
 
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
-from minigpt2.device import fake_cupy, fake_stream
+from minigpt2.device import fake_cupy, fake_stream, graph
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning.device_memory import (
@@ -35,9 +36,13 @@ class Pool(fake_stream.MemoryPool):
 
 @contextmanager
 def pooled():
-    """An emulated device whose memory comes from one pool."""
+    """An emulated device whose memory, that of graphs too, comes from one pool."""
     pool = Pool()
-    with device(machine()), fake_stream.using_allocator(pool.malloc):
+    with (
+        device(machine()),
+        patch.object(graph, "graph_pool", lambda library: pool),
+        fake_stream.using_allocator(pool.malloc),
+    ):
         yield pool
 
 
