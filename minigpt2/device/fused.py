@@ -9,21 +9,22 @@ that no kernel is compiled for.  Then the op's formula runs, on the device's arr
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from minigpt2.backend import Array, Target, array_module
+from minigpt2.backend import Array, array_module
 from minigpt2.device.decoding import decoder_of
 from minigpt2.device.fused_attention import attention, attention_backward
-from minigpt2.device.fused_columns import bias_gradient, column_sums
+from minigpt2.device.fused_columns import column_sums
+from minigpt2.device.fused_gelu import gelu, gelu_backward
 from minigpt2.device.fused_layer_norm import layer_norm, layer_norm_backward
 from minigpt2.device.fused_linear import affine, linear_backward
 from minigpt2.device.fused_loss import cross_entropy as cross_entropy_loss
 from minigpt2.device.fused_loss import cross_entropy_gradient
 from minigpt2.device.fused_rows import add_at, embedding, scatter_rows, take_rows
 from minigpt2.device.indices import index_on, weights_on
-from minigpt2.device.launch import fits, launch
+from minigpt2.device.launch import launch
 from minigpt2.inference import generate as generate_op
 from minigpt2.ops import adamw as adamw_op
 from minigpt2.ops import attention as attention_op
@@ -34,31 +35,6 @@ from minigpt2.ops import layer_norm as layer_norm_op
 from minigpt2.ops import linear as linear_op
 
 NORM_BLOCKS = 512  # BLOCKS of grad_norm.cu
-
-
-class GeluSaved(NamedTuple):
-    """What GELU saves here: its input, not the slope."""
-
-    h: Array  # (N, F)
-    b: Array | None  # (F,)
-
-
-def gelu(h: Array, b: Array | None = None, backward: bool = True) -> Any:
-    """Gate every element of h (N, F), or of h + b with b (F,), (5.1) to (5.3); returns y (N, F)."""
-    if not fits("gelu_forward", F=h.shape[1]):
-        return NotImplemented
-    y = array_module(h).empty_like(h)
-    launch(array_module(h), "gelu_forward", h, b, y)
-    return y, GeluSaved(h, b)
-
-
-def gelu_backward(dy: Array, saved: Any, *, bias: Target | None = None) -> Any:
-    """Turn dL/dy (N, F) into dL/dh (N, F) and dL/db (F,), (5.5) to (5.7)."""
-    if not isinstance(saved, GeluSaved):
-        return NotImplemented
-    dx = array_module(dy).empty_like(dy)
-    launch(array_module(dy), "gelu_backward", dy, saved.h, saved.b, dx)
-    return dx, None if saved.b is None else bias_gradient(dx, bias)
 
 
 def nll_from_logits(logits: Array, targets: Array) -> Array:

@@ -125,10 +125,16 @@ KERNELS = {
         "column_sum.cu", lambda n: (ceil(n["K"] / 32),), threads=512, storage=("float",)
     ),
     "gelu_forward": KernelSpec(
-        "gelu.cu", lambda n: (n["N"], ceil(n["F"] / 1024)), threads=256, multiples=(("F", 4),)
+        "gelu.cu",
+        lambda n: (ceil(n["F"] / (32 * n["WIDTH"])), ceil(n["N"] / 16)),
+        threads=256,
+        row="F",
     ),
     "gelu_backward": KernelSpec(
-        "gelu.cu", lambda n: (n["N"], ceil(n["F"] / 1024)), threads=256, multiples=(("F", 4),)
+        "gelu.cu",
+        lambda n: (ceil(n["F"] / (32 * n["WIDTH"])), n["R"]),
+        threads=256,
+        row="F",
     ),
     "attention_max_end": KernelSpec(
         "attention.cu", lambda n: (n["R"],), threads=32, storage=("float",), per_head_size=True

@@ -52,7 +52,10 @@ WRONG = {
     "a view": (gelu(h=array(3, 16)[:, ::2]), "h is a view that is not contiguous"),
     "another shape": (gelu(y=array(4, 8)), r"y has shape \(4, 8\), not \(N, F\) with N = 3, F = 8"),
     "fewer axes": (gelu(y=array(24)), r"y has shape \(24,\), not \(N, F\)"),
-    "not a multiple": (gelu(h=array(3, 6), b=array(6), y=array(3, 6)), "F = 6 must be a multiple"),
+    "not a multiple": (
+        ("gather_rows", (array(3, 6), array(2, dtype=np.int32), array(2, 6)), {}),
+        "C = 6 must be a multiple",
+    ),
     "missing": (gelu(h=None), "h is missing"),
     "too few": (("gelu_forward", (array(3, 8),), {}), "takes 3 arrays, not 1"),
     "an unknown number": (("gelu_forward", gelu()[1], {"eps": 1.0}), "has no number called eps"),

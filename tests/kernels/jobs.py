@@ -237,7 +237,7 @@ JOBS = {
     },
     **{
         f"gelu, {n} x {f}": gate(n, f, bias)
-        for n, f, bias in ((1, 4, False), (3, 1020, True), (2, 1028, True))
+        for n, f, bias in ((1, 1, False), (3, 1020, True), (2, 1028, True), (35, 130, True))
     },
     **{
         f"embedding, {n} x {c}": embed(n, c, few)

@@ -156,10 +156,20 @@ def layer_norm_backward(a, s):
     return Work(4 * elements, traffic, 14 * a.N * a.C)
 
 
+def runs_of_rows(n, bytes_of_a_row):
+    """Blocks that share the rows of a matrix, each 512 bytes of them."""
+    return min(-(-n // 32), 4 * MULTIPROCESSORS // -(-bytes_of_a_row // 512))
+
+
+def gelu_backward(a, s):
+    """dy and h read and dx written; of each block b for eight warps, and the partial sums."""
+    elements, blocks = s * a.N * a.F, runs_of_rows(a.N, s * a.F)
+    return Work(3 * elements, 3 * elements + blocks * (8 * s + 4) * a.F, 25 * a.N * a.F)
+
+
 def column_sums(a, s):
     """The gradient of the bias of attention's first map: 3·C columns, and the partial sums."""
-    least, parts = s * a.N * 3 * a.C, -(-3 * a.C * s // 512)
-    blocks = min(-(-a.N // 32), 4 * MULTIPROCESSORS // parts)
+    least, blocks = s * a.N * 3 * a.C, runs_of_rows(a.N, s * 3 * a.C)
     return Work(least, least + blocks * 4 * 3 * a.C, 3 * a.N * a.C)
 
 
@@ -169,8 +179,8 @@ WORK: dict[str, Callable] = {
     "layer_norm_forward": flat(2, 4, 8),  # γ and β from the cache
     "layer_norm_backward": layer_norm_backward,
     "column_sums": column_sums,
-    "gelu_forward": wide(2, 3, 20),  # b from the cache; a tanh counts as ten
-    "gelu_backward": wide(3, 4, 30),
+    "gelu_forward": wide(2, 2.5, 15),  # b from the cache, once for two rows
+    "gelu_backward": gelu_backward,
     "attention_forward": attention("forward", False),
     "attention_delta": attention_delta,
     "attention_dkv": attention("dkv", False),

@@ -56,10 +56,11 @@ DIFFERENCES = {
         "one kernel adds to both tables, (3.2) and (3.3), in the order of (3.4)",
     ),
     ("gelu.cu", "2.1"): (written_as("x = h + b"), "the kernel adds the bias of the linear map"),
-    ("gelu.cu", "5.2"): (
-        written_as("w = ½ (1 + tanh u)"),
-        "the form of (5.2) that the kernel computes",
+    ("gelu.cu", "2.4"): (
+        written_as("dbₖ = Σₙ dxₙₖ"),
+        "the gradient of the linear map's output is dx",
     ),
+    ("gelu.cu", "5.2"): RESULT,
     ("gelu.cu", "5.6"): RESULT,
     ("layer_norm.cu", "4.8"): RESULT,
 }

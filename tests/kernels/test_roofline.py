@@ -27,7 +27,7 @@ SIZES = {
     "attention": (attend(END, 2, 64), Load(END, 0, 2, 64, 0, 0, 0, 0)),
     "layer_norm": (normalise(300, 1280, False), Load(np.arange(300), 0, 20, 64, 0, 0, 0, 0)),
     "column_sums": (sum_columns(300, 3840), Load(np.arange(300), 0, 20, 64, 0, 0, 0, 0)),
-    "gelu": (gate(6, 5120, True), Load(np.arange(6), 0, 0, 0, 5120, 0, 0, 0)),
+    "gelu": (gate(32, 5120, True), Load(np.arange(32), 0, 0, 0, 5120, 0, 0, 0)),
     "embedding": (embed(30, 1280, 5), Load(np.arange(30), 6, 20, 64, 0, 0, 0, 0)),
     "cross_entropy": (learn(3, 50256), Load(np.arange(3), 0, 0, 0, 0, 3, 50256, 0)),
     "squares": (optimise(200000, 9, 1.0), Load(np.arange(1), 0, 0, 0, 0, 0, 0, 200000)),
