@@ -14,16 +14,16 @@
 // exponential and the reciprocal are single instructions (fast.cuh): by expf and a division,
 // arithmetic would take longer than memory does.
 //
-// A warp has 512 bytes of a row, WIDTH neighbours a lane (rows.cuh), and two rows under way at once.
-// It reads b once for them.
+// A warp has 512 bytes of a row, WIDTH neighbours a lane (rows.cuh), of two rows at once.  It reads
+// b once for them.
 // gelu_forward    grid (⌈F / (32·WIDTH)⌉, ⌈N / 16⌉): eight warps have two rows each.
 // gelu_backward   grid (⌈F / (32·WIDTH)⌉, R): eight warps share a run of rows.  Each lane sums its
 //                 dx up as it passes (2.4); the warps' sums are added in order (columns.cuh), a row
 //                 of `partial` a block, and column_total adds the rows: no pass over dx for db.
 //
 // Bytes, with S bytes a number: forward reads h and writes y, 2·S·N·F; backward reads h and dy and
-// writes dx, 3·S·N·F.  Both are the least, apart from 8·R·F bytes of partial sums, written and read;
-// b stays in cache.
+// writes dx, 3·S·N·F.  Both are the least, but for 8·R·F bytes of partial sums, written and read; b
+// stays in cache.
 #include "columns.cuh"
 #include "fast.cuh"
 #define THREADS 256
