@@ -22,9 +22,12 @@
 // decode_attention_combine  one block per sequence and head: (29.8) and (29.9), split by split in
 //                           their order.
 //
-// Grids and arguments depend on how many rows the cache can hold, never on how many it holds: the
-// positions are read on the device.  So the same launches serve every step, and can be captured
-// once and replayed.  A split after the new row ends at once.
+// cache_rows                one block per row of the prompts, which stores its key and value where
+//                           sequences[n] and places[n] say: in a suffix, or for −1 in the prefix.
+//
+// Grids and arguments of the first two depend on how many rows the cache can hold, never on how
+// many it holds: the positions are read on the device.  So the same launches serve every step, and
+// can be captured once and replayed.  A split after the new row ends at once.
 //
 // Launch: decode_attention has the grid (B, H, Z) and 128 threads.  Blocks of one split and head
 // follow each other, so that sequences that share a prefix read it at about the same time.
@@ -36,7 +39,8 @@
 //
 // Bytes, with S bytes a number: each key and value that the rows see once, which is the least; a
 // prefix once for all sequences, and again from the L2 cache for each of them.  The partial sums
-// are 4 (D + 2) bytes for each split, one split for 2·S·D·keys bytes.
+// are 4 (D + 2) bytes for each split, one split for 2·S·D·keys bytes.  cache_rows reads and writes
+// 2·S·C bytes a row, the least.
 #include "dtype.cuh"
 #include "reduce.cuh"
 #ifndef D
@@ -178,4 +182,27 @@ decode_attention_combine(
         a += w * partial[(row * Z + z) * D + d];
     }
     store(&o[row * D + d], a / l);  // (29.9)
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+cache_rows(
+    const real* __restrict__ qkv,       // (N, 3, H, D)
+    const int* __restrict__ sequences,  // (N,)
+    const int* __restrict__ places,     // (N,)
+    real* __restrict__ prefix,          // (2, H, S, D)
+    real* __restrict__ suffixes,        // (2, B, H, R, D)
+    int B,
+    int H,
+    int S,
+    int R
+) {
+    const int b = sequences[blockIdx.x], place = places[blockIdx.x];
+    const real* kv = qkv + ((size_t)blockIdx.x * 3 + 1) * H * D;
+    const int numbers = 2 * H * D;  // of the key and the value
+    for (int i = threadIdx.x * 4; i < numbers; i += THREADS * 4) {
+        const int head = i / D % H, is_value = i / (H * D), d = i % D;
+        real* in_prefix = prefix + ((size_t)(is_value * H + head) * S + place) * D + d;
+        real* in_suffix = suffixes + (((size_t)(is_value * B + b) * H + head) * R + place) * D + d;
+        copy4(kv + i, b < 0 ? in_prefix : in_suffix);
+    }
 }

@@ -54,6 +54,20 @@ def decoder_of(
     return DeviceDecoder(cache, sampling, rng)
 
 
+def store_rows(qkv: Array, prefix: Array, suffixes: Array, lengths: Array) -> Any:
+    """Store the keys and values in qkv (N, 3C) in the prefix and the suffixes, in one launch."""
+    _, heads, shared, d = prefix.shape
+    if not fits("cache_rows", D=d) or qkv.dtype.name not in STORAGE:
+        return NotImplemented
+    xp, counts = array_module(qkv), [shared, *lengths.tolist()]
+    sequences = np.repeat(np.arange(-1, len(lengths)), counts)  # (N,)
+    places = np.concatenate([np.arange(count) for count in counts])  # (N,)
+    on_device = xp.asarray(np.stack([sequences, places]), np.int32)  # (2, N)
+    kv = qkv.reshape(len(qkv), 3, heads, d)
+    launch(xp, "cache_rows", kv, on_device[0], on_device[1], prefix, suffixes)
+    return None
+
+
 class DeviceDecoder(Decoder):
     """A decoder whose step can be captured."""
 

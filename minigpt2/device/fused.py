@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigpt2.backend import Array, array_module
-from minigpt2.device.decoding import decoder_of
+from minigpt2.device.decoding import decoder_of, store_rows
 from minigpt2.device.fused_attention import attention, attention_backward
 from minigpt2.device.fused_columns import column_sums
 from minigpt2.device.fused_gelu import gelu, gelu_backward
@@ -26,6 +26,7 @@ from minigpt2.device.fused_rows import add_at, embedding, scatter_rows, take_row
 from minigpt2.device.indices import index_on, weights_on
 from minigpt2.device.launch import launch
 from minigpt2.inference import generate as generate_op
+from minigpt2.inference import kv_cache as cache_op
 from minigpt2.ops import adamw as adamw_op
 from minigpt2.ops import attention as attention_op
 from minigpt2.ops import cross_entropy as cross_entropy_op
@@ -114,5 +115,6 @@ FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     cross_entropy_op.nll_from_logits: nll_from_logits,
     cross_entropy_op.nll_and_dlogits: nll_and_dlogits,
     adamw_op.adamw_flat: adamw_flat,
+    cache_op.store_rows: store_rows,
     generate_op.decoder_of: decoder_of,
 }

@@ -157,6 +157,9 @@ KERNELS = {
     "decode_attention_combine": KernelSpec(
         "decode_attention.cu", lambda n: (n["B"], n["H"]), threads=128, per_head_size=True
     ),
+    "cache_rows": KernelSpec(
+        "decode_attention.cu", lambda n: (n["N"],), threads=128, per_head_size=True
+    ),
     "linear_row": KernelSpec(
         "linear_row.cu",
         lambda n: (n["K"] // 16,),

@@ -72,7 +72,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, accumulation_dtype, array_module
+from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
 from minigpt2.data.forest import Segment, common_prefix, lay_out
 from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import gpt2, rows_read
@@ -125,12 +125,7 @@ class Cache:
         self, layer: int, qkv: Array, end: Array, n_head: int, *dropout: Any
     ) -> tuple[Array, Any]:
         """Store a layer's keys and values of the prompts; attend over their forest."""
-        kv = split_heads(qkv, 3, n_head)[1:]  # (2, H, N, D)
-        first = self.prefix.shape[3]
-        self.prefix[layer] = kv[:, :, :first]
-        for b, n in enumerate(self.lengths.tolist()):
-            self.suffixes[layer, :, b, :, :n] = kv[:, :, first : first + n]
-            first += n
+        store_rows(qkv, self.prefix[layer], self.suffixes[layer], self.lengths)
         return attention(qkv, end, n_head, *dropout)
 
     def extend(self, ids: Array) -> Array:
@@ -177,6 +172,20 @@ class Cache:
         q = q / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
         o = attend_over(q, prefix, grown, new.mask).astype(qkv.dtype, copy=False)
         return o.transpose(0, 2, 1, 3).reshape(b * n, features), None
+
+
+@fusible
+def store_rows(qkv: Array, prefix: Array, suffixes: Array, lengths: Array) -> None:
+    """Store the keys and values in qkv (N, 3C), whose rows follow each other in this order.
+
+    First come those of the prefix (2, H, S, D), then `lengths` (B,) of each suffix (2, B, H, n, D).
+    """
+    kv = split_heads(qkv, 3, prefix.shape[1])[1:]  # (2, H, N, D)
+    first = prefix.shape[2]
+    prefix[...] = kv[:, :, :first]
+    for b, n in enumerate(lengths.tolist()):
+        suffixes[:, b, :, :n] = kv[:, :, first : first + n]
+        first += n
 
 
 def attend_over(q: Array, prefix: Array, suffixes: Array, mask: Array) -> Array:

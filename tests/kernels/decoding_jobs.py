@@ -4,6 +4,7 @@ import numpy as np
 
 from minigpt2.backend import array_module
 from minigpt2.device.launch import launch
+from minigpt2.inference.kv_cache import store_rows
 from minigpt2.inference.sampling import Sampling
 from minigpt2.inference.sampling import sample as sample_by_formula
 from tests.kernels.support import single
@@ -42,6 +43,23 @@ def decode(positions, shared, room, heads, d, keys):
         index = xp.asarray(sequence), xp.asarray(places)
         unwritten = (cache != cache).astype(np.float32)
         return o, cache[:, index[0], :, index[1]], unwritten
+
+    return job
+
+
+def fill(lengths, shared, room, heads, d):
+    """The rows of prompts in a cache, and which of its rows stay unwritten."""
+    qkv = single(shared + sum(lengths), 3 * heads * d)
+
+    def job(put):
+        rows = put(qkv)
+        xp, dtype = array_module(rows), rows.dtype
+        prefix = xp.full((2, heads, shared, d), np.nan, dtype)
+        suffixes = xp.full((2, len(lengths), heads, room, d), np.nan, dtype)
+        store_rows(rows, prefix, suffixes, np.array(lengths))
+        written = [suffixes[:, b, :, :n] for b, n in enumerate(lengths)]
+        unwritten = [(part != part).astype(np.float32) for part in (prefix, suffixes)]
+        return prefix, *written, *unwritten
 
     return job
 
@@ -137,6 +155,8 @@ def look_up_row(c, v, width):
 
 
 JOBS = {
+    "decode, prompts of 80": fill([3, 0, 5], 2, 6, 3, 80),
+    "decode, prompts of 128": fill([4, 1], 0, 4, 2, 128),
     "decode, one key": decode([0], 0, 1, 1, 32, 64),
     "decode, a split but one": decode([62], 0, 90, 1, 64, 64),
     "decode, a split": decode([63], 0, 90, 1, 64, 64),

@@ -29,7 +29,7 @@ from tests.kernels.support import SHORT, assert_close, exactly, run_on
 TABLE = Path(__file__).parent / "mutations.md"
 ENDS = r"(?:keys\.end|ends)\[key\]|own_end\[i / 2\]"
 SUMMED = "A|K|last"  # of column_sum.cu
-DECODED = "D|S|COLUMNS|LANES|end|position|splits|limit"  # of decode_attention.cu and sample.cu
+DECODED = "D|S|COLUMNS|LANES|numbers|end|position|splits|limit"  # where tokens are decoded
 SIZE = rf"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS}|{SUMMED}|{DECODED})"
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 WAIT = re.compile(r"wait_for_copies<([^;]+)>\(\);")

@@ -10,7 +10,7 @@ import numpy as np
 
 from minigpt2.device.emulator import Machine
 from minigpt2.shipped import shipped
-from tests.kernels.decoding_jobs import choose, decode, look_up_row, map_row
+from tests.kernels.decoding_jobs import choose, decode, fill, look_up_row, map_row
 from tests.kernels.jobs import (
     add_rows,
     attend,
@@ -41,6 +41,7 @@ SIZES = {
         f"decode, heads of {d}": decode([280, 187, 170], 160, 130, 2, d, 96)
         for d in (32, 64, 80, 128)
     },
+    "prompts": fill([30, 20], 10, 40, 12, 64),
     "linear_row": map_row(1280, 64, True, True),
     "logits_row": look_up_row(1280, 64, 64),
     "sample": choose(2, 50257, 50304, 1.0),
