@@ -21,9 +21,9 @@
 // max_end[t] is the largest end of tile t's keys: a tile of queries that begins at q₀ sees
 // something of it only if max_end[t] > q₀.  Tiles that do not see each other are never loaded, so
 // a forest of many short examples costs what its visible tiles cost.  (FlashMask, Wang et al. 2024,
-// stores the same two arrays for causal masks, as LTS and its maxima over blocks.)
+// stores the same two arrays for causal masks, as LTS and its maxima over blocks.)  The host
+// computes max_end, device/attention_blocks.py.
 //
-// attention_max_end    max_end.  One warp per tile.
 // attention_forward    one block per head and tile of queries.  It loops over the tiles of keys
 //                      that these queries see, its own tile first: (8.5) to (8.9), then o and λ.
 // attention_delta      (8.18), one warp per row and head.
@@ -220,18 +220,6 @@ __device__ __forceinline__ void backward_pairs(float (&p)[4][SCORES], float (&ds
             p[i][j] = visible ? expf(p[i][j] - queries.lse[r]) : 0.f;     // (8.12)
             ds[i][j] = p[i][j] * (ds[i][j] - queries.delta[r]);           // (8.17)
         }
-}
-
-extern "C" __global__ void __launch_bounds__(32)
-attention_max_end(
-    const int* __restrict__ end,  // (N,)
-    int* __restrict__ max_end,    // (R,)
-    int N
-) {
-    const int j = blockIdx.x * B + threadIdx.x;
-    int e = threadIdx.x < B && j < N ? end[j] : 0;
-    for (int away = 16; away; away /= 2) e = max(e, __shfl_xor_sync(ALL_LANES, e, away));
-    if (threadIdx.x == 0) max_end[blockIdx.x] = e;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 6)

@@ -9,14 +9,17 @@
 // row of 8 numbers, and receives the elements that it must hold of a or b; ldmatrix_x4_trans
 // transposes the matrices.
 //
-// Here, in dtype.cuh and in fast.cuh a GPU runs its own instructions, and the emulator other lines.
+// Here, in dtype.cuh, fast.cuh and copy_async.cuh a GPU runs its own instructions, and the emulator
+// other lines.
+#include "copy_async.cuh"
+
 __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0,
                                              unsigned b1, f16) {
 #ifdef EMULATED
     const unsigned b[2] = {b0, b1};
     emulated::mma_m16n8k16<emulated::f16_to_float>(d, a, b, __LINE__);
 #else
-    asm volatile(
+    asm(
         "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
         "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -30,7 +33,7 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[
     const unsigned b[2] = {b0, b1};
     emulated::mma_m16n8k16<emulated::bf16_to_float>(d, a, b, __LINE__);
 #else
-    asm volatile(
+    asm(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -38,24 +41,24 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[
 #endif
 }
 
-__device__ __forceinline__ void ldmatrix_x4(unsigned (&r)[4], const void* row) {
+__device__ __forceinline__ void ldmatrix_x4(unsigned (&r)[4], shared_address row) {
 #ifdef EMULATED
     emulated::ldmatrix_x4<false>(r, row, __LINE__);
 #else
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "r"(row)
                  : "memory");
 #endif
 }
 
-__device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&r)[4], const void* row) {
+__device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&r)[4], shared_address row) {
 #ifdef EMULATED
     emulated::ldmatrix_x4<true>(r, row, __LINE__);
 #else
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "r"(row)
                  : "memory");
 #endif
 }

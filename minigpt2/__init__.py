@@ -98,6 +98,7 @@ Part VI: Tuning
 Part VII: On a GPU
      ·  device/includes                Includes
      ·  device/signatures              Signatures
+     ·  device/attention_blocks       Attention's blocks
      ·  device/kernel_specs            Kernel specs
      ·  device/compile                 Compile
      ·  device/sanitizer               Sanitizer

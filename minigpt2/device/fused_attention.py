@@ -1,8 +1,7 @@
 """Fused attention: attention's kernels in place of its formula, on a device.
 
-There are two sets: attention_mma.cu for tensor cores, attention.cu for all else.  Both need, for
-each tile of keys, the largest end of its rows.  That depends on the forest alone, so it is computed
-once a step, not once a layer.
+There are two sets: attention_mma*.cu for tensor cores, attention.cu for all else.  Both need tables
+of the forest (attention_blocks), which are the same for all layers of a step.  They are sent once.
 """
 
 from math import sqrt
@@ -10,11 +9,10 @@ from types import ModuleType
 from typing import Any
 
 from minigpt2.backend import Array, array_module
-from minigpt2.device.kernel_specs import HEAD_SIZES, attention_tile
+from minigpt2.device import attention_blocks as blocks
+from minigpt2.device.attention_blocks import ForestTables, forest_tables, tables_in
 from minigpt2.device.launch import fits, launch
 from minigpt2.ops.attention import Saved
-
-MMA_TILE = 32  # STEP of attention_mma.cu
 
 
 class ForestCache:
@@ -22,33 +20,31 @@ class ForestCache:
 
     def __init__(self) -> None:
         self.end: Array = None
-        self.on_device: dict[Any, tuple[Array, Array]] = {}  # by library and tile
+        self.on_device: dict[ModuleType, ForestTables] = {}  # by library
 
-    def get(self, library: ModuleType, end: Array, tile: int) -> tuple[Array, Array]:
-        """Return on the device `end` (N,) and the largest end of each tile of so many keys."""
+    def get(self, library: ModuleType, end: Array) -> ForestTables:
+        """Return the tables of the forest of `end` (N,) on the device."""
         if end is not self.end:
             self.end, self.on_device = end, {}
-        if (library, tile) not in self.on_device:
-            ends = library.asarray(end, library.int32)
-            max_end = library.empty(-(-len(end) // tile), library.int32)
-            d = next(d for d in HEAD_SIZES if attention_tile(d) == tile)
-            launch(library, "attention_max_end", ends, max_end, D=d)
-            self.on_device[library, tile] = ends, max_end
-        return self.on_device[library, tile]
+        if library not in self.on_device:
+            flat = library.asarray(forest_tables(end).flat)
+            self.on_device[library] = tables_in(flat, len(end))
+        return self.on_device[library]
+
+    def put(self, end: Array, tables: ForestTables) -> None:
+        """Take `tables`, which are on a device, for those of the forest of `end`.
+
+        Only while the same array `end` is passed to attention.
+        """
+        self.end, self.on_device = end, {array_module(tables.flat): tables}
 
 
 FORESTS = ForestCache()
 
 
-def attention_kernels(library: ModuleType, dtype: Any, d: int) -> tuple[str, int]:
-    """Return what the kernels' names begin with, and the rows of their tiles of keys.
-
-    Tensor cores need numbers of 16 bits and sm_80 or later.
-    """
-    tensor_cores = int(library.cuda.Device().compute_capability) >= 80
-    if tensor_cores and dtype.itemsize == 2:
-        return "attention_mma", MMA_TILE
-    return "attention", attention_tile(d)
+def on_tensor_cores(library: ModuleType, dtype: Any) -> bool:
+    """Return whether tensor cores attend: they need numbers of 16 bits, and sm_80 or later."""
+    return dtype.itemsize == 2 and int(library.cuda.Device().compute_capability) >= 80
 
 
 def attention(
@@ -61,11 +57,15 @@ def attention(
     xp, n, d = array_module(qkv), len(qkv), qkv.shape[1] // (3 * n_head)
     if dropout or not fits("attention_forward", D=d):
         return NotImplemented
-    kernels, tile = attention_kernels(xp, qkv.dtype, d)
     o, lse = xp.empty((n, n_head, d), qkv.dtype), xp.empty((n_head, n), xp.float32)
-    ends, max_end = FORESTS.get(xp, end, tile)
-    heads = qkv.reshape(n, 3, n_head, d)
-    launch(xp, f"{kernels}_forward", heads, ends, max_end, o, lse, scale=1 / sqrt(d))
+    heads, forest = qkv.reshape(n, 3, n_head, d), FORESTS.get(xp, end)
+    scale = 1 / sqrt(d)
+    if on_tensor_cores(xp, qkv.dtype):
+        tables = forest.max_end[blocks.TILE], forest.min_end, forest.queries[blocks.FORWARD_ROWS]
+        launch(xp, "attention_mma_forward", heads, forest.end, *tables, o, lse, scale=scale)
+    else:
+        max_end = forest.max_end[blocks.attention_tile(d)]
+        launch(xp, "attention_forward", heads, forest.end, max_end, o, lse, scale=scale)
     o = o.reshape(n, n_head * d)
     return o, Saved(qkv, end, o, lse[..., None], n_head, dropout, seed, block)
 
@@ -76,12 +76,25 @@ def attention_backward(do: Array, saved: Saved) -> Any:
     d = c // h
     if saved.dropout or not fits("attention_forward", D=d):
         return NotImplemented
-    kernels, tile = attention_kernels(xp, do.dtype, d)
-    ends, max_end = FORESTS.get(xp, saved.end, tile)
+    forest, scale = FORESTS.get(xp, saved.end), 1 / sqrt(d)
     dqkv, delta = xp.empty((n, 3, h, d), do.dtype), xp.empty((h, n), xp.float32)
     qkv, d_o = saved.qkv.reshape(n, 3, h, d), do.reshape(n, h, d)
     o, lse = saved.o.reshape(n, h, d), saved.lse.reshape(h, n)
-    launch(xp, "attention_delta", o, d_o, delta)
-    for name in (f"{kernels}_dkv", f"{kernels}_dq"):
-        launch(xp, name, qkv, d_o, ends, max_end, lse, delta, dqkv, scale=1 / sqrt(d))
+    outputs = lse, delta, dqkv
+    if on_tensor_cores(xp, do.dtype):
+        small = blocks.are_small(n, h)
+        variant = "_small" if small else ""
+        queries, keys = (
+            forest.queries[blocks.dq_rows(d, small)],
+            forest.keys[blocks.dkv_rows(small)],
+        )
+        seen = forest.end, forest.max_end[blocks.TILE], forest.min_end, queries
+        launch(xp, f"attention_mma_dq{variant}", qkv, o, d_o, *seen, *outputs, scale=scale)
+        seen_by = forest.end, keys
+        launch(xp, f"attention_mma_dkv{variant}", qkv, d_o, *seen_by, *outputs, scale=scale)
+    else:
+        launch(xp, "attention_delta", o, d_o, delta)
+        max_end = forest.max_end[blocks.attention_tile(d)]
+        for name in ("attention_dkv", "attention_dq"):
+            launch(xp, name, qkv, d_o, forest.end, max_end, *outputs, scale=scale)
     return dqkv.reshape(n, 3 * c)

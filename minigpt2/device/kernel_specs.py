@@ -3,12 +3,25 @@
 The letters are those of the shapes in the kernel's signature.  The storage type is the option
 -DREAL.  A kernel that knows its head size has it by -DD.  One that keeps a row in registers has the
 row's length by -DPARTS: a part is what a warp reads at once, 16 bytes a lane.  Rows that are not a
-whole number of such accesses are read number by number (-DODD).
+whole number of such accesses are read number by number (-DODD).  A kernel that is compiled a second
+time, with options of its own, has another name here than in its file.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import ceil
 from typing import NamedTuple
+
+from minigpt2.device.attention_blocks import (
+    FORWARD_ROWS,
+    Sizes,
+    attention_tile,
+    dkv_rows,
+    dkv_shared,
+    dq_rows,
+    dq_shared,
+    forward_shared,
+)
 
 HEAD_SIZES = (32, 64, 80, 128)
 STORAGE = {"float32": "float", "float16": "f16", "bfloat16": "bf16"}
@@ -18,7 +31,6 @@ ACCESS = 16  # bytes: the widest access of a thread
 LONGEST_ROW = 2048  # numbers in a row that a warp keeps in registers
 ROWS = (224, 768, 1024, 1280, 1600, 2047, LONGEST_ROW)  # lengths of rows that are always compiled
 FLAT_BLOCKS = 2048  # of a kernel that walks through a flat array in strides: several waves
-Sizes = dict[str, int]
 
 
 class KernelSpec(NamedTuple):
@@ -35,8 +47,10 @@ class KernelSpec(NamedTuple):
     whole: tuple[str, ...] = ()  # sizes that must be a whole number of accesses
     limits: tuple[tuple[str, int], ...] = ()  # the largest value of a size
     min_architecture: int = 75  # sm_75: Turing
-    threads_wide: int = 0  # instead of `threads` for heads of more than 80 features
+    threads_wide: int = 0  # instead of `threads` for heads of more than 64 features
     shared: Callable[[Sizes, int], int] | None = None  # bytes, of the sizes and a number's bytes
+    function: str = ""  # its name in the file, if that is another
+    options: tuple[str, ...] = ()  # of the compiler, besides those for storage and sizes
 
 
 def threads_of(kernel: KernelSpec, options: tuple[str, ...]) -> int:
@@ -44,7 +58,7 @@ def threads_of(kernel: KernelSpec, options: tuple[str, ...]) -> int:
     if not kernel.threads:
         parts = number_in(options, "PARTS")
         return 32 * parts * sets_of(parts)
-    wide = kernel.threads_wide and number_in(options, "D") > 80
+    wide = kernel.threads_wide and number_in(options, "D") > 64
     return kernel.threads_wide if wide else kernel.threads
 
 
@@ -64,35 +78,46 @@ def number_in(options: tuple[str, ...], name: str) -> int:
     return next((int(o.split("=")[1]) for o in options if o.startswith(f"-D{name}=")), 0)
 
 
-def attention_tile(d: int) -> int:
-    """Return the rows of a tile of attention.cu for D features."""
-    return 32 if d <= 80 else 16
-
-
 def attention_grid(n: Sizes) -> tuple[int, int]:
     """Return the grid of attention.cu: tiles of rows, heads."""
     return ceil(n["N"] / attention_tile(n["D"])), n["H"]
 
 
-def mma_rows(d: int) -> int:
-    """Return the rows of a block of attention_mma.cu for D features."""
-    return 64 if d <= 80 else 32
-
-
-def mma_grid(n: Sizes) -> tuple[int, int]:
-    """Return the grid of attention_mma.cu: blocks of rows, heads."""
-    return ceil(n["N"] / mma_rows(n["D"])), n["H"]
-
-
 MMA = KernelSpec(
     "attention_mma.cu",
-    mma_grid,
+    lambda n: (n["H"], ceil(n["N"] / FORWARD_ROWS)),
     threads=128,
-    threads_wide=64,
     storage=SHORT,
     per_head_size=True,
     min_architecture=80,
+    shared=forward_shared,
 )
+
+
+def dq_spec(small: bool) -> KernelSpec:
+    """Return the spec of attention_mma_dq."""
+    return MMA._replace(
+        file="attention_mma_dq.cu",
+        grid=lambda n: (n["H"], ceil(n["N"] / dq_rows(n["D"], small))),
+        shared=partial(dq_shared, small=small),
+        function="attention_mma_dq",
+        options=("-DSMALL=1",) if small else (),
+    )
+
+
+def dkv_spec(small: bool) -> KernelSpec:
+    """Return the spec of attention_mma_dkv."""
+    return MMA._replace(
+        file="attention_mma_dkv.cu",
+        grid=lambda n: (n["H"], ceil(n["N"] / dkv_rows(small))),
+        threads=128 if small else 64,
+        threads_wide=128,
+        shared=partial(dkv_shared, small=small),
+        function="attention_mma_dkv",
+        options=("-DSMALL=1",) if small else (),
+    )
+
+
 KERNELS = {
     "embedding_forward": KernelSpec(
         "embedding.cu", lambda n: (n["N"],), threads=128, multiples=(("C", 4),)
@@ -136,9 +161,6 @@ KERNELS = {
         threads=256,
         row="F",
     ),
-    "attention_max_end": KernelSpec(
-        "attention.cu", lambda n: (n["R"],), threads=32, storage=("float",), per_head_size=True
-    ),
     "attention_forward": KernelSpec("attention.cu", attention_grid, threads=64, per_head_size=True),
     "attention_delta": KernelSpec(
         "attention.cu",
@@ -149,8 +171,10 @@ KERNELS = {
     "attention_dkv": KernelSpec("attention.cu", attention_grid, threads=64, per_head_size=True),
     "attention_dq": KernelSpec("attention.cu", attention_grid, threads=64, per_head_size=True),
     "attention_mma_forward": MMA,
-    "attention_mma_dkv": MMA,
-    "attention_mma_dq": MMA,
+    "attention_mma_dq": dq_spec(small=False),
+    "attention_mma_dq_small": dq_spec(small=True),
+    "attention_mma_dkv": dkv_spec(small=False),
+    "attention_mma_dkv_small": dkv_spec(small=True),
     "decode_attention": KernelSpec(
         "decode_attention.cu", lambda n: (n["B"], n["H"], n["Z"]), threads=128, per_head_size=True
     ),
@@ -197,4 +221,4 @@ def options_of(kernel: KernelSpec, storage: str, sizes: Sizes) -> tuple[str, ...
         options += (f"-DPARTS={parts_of(sizes[kernel.row], BYTES[storage])}",)
     if kernel.row and sizes[kernel.row] % (ACCESS // BYTES[storage]):
         options += ("-DODD",)
-    return options
+    return options + kernel.options

@@ -66,7 +66,8 @@ class Plan(NamedTuple):
 @cache
 def parameters_of(name: str) -> tuple[Parameter, ...]:
     """Return the parameters of a kernel; its file is read at the first call."""
-    return parameters_in(text_of(KERNELS[name].file), name)
+    kernel = KERNELS[name]
+    return parameters_in(text_of(kernel.file), kernel.function or name)
 
 
 def launch(library: ModuleType, name: str, *arrays: Array | None, **numbers: float) -> None:
@@ -149,6 +150,8 @@ def plan_of(
         kernel = compiled(library, machine_of(library), name, options)
         if shared > kernel.max_dynamic_shared_size_bytes:
             kernel.max_dynamic_shared_size_bytes = shared
+        if shared:  # in per cent: else the driver may leave room for fewer blocks
+            kernel.preferred_shared_memory_carveout = 100
     return Plan(kernel, grid, block, shared, tuple(numbers), tuple(named))
 
 
@@ -180,7 +183,9 @@ def machine_of(library: ModuleType) -> Any:
 @cache
 def compiled(library: ModuleType, machine: Any, name: str, options: tuple[str, ...]) -> Any:
     """Return a kernel, compiled with some options."""
-    return compiled_file(library, machine, KERNELS[name].file, options).get_function(name)
+    kernel = KERNELS[name]
+    file = compiled_file(library, machine, kernel.file, options)
+    return file.get_function(kernel.function or name)
 
 
 @cache

@@ -69,7 +69,8 @@ Forward without the (N, N) matrix: the online softmax
     because (8.3) divides exp(sᵢⱼ) by exp(λᵢ):
     pᵢⱼ = exp(sᵢⱼ − λᵢ)                                      (8.12)
     The block with the row itself comes first.  There each row sees at least
-    itself, so m is finite from then on and −∞ − (−∞) never arises.
+    itself, so m is finite from then on and −∞ − (−∞) never arises.  Any other m would cancel
+    as well: it only keeps exponentials small, so a kernel may let it lag behind the maximum.
     (Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1.)
 
     The last row of the example in two blocks of two keys, its own block first:
@@ -109,6 +110,14 @@ Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     [[ -4.  16.   2. -14.]
      [  4.   2.   1.   2.]]
 
+Tiles that are seen whole, or not at all
+    Let keys a to b have ends from e to E.  By (8.1), of the queries u to w
+    any sees any  ⟹  a ≤ w  and  u < E                       (8.21)
+    all see all  ⟺  b ≤ u  and  w < e                        (8.22)
+    (8.21): if i sees j, then a ≤ j ≤ i ≤ w and u ≤ i < end[j] ≤ E.  (8.22): if all see all, u sees
+    b and w sees the key that ends at e; conversely j ≤ b ≤ u ≤ i ≤ w < e ≤ end[j].  Kernels test
+    their tiles so.
+
 Read it
     o is a weighted mean of values, so values that are all equal come out unchanged
     (without dropout).  Each row of ds adds up to 0.  A row changes nothing for a row that
@@ -127,7 +136,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array, array_module, fusible
-from minigpt2.ops.attention_tiles import QueryBlock, dropout_rng, head_groups, tile_plan
+from minigpt2.ops.attention_tiles import QueryBlock, dropout_rng, head_groups, scores, tile_plan
 from minigpt2.ops.dropout import keep_factors
 from minigpt2.parallel import cores, each_block
 
@@ -149,14 +158,6 @@ def split_heads(x: Array, parts: int, n_head: int) -> Array:
     """View rows x (N, parts·C) as (parts, H, N, D); writing to the view writes to x."""
     n, features = x.shape
     return x.reshape(n, parts, n_head, features // (parts * n_head)).transpose(1, 2, 0, 3)
-
-
-def scores(q: Array, k: Array, mask: Array | None) -> Array:
-    """Return q kᵀ + mask (G, B, K) for q (G, B, D), already divided by √D, and k (G, K, D)."""
-    s = q @ k.transpose(0, 2, 1)  # (G, B, K)  (8.2)
-    if mask is not None:
-        s += mask  # (8.1)
-    return s
 
 
 @fusible
@@ -243,8 +244,7 @@ def attention_backward(do: Array, saved: Saved) -> Array:
             dqkv_heads[0, heads, rows] = dq
         dqkv_heads[1, heads], dqkv_heads[2, heads] = dk, dv
 
-    on_a_device, is_one_block = xp is not np, n <= block
     masks_span_all_heads = dropout > 0  # a block's z is drawn for all heads in one go
-    undivided = on_a_device or is_one_block or masks_span_all_heads
+    undivided = xp is not np or n <= block or masks_span_all_heads
     each_block(attend_backward, head_groups(n_head, 1 if undivided else cores()))
     return dqkv

@@ -122,3 +122,11 @@ def head_groups(n_head: int, groups: int) -> list[slice]:
     """Split the heads into at most so many slices, as even as possible."""
     step = -(-n_head // groups)
     return [slice(i, min(i + step, n_head)) for i in range(0, n_head, step)]
+
+
+def scores(q: Array, k: Array, mask: Array | None) -> Array:
+    """Return q kᵀ + mask (G, B, K) for q (G, B, D), already divided by √D, and k (G, K, D)."""
+    s = q @ k.transpose(0, 2, 1)  # (G, B, K)  (8.2)
+    if mask is not None:
+        s += mask  # (8.1)
+    return s

@@ -1,21 +1,22 @@
 """Kernel specs: every kernel has one, with the threads and tiles of its source."""
 
 import re
+import subprocess
 
 import pytest
 
-from minigpt2.device.compile import kernels_in
+from minigpt2.device.attention_blocks import attention_tile
+from minigpt2.device.compile import compiler, kernels_in
 from minigpt2.device.includes import text_of
 from minigpt2.device.kernel_specs import (
     HEAD_SIZES,
     KERNELS,
-    attention_tile,
-    mma_rows,
     parts_of,
     threads_of,
     variants,
 )
 from minigpt2.shipped import shipped
+from tests.kernels.support import needs_compiler
 
 FILES = sorted(path.name for path in shipped("kernels").glob("*.cu"))
 
@@ -28,21 +29,33 @@ def defined_in(file, name, d):
 
 
 def test_every_kernel_in_the_sources_has_a_spec():
-    names = [name for file in FILES for name in kernels_in(text_of(file))]
-    assert sorted(names) == sorted(KERNELS)
+    names = {(file, name) for file in FILES for name in kernels_in(text_of(file))}
+    assert names == {(spec.file, spec.function or name) for name, spec in KERNELS.items()}
 
 
+def value_of(expression, text, options):
+    """A number that a text writes with its definitions, as a C++ compiler computes it."""
+    preprocessor = ("#if", "#elif", "#else", "#endif", "#define")
+    lines = [line for line in text.splitlines() if line.startswith(preprocessor)]
+    program = "\n".join([*lines, f"constexpr int value = {expression};", "int numbers[value];"])
+    command = [compiler(), "-x", "c++", "-S", "-O0", *options, "-o", "-", "-"]
+    made = subprocess.run(command, input=program, capture_output=True, text=True, check=True)
+    return int(re.search(r"numbers, (\d+)", made.stdout)[1]) // 4
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", [name for name in KERNELS if KERNELS[name].threads])
 def test_threads_are_those_that_the_source_is_bound_to(name):
-    text = text_of(KERNELS[name].file)
-    bound = kernels_in(text)[name]
-    for d in HEAD_SIZES:
-        rows, warps = attention_tile(d), mma_rows(d) // 16
-        meaning = {"(B / 4 * TX)": rows // 4 * (256 // rows), "(32 * WARPS)": 32 * warps}
-        meaning |= {"32 * TOTAL_WARPS": 512, "32 * FORWARD_WARPS": 256}
-        defined = re.search(r"#define THREADS (\(.*?\)|\d+)", text)
-        threads = defined[1] if bound == "THREADS" else bound
-        assert threads_of(KERNELS[name], (f"-DD={d}",)) == (meaning.get(threads) or int(threads))
+    spec, text = KERNELS[name], text_of(KERNELS[name].file)
+    bound = kernels_in(text)[spec.function or name]
+    for options in variants(spec):
+        if options[0] == variant_of_type(spec):
+            assert threads_of(spec, options) == value_of(bound, text, options)
+
+
+def variant_of_type(spec):
+    """One storage type's option: threads do not depend on the type."""
+    return f"-DREAL={spec.storage[0]}"
 
 
 def test_a_row_of_layer_norm_has_the_warps_of_the_source():
@@ -63,7 +76,6 @@ def test_a_row_of_layer_norm_has_the_warps_of_the_source():
 @pytest.mark.parametrize("d", HEAD_SIZES)
 def test_tiles_of_attention_are_those_of_the_source(d):
     assert attention_tile(d) == defined_in("attention.cu", "B", d)
-    assert mma_rows(d) == 16 * defined_in("attention_mma.cu", "WARPS", d)
 
 
 def test_variants_are_the_storage_types_and_head_sizes():

@@ -84,8 +84,12 @@ WRONG = {
     ),
     "another head size": (attend(48), r"heads of 48 features; \(32, 64, 80, 128\) are built"),
     "integers of 64 bits": (
-        ("attention_max_end", (array(5, dtype=np.int64), array(1, dtype=np.int32)), {"D": 64}),
-        "end holds int64; it must hold int32",
+        (
+            "cross_entropy",
+            (array(1, 8), array(1, dtype=np.int64), array(1), array(1)),
+            {"V": 8, "gradient": 0},
+        ),
+        "targets holds int64; it must hold int32",
     ),
     "a number too large": (
         (
@@ -223,7 +227,7 @@ def test_dynamic_shared_memory_is_that_of_the_sizes_and_the_limit_is_raised_if_n
     for n in (3, 1600, 1600, 1500, 1700):
         run(gelu(h=array(n, 8), y=array(n, 8)))
     assert [shared for *_, shared in kernel.launches] == [96, 51200, 51200, 48000, 54400]
-    assert kernel.raised == [51200, 54400]
+    assert kernel.raised == [51200, 54400] and kernel.preferred_shared_memory_carveout == 100
 
 
 def test_an_array_of_cupys_says_what_the_checks_need():

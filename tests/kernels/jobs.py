@@ -5,9 +5,12 @@ A job takes a function that puts an array where it is to be computed, and return
 are those at which mistakes show: one row, a tile but one, a tile, a tile and one, more.
 """
 
+from unittest import mock
+
 import numpy as np
 
 from minigpt2.backend import Target, accumulation_dtype, array_module
+from minigpt2.device import attention_blocks
 from minigpt2.device.fused_rows import sums_of_rows
 from minigpt2.device.launch import launch
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat
@@ -43,16 +46,40 @@ FORESTS = {
     "deep": DEEP,
     "far apart": ends((5,), (90,), (40,)),
     "a preamble": ends((37, *[(n,) for n in (9, 30, 2, 17, 26)])),
+    "an end in a tile": ends((95,), (40,)),
+    "an end after a tile": ends((129,), (30,)),
 }
+LARGE = "attention, large blocks, "  # jobs for tensor cores alone
 
 
-def attend(end, heads, d, seed=0):
-    """Attention over a forest."""
+def attend(end, heads, d, seed=0, large=False):
+    """Attention over a forest; with large blocks, which else are for more rows than jobs have."""
     qkv, do = single(len(end), 3 * heads * d, seed=seed), single(len(end), heads * d, seed=seed)
+    small_below = 0 if large else attention_blocks.SMALL_BELOW
 
     def job(put):
-        o, saved = attention(put(qkv), end, heads)
-        return o, saved.lse, attention_backward(put(do), saved)
+        with mock.patch.object(attention_blocks, "SMALL_BELOW", small_below):
+            o, saved = attention(put(qkv), end, heads)
+            return o, saved.lse, attention_backward(put(do), saved)
+
+    return job
+
+
+def attend_with_padding(end, rows, d, large=False):
+    """Attention over a forest with rows behind it that see nothing: all they get is 0."""
+    n, small_below = len(end), 0 if large else attention_blocks.SMALL_BELOW
+    padded = np.concatenate([end, np.zeros(rows, end.dtype)])
+    qkv, do = single(n + rows, 3 * d), single(n + rows, d)
+
+    def job(put):
+        on_device = put(qkv)
+        if array_module(on_device) is np:
+            o, saved = attention(on_device[:n], end, 1)
+            dqkv = attention_backward(put(do)[:n], saved)
+            return [np.concatenate([x, np.zeros((rows, x.shape[1]))]) for x in (o, dqkv)]
+        with mock.patch.object(attention_blocks, "SMALL_BELOW", small_below):
+            o, saved = attention(on_device, padded, 1)
+            return o, attention_backward(put(do), saved)
 
     return job
 
@@ -225,6 +252,13 @@ def optimise(p, decayed, clip):
 JOBS = {
     **{f"attention, {name}": attend(end, 2, 64) for name, end in FORESTS.items()},
     **{f"attention, heads of {d}": attend(DEEP, 3, d) for d in (32, 80, 128)},
+    "attention, padding": attend_with_padding(DEEP, 150, 64),
+    **{
+        f"{LARGE}{name}": attend(FORESTS[name], 2, 64, large=True)
+        for name in ("one row", "deep", "an end in a tile", "an end after a tile")
+    },
+    **{f"{LARGE}heads of {d}": attend(DEEP, 3, d, large=True) for d in (32, 80, 128)},
+    f"{LARGE}padding": attend_with_padding(DEEP, 150, 64, large=True),
     **{
         f"layer_norm, {n} x {c}{'' if plain else ', with a residual'}": normalise(n, c, plain)
         for n, c, plain in ((1, 1, True), (3, 255, True), (5, 256, False), (300, 33, False))

@@ -1,9 +1,10 @@
 """Spoilt kernels: `python -m tests.kernels.mutate [--update]`.
 
 It removes each barrier and each wait for copies in turn, lets each such wait leave one group more,
-makes each test of a bound true, and moves each bound by one.  Each change must be noticed: by the
-emulator's checks, by a launch that cannot finish, or by a wrong result.  What no test notices, no
-test proves.  mutations.md in this folder lists all changes.
+makes each test of a bound true, moves each bound by one, and passes over tiles of which one row
+sees something.  Each change must be noticed: by the emulator's checks, by a launch that cannot
+finish, or by a wrong result.  What no test notices, no test proves.  mutations.md in this folder
+lists all changes.
 """
 
 import argparse
@@ -27,10 +28,11 @@ from tests.kernels.jobs import JOBS
 from tests.kernels.support import SHORT, assert_close, exactly, run_on
 
 TABLE = Path(__file__).parent / "mutations.md"
-ENDS = r"(?:keys\.end|ends)\[key\]|own_end\[i / 2\]"
-SUMMED = "A|K|last"  # of column_sum.cu
+ENDS = r"(?:keys\.end|ends)\[key\]|min_end|length"
+SIZE = rf"N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|rows|{ENDS}"
 DECODED = "D|S|COLUMNS|LANES|numbers|end|position|splits|limit"  # where tokens are decoded
-SIZE = rf"(?:N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS}|{SUMMED}|{DECODED})"
+SUMMED = "A|K|last"  # of column_sum.cu
+SEEN = re.compile(r"(max_end(?:\[\w+\])?|candidate) > (\w+)")  # whether a tile is seen
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 WAIT = re.compile(r"wait_for_copies<([^;]+)>\(\);")
 HEAD = """# Spoilt kernels
@@ -43,6 +45,8 @@ JOBS_OF = {
     "adamw.cu": "adamw",
     "attention.cu": "attention",
     "attention_mma.cu": "attention",
+    "attention_mma_dkv.cu": "attention",
+    "attention_mma_dq.cu": "attention",
     "column_sum.cu": ("column_sums", "layer_norm, 5"),
     "cross_entropy.cu": "cross_entropy",
     "decode_attention.cu": "decode",
@@ -95,7 +99,11 @@ def mutants_of(file):
             yield mutant(f"without {wait[0][:-1]}", *wait.span(), "")
             more = f"wait_for_copies<({wait[1]}) + 1>();"
             yield mutant(f"{wait[0][:-1]} leaves one group more", *wait.span(), more)
-    for bound in re.finditer(rf"(<=|>=|<|>) ({SIZE})(?=[\s;,)&?|])", text):
+    for seen in SEEN.finditer(text):
+        if in_code(text, seen.start()):
+            yield mutant(f"{seen[0]} moved by one", *seen.span(), f"{seen[0]} + 1")
+    sizes = SIZE if file.startswith("attention") else f"{SIZE}|{SUMMED}|{DECODED}"
+    for bound in re.finditer(rf"(<=|>=|<|>) ({sizes})(?=[\s;,)&?|])", text):
         if not in_code(text, bound.start()):
             continue
         sign, size = bound[1], bound[2]
@@ -116,7 +124,7 @@ def noticed(mutant):
         return spoilt if file == mutant.file else text_of(file)
 
     on = Machine(check=True)
-    short = mutant.file == "attention_mma.cu"
+    short = mutant.file.startswith("attention_mma")
     with mock.patch.object(launch, "text_of", text_for):
         for name in [name for name in JOBS if name.startswith(JOBS_OF[mutant.file])]:
             try:

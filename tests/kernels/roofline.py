@@ -20,16 +20,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.device.emulator import Machine
-from minigpt2.device.kernel_specs import (
-    KERNELS,
-    SHORT,
+from minigpt2.device.attention_blocks import (
+    FORWARD_ROWS,
+    TILE,
     attention_tile,
-    mma_rows,
-    options_of,
-    parts_of,
-    sets_of,
+    dkv_rows,
+    dkv_stage,
+    dq_rows,
 )
+from minigpt2.device.emulator import Machine
+from minigpt2.device.kernel_specs import KERNELS, SHORT, options_of, parts_of, sets_of
 from minigpt2.model.config import OFFICIAL
 from minigpt2.shipped import shipped
 from tests.kernels.gate.__main__ import TABLE, name_of
@@ -92,15 +92,32 @@ def pairs_of_keys(end, own, met):
     return sum(-(-(end[k : k + own].max() - k) // met) for k in range(0, n, own))
 
 
-def attention(kind, tensor):
-    """The work of one of attention's kernels; `tensor` for those on tensor cores."""
+def attention(kind):
+    """The work of one of the kernels of attention.cu."""
     rows_own = {"forward": 2, "dkv": 4, "dq": 3}[kind]  # of S N C: read once or written once
     least = {"forward": 4, "dkv": 6, "dq": 5}[kind]
     products = {"forward": 2, "dkv": 4, "dq": 3}[kind]
 
     def work(a, s):
         tile = attention_tile(a.D)
-        own, met = (mma_rows(a.D), 32) if tensor else (tile, tile)
+        count = a.H * (pairs_of_keys if kind == "dkv" else pairs_of_tiles)(a.end, tile, tile)
+        met_bytes = count * (2 * s * tile * a.D + (8 if kind == "dkv" else 4) * tile)
+        operations = count * tile * tile * a.D * 2 * products
+        elements = s * a.N * a.C
+        return Work(least * elements, rows_own * elements + met_bytes, operations, count)
+
+    return work
+
+
+def tensor_attention(kind):
+    """The same on tensor cores, in large blocks; those of dq read o, and do twice, for Δ."""
+    rows_own = {"forward": 2, "dkv": 4, "dq": 5}[kind]
+    least = {"forward": 4, "dkv": 6, "dq": 6}[kind]
+    products = {"forward": 2, "dkv": 4, "dq": 3}[kind]
+
+    def work(a, s):
+        met = dkv_stage(a.D, False) if kind == "dkv" else TILE
+        own = {"forward": FORWARD_ROWS, "dkv": dkv_rows(False), "dq": dq_rows(a.D, False)}[kind]
         count = a.H * (pairs_of_keys if kind == "dkv" else pairs_of_tiles)(a.end, own, met)
         met_bytes = count * (2 * s * met * a.D + (8 if kind == "dkv" else 4) * met)
         operations = count * own * met * a.D * 2 * products
@@ -181,13 +198,13 @@ WORK: dict[str, Callable] = {
     "column_sums": column_sums,
     "gelu_forward": wide(2, 2.5, 15),  # b from the cache, once for two rows
     "gelu_backward": gelu_backward,
-    "attention_forward": attention("forward", False),
+    "attention_forward": attention("forward"),
     "attention_delta": attention_delta,
-    "attention_dkv": attention("dkv", False),
-    "attention_dq": attention("dq", False),
-    "attention_mma_forward": attention("forward", True),
-    "attention_mma_dkv": attention("dkv", True),
-    "attention_mma_dq": attention("dq", True),
+    "attention_dkv": attention("dkv"),
+    "attention_dq": attention("dq"),
+    "attention_mma_forward": tensor_attention("forward"),
+    "attention_mma_dkv": tensor_attention("dkv"),
+    "attention_mma_dq": tensor_attention("dq"),
     "cross_entropy": lambda a, s: Work(2 * s * a.M * a.V, 3 * s * a.M * a.V, 10 * a.M * a.V),
     "squares": lambda a, s: Work(4 * a.P, 4 * a.P, 2 * a.P),
     "adamw": adamw,
@@ -213,7 +230,7 @@ def passes_of_a_pair(kernel, storage):
     if not kernel.startswith("attention") or kernel == "attention_delta":
         return 0
     on, load = Machine(traffic=True), causal(256)
-    run_on(on, attend(load.end, load.H, load.D), SHORT_TYPES.get(TYPES[storage]))
+    run_on(on, attend(load.end, load.H, load.D, large=True), SHORT_TYPES.get(TYPES[storage]))
     accesses = [t for t in on.traffic if t.kernel == kernel and t.space == "shared"]
     return sum(t.actual for t in accesses) / WORK[kernel](load, 2).pairs
 
@@ -236,6 +253,7 @@ def rows(load, resources):
     for kernel, work_of in WORK.items():
         tensor = kernel.startswith("attention_mma")
         replaced = kernel.replace("attention", "attention_mma") in set(KERNELS) - {kernel}
+        replaced |= kernel == "attention_delta"  # on tensor cores attention_mma_dq makes Δ
         for storage in ("float",) if replaced else ("float", "f16"):  # on these GPUs
             if storage not in KERNELS[kernel].storage:
                 continue

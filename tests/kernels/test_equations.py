@@ -64,10 +64,15 @@ DIFFERENCES = {
     ("gelu.cu", "5.6"): RESULT,
     ("layer_norm.cu", "4.8"): RESULT,
 }
+ON_TENSOR_CORES = {  # the equations of attention.cu that each file has
+    "attention_mma.cu": ("8.9", "8.10", "8.11"),
+    "attention_mma_dq.cu": ("8.14", "8.17", "8.18"),
+    "attention_mma_dkv.cu": ("8.13", "8.14", "8.17"),
+}
 DIFFERENCES |= {
-    ("attention_mma.cu", number): difference
-    for (file, number), difference in DIFFERENCES.items()
-    if file == "attention.cu" and number != "8.18"  # which is attention.cu's alone
+    (file, number): DIFFERENCES["attention.cu", number]
+    for file, numbers in ON_TENSOR_CORES.items()
+    for number in numbers
 }
 
 

@@ -24,7 +24,7 @@ from tests.ops.cases import ends
 
 END = ends((128, (30,), (61,)), (37,))
 SIZES = {
-    "attention": (attend(END, 2, 64), Load(END, 0, 2, 64, 0, 0, 0, 0)),
+    "attention": (attend(END, 2, 64, large=True), Load(END, 0, 2, 64, 0, 0, 0, 0)),
     "layer_norm": (normalise(300, 1280, False), Load(np.arange(300), 0, 20, 64, 0, 0, 0, 0)),
     "column_sums": (sum_columns(300, 3840), Load(np.arange(300), 0, 20, 64, 0, 0, 0, 0)),
     "gelu": (gate(32, 5120, True), Load(np.arange(32), 0, 0, 0, 5120, 0, 0, 0)),

@@ -92,14 +92,22 @@ def worse(table, measured):
                 )
 
 
+def compiled_from(file, function, options):
+    """The kernels that are a function of a file, compiled with these options."""
+    for name, kernel in KERNELS.items():
+        same = (kernel.file, kernel.function or name) == (file, function)
+        if same and options in variants(kernel):
+            yield name
+
+
 def gate(results):
     """The table of some results, and all faults."""
     measured, faults = {}, []
     for (file, options, architecture), kernels, wrong in results:
         if wrong:
             faults.append(f"{file} {' '.join(options)} sm_{architecture}: {wrong}")
-        for kernel, resources in kernels.items():
-            if options in variants(KERNELS[kernel]):
+        for function, resources in kernels.items():
+            for kernel in compiled_from(file, function, options):
                 name, row = entry_of(kernel, options, architecture, resources)
                 measured[name] = row
                 faults += faults_of(kernel, options, architecture, resources)

@@ -1,0 +1,134 @@
+"""Attention's blocks: how many rows each has, and what kernels must know of a forest.
+
+On tensor cores a block owns rows of one head and loops over the tiles that they see.  Large blocks
+read each tile for more rows.  But few rows make few large blocks, fewer than a GPU has places for,
+and then small ones are faster.  µs on an NVIDIA H200, in bfloat16, heads of 64 features:
+
+    rows x heads                dq: large  small      dkv: large  small
+    8 sequences, 8,184 x 12          90.8  102.4            99.5  139.0
+    4 sequences, 4,096 x 20          74.4   79.4            79.1  112.9
+    32 examples, 997 x 12            12.6    9.1            36.7   16.6
+
+An H200 has 132 multiprocessors, each with places for two large blocks of dq, with 128 rows, or
+four of dkv, with 64.  Both times 33,792 rows of a head fill it.  So blocks are small below
+SMALL_BELOW rows times heads; between the rows of this table nothing was measured.
+
+What the kernels must know of a forest depends on its `end` alone, and its size on N alone.  So it
+is computed once a step, on the host, and sent in one copy.
+"""
+
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+from minigpt2.backend import Array
+
+TILE = 64  # keys of a tile on tensor cores
+FORWARD_ROWS = 64  # queries of a block of attention_mma_forward
+SMALL_BELOW = 32768  # rows times heads
+ALIGNED = 32  # numbers: each table begins at a multiple of 128 bytes
+Sizes = dict[str, int]
+
+
+def are_small(n: int, n_head: int) -> bool:
+    """Return whether the backward pass over N rows takes small blocks."""
+    return n * n_head < SMALL_BELOW
+
+
+def attention_tile(d: int) -> int:
+    """Return the rows of a tile of attention.cu for D features."""
+    return 32 if d <= 80 else 16
+
+
+def dq_rows(d: int, small: bool) -> int:
+    """Return the queries of a block of attention_mma_dq for D features."""
+    return 64 if small or d > 80 else 128
+
+
+def dkv_rows(small: bool) -> int:
+    """Return the keys of a block of attention_mma_dkv."""
+    return 32 if small else 64
+
+
+def dkv_stage(d: int, small: bool) -> int:
+    """Return the queries that a block of attention_mma_dkv copies at once."""
+    if small:
+        return 128 if d <= 64 else 64
+    return 64 if d <= 80 else 32
+
+
+def forward_shared(n: Sizes, size: int) -> int:
+    """Return the bytes of a block's queries, and of two tiles of keys, values and ends."""
+    return size * n["D"] * (FORWARD_ROWS + 4 * TILE) + 8 * TILE
+
+
+def dq_shared(n: Sizes, size: int, small: bool) -> int:
+    """Return the same with do and Δ next to the queries."""
+    rows = dq_rows(n["D"], small)
+    return size * n["D"] * (2 * rows + 4 * TILE) + 8 * TILE + 4 * rows
+
+
+def dkv_shared(n: Sizes, size: int, small: bool) -> int:
+    """Return the bytes of a block's keys and values, with a number each, and of two stages."""
+    rows, stage = dkv_rows(small), dkv_stage(n["D"], small)
+    return size * n["D"] * (2 * rows + 4 * stage) + 16 * stage + 4 * rows
+
+
+class ForestTables(NamedTuple):
+    """What the kernels must know of a forest: integers of 32 bits, all in one array.
+
+    Tables of tiles and of blocks are listed by how many rows these have.
+    """
+
+    flat: Array  # all of them, one after the other
+    end: Array  # (N,)
+    min_end: Array  # (T,) the smallest end in each tile of 64 keys
+    max_end: dict[int, Array]  # the largest end in each tile of keys
+    queries: dict[int, Array]  # the blocks of queries, those that see most tiles first
+    keys: dict[int, Array]  # the blocks of keys, those with the furthest end first
+
+
+def tables_in(flat: Array, n: int) -> ForestTables:
+    """Return the tables of a forest of N rows as views of the array that holds them."""
+    start = 0
+
+    def table(rows: int) -> Array:
+        nonlocal start
+        first, length = start, ceil(n / rows)
+        start += ALIGNED * ceil(length / ALIGNED)
+        return flat[first : first + length]
+
+    end, min_end = table(1), table(TILE)
+    largest = {rows: table(rows) for rows in (TILE, attention_tile(80), attention_tile(128))}
+    queries = {rows: table(rows) for rows in (64, 128)}
+    keys = {rows: table(rows) for rows in (32, 64)}
+    return ForestTables(flat[:start], end, min_end, largest, queries, keys)
+
+
+def size_of_tables(n: int) -> int:
+    """Return how many integers the tables of a forest of N rows have."""
+    rows = (1, TILE, TILE, attention_tile(80), attention_tile(128), 64, 128, 32, 64)
+    return sum(ALIGNED * ceil(n / (ALIGNED * each)) for each in rows)
+
+
+def forest_tables(end: Array) -> ForestTables:
+    """Compute the tables of the forest of `end` (N,), on the host."""
+    end = np.asarray(end)
+    n = len(end)
+    tables = tables_in(np.zeros(size_of_tables(n), np.int32), n)
+    tables.end[:] = end
+    for rows, max_end in tables.max_end.items():
+        max_end[:] = np.maximum.reduceat(end, np.arange(0, n, rows)) if n else 0
+    tables.min_end[:] = np.minimum.reduceat(end, np.arange(0, n, TILE)) if n else 0
+    for rows, order in tables.queries.items():
+        first = np.arange(0, n, rows)[:, None]
+        last_tile = (np.minimum(first + rows, n) - 1) // TILE
+        seen = tables.max_end[TILE] > first  # by (8.21)
+        seen &= np.arange(seen.shape[1]) <= last_tile
+        order[:] = np.argsort(-seen.sum(1), kind="stable")
+    for rows, order in tables.keys.items():
+        first = np.arange(0, n, rows)
+        furthest = np.maximum.reduceat(end, first) if n else first
+        order[:] = np.argsort(first - furthest, kind="stable")
+    return tables
