@@ -2,7 +2,8 @@
 
 Each function has its op's name, arguments and results; `backend.fusible` calls it in place of the
 op.  The op's chapter has the derivation, the kernel's file in kernels/ the launch shape and the
-memory traffic.  Results are allocated with `empty`: a kernel writes every element of its results.
+memory traffic.  Results are allocated with `empty`, which takes CuPy half the time of
+`empty_like`: a kernel writes every element of its results.
 
 A function returns NotImplemented where no kernel fits: for attention with dropout, and for sizes
 that no kernel is compiled for.  Then the op's formula runs, on the device's arrays.

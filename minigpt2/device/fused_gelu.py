@@ -19,7 +19,7 @@ class GeluSaved(NamedTuple):
 
 def gelu(h: Array, b: Array | None = None, backward: bool = True) -> Any:
     """Gate every element of h (N, F), or of h + b with b (F,), (5.1) to (5.3); returns y (N, F)."""
-    y = array_module(h).empty_like(h)
+    y = array_module(h).empty(h.shape, h.dtype)
     launch(array_module(h), "gelu_forward", h, b, y)
     return y, GeluSaved(h, b)
 
@@ -28,6 +28,6 @@ def gelu_backward(dy: Array, saved: Any, *, bias: Target | None = None) -> Any:
     """Turn dL/dy (N, F) into dL/dh (N, F) and dL/db (F,), (5.5) to (5.7) and (2.4)."""
     if not isinstance(saved, GeluSaved):
         return NotImplemented
-    dh, partial = array_module(dy).empty_like(dy), partial_sums(dy)
+    dh, partial = array_module(dy).empty(dy.shape, dy.dtype), partial_sums(dy)
     launch(array_module(dy), "gelu_backward", dy, saved.h, saved.b, dh, partial)
     return dh, None if saved.b is None else column_totals(partial, bias)[0]

@@ -27,7 +27,7 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Any:
     if not fits("layer_norm_forward", C=x.shape[1]):
         return NotImplemented
     xp, n = array_module(x), len(x)
-    y, mean, rstd = xp.empty_like(x), xp.empty(n, xp.float32), xp.empty(n, xp.float32)
+    y, mean, rstd = xp.empty(x.shape, x.dtype), xp.empty(n, xp.float32), xp.empty(n, xp.float32)
     launch(xp, "layer_norm_forward", x, gamma, beta, y, mean, rstd, eps=eps)
     return y, LayerNormSaved(x, mean, rstd, gamma)
 
@@ -45,7 +45,7 @@ def layer_norm_backward(
         return NotImplemented
     xp, (n, c) = array_module(dy), dy.shape
     x, mean, rstd, gamma = saved
-    dx = xp.empty_like(dy)
+    dx = xp.empty(dy.shape, dy.dtype)
     parts = parts_of(c, dy.dtype.itemsize)
     blocks = max(1, THREADS // (32 * parts * sets_of(parts))) * multiprocessors(xp)
     partial = xp.empty((max(1, min(-(-n // sets_of(parts)), blocks)), 2, c), xp.float32)
