@@ -181,6 +181,7 @@ def test_ratios_are_those_of_the_same_step(questions):
     measured, ours = {"seconds": [2.0, 9.0, 8.0], "busy": 2.0}, {"seconds": [1.0, 3.0, 2.0]}
     row = summed_up(plan, measured, ours, [4, 5, 6], [1.0, 1.0, 2.0])
     assert row["times_ours"] == 3 and row["median"] == 8 and row["spread"] == [2, 9]
+    assert row["mean"] == pytest.approx(19 / 3)
     assert row["tokens_per_second"] == 1 and row["share_of_floor"] == 0.25
     assert row["idle"] == 0.75
     assert summed_up(plan, {"failed": "x"}, ours, [], []) == {"failed": "x"}

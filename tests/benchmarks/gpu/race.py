@@ -1,6 +1,6 @@
 """Contenders at one job: built, compared, then timed in turns; each in a process of its own."""
 
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 
@@ -121,6 +121,7 @@ def summed_up(plan, measured, ours, numbers, floor):
     seconds = measured["seconds"]
     measured |= {
         "median": median(seconds),
+        "mean": mean(seconds),  # with the steps that meet a new shape
         "spread": [min(seconds), max(seconds)],
         "tokens_per_second": median(np.divide(tokens, seconds)),
         "floor": median(floor),

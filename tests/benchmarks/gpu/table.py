@@ -4,7 +4,16 @@ from rich.table import Table
 
 from tests.benchmarks.peers.worker import BARE
 
-COLUMNS = ("ms a step", "tokens/s", "times ours", "memory, GB", "floor, ms", "share", "card idle")
+COLUMNS = (
+    "ms a step",
+    "mean",
+    "tokens/s",
+    "times ours",
+    "memory, GB",
+    "floor, ms",
+    "share",
+    "card idle",
+)
 
 
 def table_of(results, title):
@@ -25,10 +34,11 @@ def table_of(results, title):
 def cells_of(name, measured):
     """What is known of one contender; dashes for what is not."""
     if "median" not in measured:
-        return ["failed", *"------"]
+        return ["failed", *"-------"]
     ratio, idle, peak = (measured.get(key) for key in ("times_ours", "idle", "peak_memory"))
     return [
         f"{measured['median'] * 1e3:,.1f}",
+        f"{measured['mean'] * 1e3:,.1f}",
         "" if name == BARE else f"{measured['tokens_per_second']:,.0f}",
         "-" if ratio is None else f"{ratio:.2f}",
         "" if name == BARE or not peak else f"{peak / 1e9:.1f}",
