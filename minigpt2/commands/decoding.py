@@ -21,8 +21,8 @@ class DecodingSettings(Sampling):
         seed: seed of the random draws (a temperature of 0 draws nothing)
         device: auto takes cuda (a GPU, through CuPy) if it works, else cpu; emulated runs the GPU's
             kernels on the CPU, very slowly
-        precision: number type of the weights on a GPU; 16 bits are faster and take half the memory,
-            but an answer may differ in a word
+        precision: number type of the weights on a GPU; 16 bits are read twice as fast, but an
+            answer may differ in a word
     """
 
     model: str = "tiny"

@@ -41,8 +41,8 @@ class EvaluateSettings(DataSettings):
         out: write the numbers, and all answers with their references, to this JSON file
         device: auto takes cuda (a GPU, through CuPy) if it works, else cpu; emulated runs the GPU's
             kernels on the CPU, very slowly
-        precision: number type of the weights on a GPU; 16 bits are faster and take half the memory,
-            but round what is measured
+        precision: number type of the weights on a GPU; 16 bits are faster, but round what is
+            measured
     """
 
     batch_size: int = 8

@@ -10,7 +10,9 @@ Why
     see which sequences end.
 
     A sequence that has ended stays in the arrays as an idle row, which nobody reads, until fewer
-    than half of the rows are alive.  Then the others move together, and a smaller step is captured.
+    than a quarter of the rows are alive.  Then the others move together, and a smaller step is
+    captured.  That takes as long as several steps, and saves little: most of what a step reads are
+    the weights, for few rows as for many.
 
     Top-k, top-p and the repetition penalty have no kernel: with them a step ends at the logits,
     and the formulas of inference/sampling draw on the device.
@@ -24,7 +26,7 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module
 from minigpt2.device.fused_loss import ALIGNED, with_rows_behind
-from minigpt2.device.graph import capture, memory_of_graphs
+from minigpt2.device.graph import Slot, capture, memory_of_graphs
 from minigpt2.device.kernel_specs import STORAGE
 from minigpt2.device.launch import fits, launch
 from minigpt2.device.products import matmul
@@ -36,6 +38,7 @@ from minigpt2.model.gpt2 import gpt2
 
 BLOCKS = 512  # of decode_attention: enough for every multiprocessor to have several
 KEYS = 32  # the fewest keys of a split: GROUPS of decode_attention.cu
+LEAST_ALIVE = 1 / 4  # of the rows
 COLDEST = 1e-30  # temperatures below draw the likeliest token
 
 
@@ -97,7 +100,8 @@ class DeviceDecoder(Decoder):
         self.last = rows - 1
         self.live = list(range(b))  # rows of the arrays whose sequences continue
         self.ids, self.positions = xp.zeros(b, np.int32), xp.zeros(b, np.int32)  # (B,)
-        self.u = xp.zeros((b, 2), np.float32)  # (B, 2)
+        self.slot = Slot(xp, [2 * b])
+        self.u = self.slot.views([np.float32])[0].reshape(b, 2)  # (B, 2)
         self.logits = xp.zeros((b, self.width), self.table.dtype)  # (B, W)
         self.partial = xp.zeros((b, heads, splits, d), np.float32)
         self.sums = xp.zeros((b, heads, splits, 2), np.float32)
@@ -126,7 +130,7 @@ class DeviceDecoder(Decoder):
     def keep(self, chosen: Sequence[int]) -> None:
         """Drop all sequences but the chosen ones; where most rows are idle, move the others."""
         self.live = [self.live[b] for b in chosen]
-        if 2 * len(self.live) >= len(self.ids):
+        if len(self.live) >= LEAST_ALIVE * len(self.ids):
             return
         rows = self.xp.asarray(self.live)
         ids, positions = self.ids[rows], self.positions[rows]
@@ -190,11 +194,11 @@ class DeviceDecoder(Decoder):
             return
         if self.rng is None:
             raise ValueError("a temperature draws random numbers: pass rng")
-        u = np.zeros((len(self.ids), 2))  # (B, 2)
-        u[self.live] = self.rng.random((len(self.live), 1))
-        u[:, 0] = u[:, 0].astype(np.float32)
-        u[:, 1] -= u[:, 0]
-        self.u[...] = self.xp.asarray(u, np.float32)
+        u = np.zeros((len(self.ids), 2), np.float32)  # (B, 2)
+        exact = self.rng.random((len(self.live), 1))[:, 0]
+        u[self.live, 0] = exact
+        u[self.live, 1] = exact - u[self.live, 0]
+        self.slot.fill([u.ravel()])
 
     def tokens(self, sequences: Sequences) -> list[int]:
         """Return the new token of each sequence, in one copy; without a kernel, draw them first."""

@@ -87,8 +87,8 @@ def test_sequences_end_at_different_times_and_the_others_move_together(monkeypat
     monkeypatch.setattr(DeviceDecoder, "prepare", prepare)
     cpu, there = on_both(SHARED, stop=STOP, max_new_tokens=40)
     assert there == cpu and len({len(tokens) for tokens in cpu}) >= 4
-    assert sizes[0] == len(SHARED) and len(sizes) >= 3
-    assert all(2 * small < large for large, small in pairwise(sizes))
+    assert sizes[0] == len(SHARED) and len(sizes) >= 2
+    assert all(4 * small < large for large, small in pairwise(sizes))
 
 
 def test_several_groups_decode_as_one(monkeypatch):
@@ -120,9 +120,9 @@ def test_a_step_is_captured_once_for_each_size_of_the_batch(monkeypatch):
 
     monkeypatch.setattr(decoding, "capture", count)
     replayed = on_device(SHARED, stop=STOP, max_new_tokens=40)
-    assert len(captured) == 3
+    assert len(captured) == 2
     eager = on_device(SHARED, stream=lambda xp: xp.cuda.Stream.null, stop=STOP, max_new_tokens=40)
-    assert eager == replayed and len(captured) == 3
+    assert eager == replayed and len(captured) == 2
 
 
 @emulated_only
