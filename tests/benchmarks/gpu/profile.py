@@ -32,7 +32,7 @@ PARTS = {
     "layer norm": r"layer_norm",
     "GELU": r"gelu",
     "cross-entropy": r"cross_entropy",
-    "AdamW and norm": r"adamw|squares",
+    "AdamW and norm": r"adamw|squares|global_norm",
     "embedding": r"embedding|gather_rows",
     PRODUCTS: r"gemm|nvjet|cutlass|cublas|xmma|splitK",
     OTHER: "",
