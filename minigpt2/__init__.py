@@ -121,6 +121,8 @@ Part VII: On a GPU
      ·  device/decoding                Decoding on a device
      ·  device/fused_layer_norm        Fused layer normalisation
     35  device/fused                   Fused ops
+     ·  device/filled_batch            Filled batches
+     ·  device/captured                Captured step
      ·  device/devices                 Devices
 
 Appendix: planning, reports, commands

@@ -41,9 +41,10 @@ def open_device(device: Device) -> ModuleType:
         except UserError:
             return np
     library = fake_cupy() if device == "emulated" else cupy()
+    from minigpt2.device.captured import CAPTURED
     from minigpt2.device.fused import FUSED
 
-    register(library, FUSED)
+    register(library, {**FUSED, **CAPTURED})
     stream_of(library).use()
     return library
 
