@@ -113,6 +113,7 @@ Part VII: On a GPU
      ·  device/graph                   Graphs
      ·  device/indices                 Indices
      ·  device/fused_columns           Fused column sums
+     ·  device/fused_cross_entropy     Fused cross-entropy
      ·  device/fused_gelu              Fused GELU
      ·  device/fused_linear            Fused linear map
      ·  device/fused_rows              Fused rows

@@ -60,7 +60,9 @@ class Device:
     """The only device."""
 
     compute_capability = "90"  # a program chooses its kernels by it
-    attributes = MappingProxyType({"MultiProcessorCount": 132})  # those of an H100
+    attributes = MappingProxyType(
+        {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 99 << 10}
+    )
 
     def __init__(self, number: int = 0):
         self.id = number

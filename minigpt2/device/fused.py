@@ -12,19 +12,17 @@ that no kernel is compiled for.  Then the op's formula runs, on the device's arr
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from minigpt2.backend import Array, array_module
 from minigpt2.device.decoding import decoder_of, store_rows
 from minigpt2.device.fused_attention import attention, attention_backward
 from minigpt2.device.fused_columns import column_sums
+from minigpt2.device.fused_cross_entropy import nll_and_dlogits, nll_from_logits
 from minigpt2.device.fused_gelu import gelu, gelu_backward
 from minigpt2.device.fused_layer_norm import layer_norm, layer_norm_backward
 from minigpt2.device.fused_linear import affine, linear_backward
 from minigpt2.device.fused_loss import cross_entropy as cross_entropy_loss
 from minigpt2.device.fused_loss import cross_entropy_gradient
 from minigpt2.device.fused_rows import add_at, embedding, scatter_rows, take_rows
-from minigpt2.device.indices import index_on, weights_on
 from minigpt2.device.launch import launch
 from minigpt2.inference import generate as generate_op
 from minigpt2.inference import kv_cache as cache_op
@@ -37,26 +35,6 @@ from minigpt2.ops import layer_norm as layer_norm_op
 from minigpt2.ops import linear as linear_op
 
 NORM_BLOCKS = 512  # BLOCKS of grad_norm.cu
-
-
-def nll_from_logits(logits: Array, targets: Array) -> Array:
-    """Return the nll (B,) of logits (B, V) and targets (B,), (9.2) and (9.3)."""
-    unused = array_module(logits).zeros(len(logits), np.float32)
-    return cross_entropy(logits, targets, unused, gradient=False)
-
-
-def nll_and_dlogits(logits: Array, targets: Array, weights: Array) -> Array:
-    """Return the nll (B,) and overwrite the logits (B, V) by their gradient, (9.2) to (9.7)."""
-    return cross_entropy(logits, targets, weights, gradient=True)
-
-
-def cross_entropy(logits: Array, targets: Array, weights: Array, *, gradient: bool) -> Array:
-    """Return the nll (B,); with `gradient`, overwrite the logits (B, V) by theirs."""
-    xp = array_module(logits)
-    nll, w = xp.empty(len(logits), xp.float32), weights_on(xp, weights)
-    v = logits.shape[1]
-    launch(xp, "cross_entropy", logits, index_on(xp, targets), w, nll, V=v, gradient=gradient)
-    return nll
 
 
 def global_norm(g: Array) -> Array:

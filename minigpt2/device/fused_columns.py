@@ -58,10 +58,15 @@ def fits_here(array: Array) -> bool:
 
 def multiprocessors(library: ModuleType) -> int:
     """Return the number of multiprocessors of the GPU in use."""
-    return multiprocessors_of(library, library.cuda.Device().id)
+    return gpu_has(library, "MultiProcessorCount")
+
+
+def gpu_has(library: ModuleType, attribute: str) -> int:
+    """Return an attribute of the GPU in use, by CUDA's name for it."""
+    return attribute_of(library, library.cuda.runtime.getDevice(), attribute)
 
 
 @cache
-def multiprocessors_of(library: ModuleType, device: int) -> int:
-    """Return the number of multiprocessors of a GPU."""
-    return int(library.cuda.Device(device).attributes["MultiProcessorCount"])
+def attribute_of(library: ModuleType, device: int, attribute: str) -> int:
+    """Return an attribute of a GPU."""
+    return int(library.cuda.Device(device).attributes[attribute])

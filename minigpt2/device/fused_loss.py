@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from minigpt2.backend import Array, array_module
+from minigpt2.device.fused_cross_entropy import launch_cross_entropy
 from minigpt2.device.fused_rows import sums_of_rows
 from minigpt2.device.indices import index_on, is_staged, weights_on
-from minigpt2.device.launch import fits, launch
+from minigpt2.device.launch import fits
 from minigpt2.device.products import matmul
 from minigpt2.ops.cross_entropy import weighted_sum
 from minigpt2.ops.embedding import take_rows
@@ -39,7 +40,7 @@ def cross_entropy(
     ids = index_on(xp, targets)
     for part, _, logits in logit_chunks(x, wte, rows, chunk):
         arrays = logits, ids[part], unused[part], nll[part]
-        launch(xp, "cross_entropy", *arrays, V=len(wte), gradient=False)  # (9.2) (9.3)
+        launch_cross_entropy(*arrays, v=len(wte), gradient=False)  # (9.2) (9.3)
     return weighted_sum(weights, nll), nll
 
 
@@ -73,7 +74,7 @@ def cross_entropy_gradient(
         dwte.fill(0)
     for part, x_n, logits in logit_chunks(x, wte, rows, chunk):
         arrays = logits, ids[part], w[part], nll[part]
-        launch(xp, "cross_entropy", *arrays, V=len(wte), gradient=True)  # (9.2) to (9.7)
+        launch_cross_entropy(*arrays, v=len(wte), gradient=True)  # (9.2) to (9.7)
         table = with_rows_behind(wte, logits.shape[1])
         dlogits = logits[:, : len(table)]
         if dwte is not None:

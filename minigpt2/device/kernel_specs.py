@@ -195,7 +195,16 @@ KERNELS = {
         "linear_row.cu", lambda n: (ceil(n["V"] / 64),), threads=512, whole=("C",)
     ),
     "sample": KernelSpec("sample.cu", lambda n: (n["B"],), threads=512, multiples=(("W", 4),)),
-    "cross_entropy": KernelSpec("cross_entropy.cu", lambda n: (n["M"],), threads=512),
+    "cross_entropy": KernelSpec("cross_entropy.cu", lambda n: (n["M"],), threads=512, row="W"),
+    "cross_entropy_staged": KernelSpec(
+        "cross_entropy.cu",
+        lambda n: (n["M"],),
+        threads=512,
+        storage=SHORT,
+        whole=("W",),
+        min_architecture=80,
+        shared=lambda n, size: n["W"] * size,
+    ),
     "squares": KernelSpec("grad_norm.cu", lambda n: (n["R"],), threads=256, storage=("float",)),
     "global_norm": KernelSpec("grad_norm.cu", lambda n: (1,), threads=256, storage=("float",)),
     "adamw": KernelSpec(

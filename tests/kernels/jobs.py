@@ -11,8 +11,8 @@ import numpy as np
 
 from minigpt2.backend import Target, accumulation_dtype, array_module
 from minigpt2.device import attention_blocks
+from minigpt2.device.fused_cross_entropy import launch_cross_entropy
 from minigpt2.device.fused_rows import sums_of_rows
-from minigpt2.device.launch import launch
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.cross_entropy import (
@@ -188,7 +188,7 @@ def learn_in_wider_rows(m, v, width):
             return nll_and_dlogits(memory[:, :v], targets, weights), memory
         nll = xp.empty(m, np.float32)
         arrays = memory, xp.asarray(targets), xp.asarray(weights), nll
-        launch(xp, "cross_entropy", *arrays, V=v, gradient=1)
+        launch_cross_entropy(*arrays, v=v, gradient=True)
         return nll, memory
 
     return job
@@ -284,9 +284,12 @@ JOBS = {
     },
     **{
         f"cross_entropy, {m} x {v}": learn(m, v)
-        for m, v in ((1, 1), (3, 511), (2, 515), (2, 50257))
+        for m, v in ((1, 1), (3, 511), (2, 515), (2, 4104), (2, 50257))
     },
-    "cross_entropy, 3 x 13 in rows of 16": learn_in_wider_rows(3, 13, 16),
+    **{
+        f"cross_entropy, {m} x {v} in rows of {width}": learn_in_wider_rows(m, v, width)
+        for m, v, width in ((3, 13, 16), (2, 14001, 14080), (3, 18, 19))
+    },
     "cross_entropy with the projection": project(20, 12, 103, 7),
     **{
         f"cross_entropy in a model, {'added' if add else 'written'}": project_in_flat_arrays(

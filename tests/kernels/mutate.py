@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -31,7 +32,7 @@ TABLE = Path(__file__).parent / "mutations.md"
 ENDS = r"(?:keys\.end|ends)\[key\]|min_end|length"
 SIZE = rf"N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS}"
 DECODED = "D|S|COLUMNS|LANES|numbers|end|position|splits|limit"  # where tokens are decoded
-SUMMED = "A|K|last"  # of column_sum.cu
+SUMMED = "A|K|last|stop"  # of column_sum.cu and cross_entropy.cu
 SEEN = re.compile(r"(max_end(?:\[\w+\])?|candidate) > (\w+)")  # whether a tile is seen
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 WAIT = re.compile(r"wait_for_copies<([^;]+)>\(\);")
@@ -57,6 +58,12 @@ JOBS_OF = {
     "linear_row.cu": ("linear_row", "logits_row"),
     "sample.cu": "sample",
     "sum_rows.cu": "sum_rows",
+}
+
+
+KINDS_OF = {  # of the numbers that a file's jobs run on, where float is not all
+    **{f"attention_mma{part}.cu": (SHORT["float16"],) for part in ("", "_dq", "_dkv")},
+    "cross_entropy.cu": (SHORT["float16"], None),
 }
 
 
@@ -124,11 +131,11 @@ def noticed(mutant):
         return spoilt if file == mutant.file else text_of(file)
 
     on = Machine(check=True)
-    short = mutant.file.startswith("attention_mma")
+    names = [name for name in JOBS if name.startswith(JOBS_OF[mutant.file])]
     with mock.patch.object(launch, "text_of", text_for):
-        for name in [name for name in JOBS if name.startswith(JOBS_OF[mutant.file])]:
+        for name, dtype in product(names, KINDS_OF.get(mutant.file, (None,))):
+            bound = 2e-6 if dtype is None else 2.0**-9
             try:
-                dtype, bound = (SHORT["float16"], 2.0**-9) if short else (None, 2e-6)
                 results = run_on(on, JOBS[name], dtype)
                 if on.findings:
                     return on.findings[0].kind

@@ -30,6 +30,7 @@ JOBS = {
     "gelu, 40 x 5120": gate(40, 5120, True),
     "embedding, 900 x 768": embed(900, 768, 50),
     "cross_entropy, 12 x 50257": learn(12, 50257),
+    "cross_entropy, 12 x 50256": learn(12, 50256),
     "decode, 40 sequences": decode([90 + 7 * n for n in range(40)], 90, 290, 3, 64, 128),
     "sample, 20 x 50257": choose(20, 50257, 50304, 1.0),
     "adamw, 300001": optimise(300001, 200002, 1.0),

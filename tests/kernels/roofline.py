@@ -206,6 +206,7 @@ WORK: dict[str, Callable] = {
     "attention_mma_dkv": tensor_attention("dkv"),
     "attention_mma_dq": tensor_attention("dq"),
     "cross_entropy": lambda a, s: Work(2 * s * a.M * a.V, 3 * s * a.M * a.V, 10 * a.M * a.V),
+    "cross_entropy_staged": lambda a, s: Work(*[2 * s * a.M * a.V] * 2, 10 * a.M * a.V),
     "squares": lambda a, s: Work(4 * a.P, 4 * a.P, 2 * a.P),
     "adamw": adamw,
 }
@@ -254,13 +255,13 @@ def rows(load, resources):
         tensor = kernel.startswith("attention_mma")
         replaced = kernel.replace("attention", "attention_mma") in set(KERNELS) - {kernel}
         replaced |= kernel == "attention_delta"  # on tensor cores attention_mma_dq makes Δ
+        replaced |= f"{kernel}_staged" in KERNELS  # for 16 bits
         for storage in ("float",) if replaced else ("float", "f16"):  # on these GPUs
             if storage not in KERNELS[kernel].storage:
                 continue
             work = work_of(load, 2 if storage in SHORT else 4)
-            options = options_of(
-                KERNELS[kernel], storage, {"C": load.C, "D": load.D, "F": load.F, "K": 3 * load.C}
-            )
+            sizes = {"C": load.C, "D": load.D, "F": load.F, "K": 3 * load.C, "W": 50304}
+            options = options_of(KERNELS[kernel], storage, sizes)
             cells = [f"`{kernel}`", TYPES[storage], f"{work.least / 1e6:,.1f}"]
             cells.append(f"{work.traffic / work.least:.1f}")
             passes = passes_of_a_pair(kernel, storage)

@@ -36,6 +36,7 @@ SIZES = {
     "embedding": embed(30, 1280, 5),
     "sum_rows": add_rows(30, 1280, 9),
     "cross_entropy": learn(3, 50257),
+    "cross_entropy in aligned rows": learn(3, 50256),
     "adamw": optimise(20000, 15000, 1.0),
     **{
         f"decode, heads of {d}": decode([280, 187, 170], 160, 130, 2, d, 96)

@@ -92,11 +92,11 @@ def worse(table, measured):
                 )
 
 
-def compiled_from(file, function, options):
-    """The kernels that are a function of a file, compiled with these options."""
+def compiled_from(file, function, options, architecture):
+    """The kernels that are a function of a file, compiled with these options for a GPU."""
     for name, kernel in KERNELS.items():
         same = (kernel.file, kernel.function or name) == (file, function)
-        if same and options in variants(kernel):
+        if same and architecture >= kernel.min_architecture and options in variants(kernel):
             yield name
 
 
@@ -107,7 +107,7 @@ def gate(results):
         if wrong:
             faults.append(f"{file} {' '.join(options)} sm_{architecture}: {wrong}")
         for function, resources in kernels.items():
-            for kernel in compiled_from(file, function, options):
+            for kernel in compiled_from(file, function, options, architecture):
                 name, row = entry_of(kernel, options, architecture, resources)
                 measured[name] = row
                 faults += faults_of(kernel, options, architecture, resources)
