@@ -19,6 +19,7 @@
 // decode_attention          one block per sequence, head and split: (29.5) to (29.7).  The block
 //                           that has the new row's place takes its key and value from qkv, and
 //                           stores them in the cache.  No other block reads that place.
+//                           With `o`, the one split that there is divides by itself (29.9).
 // decode_attention_combine  one block per sequence and head: (29.8) and (29.9), split by split in
 //                           their order.
 //
@@ -75,6 +76,7 @@ decode_attention(
     const int* __restrict__ positions,  // (B,)
     float* __restrict__ partial,        // (B, H, Z, D)
     float* __restrict__ sums,           // (B, H, Z, 2)
+    real* __restrict__ o,               // (B, H, D), optional
     int B,
     int H,
     int S,
@@ -155,6 +157,10 @@ decode_attention(
         const float w_i = exp_below(m_of[i], m_all);  // (29.8)
         l_all += w_i * l_of[i];
         a_all += w_i * a_of[i][d];
+    }
+    if (o) {  // the only split
+        store(&o[split * D + d], a_all / l_all);  // (29.9)
+        return;
     }
     partial[split * D + d] = a_all;
     if (d == 0) sums[split * 2] = m_all, sums[split * 2 + 1] = l_all;

@@ -170,9 +170,12 @@ class DeviceDecoder(Decoder):
         arrays = heads, cache.prefix[layer], cache.suffixes[layer], self.positions
         scale = 1 / sqrt(features // n_head)
         partial, sums, keys = self.partial, self.sums, self.keys
-        launch(self.xp, "decode_attention", *arrays, partial, sums, keys=keys, scale=scale)
         o = self.o.reshape(b, n_head, -1)
-        launch(self.xp, "decode_attention_combine", partial, sums, self.positions, o, keys=keys)
+        whole = o if partial.shape[2] == 1 else None  # of one split
+        launch(self.xp, "decode_attention", *arrays, partial, sums, whole, keys=keys, scale=scale)
+        if whole is None:
+            arrays = partial, sums, self.positions, o
+            launch(self.xp, "decode_attention_combine", *arrays, keys=keys)
         return self.o, None
 
     def project(self, h: Array) -> None:

@@ -85,9 +85,10 @@ def by_kernels(xp, qkv, prefix, suffixes, places, keys):
     sums = xp.empty((b, heads, splits, 2), np.float32)
     positions = xp.asarray(shared + places, np.int32)
     o = xp.empty((b, heads, d), qkv.dtype)
-    arrays = qkv, prefix, suffixes, positions, partial, sums
+    arrays = qkv, prefix, suffixes, positions, partial, sums, o if splits == 1 else None
     launch(xp, "decode_attention", *arrays, keys=keys, scale=1 / np.sqrt(d))
-    launch(xp, "decode_attention_combine", partial, sums, positions, o, keys=keys)
+    if splits > 1:
+        launch(xp, "decode_attention_combine", partial, sums, positions, o, keys=keys)
     return o
 
 
@@ -158,6 +159,7 @@ JOBS = {
     "decode, prompts of 80": fill([3, 0, 5], 2, 6, 3, 80),
     "decode, prompts of 128": fill([4, 1], 0, 4, 2, 128),
     "decode, one key": decode([0], 0, 1, 1, 32, 64),
+    "decode, one split for all": decode([5, 40], 3, 60, 2, 80, 64),
     "decode, a split but one": decode([62], 0, 90, 1, 64, 64),
     "decode, a split": decode([63], 0, 90, 1, 64, 64),
     "decode, a split and one": decode([64], 0, 90, 1, 64, 64),

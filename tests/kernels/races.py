@@ -14,7 +14,7 @@ import numpy as np
 from rich.progress import track
 
 from minigpt2.device.emulator import Machine
-from tests.kernels.decoding_jobs import choose, decode
+from tests.kernels.decoding_jobs import choose, decode, look_up_row, map_row
 from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise, sum_columns
 from tests.kernels.support import BITS, SHORT, SINGLE, error_of, exactly, run_on
 from tests.ops.cases import ends
@@ -32,6 +32,8 @@ JOBS = {
     "cross_entropy, 12 x 50257": learn(12, 50257),
     "cross_entropy, 12 x 50256": learn(12, 50256),
     "decode, 40 sequences": decode([90 + 7 * n for n in range(40)], 90, 290, 3, 64, 128),
+    "linear_row, 3072 x 768": map_row(3072, 768, True, True),
+    "logits_row, 768 x 5000": look_up_row(768, 5000, 5056),
     "sample, 20 x 50257": choose(20, 50257, 50304, 1.0),
     "adamw, 300001": optimise(300001, 200002, 1.0),
 }
