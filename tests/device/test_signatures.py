@@ -18,10 +18,15 @@ from tests.kernels.support import needs_compiler
 TAGS = {"float": "f4", "f16": "v2", "int": "i4", "long long": "i8"}  # of describe.h
 
 
+def in_file(name):
+    """The name of a kernel in its file: a second variant has another name outside."""
+    return KERNELS[name].function or name
+
+
 def declared_in(name):
     """A kernel's parameters as C++ has them: (const, type, pointer, name), comments left out."""
     text = re.sub(r"//.*", "", text_of(KERNELS[name].file))
-    (inside,) = re.findall(rf"\b{name}\(([^)]*)\)\s*{{", text)
+    (inside,) = re.findall(rf"\b{in_file(name)}\(([^)]*)\)\s*{{", text)
     for parameter in inside.split(","):
         words = parameter.replace("__restrict__", "").replace("*", " * ").split()
         kind = " ".join(word for word in words[:-1] if word not in ("const", "*"))
@@ -39,12 +44,12 @@ def test_parameters_are_those_of_the_source(name):
 def test_parameters_are_those_that_the_compiler_sees(name):
     kernel = KERNELS[name]
     real = kernel.storage[0]
-    module = Machine().compile(text_of(kernel.file), (f"-DREAL={real}",))
+    module = Machine().compile(text_of(kernel.file), (f"-DREAL={real}", *kernel.options))
     tags = tuple(
         ("" if p.shape is None else "P" if p.const else "p") + (TAGS | {"real": TAGS[real]})[p.type]
         for p in parameters_of(name)
     )
-    assert module.get_function(name).signature == tags
+    assert module.get_function(in_file(name)).signature == tags
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -57,7 +62,8 @@ def test_every_size_in_a_shape_is_a_letter_or_a_number(name):
 @pytest.mark.parametrize("name", KERNELS)
 def test_an_array_that_a_kernel_asks_for_may_be_left_out(name):
     """The kernel asks by `if (a)` or `a ? ... : ...`."""
-    body = text_of(KERNELS[name].file).split(f"\n{name}(")[1].split("\n}\n")[0].split(") {", 1)[1]
+    text = text_of(KERNELS[name].file)
+    body = text.split(f"\n{in_file(name)}(")[1].split("\n}\n")[0].split(") {", 1)[1]
     for parameter in parameters_of(name):
         if parameter.shape is not None and not parameter.optional:
             assert not re.search(rf"if \({parameter.name}\)|\b{parameter.name} \?", body)
