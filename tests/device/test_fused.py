@@ -150,6 +150,23 @@ def test_a_row_that_sees_nothing_gets_0_and_sends_nothing_back(kind, bound):
     assert error_of(dqkv[~alone], exact) < bound
 
 
+@pytest.mark.parametrize("step", [-0.25, 0.01, 0.25, 2.0])
+def test_scores_may_rise_from_tile_to_tile(step):
+    """A kernel's m lags behind the maximum, but never so far that an exponential overflows."""
+    n, d = 200, 64
+    qkv, do = single(n, 3 * d), single(n, d)
+    qkv[:, 0], qkv[:, d] = 8, step * np.arange(n)[::-1]  # tiles come from the last key back
+
+    def job(put):
+        o, saved = attention(put(qkv), np.full(n, n), 1)
+        return o, saved.lse, attention_backward(put(do), saved)
+
+    *exact, _ = job(lambda array: exactly(array.astype(np.float16)))
+    *results, dqkv = run_on(machine(), job, np.float16)
+    assert_close(results, exact, 4 * 2.0**-11)
+    assert np.isfinite(dqkv).all()  # o in 16 bits leaves Δ few digits where p is nearly 1
+
+
 def test_a_walk_passes_over_more_tiles_than_a_warp_has_lanes():
     """A preamble and rows that see it and themselves: 34 tiles of nothing lie between."""
     end = np.arange(1, 36 * 64 + 1)
