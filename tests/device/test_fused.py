@@ -68,9 +68,7 @@ def test_the_checks_find_nothing(name):
     assert not on.findings, "\n".join(map(str, on.findings))
 
 
-SHORT_JOBS = [
-    name for name in JOBS if not name.startswith(("adamw", "embedding", "cross_entropy with"))
-]
+SHORT_JOBS = [name for name in JOBS if not name.startswith(("adamw", "cross_entropy with"))]
 
 
 ATTENTION = [name for name in JOBS if name.startswith("attention")]

@@ -16,7 +16,7 @@ from tests.kernels.support import SHORT, run_on
 LEAST = 0.95
 DECODING = ("decode", "sample", "linear_row", "logits_row")
 ROWS = ("column", "gelu", "layer_norm", "cross_entropy, ", "sum_rows")
-SHORT_TOO = ("attention", *ROWS, *DECODING)
+SHORT_TOO = ("attention", "embedding", *ROWS, *DECODING)
 
 
 def counts_of_jobs():

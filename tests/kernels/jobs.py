@@ -124,7 +124,7 @@ def gate(n, f, bias):
 
 
 def embed(n, c, few):
-    """Both tables and their gradients; `few` tokens, so that they come often."""
+    """Both tables and their gradients, which are in float32; `few` tokens, so they come often."""
     rng = np.random.default_rng(n)
     ids, positions = rng.integers(0, few, n), np.arange(n) % 7
     wte, wpe, dx = single(few + 2, c), single(7, c, seed=1), single(n, c, seed=2)
@@ -132,7 +132,9 @@ def embed(n, c, few):
 
     def job(put):
         x, saved = embedding(put(wte), put(wpe), ids, positions)
-        tables = [put(table.copy()) for table in before]
+        library = array_module(x)
+        on = exactly if library is np else library.asarray
+        tables = [on(table.copy()) for table in before]
         embedding_backward(put(dx), saved, *tables)
         return x, *tables
 

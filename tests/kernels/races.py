@@ -39,7 +39,7 @@ JOBS = {
     "sample, 20 x 50257": choose(20, 50257, 50304, 1.0),
     "adamw, 300001": optimise(300001, 200002, 1.0),
 }
-IN_FLOAT = ("embedding", "adamw")
+IN_FLOAT = ("adamw",)
 
 
 def kinds_of(name):
