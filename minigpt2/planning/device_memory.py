@@ -15,8 +15,10 @@ Definition: bytes, for a micro-batch of N rows with M supervised triples, in num
     keptₗ = 16·s·N·C + 4·N·H + 16·N  (with dropout 2·s·N·C more)   (38.2)
     With recomputation it keeps x, r, q, k, v and o,
     keptₗ = 6·s·N·C + 4·N·H  (with dropout 2·s·N·C more)           (38.3)
-    and recomputes the rest of (38.2) for one block at a time:
-    again = 10·s·N·C + 16·N   (0 without recomputation)            (38.4)
+    and recomputes the rest of (38.2) for one block at a time, 10·s·N·C + 16·N.  Where that saves
+    much, a step without recomputation keeps u as well and recomputes what takes no product
+    (device/captured),
+    keptₗ = 10·s·N·C + 4·N·H,  again = 6·s·N·C + 16·N              (38.4)
     The loss: the last hidden rows, x before their normalisation, and their gradient; a row for each
     triple, and one chunk of B rows, whose logits have W places, V rounded up to a multiple of 64:
     loss = s·(3·N·C + M·C + B·(C + W))                             (38.5)
@@ -24,7 +26,8 @@ Definition: bytes, for a micro-batch of N rows with M supervised triples, in num
     between them, and three of the model; in float32 sums of γ's and β's gradients by at most 256
     blocks of threads:
     backward = 20·s·N·C + 8·min(N, 256)·C                          (38.6)
-    As in (36.7) the peak is
+    N and M are those of a batch that is filled up to a shape that repeats, at most an eighth more
+    (without dropout).  As in (36.7) the peak is
     peak = state + Σₗ keptₗ + max(loss, again + backward)                  (38.7)
     and in addition the workspace of NVIDIA's matrix products, 32 MiB.  Not counted is what CUDA
     itself takes: it differs from card to card, and nvidia-smi shows it.
@@ -47,7 +50,9 @@ Read it
 
 from functools import partial
 
+from minigpt2.device import captured
 from minigpt2.device.cublaslt import WORKSPACE_BYTES
+from minigpt2.device.filled_batch import rounded_up
 from minigpt2.device.fused_loss import ALIGNED, CHUNK_BYTES
 from minigpt2.memory import peak_memory
 from minigpt2.model.config import GPT2Config
@@ -58,18 +63,26 @@ SINGLE = 4  # bytes of a float32
 SUMS = 256  # blocks of threads, at most, that sum γ's and β's gradients
 
 
+def rows_kept(config: GPT2Config, rows: int, options: MemoryOptions, size: int) -> int:
+    """Return how many rows of C of each row's 16 a block keeps, in numbers of `size` bytes."""
+    if options.recompute:
+        return 6  # (38.3)
+    saved = 6 * size * rows * config.n_embd * config.n_layer
+    return 10 if saved > captured.MUCH and not options.dropout else 16  # (38.4), (38.2)
+
+
 def kept_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: int) -> int:
     """Return the bytes that one block keeps for its backward pass, in numbers of `size` bytes."""
-    row, heads = size * config.n_embd, SINGLE * config.n_head
-    masks = 2 * rows * row if options.dropout else 0
-    if options.recompute:
-        return rows * (6 * row + heads) + masks  # (38.3)
-    return rows * (16 * row + heads + 4 * SINGLE) + masks  # (38.2)
+    arrays, row = rows_kept(config, rows, options, size), size * config.n_embd
+    statistics = 4 * SINGLE if arrays == 16 else 0
+    masks = 2 * row if options.dropout else 0
+    return rows * (arrays * row + SINGLE * config.n_head + statistics + masks)  # (38.2) to (38.4)
 
 
 def recomputed_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: int) -> int:
     """Return the bytes that a block recomputes in its backward pass."""
-    return rows * (10 * size * config.n_embd + 16) if options.recompute else 0  # (38.4)
+    lacking = 16 - rows_kept(config, rows, options, size)
+    return rows * (lacking * size * config.n_embd + 16) if lacking else 0  # (38.4)
 
 
 def loss_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
@@ -95,6 +108,7 @@ def memory_on_device(
     Raises UserError if the package that brings bfloat16 is not installed.
     """
     size, p = compute_dtype(precision)(0).nbytes, config.n_parameters
+    batch = batch if options.dropout else filled_up(batch)
     again = recomputed_on_device(config, batch.rows, options, size)
     work = max(
         loss_on_device(config, batch, size) - again, backward_on_device(config, batch, size)
@@ -110,6 +124,13 @@ def memory_on_device(
         "workspace": max(0, work),
         "products": WORKSPACE_BYTES,
     }
+
+
+def filled_up(batch: MicroBatch) -> MicroBatch:
+    """Return the size of a batch that is filled up by at least one row."""
+    if not batch.rows:
+        return batch
+    return MicroBatch(rounded_up(batch.rows + 1), rounded_up(batch.supervised))
 
 
 def parts_counter(device: str, precision: Precision) -> PartsOf:

@@ -6,7 +6,9 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from minigpt2.device import fake_cupy, fake_stream, graph
+from minigpt2 import backend
+from minigpt2.device import captured, fake_cupy, fake_stream, graph
+from minigpt2.device.devices import stream_of
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning.device_memory import (
@@ -39,10 +41,12 @@ def pooled():
     """An emulated device whose memory, that of graphs too, comes from one pool."""
     pool = Pool()
     with (
-        device(machine()),
+        device(machine()) as library,
+        stream_of(library),
         patch.object(graph, "graph_pool", lambda library: pool),
         fake_stream.using_allocator(pool.malloc),
     ):
+        backend.register(library, captured.CAPTURED)
         yield pool
 
 
@@ -76,6 +80,17 @@ def test_a_step_takes_as_much_as_is_counted(sizes, precision, recompute):
     parts = memory_on_device(config, MicroBatch(ROWS, ROWS), options, precision)
     counted = parts["activations"] + parts["workspace"]
     assert counted == pytest.approx(used_by_a_step(config, precision, recompute), rel=0.1)
+
+
+@needs_compiler
+def test_a_step_that_recomputes_what_takes_no_product_takes_as_much_as_is_counted(monkeypatch):
+    config, batch = GPT2Config(200, 128, 64, 4, 1), MicroBatch(ROWS, ROWS)
+    whole = memory_on_device(config, batch, MemoryOptions(), "bfloat16")["activations"]
+    monkeypatch.setattr(captured, "MUCH", 0)
+    parts = memory_on_device(config, batch, MemoryOptions(), "bfloat16")
+    assert parts["activations"] < 0.75 * whole
+    counted = parts["activations"] + parts["workspace"]
+    assert counted == pytest.approx(used_by_a_step(config, "bfloat16", False), rel=0.1)
 
 
 def test_the_state_takes_16_bytes_a_parameter_and_18_with_a_copy():
