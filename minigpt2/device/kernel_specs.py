@@ -187,12 +187,12 @@ KERNELS = {
     "linear_row": KernelSpec(
         "linear_row.cu",
         lambda n: (n["K"] // 16,),
-        threads=512,
+        threads=1024,
         multiples=(("K", 16),),
         whole=("C",),
     ),
     "logits_row": KernelSpec(
-        "linear_row.cu", lambda n: (ceil(n["V"] / 64),), threads=512, whole=("C",)
+        "linear_row.cu", lambda n: (ceil(n["V"] / 128),), threads=1024, whole=("C",)
     ),
     "sample": KernelSpec("sample.cu", lambda n: (n["B"],), threads=512, multiples=(("W", 4),)),
     "cross_entropy": KernelSpec("cross_entropy.cu", lambda n: (n["M"],), threads=512, row="W"),

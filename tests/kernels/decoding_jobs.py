@@ -185,7 +185,7 @@ JOBS = {
     "linear_row, 768 x 48": map_row(768, 48, False, True),
     "linear_row, 1032 x 16": map_row(1032, 16, True, True),
     "logits_row, 8 x 1": look_up_row(8, 1, 4),
-    "logits_row, 256 x 67": look_up_row(256, 67, 128),
+    "logits_row, 256 x 131": look_up_row(256, 131, 192),
     "logits_row, 264 x 64": look_up_row(264, 64, 64),
     "sample, 3 x 50257, temperature 1": choose(3, 50257, 50304, 1.0),
 }
