@@ -40,6 +40,7 @@ Part II: The network
     13  model/initialisation           Initialisation
      ·  model/batch                    Batch
      ·  model/gradients                Gradients
+     ·  model/recompute                Recomputation
     14  model/block                    Block
     15  model/gpt2                     GPT-2
     16  model/induction                Induction heads

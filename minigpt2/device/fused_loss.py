@@ -22,7 +22,7 @@ from minigpt2.ops.cross_entropy import weighted_sum
 from minigpt2.ops.embedding import take_rows
 
 ALIGNED = 64  # numbers; rows are a multiple of this
-CHUNK_BYTES = 1 << 27  # of the logits of a chunk: enough work for a GPU
+CHUNK_BYTES = 100 << 20  # of the logits of a chunk: enough work for a GPU
 
 
 def cross_entropy(

@@ -102,51 +102,21 @@ Cost
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minigpt2.backend import Array
 from minigpt2.model.gradients import Gradients, through_gelu, through_layer_norm, through_linear
+from minigpt2.model.recompute import Checkpoint, Saved, recomputed, recomputed_input
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.dropout import dropout, dropout_backward
 from minigpt2.ops.embedding import chosen_rows, scatter_rows
 from minigpt2.ops.gelu import gelu
 from minigpt2.ops.layer_norm import layer_norm
-from minigpt2.ops.linear import Saved as SavedByLinear
 from minigpt2.ops.linear import linear
 
 Attend = Callable[..., tuple[Array, Any]]  # attention, or a function with its signature
-
-
-class Saved(NamedTuple):
-    """What the backward pass needs: what each op saved, in the order of the forward pass."""
-
-    ln_1: Any
-    c_attn: Any
-    attn: Any
-    attn_proj: Any
-    attn_drop: Any
-    ln_2: Any
-    c_fc: Any
-    act: Any
-    mlp_proj: Any
-    mlp_drop: Any
-    rows: Array | None  # (R,)
-
-
-class Checkpoint(NamedTuple):
-    """What a block keeps with recomputation, and what recomputing the other arrays takes."""
-
-    x: Array  # (N, C)
-    r: Array  # (R, C), R = N where all rows are needed
-    attn: Any
-    attn_drop: Any
-    mlp_drop: Any
-    rows: Array | None  # (R,)
-    p: dict[str, Array]
-    eps: float
-    u: Array | None = None  # (R, 4C) without its bias, if it is kept
 
 
 def block(
@@ -208,37 +178,29 @@ def add_branch(
 
 
 def block_backward(dy: Array, saved: Saved | Checkpoint, d: Gradients) -> Array:
-    """Turn dL/dy (R, C) into dL/dx (N, C); the parameters' gradients go to d."""
+    """Turn dL/dy (R, C) into dL/dx (N, C); the parameters' gradients go to d.
+
+    What a step has used is deleted, so that the largest arrays, (R, 4C), do not live together.
+    """
+    checkpoint = saved if isinstance(saved, Checkpoint) else None
     saved = recomputed(saved) if isinstance(saved, Checkpoint) else saved
-    dm = dropout_backward(dy, saved.mlp_drop)  # (R, C)  (14.11)
-    dg = through_linear(dm, saved.mlp_proj, d, "mlp.c_proj")  # (R, 4*C)  (14.12)
-    du = through_gelu(dg, saved.act, d, "mlp.c_fc.bias")  # (R, 4*C)  (14.13)
-    dh_2 = through_linear(du, saved.c_fc, d, "mlp.c_fc")  # (R, C)  (14.14)
-    dr = through_layer_norm(dh_2, saved.ln_2, d, "ln_2", d_residual=dy)  # (R, C)  (14.15)
+    ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, rows = saved
+    del saved
+    dm = dropout_backward(dy, mlp_drop)  # (R, C)  (14.11)
+    dg = through_linear(dm, mlp_proj, d, "mlp.c_proj")  # (R, 4*C)  (14.12)
+    del mlp_proj
+    du = through_gelu(dg, act, d, "mlp.c_fc.bias")  # (R, 4*C)  (14.13)
+    del dg, act
+    dh_2 = through_linear(du, c_fc, d, "mlp.c_fc")  # (R, C)  (14.14)
+    del du, c_fc
+    dr = through_layer_norm(dh_2, ln_2, d, "ln_2", d_residual=dy)  # (R, C)  (14.15)
 
-    da = dropout_backward(dr, saved.attn_drop)  # (R, C)  (14.16)
-    do = through_linear(da, saved.attn_proj, d, "attn.c_proj")  # (R, C)  (14.17)
-    n = len(saved.c_attn.x)
-    do, dr = (scatter_rows(gradient, saved.rows, n) for gradient in (do, dr))  # (N, C)  (14.22)
-    dqkv = attention_backward(do, saved.attn)  # (N, 3*C)  (14.18)
-    dh = through_linear(dqkv, saved.c_attn, d, "attn.c_attn")  # (N, C)  (14.19)
-    dx = through_layer_norm(dh, saved.ln_1, d, "ln_1", d_residual=dr)  # (N, C)  (14.20)
+    da = dropout_backward(dr, attn_drop)  # (R, C)  (14.16)
+    do = through_linear(da, attn_proj, d, "attn.c_proj")  # (R, C)  (14.17)
+    do, dr = (scatter_rows(gradient, rows, len(attn.o)) for gradient in (do, dr))  # (N, C)  (14.22)
+    dqkv = attention_backward(do, attn)  # (N, 3*C)  (14.18)
+    if checkpoint:
+        ln_1, c_attn = recomputed_input(checkpoint)
+    dh = through_linear(dqkv, c_attn, d, "attn.c_attn")  # (N, C)  (14.19)
+    dx = through_layer_norm(dh, ln_1, d, "ln_1", d_residual=dr)  # (N, C)  (14.20)
     return dx
-
-
-def recomputed(checkpoint: Checkpoint) -> Saved:
-    """Recompute what the backward pass needs, from a checkpoint."""
-    x, r, attn, attn_drop, mlp_drop, rows, p, eps, u = checkpoint
-    h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
-    c_attn = SavedByLinear(h, p["attn.c_attn.weight"])
-    (o_s,) = chosen_rows(rows, attn.o)  # (R, C)  (14.21)
-    attn_proj = SavedByLinear(o_s, p["attn.c_proj.weight"])
-    h_2, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (14.6)
-    if u is None:
-        u, _ = linear(h_2, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (14.7)
-    c_fc = SavedByLinear(h_2, p["mlp.c_fc.weight"], biased=False)
-    g, act = gelu(u, p["mlp.c_fc.bias"])  # (R, 4*C)  (14.8)
-    mlp_proj = SavedByLinear(g, p["mlp.c_proj.weight"])
-    return Saved(
-        ln_1, c_attn, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, rows
-    )

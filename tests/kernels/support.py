@@ -68,7 +68,7 @@ def unwritten(cupy):
     def allocate(size):
         memory = pool.malloc(size)
         if size:
-            memory.memset(0xFF, size)
+            memory.memset_async(0xFF, size)  # into the stream that the kernels are in
         return memory
 
     return allocate
