@@ -8,15 +8,15 @@
 __device__ __forceinline__ void add_rows(float4& sum, const real* x, const int* order, int count,
                                          int C) {
     for (int n = 0; n < count; n += AT_ONCE) {
-        float4 row[AT_ONCE];
+        four<real> row[AT_ONCE];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++)
-            if (n + i < count) row[i] = load4(x + (size_t)order[n + i] * C);
+            if (n + i < count) row[i] = *(const four<real>*)(x + (size_t)order[n + i] * C);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             if (n + i >= count) continue;
-            sum = make_float4(sum.x + row[i].x, sum.y + row[i].y, sum.z + row[i].z,
-                              sum.w + row[i].w);  // (3.4)
+            sum = make_float4(sum.x + to_float(row[i].x), sum.y + to_float(row[i].y),
+                              sum.z + to_float(row[i].z), sum.w + to_float(row[i].w));  // (3.4)
         }
     }
 }

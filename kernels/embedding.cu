@@ -13,13 +13,16 @@
 //                      If one token fills a tenth of the batch, one block reads a tenth of dx; the
 //                      others do not wait for it.  Blocks without a run return.
 //
-// Launch: 128 threads, each with four neighbouring features at a time; C must be a multiple of 4.
+// Launch: 128 threads.  Forward and gathering, a warp reads 512 bytes of a row at once (rows.cuh);
+// backward, a thread has four neighbouring features, and C must be a multiple of 4.
 // Bytes, with S bytes a number: forward reads two rows and writes one, 3·S·N·C at most (frequent
 // rows of the tables stay in cache).  Backward reads dx once, S·N·C, and reads and writes each row
 // of the table that occurs, which is the least.  Gathering reads and writes each row once, 2·S·R·C.
-#include "dtype.cuh"
+#include "rows.cuh"
 #include "add_rows.cuh"
 #define THREADS 128
+#define WARPS (THREADS / 32)
+#define PARTS_OF(C) ((C + 32 * WIDTH - 1) / (32 * WIDTH))  // a warp's reads of a row
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 embedding_forward(
@@ -32,10 +35,13 @@ embedding_forward(
 ) {
     const real* token = wte + (size_t)ids[blockIdx.x] * C;
     const real* position = wpe + (size_t)positions[blockIdx.x] * C;
-    for (int c = threadIdx.x * 4; c < C; c += THREADS * 4) {
-        const float4 t = load4(token + c), p = load4(position + c);
-        const float4 sum = make_float4(t.x + p.x, t.y + p.y, t.z + p.z, t.w + p.w);  // (3.1)
-        store4(x + (size_t)blockIdx.x * C + c, sum);
+    for (int part = threadIdx.x / 32; part < PARTS_OF(C); part += WARPS) {
+        float sum[WIDTH], place[WIDTH];
+        unpack(sum, read_part(token, part, C), real());
+        unpack(place, read_part(position, part, C), real());
+#pragma unroll
+        for (int i = 0; i < WIDTH; i++) sum[i] += place[i];  // (3.1)
+        write_part(x + (size_t)blockIdx.x * C, part, C, sum);
     }
 }
 
@@ -47,8 +53,11 @@ gather_rows(
     int C
 ) {
     const real* row = x + (size_t)rows[blockIdx.x] * C;
-    for (int c = threadIdx.x * 4; c < C; c += THREADS * 4)
-        store4(out + (size_t)blockIdx.x * C + c, load4(row + c));
+    for (int part = threadIdx.x / 32; part < PARTS_OF(C); part += WARPS) {
+        float copy[WIDTH];
+        unpack(copy, read_part(row, part, C), real());
+        write_part(out + (size_t)blockIdx.x * C, part, C, copy);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

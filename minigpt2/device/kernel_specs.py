@@ -119,15 +119,11 @@ def dkv_spec(small: bool) -> KernelSpec:
 
 
 KERNELS = {
-    "embedding_forward": KernelSpec(
-        "embedding.cu", lambda n: (n["N"],), threads=128, multiples=(("C", 4),)
-    ),
+    "embedding_forward": KernelSpec("embedding.cu", lambda n: (n["N"],), threads=128, row="C"),
     "embedding_backward": KernelSpec(
         "embedding.cu", lambda n: (n["N"],), threads=128, multiples=(("C", 4),)
     ),
-    "gather_rows": KernelSpec(
-        "embedding.cu", lambda n: (n["R"],), threads=128, multiples=(("C", 4),)
-    ),
+    "gather_rows": KernelSpec("embedding.cu", lambda n: (n["R"],), threads=128, row="C"),
     "sum_rows": KernelSpec("sum_rows.cu", lambda n: (n["R"],), threads=128, multiples=(("C", 4),)),
     "layer_norm_forward": KernelSpec(
         "layer_norm.cu",

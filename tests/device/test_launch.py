@@ -53,7 +53,7 @@ WRONG = {
     "another shape": (gelu(y=array(4, 8)), r"y has shape \(4, 8\), not \(N, F\) with N = 3, F = 8"),
     "fewer axes": (gelu(y=array(24)), r"y has shape \(24,\), not \(N, F\)"),
     "not a multiple": (
-        ("gather_rows", (array(3, 6), array(2, dtype=np.int32), array(2, 6)), {}),
+        ("sum_rows", (array(3, 6), *[array(n, dtype=np.int32) for n in (3, 3)], array(2, 6)), {}),
         "C = 6 must be a multiple",
     ),
     "missing": (gelu(h=None), "h is missing"),

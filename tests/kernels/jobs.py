@@ -251,6 +251,7 @@ def optimise(p, decayed, clip):
     return job
 
 
+ROWS_TAKEN = (1, 1, 1), (5, 12, 3), (9, 515, 20), (3, 1032, 6)
 JOBS = {
     **{f"attention, {name}": attend(end, 2, 64) for name, end in FORESTS.items()},
     **{f"attention, heads of {d}": attend(DEEP, 3, d) for d in (32, 80, 128)},
@@ -279,7 +280,7 @@ JOBS = {
         f"embedding, {n} x {c}": embed(n, c, few)
         for n, c, few in ((1, 4, 1), (40, 12, 3), (9, 516, 90))
     },
-    **{f"embedding, {r} rows of {n} x {c}": take(n, c, r) for n, c, r in ((1, 4, 1), (9, 516, 20))},
+    **{f"embedding, {r} rows of {n} x {c}": take(n, c, r) for n, c, r in ROWS_TAKEN},
     **{
         f"sum_rows, {n} x {c} into {size}": add_rows(n, c, size)
         for n, c, size in ((2, 4, 1), (40, 12, 6), (9, 516, 30))

@@ -20,6 +20,7 @@ from tests.kernels.jobs import (
     normalise,
     optimise,
     sum_columns,
+    take,
 )
 from tests.kernels.support import needs_compiler, run_on
 from tests.ops.cases import ends
@@ -34,6 +35,7 @@ SIZES = {
     "column_sums": sum_columns(300, 1280),
     "gelu": gate(6, 5120, True),
     "embedding": embed(30, 1280, 5),
+    "embedding, rows": take(9, 1280, 30),
     "sum_rows": add_rows(30, 1280, 9),
     "cross_entropy": learn(3, 50257),
     "cross_entropy in aligned rows": learn(3, 50256),
