@@ -45,9 +45,16 @@ __device__ __forceinline__ float slope(float x) {
     return w + 2.f * x * w * (1.f - w) * du_dx;               // (5.6)
 }
 
-// This lane's numbers of the bias, as they lie in memory.
+// This lane's numbers of the bias, as they lie in memory.  It is a part of the array of all
+// parameters, and may begin anywhere in that.
 __device__ __forceinline__ uint4 bias_of(const real* b, int F) {
-    return b ? read_part(b, blockIdx.x, F) : make_uint4(0, 0, 0, 0);
+    if (!b) return make_uint4(0, 0, 0, 0);
+    if ((unsigned long long)b % 16 == 0) return read_part(b, blockIdx.x, F);
+    float x[WIDTH];
+#pragma unroll
+    for (int i = 0; i < WIDTH; i++)
+        x[i] = in_row(blockIdx.x, i, F) ? to_float(b[column_of(blockIdx.x, i)]) : 0.f;
+    return packed(x, real());
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

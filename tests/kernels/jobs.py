@@ -110,15 +110,16 @@ def sum_columns(n, k):
     return lambda put: (column_sums(put(dy)),)
 
 
-def gate(n, f, bias):
-    """GELU, with a bias or without."""
-    h, dy, b = single(n, f, scale=2), single(n, f, seed=1), single(f, seed=2)
+def gate(n, f, bias, begin=0):
+    """GELU, with a bias or without; before the bias stand other numbers in its array."""
+    h, dy, numbers = single(n, f, scale=2), single(n, f, seed=1), single(begin + f, seed=2)
 
     def job(put):
-        y, saved = gelu(put(h), put(b) if bias else None)
+        b = put(numbers)[begin:]
+        y, saved = gelu(put(h), b if bias else None)
         if not bias:
             return y, gelu_backward(put(dy), saved)[0]
-        return y, *gelu_backward(put(dy), saved, bias=added_to(put(b)))
+        return y, *gelu_backward(put(dy), saved, bias=added_to(b))
 
     return job
 
@@ -266,6 +267,7 @@ JOBS = {
         f"layer_norm, {n} x {c}{'' if plain else ', with a residual'}": normalise(n, c, plain)
         for n, c, plain in ((1, 1, True), (3, 255, True), (5, 256, False), (300, 33, False))
     },
+    "gelu, 3 x 264, a bias that begins anywhere": gate(3, 264, True, begin=1),
     **{f"layer_norm, {n} x {c}": normalise(n, c, False) for n, c in ((9, 136), (27, 1032))},
     "layer_norm, 2 x 2048": normalise(2, 2048, False),
     **{
