@@ -106,6 +106,8 @@ def logit_chunks(
     most = chunk or max(1, CHUNK_BYTES // (width * x.dtype.itemsize))
     chunk = -(-len(rows) // max(1, -(-len(rows) // most)))  # all chunks of nearly one size
     memory = xp.empty((chunk, width), x.dtype)
+    if len(table) < width:
+        memory.fill(0)  # an access reads the numbers behind the last logit, too
     index = index_on(xp, rows)
     for start in range(0, len(rows), chunk):
         part = slice(start, min(start + chunk, len(rows)))

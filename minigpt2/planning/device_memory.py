@@ -15,17 +15,17 @@ Definition: bytes, for a micro-batch of N rows with M supervised triples, in num
     keptₗ = 16·s·N·C + 4·N·H + 16·N  (with dropout 2·s·N·C more)   (38.2)
     With recomputation it keeps x, r, q, k, v and o,
     keptₗ = 6·s·N·C + 4·N·H  (with dropout 2·s·N·C more)           (38.3)
-    and recomputes the rest of (38.2) for one block at a time, 10·s·N·C + 16·N.  Where that saves
-    much, a step without recomputation keeps u as well and recomputes what takes no product
-    (device/captured),
-    keptₗ = 10·s·N·C + 4·N·H,  again = 6·s·N·C + 16·N              (38.4)
+    and recomputes the rest of (38.2) for one block at a time, and of it h when the others are
+    freed: 9·s·N·C + 16·N.  Where that saves much, a step without recomputation keeps u as well and
+    recomputes what takes no product (device/captured),
+    keptₗ = 10·s·N·C + 4·N·H,  again = 5·s·N·C + 16·N              (38.4)
     The loss: the last hidden rows, x before their normalisation, and their gradient; a row for each
     triple, and one chunk of B rows, whose logits have W places, V rounded up to a multiple of 64:
     loss = s·(3·N·C + M·C + B·(C + W))                             (38.5)
-    A block's backward pass: the gradients of g and u (4 + 4) and of q, k, v (3), six rows of C
-    between them, and three of the model; in float32 sums of γ's and β's gradients by at most 256
+    A block's backward pass: the gradients of g and u (4 + 4), when g is freed already (−4), and of
+    y (1), and three rows of C of the model; in float32 sums of γ's and β's gradients by at most 256
     blocks of threads:
-    backward = 20·s·N·C + 8·min(N, 256)·C                          (38.6)
+    backward = 8·s·N·C + 8·min(N, 256)·C                           (38.6)
     N and M are those of a batch that is filled up to a shape that repeats, at most an eighth more
     (without dropout).  As in (36.7) the peak is
     peak = state + Σₗ keptₗ + max(loss, again + backward)                  (38.7)
@@ -41,7 +41,7 @@ Example: GPT-2 with P = 124,439,808, in bfloat16, on 8 · 1,023 rows, all superv
     [201, 75]
     >>> parts = memory_on_device(gpt2, batch, MemoryOptions(), "bfloat16")
     >>> round(sum(parts.values()) / 1e9, 2)
-    4.95
+    4.85
 
 Read it
     In 16 bits the state is larger than in float32, by the copy, and all else is half as large:
@@ -81,8 +81,8 @@ def kept_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: 
 
 def recomputed_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: int) -> int:
     """Return the bytes that a block recomputes in its backward pass."""
-    lacking = 16 - rows_kept(config, rows, options, size)
-    return rows * (lacking * size * config.n_embd + 16) if lacking else 0  # (38.4)
+    lacking = 15 - rows_kept(config, rows, options, size)
+    return rows * (lacking * size * config.n_embd + 16) if lacking > 0 else 0  # (38.4)
 
 
 def loss_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
@@ -97,7 +97,7 @@ def loss_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
 def backward_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
     """Return the bytes that a block's backward pass allocates."""
     c = config.n_embd
-    return 20 * size * batch.rows * c + 2 * SINGLE * min(batch.rows, SUMS) * c  # (38.6)
+    return 8 * size * batch.rows * c + 2 * SINGLE * min(batch.rows, SUMS) * c  # (38.6)
 
 
 def memory_on_device(

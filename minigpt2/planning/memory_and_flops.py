@@ -16,9 +16,9 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     logits, and the part of the table's gradient that is added at once (TABLE_BYTES of
     ops/cross_entropy):
     loss = 4·N·C + M·C + B·(V + C) + added                         (36.5)
-    A block's backward pass: the gradients of g and u (4 + 4) and of q, k, v (3), six rows of C
-    between them, three of the model, and two gradients of its largest weights
-    backward = 20·N·C + 8·C²                                       (36.6)
+    A block's backward pass: the gradients of g and u (4 + 4), when g is freed already (−4), and of
+    y (1), three rows of C of the model, and two gradients of its largest weights
+    backward = 8·N·C + 8·C²                                        (36.6)
     The loss is computed while every block keeps its activations, and so is the last block's
     backward pass.  The two do not overlap, so the peak is
     peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (36.7)
@@ -130,7 +130,7 @@ def loss_workspace(config: GPT2Config, batch: MicroBatch) -> int:
 
 def backward_workspace(config: GPT2Config, batch: MicroBatch) -> int:
     """Return the numbers that a block's backward pass allocates."""
-    return 20 * batch.rows * config.n_embd + 8 * config.n_embd**2  # (36.6)
+    return 8 * batch.rows * config.n_embd + 8 * config.n_embd**2  # (36.6)
 
 
 def memory(
