@@ -36,9 +36,16 @@ def are_small(n: int, n_head: int) -> bool:
     return n * n_head < SMALL_BELOW
 
 
-def attention_tile(d: int) -> int:
-    """Return the rows of a tile of attention.cu for D features."""
-    return 32 if d <= 80 else 16
+def simple_rows(d: int) -> int:
+    """Return the rows that a block of attention.cu owns for D features."""
+    return 64 if d <= 64 else 32
+
+
+def simple_tile(d: int, backward: bool) -> int:
+    """Return the rows of a tile that it meets."""
+    if backward:
+        return 32 if d <= 80 else 16
+    return 64 if d <= 64 else 32
 
 
 def dq_rows(d: int, small: bool) -> int:
@@ -75,6 +82,13 @@ def dkv_shared(n: Sizes, size: int, small: bool) -> int:
     return size * n["D"] * (2 * rows + 4 * stage) + 16 * stage + 4 * rows
 
 
+def simple_shared(n: Sizes, size: int, backward: bool) -> int:
+    """Return the bytes of a block of attention.cu: all numbers have 4, whatever `size` is."""
+    d, own, met = n["D"], simple_rows(n["D"]), simple_tile(n["D"], backward)
+    own_numbers, met_numbers = (2 * own * d, 3 * met + own) if backward else (own * d, 2 * met)
+    return 4 * (own_numbers + 2 * met * (d + 4) + 16 * (own + 4) + met_numbers)
+
+
 class ForestTables(NamedTuple):
     """What the kernels must know of a forest: integers of 32 bits, all in one array.
 
@@ -100,15 +114,15 @@ def tables_in(flat: Array, n: int) -> ForestTables:
         return flat[first : first + length]
 
     end, min_end = table(1), table(TILE)
-    largest = {rows: table(rows) for rows in (TILE, attention_tile(80), attention_tile(128))}
-    queries = {rows: table(rows) for rows in (64, 128)}
+    largest = {rows: table(rows) for rows in (TILE, 32, 16)}
+    queries = {rows: table(rows) for rows in (32, 64, 128)}
     keys = {rows: table(rows) for rows in (32, 64)}
     return ForestTables(flat[:start], end, min_end, largest, queries, keys)
 
 
 def size_of_tables(n: int) -> int:
     """Return how many integers the tables of a forest of N rows have."""
-    rows = (1, TILE, TILE, attention_tile(80), attention_tile(128), 64, 128, 32, 64)
+    rows = (1, TILE, TILE, 32, 16, 32, 64, 128, 32, 64)
     return sum(ALIGNED * ceil(n / (ALIGNED * each)) for each in rows)
 
 

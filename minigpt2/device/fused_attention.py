@@ -64,8 +64,9 @@ def attention(
         tables = forest.max_end[blocks.TILE], forest.min_end, forest.queries[blocks.FORWARD_ROWS]
         launch(xp, "attention_mma_forward", heads, forest.end, *tables, o, lse, scale=scale)
     else:
-        max_end = forest.max_end[blocks.attention_tile(d)]
-        launch(xp, "attention_forward", heads, forest.end, max_end, o, lse, scale=scale)
+        max_end = forest.max_end[blocks.simple_tile(d, backward=False)]
+        order = forest.queries[blocks.simple_rows(d)]
+        launch(xp, "attention_forward", heads, forest.end, max_end, order, o, lse, scale=scale)
     o = o.reshape(n, n_head * d)
     return o, Saved(qkv, end, o, lse[..., None], n_head, dropout, seed, block)
 
@@ -94,7 +95,10 @@ def attention_backward(do: Array, saved: Saved) -> Any:
         launch(xp, f"attention_mma_dkv{variant}", qkv, d_o, *seen_by, *outputs, scale=scale)
     else:
         launch(xp, "attention_delta", o, d_o, delta)
-        max_end = forest.max_end[blocks.attention_tile(d)]
-        for name in ("attention_dkv", "attention_dq"):
-            launch(xp, name, qkv, d_o, forest.end, max_end, *outputs, scale=scale)
+        own = blocks.simple_rows(d)
+        of_keys = forest.end, forest.max_end[own], forest.keys[own]
+        launch(xp, "attention_dkv", qkv, d_o, *of_keys, *outputs, scale=scale)
+        max_end = forest.max_end[blocks.simple_tile(d, backward=True)]
+        of_queries = forest.end, max_end, forest.queries[own]
+        launch(xp, "attention_dq", qkv, d_o, *of_queries, *outputs, scale=scale)
     return dqkv.reshape(n, 3 * c)

@@ -15,12 +15,13 @@ from typing import NamedTuple
 from minigpt2.device.attention_blocks import (
     FORWARD_ROWS,
     Sizes,
-    attention_tile,
     dkv_rows,
     dkv_shared,
     dq_rows,
     dq_shared,
     forward_shared,
+    simple_rows,
+    simple_shared,
 )
 
 HEAD_SIZES = (32, 64, 80, 128)
@@ -78,9 +79,15 @@ def number_in(options: tuple[str, ...], name: str) -> int:
     return next((int(o.split("=")[1]) for o in options if o.startswith(f"-D{name}=")), 0)
 
 
-def attention_grid(n: Sizes) -> tuple[int, int]:
-    """Return the grid of attention.cu: tiles of rows, heads."""
-    return ceil(n["N"] / attention_tile(n["D"])), n["H"]
+def attention_spec(backward: bool) -> KernelSpec:
+    """Return the spec of a kernel of attention.cu."""
+    return KernelSpec(
+        "attention.cu",
+        lambda n: (n["H"], ceil(n["N"] / simple_rows(n["D"]))),
+        threads=64,
+        per_head_size=True,
+        shared=partial(simple_shared, backward=backward),
+    )
 
 
 MMA = KernelSpec(
@@ -157,15 +164,15 @@ KERNELS = {
         threads=256,
         row="F",
     ),
-    "attention_forward": KernelSpec("attention.cu", attention_grid, threads=64, per_head_size=True),
+    "attention_forward": attention_spec(backward=False),
     "attention_delta": KernelSpec(
         "attention.cu",
         lambda n: (ceil(n["N"] * n["H"] / 4),),
         threads=128,
         per_head_size=True,
     ),
-    "attention_dkv": KernelSpec("attention.cu", attention_grid, threads=64, per_head_size=True),
-    "attention_dq": KernelSpec("attention.cu", attention_grid, threads=64, per_head_size=True),
+    "attention_dkv": attention_spec(backward=True),
+    "attention_dq": attention_spec(backward=True),
     "attention_mma_forward": MMA,
     "attention_mma_dq": dq_spec(small=False),
     "attention_mma_dq_small": dq_spec(small=True),

@@ -18,6 +18,7 @@ from minigpt2.device.attention_blocks import (
     dq_shared,
     forest_tables,
     forward_shared,
+    simple_shared,
     size_of_tables,
     tables_in,
 )
@@ -82,6 +83,22 @@ def test_rows_and_bytes_are_those_of_the_source(d, small, tmp_path):
         subprocess.run(command, input=program_of(file, d, small), text=True, check=True)
         printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
         assert tuple(map(int, printed.split())) == sizes, file
+
+
+@needs_compiler
+@pytest.mark.parametrize("d", HEAD_SIZES)
+def test_bytes_of_float_arithmetic_are_those_of_the_source(d, tmp_path):
+    text = (shipped("kernels") / "attention.cu").read_text(encoding="utf-8")
+    structs = ("struct", "template <int M> struct")
+    body = f"#include <cstdio>\n#define D {d}\n{lines_of(text, *structs)}"
+    sizes = "sizeof(ForwardShared), sizeof(BackwardShared)"
+    main = f'int main() {{ printf("%zu %zu", {sizes}); }}'
+    program = tmp_path / "sizes"
+    command = [compiler(), "-x", "c++", "-", "-o", program]
+    subprocess.run(command, input=f"{body}\n{main}", text=True, check=True)
+    printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    expected = [simple_shared({"D": d}, 4, backward) for backward in (False, True)]
+    assert list(map(int, printed.split())) == expected
 
 
 def test_blocks_are_small_for_few_rows_alone():

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from minigpt2.device.attention_blocks import attention_tile
+from minigpt2.device.attention_blocks import simple_rows, simple_tile
 from minigpt2.device.compile import compiler, kernels_in
 from minigpt2.device.includes import text_of
 from minigpt2.device.kernel_specs import (
@@ -75,7 +75,9 @@ def test_a_row_of_layer_norm_has_the_warps_of_the_source():
 
 @pytest.mark.parametrize("d", HEAD_SIZES)
 def test_tiles_of_attention_are_those_of_the_source(d):
-    assert attention_tile(d) == defined_in("attention.cu", "B", d)
+    assert simple_rows(d) == defined_in("attention.cu", "B", d)
+    for backward, name in ((False, "FORWARD_M"), (True, "BACKWARD_M")):
+        assert simple_tile(d, backward) == defined_in("attention.cu", name, d)
 
 
 def test_variants_are_the_storage_types_and_head_sizes():

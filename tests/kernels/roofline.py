@@ -23,10 +23,11 @@ import numpy as np
 from minigpt2.device.attention_blocks import (
     FORWARD_ROWS,
     TILE,
-    attention_tile,
     dkv_rows,
     dkv_stage,
     dq_rows,
+    simple_rows,
+    simple_tile,
 )
 from minigpt2.device.emulator import Machine
 from minigpt2.device.kernel_specs import KERNELS, SHORT, options_of, parts_of, sets_of
@@ -99,10 +100,10 @@ def attention(kind):
     products = {"forward": 2, "dkv": 4, "dq": 3}[kind]
 
     def work(a, s):
-        tile = attention_tile(a.D)
-        count = a.H * (pairs_of_keys if kind == "dkv" else pairs_of_tiles)(a.end, tile, tile)
-        met_bytes = count * (2 * s * tile * a.D + (8 if kind == "dkv" else 4) * tile)
-        operations = count * tile * tile * a.D * 2 * products
+        own, met = simple_rows(a.D), simple_tile(a.D, kind != "forward")
+        count = a.H * (pairs_of_keys if kind == "dkv" else pairs_of_tiles)(a.end, own, met)
+        met_bytes = count * (2 * s * met * a.D + (8 if kind == "dkv" else 4) * met)
+        operations = count * own * met * a.D * 2 * products
         elements = s * a.N * a.C
         return Work(least * elements, rows_own * elements + met_bytes, operations, count)
 
