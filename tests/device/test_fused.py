@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from minigpt2.backend import Array
+from minigpt2.device import fused_attention
 from minigpt2.device.attention_blocks import forest_tables, size_of_tables, tables_in
 from minigpt2.device.fused import FUSED
 from minigpt2.device.fused_attention import FORESTS
@@ -87,6 +88,20 @@ def test_numbers_of_16_bits_cost_a_few_roundings(name, kind):
     dtype = SHORT[kind]
     exact = JOBS[name](lambda array: exactly(array.astype(dtype)))
     on = machine(check=True)
+    assert_close(run_on(on, JOBS[name], dtype), exact, 4 * 2.0 ** -BITS[kind])
+    assert not on.findings, "\n".join(map(str, on.findings))
+
+
+OLD = [name for name in ATTENTION if name.endswith(("an end after a tile", "padding"))]
+OLD += [f"attention, heads of {d}" for d in (32, 80, 128)]
+
+
+@pytest.mark.parametrize("kind", SHORT)
+@pytest.mark.parametrize("name", [name for name in OLD if not name.startswith(LARGE)])
+def test_attention_has_16_bits_without_tensor_cores_too(name, kind, monkeypatch):
+    monkeypatch.setattr(fused_attention, "on_tensor_cores", lambda library, dtype: False)
+    dtype, on = SHORT[kind], machine(check=True)
+    exact = JOBS[name](lambda array: exactly(array.astype(dtype)))
     assert_close(run_on(on, JOBS[name], dtype), exact, 4 * 2.0 ** -BITS[kind])
     assert not on.findings, "\n".join(map(str, on.findings))
 
