@@ -68,7 +68,8 @@ check-kernels: $(VENV)/nvrtc ## compile every kernel for every GPU: no warning, 
 
 test-gpu: $(VENV)/cuda ## run the tests of the kernels and of --device on this machine's GPU
 	@$(BIN)/python -m pytest --device cuda tests/device/test_fused.py tests/device/test_products.py \
-	  tests/device/test_graph.py tests/device/test_decoding.py tests/commands/test_device.py
+	  tests/device/test_graph.py tests/device/test_captured.py tests/device/test_decoding.py \
+	  tests/commands/test_device.py
 
 check-races: $(VENV)/dev ## run large launches in the emulator, and check every access
 	@$(BIN)/python -m tests.kernels.races
