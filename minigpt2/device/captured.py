@@ -52,8 +52,9 @@ def taken(batch: Batch) -> Prepared:
 
 def captures(config: GPT2Config) -> bool:
     """Return whether all kernels of a step are compiled for a model's sizes."""
-    width = config.n_embd // config.n_head
-    return fits("attention_forward", D=width) and fits("embedding_forward", C=config.n_embd)
+    attends = fits("attention_forward", D=config.n_embd // config.n_head)
+    rowwise = "embedding_backward", "sum_rows", "layer_norm_forward"
+    return attends and all(fits(kernel, C=config.n_embd) for kernel in rowwise)
 
 
 def recomputes_cheaply(parameters: Parameters, rows: int) -> bool:

@@ -49,10 +49,16 @@ def open_device(device: Device) -> ModuleType:
     return library
 
 
+_streams: list[Any] = []  # held here, so that they live as long as the program
+
+
 def stream_of(library: Any) -> Any:
     """Return the stream that all work goes into: CUDA's own first one cannot capture a graph."""
     stream = library.cuda.get_current_stream()
-    return library.cuda.Stream(non_blocking=True) if stream == library.cuda.Stream.null else stream
+    if stream == library.cuda.Stream.null:
+        stream = library.cuda.Stream(non_blocking=True)
+        _streams.append(stream)
+    return stream
 
 
 def cupy() -> ModuleType:

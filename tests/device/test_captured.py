@@ -179,6 +179,12 @@ def test_the_shapes_that_are_remembered_are_bounded(xp, monkeypatch):
     assert len(runs_of(gradients)) == 2
 
 
+def test_only_models_whose_kernels_are_all_compiled_are_captured():
+    assert captured.captures(CONFIG)
+    assert not captured.captures(GPT2Config(11, 8, 24, 1, 1))  # heads of 24
+    assert not captured.captures(GPT2Config(11, 8, 4096, 1, 32))  # rows too long to normalise
+
+
 @needs_device
 def test_with_dropout_the_ops_run_one_by_one(xp):
     parameters = parameters_of().on(xp)
