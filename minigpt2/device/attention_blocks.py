@@ -27,6 +27,7 @@ from minigpt2.backend import Array
 TILE = 64  # keys of a tile on tensor cores
 FORWARD_ROWS = 64  # queries of a block of attention_mma_forward
 SMALL_BELOW = 32768  # rows times heads
+TILES, QUERIES, KEYS = (TILE, 32, 16), (32, 64, 128), (32, 64)  # rows, of which there are tables
 ALIGNED = 32  # numbers: each table begins at a multiple of 128 bytes
 Sizes = dict[str, int]
 
@@ -114,15 +115,15 @@ def tables_in(flat: Array, n: int) -> ForestTables:
         return flat[first : first + length]
 
     end, min_end = table(1), table(TILE)
-    largest = {rows: table(rows) for rows in (TILE, 32, 16)}
-    queries = {rows: table(rows) for rows in (32, 64, 128)}
-    keys = {rows: table(rows) for rows in (32, 64)}
+    largest = {rows: table(rows) for rows in TILES}
+    queries = {rows: table(rows) for rows in QUERIES}
+    keys = {rows: table(rows) for rows in KEYS}
     return ForestTables(flat[:start], end, min_end, largest, queries, keys)
 
 
 def size_of_tables(n: int) -> int:
     """Return how many integers the tables of a forest of N rows have."""
-    rows = (1, TILE, TILE, 32, 16, 32, 64, 128, 32, 64)
+    rows = (1, TILE, *TILES, *QUERIES, *KEYS)
     return sum(ALIGNED * ceil(n / (ALIGNED * each)) for each in rows)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from minigpt2.backend import Array
 from minigpt2.device.attention_blocks import forest_tables
-from minigpt2.device.indices import ORDER, RUNS, VALUES, WEIGHTS, Wanted
+from minigpt2.device.indices import ORDER, RUNS, VALUES, WEIGHTS, Wanted, sorted_rows
 from minigpt2.model.batch import Batch
 
 
@@ -105,5 +105,8 @@ class Prepared(NamedTuple):
 def prepared(batch: Batch) -> Prepared:
     """Compute on the host all that a step needs of a batch."""
     ready = filled(batch)
-    arrays = [want.compute(array) for array, want in wanted_of(ready)]
+    wanted = wanted_of(ready)
+    indices = {id(array): array for array, want in wanted if want == ORDER}
+    orders = {number: sorted_rows(index) for number, index in indices.items()}
+    arrays = [want.compute(array, orders.get(id(array))) for array, want in wanted]
     return Prepared(ready, arrays, forest_tables(ready.batch.end).flat)

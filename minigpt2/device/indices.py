@@ -28,13 +28,13 @@ class Wanted(NamedTuple):
     kind: str
     size: int = 0
 
-    def compute(self, index: Array) -> np.ndarray:
-        """Return it on the host, in 32 bits."""
+    def compute(self, index: Array, order: Array | None = None) -> np.ndarray:
+        """Return it on the host, in 32 bits; `order` is the sort of the rows, if it is known."""
         if self.kind == "weights":
             return index.astype(np.float32)
         if self.kind == "values":
             return index.astype(np.int32)
-        order = np.argsort(index, kind="stable")  # (N,)
+        order = sorted_rows(index) if order is None else order  # (N,)
         if self.kind == "order":
             return order.astype(np.int32)
         ascending = index[order]
@@ -44,6 +44,11 @@ class Wanted(NamedTuple):
         starts = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1]))
         runs[: len(starts)] = starts
         return runs
+
+
+def sorted_rows(index: Array) -> np.ndarray:
+    """Return a stable sort of the rows (N,) by their index."""
+    return np.argsort(index, kind="stable")
 
 
 VALUES, WEIGHTS = Wanted("values"), Wanted("weights")

@@ -17,7 +17,7 @@ A frozen tensor has no gradient: nothing is computed for it, and nothing stored.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minigpt2.backend import Array, Target, array_module, deliver
+from minigpt2.backend import Array, Target, array_module
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.gelu import gelu_backward
 from minigpt2.ops.layer_norm import layer_norm_backward
@@ -73,11 +73,6 @@ class Gradients:
         for name, view in self.views.items():
             if name not in self._holding:
                 view.fill(0)
-
-    def add(self, name: str, gradient: Array | None) -> None:
-        """Write a tensor's first gradient, or add a later one; None is for a frozen tensor."""
-        if gradient is not None and self.trains(name):
-            deliver(gradient, self.target(name))
 
     def target(self, name: str) -> Target | None:
         """Return where an op puts a tensor's gradient; None if the tensor is frozen."""

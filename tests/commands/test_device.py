@@ -118,15 +118,15 @@ def test_a_model_in_16_bits_writes_and_is_measured(
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=32, n_layer=2, n_head=heads)
     save_checkpoint(tmp_path / "model", initialise(config, np.random.default_rng(0)), tokenizer)
     how = ("--model", tmp_path / "model", "--max_new_tokens", "5")
-    there = ("--device", DEVICE, "--precision", precision)
+    short_options = ("--device", DEVICE, "--precision", precision)
     losses = []
-    for name, where in (("cpu", ("--device", "cpu")), ("short", there)):
+    for name, where in (("cpu", ("--device", "cpu")), ("short", short_options)):
         outcome = run("evaluate", "--data", data, *how, *where, "--out", f"{name}.json")
         assert outcome.code == 0, outcome.err
         losses.append(json.loads((tmp_path / f"{name}.json").read_text())["token_loss"])
     assert losses[1] == pytest.approx(losses[0], abs=bound) and losses[1] != losses[0]
     for more in ((), ("--top_k", "5", "--top_p", "0.9", "--repetition_penalty", "1.2")):
-        outcome = run("generate", "--prompt", "Count to", *how, *there, *more)
+        outcome = run("generate", "--prompt", "Count to", *how, *short_options, *more)
         assert outcome.code == 0, outcome.err
 
 

@@ -149,11 +149,11 @@ def test_triples_without_weight_and_a_batch_whose_rows_are_all_read(xp):
     ids = np.random.default_rng(0).integers(0, CONFIG.vocab_size, n)
     every = Batch(ids, np.arange(n), np.full(n, n), np.arange(n), np.roll(ids, 1), np.ones(n))
     expected, nll = gradient_of(parameters_of(), holes, every)
-    gradients, found = gradient_of(parameters_of().on(xp), holes, every)
+    gradients, results = gradient_of(parameters_of().on(xp), holes, every)
     assert filled(every).rows is None
     bound = 2e-5 * abs(expected.flat).max()
     np.testing.assert_allclose(xp.asnumpy(gradients.flat), expected.flat, atol=bound)
-    for result, reference in zip(found, nll, strict=True):
+    for result, reference in zip(results, nll, strict=True):
         np.testing.assert_allclose(xp.asnumpy(result), reference, atol=1e-4)
 
 

@@ -54,8 +54,8 @@ def on_both(prompts, seed=None, **options):
 @pytest.mark.parametrize("name", PROMPTS)
 @pytest.mark.parametrize("max_new", [1, 2, 40])
 def test_greedy_tokens_are_those_of_the_cpu(name, max_new):
-    cpu, there = on_both(PROMPTS[name], stop=STOP, max_new_tokens=max_new)
-    assert there == cpu
+    cpu, device_tokens = on_both(PROMPTS[name], stop=STOP, max_new_tokens=max_new)
+    assert device_tokens == cpu
 
 
 @pytest.mark.parametrize("name", PROMPTS)
@@ -72,8 +72,8 @@ def test_greedy_tokens_are_those_of_the_cpu(name, max_new):
     ids=str,
 )
 def test_drawn_tokens_are_those_of_the_cpu(name, sampling):
-    cpu, there = on_both(PROMPTS[name], 3, stop=STOP, max_new_tokens=40, sampling=sampling)
-    assert there == cpu
+    cpu, device_tokens = on_both(PROMPTS[name], 3, stop=STOP, max_new_tokens=40, sampling=sampling)
+    assert device_tokens == cpu
 
 
 def test_sequences_end_at_different_times_and_the_others_move_together(monkeypatch):
@@ -85,8 +85,8 @@ def test_sequences_end_at_different_times_and_the_others_move_together(monkeypat
 
     original = DeviceDecoder.prepare
     monkeypatch.setattr(DeviceDecoder, "prepare", prepare)
-    cpu, there = on_both(SHARED, stop=STOP, max_new_tokens=40)
-    assert there == cpu and len({len(tokens) for tokens in cpu}) >= 4
+    cpu, device_tokens = on_both(SHARED, stop=STOP, max_new_tokens=40)
+    assert device_tokens == cpu and len({len(tokens) for tokens in cpu}) >= 4
     assert sizes[0] == len(SHARED) and len(sizes) >= 2
     assert all(4 * small < large for large, small in pairwise(sizes))
 
@@ -104,9 +104,11 @@ def test_in_16_bits_most_tokens_are_those_of_rounded_weights_in_float32(name, ki
     expected = generate(
         PARAMETERS.like(rounded.flat.astype(np.float32)), PROMPTS[name], stop=STOP, max_new_tokens=8
     )
-    there = on_device(PROMPTS[name], rounded, stop=STOP, max_new_tokens=8)
+    device_tokens = on_device(PROMPTS[name], rounded, stop=STOP, max_new_tokens=8)
     same = [
-        a == b for x, y in zip(there, expected, strict=True) for a, b in zip(x, y, strict=False)
+        a == b
+        for x, y in zip(device_tokens, expected, strict=True)
+        for a, b in zip(x, y, strict=False)
     ]
     assert sum(same) >= 0.8 * len(same)
 
@@ -164,8 +166,8 @@ def test_a_conversation_continues_on_the_device(tokenizer, temperature):
     how = [{"sampling": Sampling(temperature), "rng": np.random.default_rng(0)} for _ in range(2)]
     expected = answers_of(Parameters(config, flat), tokenizer, **how[0])
     with device(machine()) as xp, stream_of(xp):
-        there = answers_of(Parameters(config, xp.asarray(flat)), tokenizer, **how[1])
-    assert there == expected and sum(forgotten for forgotten, _ in expected) > 0
+        device_tokens = answers_of(Parameters(config, xp.asarray(flat)), tokenizer, **how[1])
+    assert device_tokens == expected and sum(forgotten for forgotten, _ in expected) > 0
 
 
 def test_a_model_without_a_kernel_for_its_heads_decodes_by_the_formulas():

@@ -52,7 +52,7 @@ def test_a_step_overwrites_what_the_step_before_left():
 
 def test_what_received_no_gradient_is_0_when_the_step_is_complete():
     gradients = stale(random_parameters())
-    gradients.add("ln_f.bias", np.ones(CONFIG.n_embd))
+    deliver(np.ones(CONFIG.n_embd), gradients.target("ln_f.bias"))
     gradients.complete()
     assert gradients.flat.sum() == CONFIG.n_embd and np.isfinite(gradients.flat).all()
 

@@ -6,6 +6,7 @@ from math import log
 import numpy as np
 import pytest
 
+from minigpt2.backend import deliver
 from minigpt2.model import gpt2 as gpt2_module
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
@@ -76,7 +77,7 @@ def test_gradients_are_added_to_what_is_there(drop):
     gradients = gradients_of(parameters)
     start = np.random.default_rng(9).standard_normal(expected.shape)
     for name, part in parameters.like(start).views.items():
-        gradients.add(name, part)
+        deliver(part, gradients.target(name))
     loss_and_gradients(parameters, FIRST, gradients, drop=drop, rng=np.random.default_rng(3))
     np.testing.assert_allclose(gradients.flat, start + expected, atol=1e-12)
 
