@@ -34,6 +34,7 @@ Part II: The network
      ·  errors                         Errors
      ·  checked                        Checked values
      ·  wording                        Wording
+     ·  reading                        Reading
      ·  shipped                        Shipped files
     11  model/config                   Configuration
     12  model/parameters               Parameters

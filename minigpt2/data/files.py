@@ -10,17 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minigpt2.errors import UserError
+from minigpt2.reading import json_kind, parse_json, read_text
 
 ENDINGS = (".json", ".jsonl", ".txt")
-JSON_KINDS = {
-    dict: "an object",
-    list: "a list",
-    str: "a text",
-    int: "a number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-}
+LARGEST = 4 << 30  # bytes of a data file: all of it is held in memory
 
 
 class Entry(NamedTuple):
@@ -45,7 +38,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 def read_file(path: Path) -> list[Entry]:
     """Read the entries of one file."""
-    text = read_text(path)
+    text = read_text(path, LARGEST)
     if path.suffix == ".txt":
         return [Entry({"text": text}, str(path))]
     if has_entry_per_line(path, text):
@@ -59,18 +52,6 @@ def read_file(path: Path) -> list[Entry]:
     if not entries:
         raise UserError(f"{path} is an empty list: there is nothing to learn from")
     return [Entry(entry, f"entry {i} of {path}") for i, entry in enumerate(entries)]
-
-
-def read_text(path: Path) -> str:
-    """Read a file as UTF-8, with or without a byte-order mark."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason}, byte {error.start}") from None
 
 
 def has_entry_per_line(path: Path, text: str) -> bool:
@@ -95,18 +76,3 @@ def parse_lines(path: Path, text: str) -> list[Entry]:
     if not lines:
         raise UserError(f"{path} is empty: there is nothing to learn from")
     return [Entry(parse_json(line, path, n), f"line {n} of {path}") for n, line in lines]
-
-
-def parse_json(text: str, path: Path, line: int | None = None) -> Any:
-    """Parse the JSON text of a file, or of one `line` of it; errors name the line."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON: {error.msg}, line {line or error.lineno}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from None
-
-
-def json_kind(value: Any) -> str:
-    """Return JSON's word for the type of a value, for errors."""
-    return JSON_KINDS.get(type(value), type(value).__name__)

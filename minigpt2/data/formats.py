@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minigpt2.data.conversations import check_text, read_turns, record_of_turns, split_transcript
-from minigpt2.data.files import Entry, json_kind, read_entries
+from minigpt2.data.files import Entry, read_entries
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError
+from minigpt2.reading import json_kind
 
 
 class Format(NamedTuple):

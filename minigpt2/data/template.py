@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from minigpt2.data.files import parse_json, read_text
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError
+from minigpt2.reading import parse_json, read_text
 
 TEMPLATE_FILE = "template.json"  # in a model's folder
 

@@ -16,7 +16,8 @@ LITTLE = ("--steps", "1", "--samples", "0")
 FILES = {
     "missing file": (None, "there is no file data.json"),
     "not JSON": ("[{]", "data.json is not JSON"),
-    "not UTF-8": (b"\xff\xfe[]", "data.json is not UTF-8"),
+    "not UTF-8": (b"\xff[]", "data.json is not UTF-8"),
+    "not UTF-16": (b"\xff\xfe[", "data.json is not UTF-16"),
     "not a list": ('{"a": 1}', "not a list of entries"),
     "an empty data set": ("[]", "data.json is an empty list"),
     "an entry that is no object": ([GOOD, 3], "entry 1 of data.json is a number"),
