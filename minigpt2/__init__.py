@@ -135,6 +135,7 @@ Appendix: planning, reports, commands
      ·  planning/available             Available memory
      ·  planning/batch_profile         Batch profile
      ·  download                       Download
+     ·  terminal                       Terminal
      ·  reports/screen                 Screen
      ·  reports/stream                 Stream
      ·  reports/html                   HTML pages

@@ -5,7 +5,6 @@ or JSON, `--config`); options of the command line override those of the file.
 An error that the user can fix is one line on the error stream, with exit code 2.
 """
 
-import os
 import re
 import signal
 import sys
@@ -14,7 +13,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
@@ -23,6 +21,7 @@ from minigpt2 import __version__
 from minigpt2.errors import UserError
 from minigpt2.help import command_help, program_help
 from minigpt2.parse_errors import in_plain_words
+from minigpt2.terminal import close_output, complain, flush, open_streams, shown, write
 
 PROGRAM = "minigpt2"
 TITLE = "GPT-2 and its instruction tuning, every gradient written by hand."
@@ -51,8 +50,16 @@ class Parser(ArgumentParser):
         settings = settings_class(self.command) if self.command else None
         text = in_plain_words(str(message), self.command, settings, COMMANDS)
         words = filter(None, (PROGRAM, self.command, "--help"))
-        print(f"{PROGRAM}: {text} (see {' '.join(words)})", file=sys.stderr)
+        complain(f"{text} (see {' '.join(words)})")
         raise SystemExit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print the help or the version."""
+        write(message, end="")
+
+    def dump(self, *arguments: Any, **options: Any) -> str:
+        """Return settings as the text of a file; a terminal shows it with escapes."""
+        return shown(super().dump(*arguments, **options))
 
 
 class Command(NamedTuple):
@@ -157,30 +164,26 @@ def be_stopped(signal_number: int, frame: object) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, be_stopped)
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # overflows end as a UserError
     try:
         run(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        flush()
     except UserError as error:
-        return complain(str(error), 2)
+        complain(str(error))
+        return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_output()
         return 1
     except OSError as error:
-        return complain(f"{error.filename or 'a file'}: {error.strerror}", 2)
+        complain(f"{error.filename or 'a file'}: {error.strerror}")
+        return 2
     except MemoryError as error:
-        return complain(f"not enough memory: {error}", 2)
+        complain(f"not enough memory: {error}")
+        return 2
     except KeyboardInterrupt:
-        return complain("stopped", 130)
+        complain("stopped")
+        return 130
     return 0
-
-
-def complain(text: str, code: int) -> int:
-    """Print one line on the error stream; return the exit code."""
-    print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)
-    return code

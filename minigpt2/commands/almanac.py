@@ -6,6 +6,7 @@ from pathlib import Path
 
 from minigpt2.data.almanac.ask import questions
 from minigpt2.errors import UserError
+from minigpt2.terminal import say
 from minigpt2.wording import plural
 
 
@@ -33,4 +34,4 @@ def almanac(settings: AlmanacSettings) -> None:
     for path, records in files.items():
         path.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
     for path, records in files.items():
-        print(f"{path}: {plural(len(records), 'question')}")
+        say(f"{path}: {plural(len(records), 'question')}")

@@ -6,6 +6,7 @@ from minigpt2.commands.decoding import DecodingSettings
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError
 from minigpt2.inference.answers import answer_questions
+from minigpt2.terminal import write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,5 +40,5 @@ def answer(settings: AnswerSettings) -> str:
         sampling=settings.sampling(),
         rng=settings.rng(),
     )
-    print(text)
+    write(text)
     return text

@@ -4,7 +4,6 @@ Answers go to standard output, everything else to the error stream.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from minigpt2.commands.decoding import DecodingSettings
 from minigpt2.errors import UserError
 from minigpt2.inference.conversation import Conversation
 from minigpt2.reports.stream import print_stream, rate
+from minigpt2.terminal import is_typed, note, read_line, say
 
 HELP = """\
 /reset         forget the conversation
@@ -51,7 +51,7 @@ def chat(settings: ChatSettings) -> None:
         sampling=settings.sampling(),
         rng=settings.rng(),
     )
-    if sys.stdin.isatty():
+    if is_typed():
         note(f"{settings.model}: /help lists the commands, Ctrl-D ends")
     for line in read_lines():
         if line == "/quit":
@@ -71,17 +71,15 @@ def read_lines() -> Iterator[str]:
     """Yield the lines that the user enters; Ctrl-C at the prompt starts a new line."""
     while True:
         try:
-            if sys.stdin.isatty():
-                yield input("> ").strip()
-            elif line := sys.stdin.readline():
-                yield line.strip()
-            else:
-                return
+            yield read_line().strip()
         except EOFError:
-            print()
+            if is_typed():
+                say("")
             return
         except KeyboardInterrupt:
-            print()
+            say("")
+        except UserError as error:
+            note(str(error))
 
 
 def respond(conversation: Conversation, question: str) -> None:
@@ -95,7 +93,7 @@ def respond(conversation: Conversation, question: str) -> None:
         count = print_stream(conversation.tokenizer, conversation.answer(question))
         note(rate(count, perf_counter() - started))
     except KeyboardInterrupt:
-        print()
+        say("")
         note("stopped")
 
 
@@ -125,8 +123,3 @@ def save(conversation: Conversation, path: Path) -> None:
         raise UserError(f"{path} exists already: choose another name")
     text = json.dumps({"messages": conversation.messages()}, ensure_ascii=False, indent=2)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def note(text: str) -> None:
-    """Print a line that the model did not write: on the error stream, dim in a terminal."""
-    print(f"\033[2m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from minigpt2.download import download_model
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL
+from minigpt2.terminal import say
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ def download(settings: DownloadSettings) -> Path:
     """Fetch a model unless its folder exists; print and return the folder."""
     folder = settings.out or Path("weights") / settings.model
     if (folder / "config.json").exists():
-        print(f"{settings.model} is already in {folder}")
+        say(f"{settings.model} is already in {folder}")
         return folder
     if folder.exists():
         raise UserError(f"{folder} exists and is not a model: choose another --out, or move it")
     config = download_model(settings.model, folder)
-    print(f"{settings.model}, {config.n_parameters:,} parameters, is in {folder}")
+    say(f"{settings.model}, {config.n_parameters:,} parameters, is in {folder}")
     return folder

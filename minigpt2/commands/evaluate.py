@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from minigpt2.commands.dataset import DataSettings, open_dataset, reader_of
 from minigpt2.commands.decoding import open_rounded
 from minigpt2.data.truncation import Cuts
 from minigpt2.device.devices import Device
 from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model
-from minigpt2.reports.screen import describe_cuts, new_console, progress_bar, require_absent
+from minigpt2.reports.screen import Screen, describe_cuts, progress_bar, require_absent
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
 from minigpt2.training.losses import Losses
 from minigpt2.training.precision import Precision
@@ -60,7 +58,7 @@ class EvaluateSettings(DataSettings):
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Print the numbers; return them with the answers, as in the file."""
     require_absent(settings.out, "--out")
-    console = new_console()
+    console = Screen()
     with console.status(f"opening {settings.model} and {settings.data}"):
         model = open_rounded(settings.model, settings.device, settings.precision)
         dataset = open_dataset(settings, reader_of(model))
@@ -77,7 +75,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     if settings.out:
         text = json.dumps(result, indent=2, ensure_ascii=False)
         settings.out.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-        console.print(f"written to {settings.out}", markup=False)
+        console.print(f"written to {settings.out}")
     return result
 
 
@@ -90,7 +88,7 @@ def numbers_of(losses: Losses, cuts: Cuts, answers: Sequence[Answer]) -> dict[st
     return numbers
 
 
-def print_numbers(console: Console, numbers: dict[str, Any], cuts: str) -> None:
+def print_numbers(console: Screen, numbers: dict[str, Any], cuts: str) -> None:
     """Print the losses, the line about cuts if there are any, and exact match."""
     for kind, noun in (("token", "answer token"), ("example", "answer")):
         count = numbers["answer_tokens" if kind == "token" else "answers"]

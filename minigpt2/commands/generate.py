@@ -3,7 +3,6 @@
 A single continuation is printed while the model writes it, several when they are finished.
 """
 
-import sys
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -13,6 +12,7 @@ from minigpt2.inference.answers import encode_start
 from minigpt2.inference.generate import generate as generate_all
 from minigpt2.inference.generate import stream_tokens
 from minigpt2.reports.stream import print_stream, rate
+from minigpt2.terminal import is_watched, note, read_all, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def generate(settings: GenerateSettings) -> None:
     model = settings.open_model()
     prompt = settings.prompt
     if prompt is None:
-        prompt = sys.stdin.read().rstrip("\n")
+        prompt = read_all().rstrip("\n")
     ids = encode_start(prompt, model)
     options = {
         "stop": model.tokenizer.end_of_text,
@@ -60,6 +60,6 @@ def generate(settings: GenerateSettings) -> None:
     else:
         texts = generate_all(model.parameters, [ids] * settings.samples, **options)
         count = sum(map(len, texts))
-        print("\n---\n".join(map(model.tokenizer.decode, texts)))
-    if sys.stderr.isatty():
-        print(f"({rate(count, perf_counter() - started)})", file=sys.stderr)
+        write("\n---\n".join(map(model.tokenizer.decode, texts)))
+    if is_watched():
+        note(rate(count, perf_counter() - started))

@@ -15,7 +15,7 @@ from minigpt2.commands.dataset import DataSettings, open_dataset, reader_of
 from minigpt2.commands.setup import open_start
 from minigpt2.errors import UserError, require_at_least, require_picture
 from minigpt2.reports.imbalance_plot import draw_imbalance
-from minigpt2.reports.screen import new_console, new_table, progress_bar, require_absent
+from minigpt2.reports.screen import Screen, new_table, progress_bar, require_absent
 from minigpt2.training.gradient_imbalance import Imbalance, measure, norms_per_token
 from minigpt2.wording import plural
 
@@ -56,7 +56,7 @@ class ImbalanceSettings(DataSettings):
 def imbalance(settings: ImbalanceSettings) -> Imbalance:
     """Measure, print the tables and draw the picture; return the measurement."""
     require_absent(settings.figure, "--figure")
-    console = new_console()
+    console = Screen()
     rng = np.random.default_rng([settings.seed, 0])
     with console.status(f"opening {settings.model} and {settings.data}"):
         model = open_start(settings.model, settings.from_scratch, rng)
@@ -76,7 +76,7 @@ def imbalance(settings: ImbalanceSettings) -> Imbalance:
     console.print(slope_lines(measured.slope))
     if settings.figure:
         draw_imbalance(settings.figure, measured, f"{Path(settings.data).name}, {settings.model}")
-        console.print(f"drawn in {settings.figure}", markup=False)
+        console.print(f"drawn in {settings.figure}")
     return measured
 
 

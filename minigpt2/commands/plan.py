@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from minigpt2.commands.dataset import WeightedDataSettings, open_dataset, open_reader
@@ -27,7 +26,7 @@ from minigpt2.planning.memory_and_flops import (
     peak,
 )
 from minigpt2.planning.microbenchmark import StepTimes, time_step
-from minigpt2.reports.screen import new_console, new_table
+from minigpt2.reports.screen import Screen, new_table
 from minigpt2.training.precision import Precision
 from minigpt2.weights import find_model
 from minigpt2.wording import duration, plural, size
@@ -82,7 +81,7 @@ class PlanSettings(WeightedDataSettings):
 
 def plan(settings: PlanSettings) -> dict[str, Any]:
     """Print the tables; return their numbers."""
-    console = new_console()
+    console = Screen()
     with console.status(f"counting {settings.data or settings.model}"):
         config = open_config(settings.model)
         shape = shape_of(settings, config)
@@ -96,7 +95,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         for recompute in (False, True)
     }
     needed = peak(parts[shape.recompute])
-    console.print(describe(settings, config, shape, counted), markup=False)
+    console.print(describe(settings, config, shape, counted))
     console.print(memory_table(parts))
     console.print(f"\n{verdict(needed, available)}")
     numbers: dict[str, Any] = {
@@ -108,7 +107,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         fitting = (c for c in choices(config, shape, examples, parts_of) if c.bytes <= available)
         choice = next(fitting, None)
         text = proposal(settings, choice) if choice else nothing_fits(config, available, parts_of)
-        console.print(text, markup=False)
+        console.print(text)
         numbers["proposal"] = choice._asdict() if choice else None
         if not choice:
             return numbers
@@ -190,7 +189,7 @@ def memory_table(parts: dict[bool, dict[str, int]]) -> Table:
 
 
 def print_times(
-    console: Console, config: GPT2Config, shape: RunShape, counted: BatchProfile, times: StepTimes
+    console: Screen, config: GPT2Config, shape: RunShape, counted: BatchProfile, times: StepTimes
 ) -> dict[str, float]:
     """Print the time of a step and its operations; return the seconds by part."""
     micro_batches = len(counted.micro_batches) / counted.steps

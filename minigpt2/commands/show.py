@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -25,8 +24,9 @@ from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.data.truncation import fit_to_context
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.reports.html import render
-from minigpt2.reports.screen import require_absent
+from minigpt2.reports.screen import Screen, require_absent
 from minigpt2.reports.tokens import Token, tokens_of
+from minigpt2.terminal import say, visible
 from minigpt2.wording import plural
 
 
@@ -72,14 +72,14 @@ def show(settings: ShowSettings) -> None:
     numbers = range(settings.first, min(settings.first + settings.count, total))
     entries = [entry(dataset, number, settings.loss_weights()) for number in numbers]
     if settings.html is None:
-        console = Console(highlight=False)
+        console = Screen(wrap=True)
         for shown in entries:
             print_entry(console, shown)
         return
     page = render("show", title=f"{dataset.name}, {dataset.format}", entries=entries)
     settings.html.write_text(page, encoding="utf-8")
     number = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
-    print(f"{number} written to {settings.html}")
+    say(f"{number} written to {settings.html}")
 
 
 def entry(dataset: Dataset, number: int, loss_weights: LossWeights) -> Entry:
@@ -111,21 +111,21 @@ def describe(example: Example, loss_weights: LossWeights) -> str:
     return line
 
 
-def visible(text: str) -> str:
-    """Return a text with a sign before each line break and tab."""
-    return text.replace("\n", "↵\n").replace("\t", "→\t")
+def with_signs(text: str) -> str:
+    """Return a visible text with a sign before each line break and tab."""
+    return visible(text).replace("\n", "↵\n").replace("\t", "→\t")
 
 
-def print_entry(console: Console, shown: Entry) -> None:
+def print_entry(console: Screen, shown: Entry) -> None:
     """Print one entry in colour, and its shift."""
-    console.print(f"\n[bold]entry {shown.number}[/bold]  {shown.line}")
+    console.print(Text.assemble("\n", (f"entry {shown.number}", "bold"), f"  {shown.line}"))
     if shown.tokens is None:
         return
     body = Text()
     for token in shown.tokens:
         style = "green" if token.weight and token.is_answer else "bright_black"
         style = "yellow" if token.weight and not token.is_answer else style
-        body.append(visible(token.text), f"{style} reverse" if token.is_special else style)
+        body.append(with_signs(token.text), f"{style} reverse" if token.is_special else style)
     console.print(body)
     console.print(shift(shown.tokens))
 

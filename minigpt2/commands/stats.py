@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from minigpt2.backend import Array
@@ -32,7 +31,7 @@ from minigpt2.data.statistics import (
 from minigpt2.data.truncation import Policy
 from minigpt2.errors import UserError, require_at_least, require_picture, require_share
 from minigpt2.reports.plots import draw_lengths
-from minigpt2.reports.screen import new_console, new_table, progress_bar, require_absent
+from minigpt2.reports.screen import Screen, new_table, progress_bar, require_absent
 from minigpt2.wording import plural
 
 CONTEXTS = (64, 128, 256, 512, 1024)
@@ -76,7 +75,7 @@ class StatsSettings(DataSettings):
 def stats(settings: StatsSettings) -> None:
     """Print the tables; draw the picture."""
     require_absent(settings.figure, "--figure")
-    console = new_console()
+    console = Screen()
     with console.status(f"reading {settings.data}"):
         reader = open_reader(settings.model)
         dataset = open_dataset(settings, reader)
@@ -99,7 +98,7 @@ def stats(settings: StatsSettings) -> None:
     if settings.figure:
         title = f"{Path(settings.data).name}, vocabulary of {settings.model}"
         draw_lengths(settings.figure, kinds, title)
-        console.print(f"lengths drawn in {settings.figure}", markup=False)
+        console.print(f"lengths drawn in {settings.figure}")
 
 
 def length_table(lengths: Lengths) -> Table:
@@ -144,7 +143,7 @@ def cut_table(examples: Sequence[Example], contexts: Sequence[int], policy: Poli
 
 
 def print_repetitions(
-    console: Console, records: Sequence[Record], validation: float, seed: int
+    console: Screen, records: Sequence[Record], validation: float, seed: int
 ) -> None:
     """Print the number of repeated questions, and of validation questions in the training set."""
     training, held_out = (
@@ -152,7 +151,7 @@ def print_repetitions(
         for part in split_records(records, validation, seed)
     )
     repeated = count_repeated([*training, *held_out])
-    console.print("\n[bold]Repetitions[/bold]")
+    console.print("\nRepetitions", style="bold")
     console.print(f"{repeated:,} of {plural(len(records), 'question')} repeat an earlier one")
     if not held_out:
         return
@@ -168,7 +167,7 @@ def print_repetitions(
     for pair in near[:MOST_PAIRS]:
         console.print(f"  {pair.similarity:.0f} % alike", style="dim")
         for text in (held_out[pair.question], training[pair.candidate]):
-            console.print(f"    {text[:110]}", markup=False)
+            console.print(f"    {text[:110]}")
 
 
 def row_table(examples: Sequence[Example], batch_size: int, seed: int) -> Table:

@@ -10,8 +10,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from rich.console import Console
-
 from minigpt2.backend import array_module
 from minigpt2.commands.setup import Run, TrainSettings, setup
 from minigpt2.device.devices import describe_device
@@ -19,7 +17,7 @@ from minigpt2.errors import UserError
 from minigpt2.reports.before_after import answer_tests, compare
 from minigpt2.reports.run_log import RunLog, claim_folder
 from minigpt2.reports.run_page import Page, run_page
-from minigpt2.reports.screen import describe_cuts
+from minigpt2.reports.screen import Screen, describe_cuts
 from minigpt2.reports.tensorboard import require_tensorboard
 from minigpt2.reports.tokens import tokens_of
 from minigpt2.training.checkpoint import save_checkpoint
@@ -36,7 +34,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     started = perf_counter()
     if settings.tensorboard:
         require_tensorboard()
-    with Console().status(f"opening {settings.model} and {settings.data}"):
+    with Screen().status(f"opening {settings.model} and {settings.data}"):
         run = setup(settings)
     folder = claim_folder(settings.out, Path(settings.data).stem)
     with RunLog(folder, tensorboard=settings.tensorboard) as log:

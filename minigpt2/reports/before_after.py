@@ -60,9 +60,9 @@ def compare(before: Answers, after: Answers, samples: list[Record], log: RunLog)
 
 def print_answers(row: dict[str, Any], log: RunLog) -> None:
     """Print a question, its answers and the reference, each on one line."""
-    log.console.print(f"\n{shorten(question_of(row))}", markup=False, style="bold")
+    log.console.print(f"\n{shorten(question_of(row))}", style="bold")
     for label, key in (("before", "before"), ("after", "after"), ("right", "output")):
-        log.console.print(f"  {label:<7} {shorten(row[key])}", markup=False)
+        log.console.print(f"  {label:<7} {shorten(row[key])}")
 
 
 def question_of(row: dict[str, Any]) -> str:

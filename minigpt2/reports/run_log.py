@@ -9,40 +9,22 @@ events/        the numbers of log.jsonl for TensorBoard (with --tensorboard true
 """
 
 import json
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.text import Text
 
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
+from minigpt2.reports.screen import Screen, progress_bar
 from minigpt2.reports.tensorboard import Events
+from minigpt2.terminal import visible
 from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
 from minigpt2.wording import size
-
-
-class Screen(Console):
-    """A console that turns silent when its reader closes the pipe; the run continues."""
-
-    def on_broken_pipe(self) -> None:
-        """Write to nowhere from here on."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        self.quiet = True
 
 
 class RunLog:
@@ -50,7 +32,7 @@ class RunLog:
 
     def __init__(self, folder: Path, *, tensorboard: bool = False):
         self.folder = folder
-        self.console = Screen(highlight=False, soft_wrap=True)
+        self.console = Screen(until_closed=True)
         self.summary: dict[str, Any] = {}
         self._events = Events(folder / "events") if tensorboard else None
         self._log = (folder / "log.jsonl").open("w", encoding="utf-8")
@@ -68,7 +50,7 @@ class RunLog:
     def say(self, label: str, text: str, *, key: str = "", **numbers: Any) -> None:
         """Print a line with a label; add its numbers to the summary, under `key` or the label."""
         self.summary.setdefault(key or label, {}).update(numbers)
-        self.console.print(f"[bold]{label:<9}[/bold] {escape(text)}")
+        self.console.print(Text.assemble((f"{label:<9}", "bold"), f" {visible(text)}"))
 
     def add(self, entry: dict[str, Any], line: str | None) -> None:
         """Write an entry to log.jsonl; print `line`, if any, and add the entry to the summary."""
@@ -78,7 +60,7 @@ class RunLog:
             self._events.add(entry)
         if line:
             self.summary.setdefault("printed_steps", []).append(entry)
-            self.console.print(line, markup=False)
+            self.console.print(line)
 
     def add_step(self, result: StepResult, steps: int, *, printed: bool) -> None:
         """Log a step of a run that has `steps` steps."""
@@ -119,23 +101,10 @@ class RunLog:
 
         If the output is not a terminal, print a line with the task instead, unless `quiet`.
         """
-        if not self.console.is_terminal:
-            if not quiet:
-                self.console.print(f"{task}: {total} to go", markup=False)
-            yield lambda count: None
-            return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("elapsed,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-        )
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            number = bar.add_task(task, total=total)
-            yield lambda count: bar.advance(number, count)
+        if not self.console.is_terminal and not quiet:
+            self.console.print(f"{task}: {total} to go")
+        with progress_bar(self.console, task, total) as advance:
+            yield advance
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the run's folder."""

@@ -1,21 +1,67 @@
-"""Screen: consoles, tables, bars and lines that several commands print."""
+"""Screen: the console, tables, bars and lines that several commands print.
 
-from collections.abc import Callable, Iterator
+Text goes to it as it is: nothing in it is markup or the code of an emoji, and what a terminal would
+obey is spelled (terminal).  Colours are given as styles.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.segment import Segment
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from minigpt2.data.truncation import Cuts
 from minigpt2.errors import UserError
+from minigpt2.terminal import close_output, visible
 from minigpt2.wording import plural
 
 
-def new_console() -> Console:
-    """Return a console that neither breaks nor colours text."""
-    return Console(highlight=False, soft_wrap=True)
+class Screen(Console):
+    """The console on standard output.
+
+    With `until_closed`, it turns silent when the reader of its pipe closes it, and the program
+    continues; without, the program ends.  The other options are those of rich's Console.
+    """
+
+    def __init__(self, *, until_closed: bool = False, wrap: bool = False, **options: Any):
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=not wrap, **options)
+        self.until_closed = until_closed
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text, visible, with the room that its escapes take."""
+        return super().render_str(visible(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield the segments of whatever is printed; the text of each is visible."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else visible(segment.text)
+            yield Segment(text, segment.style, segment.control)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        """Return a spinner next to a text."""
+        return super().status(Text(status) if isinstance(status, str) else status, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from here on."""
+        close_output()
+        self.quiet = True
+        if not self.until_closed:
+            raise SystemExit(1)
 
 
 def require_absent(path: Path | None, option: str) -> None:
@@ -39,13 +85,22 @@ def describe_cuts(cuts: Cuts) -> str:
 
 
 @contextmanager
-def progress_bar(console: Console, task: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the remaining time of a task; yields a function that advances it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+def progress_bar(console: Screen, task: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with the times of a task; yields a function that advances it.
+
+    Without a terminal there is none.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
     shown = console.is_terminal and total > 0
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown
-    ) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         number = bar.add_task(task, total=total)
         yield lambda count: bar.advance(number, count)
 

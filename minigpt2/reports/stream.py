@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from minigpt2.data.tokenizer import Tokenizer
+from minigpt2.terminal import write
 from minigpt2.wording import plural
 
 
@@ -10,9 +11,9 @@ def print_stream(tokenizer: Tokenizer, ids: Iterable[int]) -> int:
     """Print tokens as they come, in complete characters, then a line break; return their number."""
     count = -1  # decode_stream yields one text more than tokens: an incomplete last character
     for text in tokenizer.decode_stream(ids):
-        print(text, end="", flush=True)
+        write(text, end="")
         count += 1
-    print()
+    write("")
     return count
 
 

@@ -177,3 +177,44 @@ def phrase_faults(sources):
                     quote = " ".join(match[0].split())
                     faults.append(at(module, line, f"{quote!r}: better {instead!r}"))
     return faults
+
+
+# (f) All that is printed goes through terminal and reports/screen, which spell control codes.
+
+PRINTERS = {"terminal", "reports/screen"}
+WAYS = re.compile(
+    r"sys\.(__)?std(in|out|err)(__)?|(builtins\.)?print|input\(.*|os\.write|.+\.from_(markup|ansi)"
+)
+LIBRARIES = re.compile(r"(rich(?!\.(table|text)$)|logging|warnings|curses|tqdm|click|getpass)\b")
+
+
+def printing_of(tree):
+    """(line, what) of everything that reads or writes a stream, or could."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute | ast.Call):
+            if WAYS.fullmatch(code := ast.unparse(node)):
+                yield node.lineno, f"uses {code}"
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if LIBRARIES.match(alias.name)]
+            yield from ((node.lineno, f"imports {name}") for name in names)
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            if LIBRARIES.match(node.module or ""):
+                yield node.lineno, f"imports {node.module}"
+            yield from ((node.lineno, f"uses {name}") for name in names if WAYS.fullmatch(name))
+
+
+def printing_faults(sources, exceptions):
+    """What a module prints or reads past terminal and reports/screen.
+
+    `exceptions` maps (module, what) to the reason why this prints nothing.
+    """
+    faults, needed = [], set()
+    for module, text in sources.items():
+        if module in PRINTERS:
+            continue
+        for line, what in printing_of(ast.parse(text)):
+            needed.add((module, what))
+            if (module, what) not in exceptions:
+                faults.append(at(module, line, f"{what}: print through terminal or reports/screen"))
+    return faults + [f"exception {key} is not needed" for key in exceptions.keys() - needed]

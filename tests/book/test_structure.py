@@ -9,6 +9,7 @@ from tests.book.structure import (
     LIMITS,
     name_faults,
     phrase_faults,
+    printing_faults,
     settings_faults,
     size_faults,
     untested_faults,
@@ -22,6 +23,10 @@ TESTS = Path(__file__).parent.parent
 LONGER = {}
 # Chapters whose tests are elsewhere, with the reason.
 TESTED_ELSEWHERE = {}
+# What prints nothing, with the reason.
+SILENT = {
+    ("cli", "imports warnings"): "turns warnings off",
+}
 
 SOURCES = read_sources()
 TEST_FILES = {path.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
@@ -45,6 +50,10 @@ def test_variables_are_named_after_what_they_hold():
 
 def test_sentences_have_no_phrase_that_a_reader_stumbles_over():
     assert_none(phrase_faults(SOURCES))
+
+
+def test_what_is_printed_goes_through_one_place():
+    assert_none(printing_faults(SOURCES, SILENT))
 
 
 # Files that break the rules.
@@ -201,3 +210,42 @@ def test_a_phrase_that_a_reader_stumbles_over_is_reported(text, words):
 )
 def test_plain_words_are_not_reported(words):
     assert phrase_faults({"ops/gelu": f'"""{words}"""\n# {words}\n'}) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "print(text)",
+        "builtins.print(text)",
+        "answer = input()",
+        "sys.stdout.write(text)",
+        "def f(file=sys.stderr): pass",
+        "def f():\n    for line in sys.stdin: pass",
+        "sys.__stdout__.flush()",
+        "from sys import stderr",
+        "from rich import print as show",
+        "import rich",
+        "from rich.console import Console",
+        "from rich.progress import Progress",
+        "from rich.markup import escape",
+        "text = Text.from_markup(text)",
+        "import warnings",
+        "from logging import getLogger",
+    ],
+)
+def test_what_is_printed_elsewhere_is_reported(line):
+    assert_one_fault(printing_faults({"reports/page": line}, {}), "reports/page.py:", "print")
+    assert printing_faults({"reports/screen": line, "terminal": line}, {}) == []
+
+
+def test_what_prints_nothing_is_not_reported():
+    text = "import sys\nfrom rich.table import Table\nfrom rich.text import Text\n"
+    text += "sys.argv, done.stdout, print_stream(x), screen.print_table(x)\n"
+    text += '"""print(text)"""\n'
+    assert printing_faults({"reports/page": text}, {}) == []
+
+
+def test_an_exception_to_printing_holds_while_it_is_needed():
+    exception = {("cli", "imports warnings"): "a reason"}
+    assert printing_faults({"cli": "import warnings"}, exception) == []
+    assert_one_fault(printing_faults({"cli": "import sys"}, exception), "not needed")

@@ -6,7 +6,6 @@ import re
 from html import unescape
 
 import pytest
-from rich.console import Console
 
 from minigpt2.commands import show as chapter
 from minigpt2.commands.show import ShowSettings, shift, show
@@ -15,6 +14,7 @@ from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.data.template import TEMPLATES
 from minigpt2.errors import UserError
+from minigpt2.reports.screen import Screen
 from minigpt2.reports.tokens import tokens_of
 from tests.data.small import small_tokenizer
 
@@ -62,8 +62,8 @@ def test_the_shift_shows_the_row_that_predicts_each_token_near_the_answers_ends(
 def printed(monkeypatch, settings, **options):
     """What is printed, on a terminal that is wide."""
     out = io.StringIO()
-    screen = Console(file=out, width=200, highlight=False, **options)
-    monkeypatch.setattr(chapter, "Console", lambda **given: screen)
+    screen = Screen(file=out, width=200, wrap=True, **options)
+    monkeypatch.setattr(chapter, "Screen", lambda **given: screen)
     show(settings)
     return out.getvalue()
 

@@ -1,0 +1,154 @@
+"""Terminal: all that the program reads from its streams, and all that it writes to them.
+
+Texts and names come from files, from models and from the command line.  A terminal obeys codes in
+them: such a text could clear the screen, set the window's title, or reverse the order of what is
+read.  So whatever goes to a terminal is `visible` first: a code is spelled, as \\x1b.
+
+What a model writes for its own sake (answer, chat, generate) is the exception: into a file or a
+pipe it goes as it is.  All else, and every error, is visible there, too.
+
+This module writes lines; reports/screen writes tables, colours and bars.  No other module touches a
+stream.
+"""
+
+import codecs
+import os
+import re
+import sys
+from io import TextIOWrapper
+
+from minigpt2.errors import UserError
+
+# What a terminal or a browser obeys or hides: control characters but line breaks and tabs, line
+# and paragraph separators, bidirectional embeddings, overrides and isolates, deprecated format
+# characters, and halves of surrogate pairs, which stand for bytes that are not UTF-8.
+HIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
+LONGEST_ERROR = 2000  # characters
+PLAINER = {"█": "#", "…": "...", "→": "->", "↵": "\\n", "λ": "lambda", "–": "-"}
+
+
+def spell(character: str) -> str:
+    """Return the escape of a character; that of a byte that is not UTF-8 is the byte's."""
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(character)[1:-1]
+
+
+def visible(text: str) -> str:
+    r"""Return a text in which every character that a terminal obeys or hides is spelled.
+
+    >>> visible("\x1b[2J\r is red: \u202eder\n")
+    '\\x1b[2J\\r is red: \\u202eder\n'
+    """
+    return HIDDEN.sub(lambda match: spell(match[0]), text)
+
+
+def one_line(text: str) -> str:
+    r"""Return a text on one visible line; the middle of a very long one is left out.
+
+    >>> one_line("a file\n  called\ta.json")
+    'a file called\\ta.json'
+    """
+    line = visible(re.sub(r"\s*\n\s*", " ", text.strip())).replace("\t", "\\t")
+    half = LONGEST_ERROR // 2
+    return line if len(line) <= LONGEST_ERROR else f"{line[:half]} ... {line[-half:]}"
+
+
+def spell_what_cannot_be_encoded(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands in for characters that a stream's encoding lacks: an error handler."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    escapes = (PLAINER.get(c) or c.encode("ascii", "backslashreplace").decode() for c in characters)
+    return "".join(escapes), error.end
+
+
+codecs.register_error("minigpt2.spell", spell_what_cannot_be_encoded)
+
+
+def open_streams() -> None:
+    """Make the three streams usable: those that are closed read nothing and write nowhere.
+
+    A character that a stream's encoding lacks is spelled; bytes that are not UTF-8 are read as
+    halves of surrogate pairs, which `require_decoded` notices.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # a closed stream's number would be that of the next file, and be written to
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape" if mode == "r" else "minigpt2.spell")
+
+
+def close_output() -> None:
+    """Let standard output write nowhere from here on: its reader is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    print(visible(text))
+
+
+def shown(text: str) -> str:
+    """Return a text as standard output takes it: visible in a terminal, elsewhere as it is."""
+    return visible(text) if sys.stdout.isatty() else text
+
+
+def write(text: str, end: str = "\n") -> None:
+    """Print a text that a model wrote, at once, as it is `shown`."""
+    print(shown(text), end=end, flush=True)
+
+
+def flush() -> None:
+    """Hand everything that was printed to the reader; raises OSError if it cannot be written."""
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Print a remark, which is not a result: on the error stream, dim in a terminal."""
+    line = visible(text)
+    print(f"\033[2m{line}\033[0m" if is_watched() else line, file=sys.stderr, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print an error as one line on the error stream."""
+    print(f"minigpt2: {one_line(text)}", file=sys.stderr, flush=True)
+
+
+def is_watched() -> bool:
+    """Whether the error stream is a terminal."""
+    return sys.stderr.isatty()
+
+
+def is_typed() -> bool:
+    """Whether standard input is a terminal, where a person types."""
+    return sys.stdin.isatty()
+
+
+def read_line() -> str:
+    """Return a line of standard input, after a prompt if it is typed.
+
+    Raises EOFError at the end, and UserError if bytes of the line are not in the encoding.
+    """
+    line = input("> ") if is_typed() else sys.stdin.readline()
+    if not line and not is_typed():
+        raise EOFError
+    return require_decoded(line, "this line", sys.stdin.encoding)
+
+
+def read_all() -> str:
+    """Return the whole of standard input; UserError if bytes of it are not in the encoding."""
+    return require_decoded(sys.stdin.read(), "standard input", sys.stdin.encoding)
+
+
+def require_decoded(text: str, name: str, encoding: str = "utf-8") -> str:
+    """Return a text that came from outside; UserError if bytes of it were not in the encoding."""
+    if match := re.search("[\ud800-\udfff]", text):
+        line = text.count("\n", 0, match.start()) + 1
+        place = f" in line {line}" if "\n" in text.rstrip("\n") else ""
+        byte = spell(match[0])
+        raise UserError(f"{name} is not {encoding.upper()} text: it has the byte {byte}{place}")
+    return text
