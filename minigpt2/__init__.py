@@ -162,6 +162,7 @@ Appendix: planning, reports, commands
      ·  commands/almanac               Almanac
      ·  commands/pretrain              Pretrain
      ·  help                           Help
+     ·  arguments                      Arguments
      ·  parse_errors                   Parse errors
      ·  cli                            Command line
      ·  api                            API

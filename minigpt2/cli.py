@@ -5,7 +5,6 @@ or JSON, `--config`); options of the command line override those of the file.
 An error that the user can fix is one line on the error stream, with exit code 2.
 """
 
-import re
 import signal
 import sys
 import threading
@@ -13,11 +12,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from minigpt2 import __version__
+from minigpt2.arguments import FREE, read_arguments, unknown_command
 from minigpt2.errors import UserError
 from minigpt2.help import command_help, program_help
 from minigpt2.parse_errors import in_plain_words
@@ -29,7 +30,6 @@ EXAMPLES = """\
 Examples:
     minigpt2 train questions.json
     minigpt2 answer "Which country has the capital Copenhagen?" --model runs/questions-1"""
-OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
 
 class Parser(ArgumentParser):
@@ -46,12 +46,9 @@ class Parser(ArgumentParser):
         return self.help_text()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and the command for help on one line; exit with 2."""
+        """Print the message on one line; exit with 2."""
         settings = settings_class(self.command) if self.command else None
-        text = in_plain_words(str(message), self.command, settings, COMMANDS)
-        words = filter(None, (PROGRAM, self.command, "--help"))
-        complain(f"{text} (see {' '.join(words)})")
-        raise SystemExit(2)
+        fail(in_plain_words(str(message), self.command, settings), self.command)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print the help or the version."""
@@ -62,8 +59,15 @@ class Parser(ArgumentParser):
         return shown(super().dump(*arguments, **options))
 
 
+def fail(text: str, command: str) -> NoReturn:
+    """Print what is wrong with a command line, and the command for help; exit with 2."""
+    words = filter(None, (PROGRAM, command, "--help"))
+    complain(f"{text} (see {' '.join(words)})")
+    raise SystemExit(2)
+
+
 class Command(NamedTuple):
-    """A line about a sub-command, and the setting that may come first without its name.
+    """A line about a sub-command, and the setting that needs no name.
 
     The command NAME is the module `commands/NAME` with a class NAMESettings, and a function NAME
     that takes them.  A module is imported only when its command runs: importing all would be slow.
@@ -121,21 +125,24 @@ def make_parser(table: dict[str, Command], command: str) -> Parser:
     return parser
 
 
-def with_underscores(argument: str) -> str:
-    """Return an option with underscores, as in the names of settings: --batch_size."""
-    option, equals, value = argument.partition("=")
-    if not OPTION.fullmatch(option):
-        return argument
-    return "--" + option[2:].replace("-", "_") + equals + value
+def parser_words(arguments: Sequence[str]) -> list[str]:
+    """Return a command line as the parser reads it: a command, then --name=value for each option.
 
-
-def named(arguments: Sequence[str], table: dict[str, Command]) -> list[str]:
-    """Put the name of the setting before a command's first value, if it has none."""
-    if len(arguments) > 1 and arguments[0] in table and not arguments[1].startswith("-"):
-        command, value, *rest = arguments
-        if table[command].first:
-            return [command, f"--{table[command].first}={value}", *rest]
-    return list(arguments)
+    A settings file comes first, so that options override it.  Raises UserError.
+    """
+    command, *words = arguments or [""]
+    if command == "version":
+        return ["--version"]
+    if command == "help":
+        command, words = (words[0] if words else "--help"), ["--help"]
+    if command in ("-h", "--help", "--version"):
+        return [command]
+    if command not in COMMANDS:
+        raise UserError(unknown_command(command, COMMANDS))
+    hints = {**get_type_hints(settings_class(command)), "config": Path}
+    pairs = read_arguments(words, hints, COMMANDS[command].first)
+    pairs.sort(key=lambda pair: pair[0] != "config")
+    return [command, *(f"--{n}" if n in FREE.values() else f"--{n}={v}" for n, v in pairs)]
 
 
 def settings_of(settings: type, values: dict[str, Any]) -> Any:
@@ -149,8 +156,11 @@ def settings_of(settings: type, values: dict[str, Any]) -> Any:
 
 def run(arguments: Sequence[str]) -> None:
     """Parse the command line and run its command."""
-    words = named([with_underscores(a) for a in arguments], COMMANDS)
-    parsed = make_parser(COMMANDS, words[0] if words else "").parse_args(words)
+    try:
+        words = parser_words(arguments)
+    except UserError as error:
+        fail(str(error), arguments[0] if arguments and arguments[0] in COMMANDS else "")
+    parsed = make_parser(COMMANDS, words[0]).parse_args(words)
     name = parsed.subcommand
     values = parsed[name].as_dict()
     del values["config"]

@@ -135,6 +135,7 @@ def command_help(command: str, usage: str, settings: type) -> str:
         for field in members:
             option = "--" + field.name.replace("_", "-")
             kind = type_of(command, field.name, hints[field.name])
+            kind = f"[{kind}]" if hints[field.name] is bool else kind  # true needs no word
             lines += entry(f"{option} {kind}", descriptions[field.name] + default_of(field))
     lines += ["", "options:"]
     lines += entry(
@@ -142,6 +143,7 @@ def command_help(command: str, usage: str, settings: type) -> str:
     )
     lines += entry("--print-config", "print all settings as such a file, and exit")
     lines += entry("-h, --help", "print this, and exit")
+    lines += entry("--", "end the options: the next word is a text, whatever it begins with")
     if output := paragraph(settings, "Output"):
         lines += ["", output]
     return "\n".join(lines) + "\n"

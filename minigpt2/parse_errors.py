@@ -16,42 +16,28 @@ from minigpt2.wording import shorten
 WRONG_VALUE = re.compile(r'Parser key "(?:.*\.)?(\w+)": .*?(?:Got|Given) value: (.*)')
 NO_FILE = re.compile(r'Parser key "config": File does not exist: (.*)')
 NO_SETTING = re.compile(r"Subcommand '\w+' does not accept option '(.*)'")
-NO_OPTION = re.compile(r"unrecognized arguments: (.*)")
-NO_VALUE = re.compile(r"argument (--\w+)\+?: expected one argument")
 MISSING = re.compile(r"the following arguments are required: (?:\w+\.)?(\w+)")
-NO_COMMAND = re.compile(r"argument subcommand: invalid choice: '(.*?)'")
-WITHOUT_COMMAND = re.compile(r'expected "subcommand"')
 NO_SETTINGS = re.compile(r"Unexpected config:")
 NO_YAML = re.compile(r"Problems parsing config: (.*)")
 
 
-def in_plain_words(
-    message: str, command: str, settings: type | None, commands: Collection[str]
-) -> str:
+def in_plain_words(message: str, command: str, settings: type | None) -> str:
     """Return a message in plain words.
 
     `command` and the class of its settings are those of the command line, "" and None if there is
-    no such command; `commands` are all.
+    no such command.
 
-    >>> in_plain_words("argument subcommand: invalid choice: 'trian'", "", None, ["train", "plan"])
-    "there is no command 'trian'; did you mean 'train'?"
+    >>> in_plain_words("Subcommand 'plan' does not accept option 'speed'", "plan", None)
+    "plan has no setting 'speed'"
     """
     text = " ".join(message.split())
     hints = get_type_hints(settings) if settings else {}
     if NO_SETTINGS.match(text):
         return "the settings file must hold settings, such as batch_size: 4"
-    if WITHOUT_COMMAND.match(text):
-        return f"a command is missing: {', '.join(commands)}"
-    if match := NO_COMMAND.match(text):
-        return f"there is no command {match[1]!r}{likely(match[1], commands)}"
     if match := NO_FILE.match(text):
         return f"there is no settings file {match[1]}"
     if match := NO_SETTING.match(text):
         return f"{command} has no setting {match[1]!r}{likely(match[1], hints)}"
-    if match := NO_OPTION.match(text):
-        return unknown_option(match[1], hints)
-    if match := NO_VALUE.match(text):
-        return f"{match[1].replace('_', '-')} needs a value"
     if match := NO_YAML.match(text):
         reason = match[1].replace(' in "<unicode string>",', "")
         return f"the settings file is not YAML: {shorten(reason)}"
@@ -62,20 +48,6 @@ def in_plain_words(
     if match.re is MISSING:
         return f"{command} needs {match[1]} ({kind})"
     return f"{match[1]} must be {kind}, not {shorten(match[2])}"
-
-
-def unknown_option(words: str, names: Collection[str]) -> str:
-    """Return a sentence about words of a command line that name no setting.
-
-    >>> unknown_option("--stesp 3", ["steps"]), unknown_option("more.json", ["steps"])
-    ('there is no option --stesp; did you mean --steps?', 'unexpected: more.json')
-    """
-    option = words.split(" ")[0].partition("=")[0]
-    if not option.startswith("-"):
-        return f"unexpected: {shorten(words)}"
-    near = get_close_matches(option.lstrip("-").replace("-", "_"), names, n=1)
-    hint = f"; did you mean --{near[0].replace('_', '-')}?" if near else ""
-    return f"there is no option {option.replace('_', '-')}{hint}"
 
 
 def likely(name: str, names: Collection[str]) -> str:

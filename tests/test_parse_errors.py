@@ -12,7 +12,7 @@ LINES = {
     "train --loss foo": "loss must be {token,example}, not foo",
     "train --learning-rate x": "learning_rate must be float, not x",
     "train --learning-rate nan": "learning_rate must be float, not nan",
-    "train --recompute maybe": "recompute must be true/false, not maybe",
+    "train --recompute=maybe": "recompute must be true/false, not maybe",
     "train --columns x": "columns must be mapping, not x",
     "stats data.json --contexts 3": "contexts must be list, not 3",
     "train --stesp 3": "there is no option --stesp; did you mean --steps?",
@@ -68,6 +68,6 @@ def test_a_settings_file_that_is_missing(capsys):
 
 
 def test_a_message_that_no_rule_knows_stays_as_it_is():
-    assert in_plain_words("something\n new", "", None, COMMANDS) == "something new"
+    assert in_plain_words("something\n new", "", None) == "something new"
     unknown = "Parser key \"other\": Expected a <class 'int'>. Got value: x"
-    assert in_plain_words(unknown, "plan", settings_class("plan"), COMMANDS) == unknown
+    assert in_plain_words(unknown, "plan", settings_class("plan")) == unknown

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from minigpt2.cli import COMMANDS, make_parser, named, settings_class, settings_of, with_underscores
+from minigpt2.cli import COMMANDS, make_parser, parser_words, settings_class, settings_of
 from minigpt2.commands.plan import PlanSettings, open_config, shape_of
 from minigpt2.commands.pretrain import PretrainSettings
 from minigpt2.commands.setup import setup
@@ -218,8 +218,7 @@ def test_a_command_is_one_that_the_parser_knows(line, tmp_path, monkeypatch, cap
     shutil.copytree(ROOT / "weights/tiny", tmp_path / "weights/tiny")
     setting = re.search(r"--config settings.yaml.*\((\w+: \d+)\)", line)
     (tmp_path / "settings.yaml").write_text(setting[1] if setting else "")
-    words = shlex.split(line, comments=True)[1:]
-    words = named([with_underscores(word) for word in words], COMMANDS)
+    words = parser_words(shlex.split(line, comments=True)[1:])
     parser = make_parser(COMMANDS, words[0])
     if "--help" in words:
         with pytest.raises(SystemExit) as stop:

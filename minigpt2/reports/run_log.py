@@ -5,7 +5,7 @@ log.jsonl      one line for each step, and one for each validation
 summary.json   every printed number
 answers.json   the answers to the test questions, before and after training
 report.html    all of this as one page
-events/        the numbers of log.jsonl for TensorBoard (with --tensorboard true)
+events/        the numbers of log.jsonl for TensorBoard (with --tensorboard)
 """
 
 import json

@@ -1,0 +1,128 @@
+"""Arguments: the words of a command line as names of settings, each with the text of its value.
+
+    train questions.json --batch-size 4 --recompute --model=gpt2
+        data = questions.json, batch_size = 4, recompute = true, model = gpt2
+
+A command's first setting needs no name, and may be anywhere among the options.  A setting that is
+true or false needs no value.  Behind `--` no word is an option.
+"""
+
+import re
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from minigpt2.errors import UserError
+from minigpt2.wording import shorten
+
+OPTION = re.compile(r"--([A-Za-z][\w.-]*\+?)(?:=(.*))?", re.DOTALL)
+SHORT_OPTION = re.compile(r"-[A-Za-z]\w*")
+TRUTHS = ("true", "false", "yes", "no", "on", "off", "0", "1")  # words that follow a flag
+FREE = {"-h": "help", "--help": "help", "--print-config": "print_config"}  # these have no value
+# What a setting or a command is called elsewhere.
+ALSO = {
+    "ask": "answer",
+    "bf16": "precision",
+    "checkpoint": "model",
+    "dataset": "data",
+    "eval": "evaluate",
+    "finetune": "train",
+    "fp16": "precision",
+    "gradient_checkpointing": "recompute",
+    "lr": "learning_rate",
+    "max_length": "context",
+    "max_steps": "steps",
+    "max_tokens": "max_new_tokens",
+    "num_train_epochs": "epochs",
+    "output": "out",
+    "output_dir": "out",
+    "sample": "generate",
+    "tune": "train",
+    "wd": "weight_decay",
+}
+
+
+def read_arguments(
+    words: Sequence[str], hints: Mapping[str, Any], first: str
+) -> list[tuple[str, str]]:
+    """Return the names and values of a command's options, in their order.
+
+    `hints` are the types of the command's settings; `first` is the one that needs no name, or "".
+    The names `help` and `print_config` have no value.  Raises UserError.
+    """
+    queue = deque(words)
+    pairs: list[tuple[str, str]] = []
+    free: list[str] = []
+    while queue:
+        word = queue.popleft()
+        if word == "--":
+            free += queue
+            break
+        if freely := FREE.get(word.replace("_", "-")):
+            pairs.append((freely, ""))
+        elif match := OPTION.fullmatch(word):
+            name = match[1].replace("-", "_")
+            kind = hints.get(re.split(r"[.+]", name)[0])
+            if kind is None:
+                raise UserError(unknown_option(f"--{match[1]}", hints))
+            value = following(match[1], queue, kind is bool) if match[2] is None else match[2]
+            pairs.append((name, value))
+        elif SHORT_OPTION.fullmatch(word):
+            raise UserError(unknown_option(word, hints))
+        else:
+            free.append(word)
+    return with_first(pairs, free, first)
+
+
+def with_first(pairs: list[tuple[str, str]], free: list[str], first: str) -> list[tuple[str, str]]:
+    """Return the pairs with the word that has no name; raises UserError if there are more."""
+    if len(free) > bool(first):
+        hint = "; put a text of several words in quotation marks" if len(free) > 2 else ""
+        raise UserError(f"unexpected: {shorten(' '.join(free[bool(first) :]))}{hint}")
+    if free and first in dict(pairs):
+        raise UserError(f"{first} is given twice: {free[0]} and --{first} {dict(pairs)[first]}")
+    return [(first, word) for word in free] + pairs
+
+
+def following(option: str, queue: deque[str], is_flag: bool) -> str:
+    """Take the value of an option from the words behind it; raises UserError if there is none."""
+    if is_flag and not (queue and queue[0].lower() in TRUTHS):
+        return "true"
+    if not queue or queue[0] in ("--", *FREE) or OPTION.fullmatch(queue[0]):
+        raise UserError(f"--{option.replace('_', '-')} needs a value")
+    return queue.popleft()
+
+
+def unknown_option(option: str, names: Collection[str]) -> str:
+    """Return a sentence about an option that names no setting.
+
+    >>> unknown_option("--stesp", ["steps", "seed"])
+    'there is no option --stesp; did you mean --steps?'
+    >>> unknown_option("--lr", ["learning_rate"])
+    'there is no option --lr; did you mean --learning-rate?'
+    """
+    meant = nearest(option.lstrip("-").replace("-", "_").lower(), names)
+    hint = f"; did you mean --{meant.replace('_', '-')}?" if meant else ""
+    return f"there is no option {option.replace('_', '-')}{hint}"
+
+
+def unknown_command(word: str, commands: Collection[str]) -> str:
+    """Return a sentence about a word that names no command.
+
+    >>> unknown_command("trian", ["train", "plan"])
+    "there is no command 'trian'; did you mean 'train'?"
+    """
+    if not word:
+        return f"a command is missing: {', '.join(commands)}"
+    if word.startswith("-"):
+        return f"a command comes before {word}: {', '.join(commands)}"
+    meant = nearest(word.lower(), commands)
+    return f"there is no command {word!r}" + (f"; did you mean {meant!r}?" if meant else "")
+
+
+def nearest(word: str, names: Collection[str]) -> str:
+    """Return the name that was probably meant: usual elsewhere, begun or misspelt; else ""."""
+    begun = [name for name in names if len(word) > 1 and name.startswith(word)]
+    candidates = (ALSO.get(word, ""), *begun, *get_close_matches(word, names, n=1))
+    return next((name for name in candidates if name in names), "")

@@ -1,0 +1,148 @@
+"""The command line: what a user types is what a command gets, in whatever order and form."""
+
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigpt2.arguments import read_arguments
+from minigpt2.cli import COMMANDS, parser_words, settings_class
+from minigpt2.errors import UserError
+
+HINTS = {"data": str, "steps": int, "batch_size": int, "recompute": bool, "prompt": str}
+HINTS |= {"columns": dict[str, str], "contexts": list[int]}
+
+
+def read(line, first="data"):
+    """The names and values of a line, whose words are divided by blanks."""
+    return read_arguments(line.split() if isinstance(line, str) else line, HINTS, first)
+
+
+@pytest.mark.parametrize(
+    ("line", "pairs"),
+    [
+        ("", []),
+        ("a.json", [("data", "a.json")]),
+        ("--data a.json", [("data", "a.json")]),
+        ("--steps 3 a.json", [("data", "a.json"), ("steps", "3")]),
+        ("--batch-size 3 --batch_size=4", [("batch_size", "3"), ("batch_size", "4")]),
+        ("--recompute", [("recompute", "true")]),
+        ("--recompute a.json", [("data", "a.json"), ("recompute", "true")]),
+        ("--recompute --steps 3", [("recompute", "true"), ("steps", "3")]),
+        ("--recompute false a.json", [("data", "a.json"), ("recompute", "false")]),
+        ("--recompute=maybe", [("recompute", "maybe")]),
+        ("--steps -5", [("steps", "-5")]),
+        ("-5", [("data", "-5")]),
+        ("-- -5", [("data", "-5")]),
+        ("-- --steps", [("data", "--steps")]),
+        ("--steps 3 -- a.json", [("data", "a.json"), ("steps", "3")]),
+        (["-5 + 3?"], [("data", "-5 + 3?")]),
+        (["- an item"], [("data", "- an item")]),
+        (["--5 + 3?"], [("data", "--5 + 3?")]),
+        (["--prompt", "--steps are many"], [("prompt", "--steps are many")]),
+        (["--prompt=--steps"], [("prompt", "--steps")]),
+        (["--prompt=a=b\nc"], [("prompt", "a=b\nc")]),
+        (["--prompt", ""], [("prompt", "")]),
+        ([""], [("data", "")]),
+        ("--help", [("help", "")]),
+        ("a.json -h", [("data", "a.json"), ("help", "")]),
+        ("--print-config --print_config", [("print_config", "")] * 2),
+        ("--columns.data ask --contexts+ 3", [("columns.data", "ask"), ("contexts+", "3")]),
+    ],
+)
+def test_words_become_names_and_values(line, pairs):
+    assert read(line) == pairs
+
+
+VALUES = st.one_of(
+    st.text(max_size=8), st.sampled_from(["-5", "- x", "true", "--", "-h", "--steps", "a=b"])
+)
+PAIRS = st.lists(st.tuples(st.sampled_from(["steps", "batch_size", "prompt", "recompute"]), VALUES))
+
+
+@given(PAIRS)
+def test_a_value_behind_an_equals_sign_is_taken_as_it_is(pairs):
+    assert read([f"--{name}={value}" for name, value in pairs]) == pairs
+
+
+@given(st.text(max_size=12))
+def test_a_text_behind_two_hyphens_is_taken_as_it_is(text):
+    assert read(["--steps", "3", "--", text]) == [("data", text), ("steps", "3")]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--steps", "--steps needs a value"),
+        ("--steps --recompute", "--steps needs a value"),
+        ("--batch_size", "--batch-size needs a value"),
+        ("--steps -- 3", "--steps needs a value"),
+        ("--stesp 3", "there is no option --stesp; did you mean --steps?"),
+        ("--step 3", "there is no option --step; did you mean --steps?"),
+        ("--batch 3", "there is no option --batch; did you mean --batch-size?"),
+        ("--Steps 3", "there is no option --Steps; did you mean --steps?"),
+        ("--max-steps=3", "there is no option --max-steps; did you mean --steps?"),
+        ("-s", "there is no option -s"),
+        ("--xyzzy", "there is no option --xyzzy"),
+        ("a.json b.json", "unexpected: b.json"),
+        ("What is it?", "unexpected: is it?; put a text of several words in quotation marks"),
+        ("a.json --data b.json", "data is given twice: a.json and --data b.json"),
+    ],
+)
+def test_what_cannot_be_read_is_named(line, words):
+    with pytest.raises(UserError) as error:
+        read(line)
+    assert str(error.value) == words
+
+
+def test_a_command_without_a_first_setting_takes_no_word_without_a_name():
+    with pytest.raises(UserError, match=r"unexpected: a.json"):
+        read("a.json", first="")
+
+
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if c.first])
+def test_every_command_takes_its_first_setting_anywhere(name):
+    first = COMMANDS[name].first
+    assert parser_words([name, "x"]) == [name, f"--{first}=x"]
+    other = next(f.name for f in fields(settings_class(name)) if f.name != first)
+    assert parser_words([name, f"--{other}", "y", "x"]) == [name, f"--{first}=x", f"--{other}=y"]
+    assert parser_words([name, "--", "-5 + 3?"]) == [name, f"--{first}=-5 + 3?"]
+
+
+def test_a_settings_file_comes_before_the_options_that_override_it():
+    words = parser_words(["train", "a.json", "--steps", "3", "--config", "s.yaml"])
+    assert words == ["train", "--config=s.yaml", "--data=a.json", "--steps=3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["help"], ["--help"]),
+        (["help", "train"], ["train", "--help"]),
+        (["version"], ["--version"]),
+        (["-h"], ["--help"]),
+        (["--help", "train"], ["--help"]),
+    ],
+)
+def test_help_and_version_are_commands_and_options(words, expected):
+    assert parser_words(words) in (expected, words[:1])
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "a command is missing: train, plan"),
+        (["trian"], "there is no command 'trian'; did you mean 'train'?"),
+        (["eval"], "there is no command 'eval'; did you mean 'evaluate'?"),
+        (["Train"], "there is no command 'Train'; did you mean 'train'?"),
+        (["finetune"], "there is no command 'finetune'; did you mean 'train'?"),
+        (["help", "trian"], "there is no command 'trian'; did you mean 'train'?"),
+        (["questions.json"], "there is no command 'questions.json'"),
+        (["--steps", "3", "train"], "a command comes before --steps: train, plan"),
+    ],
+)
+def test_a_word_that_is_no_command_is_named(words, error):
+    with pytest.raises(UserError) as caught:
+        parser_words(words)
+    assert str(caught.value).startswith(error)
