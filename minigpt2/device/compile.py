@@ -109,8 +109,8 @@ def build(code: str, options: tuple[str, ...], mode: list[str], ucontext: bool =
 
     def make(folder: Path) -> None:
         (folder / "kernel.cu").write_text(text, encoding="utf-8")
-        header = shipped("kernels") / "emulator" / "cuda.h"
-        source = ["-x", "c++", "-include", str(header), "-c", "kernel.cu"]
+        header = precompiled_header(cxx, tuple(mode))
+        source = ["-x", "c++", "-include", header, "-c", "kernel.cu"]
         run([cxx, *flags, *source, "-o", "kernel.o"], folder)
         coverage = ["--coverage"] if mode is COUNTED else []
         run([cxx, "-shared", *coverage, "-o", "kernel.so", "kernel.o", *machine], folder)
@@ -121,17 +121,39 @@ def build(code: str, options: tuple[str, ...], mode: list[str], ucontext: bool =
 @cache
 def machine_objects(cxx: str, ucontext: bool) -> list[str]:
     """Return the paths of the machine's object files."""
-    folder = shipped("kernels") / "emulator"
-    sources = sorted(folder.glob("*.cpp"))
+    sources = machine_files(".cpp")
     flags = [*COMMON, "-O2", *(["-DUSE_UCONTEXT"] if ucontext else [])]
 
     def make(folder: Path) -> None:
         for source in sources:
             run([cxx, *flags, "-c", str(source), "-o", f"{source.stem}.o"], folder)
 
-    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.[hc]*"))]
+    texts = [path.read_text(encoding="utf-8") for path in machine_files(".h", ".cpp")]
     objects = cached_folder([cxx, *flags, *texts], make)
     return [str(objects / f"{source.stem}.o") for source in sources]
+
+
+@cache
+def precompiled_header(cxx: str, mode: tuple[str, ...]) -> str:
+    """Return the path of a copy of cuda.h that g++ need not parse again for each kernel.
+
+    g++ takes `cuda.h.gch`, in the same folder, if it was made with the same options.
+    """
+    headers = machine_files(".h")
+
+    def make(folder: Path) -> None:
+        for header in headers:
+            shutil.copy(header, folder)
+        run([cxx, *COMMON, *mode, "-x", "c++-header", "cuda.h", "-o", "cuda.h.gch"], folder)
+
+    texts = [path.read_text(encoding="utf-8") for path in headers]
+    return str(cached_folder([cxx, *COMMON, *mode, *texts], make) / "cuda.h")
+
+
+def machine_files(*endings: str) -> list[Path]:
+    """Return the paths of the machine's files with one of these endings, in order."""
+    folder = shipped("kernels") / "emulator"
+    return sorted(path for path in folder.iterdir() if path.suffix in endings)
 
 
 def cached_folder(inputs: list[str], make: Callable[[Path], None]) -> Path:
