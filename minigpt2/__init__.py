@@ -34,6 +34,7 @@ Part II: The network
      ·  errors                         Errors
      ·  checked                        Checked values
      ·  wording                        Wording
+     ·  outputs                        Outputs
      ·  reading                        Reading
      ·  shipped                        Shipped files
     11  model/config                   Configuration
@@ -134,9 +135,10 @@ Appendix: planning, reports, commands
     38  planning/device_memory         Memory on a GPU
      ·  planning/available             Available memory
      ·  planning/batch_profile         Batch profile
-     ·  download                       Download
      ·  terminal                       Terminal
      ·  reports/screen                 Screen
+     ·  reports/progress               Progress
+     ·  download                       Download
      ·  reports/stream                 Stream
      ·  reports/html                   HTML pages
      ·  reports/tokens                 Tokens

@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close_output()
         return 1
     except OSError as error:
-        complain(f"{error.filename or 'a file'}: {error.strerror}")
+        complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return 2
     except MemoryError as error:
         complain(f"not enough memory: {error}")

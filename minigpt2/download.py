@@ -13,10 +13,14 @@ HF_ENDPOINT names another hub; HF_HUB_OFFLINE forbids downloads.
 
 import hashlib
 import os
+from collections.abc import Callable
+from io import BufferedWriter, FileIO
 from pathlib import Path
+from typing import Any
 
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
+from minigpt2.reports.progress import progress
 from minigpt2.tensors import TENSORS
 from minigpt2.weights import check_names, open_stored
 
@@ -40,12 +44,27 @@ def download_model(model: str, folder: Path) -> GPT2Config:
     return config
 
 
+class Counted(BufferedWriter):
+    """A file to append to; `advance` is called with the number of bytes of each write."""
+
+    def __init__(self, path: Path, advance: Callable[[int], None]):
+        super().__init__(FileIO(path, "ab"))
+        self._advance = advance
+        advance(self.tell())
+
+    def write(self, contents: Any) -> int:
+        """Write bytes; return their number."""
+        count = super().write(contents)
+        self._advance(count)
+        return count
+
+
 def fetch(repository: str, name: str, folder: Path) -> None:
     """Download one file into a folder, unless the folder has it; raises UserError if that fails."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 
     if (folder / name).exists():
         return
@@ -54,7 +73,9 @@ def fetch(repository: str, name: str, folder: Path) -> None:
     part = folder / f"{name}.part"
     try:
         metadata = get_hf_file_metadata(url, endpoint=endpoint)
-        with open(part, "ab") as file:
+        disable_progress_bars()  # here, it has the form that it has elsewhere
+        total = metadata.size or 0
+        with progress(f"fetching {name}", total) as advance, Counted(part, advance) as file:
             http_get(
                 metadata.location,
                 file,

@@ -186,4 +186,4 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], dtype: type) -> None
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for array in tensors.values():
-            array.astype(stored_dtype, copy=False).tofile(file)
+            file.write(np.ascontiguousarray(array, stored_dtype).reshape(-1).view(np.uint8).data)

@@ -7,8 +7,8 @@ read.  So whatever goes to a terminal is `visible` first: a code is spelled, as 
 What a model writes for its own sake (answer, chat, generate) is the exception: into a file or a
 pipe it goes as it is.  All else, and every error, is visible there, too.
 
-This module writes lines; reports/screen writes tables, colours and bars.  No other module touches a
-stream.
+This module writes lines; reports/screen writes tables and colours, reports/progress
+writes bars.  No other module touches a stream.
 """
 
 import codecs

@@ -10,18 +10,11 @@ The official tensors are [in, out], as ops/linear takes them.  Their names may h
 `h.*.attn.masked_bias`, which are masks and are ignored, and `lm_head.weight`, which must equal
 wte.  A single .safetensors file is a model too: the shapes of its tensors give the configuration,
 except for the number of heads.
-
-A folder is first written under another name next to its place, then renamed.  So a reader sees the
-whole folder or none.
 """
 
-import os
 import re
-import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
@@ -143,27 +136,3 @@ def save_parameters(parameters: Parameters, folder: Path, dtype: type = np.float
     """Write config.json and model.safetensors into a folder that exists."""
     parameters.config.save(folder / "config.json")
     write_tensors(folder / TENSORS, parameters.on(np).views, dtype)
-
-
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a new folder, then put the whole of it in the place of `folder`.
-
-    If anything fails, `folder` stays as it was.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
-    new.mkdir()
-    try:
-        fill(new)
-        old = folder.with_name(f"{new.name}.old")
-        try:
-            if folder.exists():
-                os.rename(folder, old)
-            os.rename(new, folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                os.rename(old, folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)

@@ -142,7 +142,8 @@ def test_the_lines_of_validation_are_as_they_are_printed(tmp_path, capsys):
         losses = Losses()
         losses.nll, losses.tokens = float(tokens), 1
         losses.means, losses.examples = float(examples), 1
-        with RunLog(tmp_path) as log:
+        (folder := tmp_path / step).mkdir()
+        with RunLog(folder) as log:
             log.add_validation(int(step), int(steps), losses)
         assert capsys.readouterr().out == f"{line}\n"
 

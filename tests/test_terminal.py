@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import unicodedata
+from time import sleep
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,8 @@ from rich.text import Text
 
 from minigpt2 import terminal
 from minigpt2.errors import UserError
-from minigpt2.reports.screen import Screen, new_table, progress_bar
+from minigpt2.reports.progress import progress
+from minigpt2.reports.screen import Screen, new_table
 from minigpt2.terminal import HIDDEN, LONGEST_ERROR, one_line, visible
 from tests.fake_terminal import FakeTerminal, control_codes
 
@@ -101,9 +103,7 @@ def test_the_screen_spells_control_codes_wherever_a_text_is(monkeypatch):
     printed = [HOSTILE, Text(HOSTILE), Sneaky(), table_of(HOSTILE), Table(HOSTILE)]
     for thing in printed:
         screen.print(thing)
-    with screen.status(HOSTILE) as status:
-        status.update(HOSTILE)
-    with progress_bar(screen, HOSTILE, 3) as advance:
+    with progress(HOSTILE, console=screen), progress(HOSTILE, 3) as advance:
         advance(1)
     with Progress(TextColumn(HOSTILE), console=screen) as bar:
         bar.add_task(HOSTILE)
@@ -118,8 +118,8 @@ def test_markup_and_emoji_codes_are_text(monkeypatch):
     words = "[bold]x[/bold] [/y] :key: [link=http://x]z[/link]"
     for thing in (words, table_of(words)):
         screen.print(thing)
-    with screen.status(words), progress_bar(screen, words, 3):
-        pass
+    with progress(words, console=screen):
+        sleep(0.3)
     assert out.text().count(words) >= 6
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt2.data.almanac.ask import questions
-from minigpt2.errors import UserError
+from minigpt2.outputs import naming, require_new_folder, write_texts
 from minigpt2.terminal import say
 from minigpt2.wording import plural
 
@@ -26,12 +26,11 @@ class AlmanacSettings:
 
 def almanac(settings: AlmanacSettings) -> None:
     """Write the three files; print the number of questions in each."""
+    if not settings.out.is_dir():
+        require_new_folder(settings.out, "--out")
     files = {settings.out / f"{n}.json": r for n, r in questions()._asdict().items()}
-    for path in files:
-        if path.exists():
-            raise UserError(f"{path} exists already: choose another --out, or move it")
-    settings.out.mkdir(parents=True, exist_ok=True)
-    for path, records in files.items():
-        path.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    with naming(settings.out):
+        settings.out.mkdir(parents=True, exist_ok=True)
+    write_texts({path: json.dumps(records, indent=2) + "\n" for path, records in files.items()})
     for path, records in files.items():
         say(f"{path}: {plural(len(records), 'question')}")

@@ -13,6 +13,7 @@ from time import perf_counter
 from minigpt2.commands.decoding import DecodingSettings
 from minigpt2.errors import UserError
 from minigpt2.inference.conversation import Conversation
+from minigpt2.outputs import write_texts
 from minigpt2.reports.stream import print_stream, rate
 from minigpt2.terminal import is_typed, note, read_line, say
 
@@ -63,8 +64,6 @@ def chat(settings: ChatSettings) -> None:
                 respond(conversation, line)
         except UserError as error:
             note(str(error))
-        except OSError as error:
-            note(f"{error.filename or 'the file'}: {error.strerror}")
 
 
 def read_lines() -> Iterator[str]:
@@ -119,7 +118,5 @@ def run_command(conversation: Conversation, line: str) -> None:
 
 def save(conversation: Conversation, path: Path) -> None:
     """Write a conversation as JSON.  Raises UserError if the file exists."""
-    if path.exists():
-        raise UserError(f"{path} exists already: choose another name")
     text = json.dumps({"messages": conversation.messages()}, ensure_ascii=False, indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_texts({path: text + "\n"})

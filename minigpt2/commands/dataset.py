@@ -1,6 +1,6 @@
 """Data set: the settings that name a data set, and the one way to open it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,6 +18,7 @@ from minigpt2.data.truncation import Cuts, Policy, truncate_all
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.model import Model
 from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.reports.progress import tracked
 from minigpt2.weights import find_model
 
 ALMANAC = "almanac"
@@ -93,12 +94,16 @@ class Dataset(NamedTuple):
 
     def encode(self, records: Sequence[Record]) -> list[Example]:
         """Return records as examples of any length."""
-        return [encode(record, self.tokenizer, self.template) for record in records]
+        return list(self._encoded(records))
 
     def examples(self, records: Sequence[Record]) -> tuple[list[Example], Cuts]:
         """Return records as examples that fit the context, and the counts of cuts."""
-        encoded = (encode(record, self.tokenizer, self.template) for record in records)
-        return truncate_all(encoded, self.context, self.truncate)
+        return truncate_all(self._encoded(records), self.context, self.truncate)
+
+    def _encoded(self, records: Sequence[Record]) -> Iterator[Example]:
+        """Yield records as examples of any length."""
+        for record in tracked("encoding", records):
+            yield encode(record, self.tokenizer, self.template)
 
 
 def reader_of(model: Model) -> Reader:

@@ -8,6 +8,7 @@ from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model, open_model
 from minigpt2.inference.sampling import Sampling
+from minigpt2.reports.progress import progress
 from minigpt2.training.precision import Precision, check_precision, rounded
 
 
@@ -38,7 +39,8 @@ class DecodingSettings(Sampling):
 
     def open_model(self) -> Model:
         """Open the model on the device, as `open_rounded` does."""
-        return open_rounded(self.model, self.device, self.precision)
+        with progress(f"opening {self.model}"):
+            return open_rounded(self.model, self.device, self.precision)
 
     def sampling(self) -> Sampling:
         """Return the settings of sampling alone."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from minigpt2.download import download_model
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL
+from minigpt2.outputs import require_new_folder
 from minigpt2.terminal import say
 
 
@@ -39,6 +40,7 @@ def download(settings: DownloadSettings) -> Path:
         return folder
     if folder.exists():
         raise UserError(f"{folder} exists and is not a model: choose another --out, or move it")
+    require_new_folder(folder, "--out")
     config = download_model(settings.model, folder)
     say(f"{settings.model}, {config.n_parameters:,} parameters, is in {folder}")
     return folder

@@ -16,7 +16,9 @@ from minigpt2.data.truncation import Cuts
 from minigpt2.device.devices import Device
 from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model
-from minigpt2.reports.screen import Screen, describe_cuts, progress_bar, require_absent
+from minigpt2.outputs import require_new_file, write_texts
+from minigpt2.reports.progress import progress
+from minigpt2.reports.screen import Screen, describe_cuts
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
 from minigpt2.training.losses import Losses
 from minigpt2.training.precision import Precision
@@ -57,16 +59,16 @@ class EvaluateSettings(DataSettings):
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Print the numbers; return them with the answers, as in the file."""
-    require_absent(settings.out, "--out")
+    require_new_file(settings.out, "--out")
     console = Screen()
-    with console.status(f"opening {settings.model} and {settings.data}"):
+    with progress(f"opening {settings.model} and {settings.data}"):
         model = open_rounded(settings.model, settings.device, settings.precision)
         dataset = open_dataset(settings, reader_of(model))
         examples, cuts = dataset.examples(dataset.records)
     questions = [r for r in dataset.records if not r.is_text] if settings.answers else []
-    with progress_bar(console, "computing the loss", len(examples)) as advance:
+    with progress("computing the loss", len(examples)) as advance:
         losses = validation_losses(model.parameters, examples, settings.batch_size, advance)
-    with progress_bar(console, "answering", len(questions)) as advance:
+    with progress("answering", len(questions)) as advance:
         with_template = Model(model.parameters, model.tokenizer, dataset.template)
         answers = answer_all(with_template, questions, settings.max_new_tokens, advance)
     numbers = numbers_of(losses, cuts, answers)
@@ -74,7 +76,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     result = {**numbers, "rows": [{**a.record.as_entry(), "answer": a.answer} for a in answers]}
     if settings.out:
         text = json.dumps(result, indent=2, ensure_ascii=False)
-        settings.out.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        write_texts({settings.out: text + "\n"})
         console.print(f"written to {settings.out}")
     return result
 

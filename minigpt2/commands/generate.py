@@ -11,6 +11,7 @@ from minigpt2.errors import require_at_least
 from minigpt2.inference.answers import encode_start
 from minigpt2.inference.generate import generate as generate_all
 from minigpt2.inference.generate import stream_tokens
+from minigpt2.reports.progress import progress
 from minigpt2.reports.stream import print_stream, rate
 from minigpt2.terminal import is_watched, note, read_all, write
 
@@ -58,7 +59,10 @@ def generate(settings: GenerateSettings) -> None:
         tokens = (token for new, _ in steps for token in new.values())
         count = print_stream(model.tokenizer, tokens)
     else:
-        texts = generate_all(model.parameters, [ids] * settings.samples, **options)
+        with progress("generating", settings.samples) as advance:
+            texts = generate_all(
+                model.parameters, [ids] * settings.samples, **options, progress=advance
+            )
         count = sum(map(len, texts))
         write("\n---\n".join(map(model.tokenizer.decode, texts)))
     if is_watched():

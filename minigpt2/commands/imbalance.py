@@ -14,8 +14,10 @@ from rich.table import Table
 from minigpt2.commands.dataset import DataSettings, open_dataset, reader_of
 from minigpt2.commands.setup import open_start
 from minigpt2.errors import UserError, require_at_least, require_picture
+from minigpt2.outputs import require_new_file, whole_file
 from minigpt2.reports.imbalance_plot import draw_imbalance
-from minigpt2.reports.screen import Screen, new_table, progress_bar, require_absent
+from minigpt2.reports.progress import progress
+from minigpt2.reports.screen import Screen, new_table
 from minigpt2.training.gradient_imbalance import Imbalance, measure, norms_per_token
 from minigpt2.wording import plural
 
@@ -55,15 +57,15 @@ class ImbalanceSettings(DataSettings):
 
 def imbalance(settings: ImbalanceSettings) -> Imbalance:
     """Measure, print the tables and draw the picture; return the measurement."""
-    require_absent(settings.figure, "--figure")
+    require_new_file(settings.figure, "--figure")
     console = Screen()
     rng = np.random.default_rng([settings.seed, 0])
-    with console.status(f"opening {settings.model} and {settings.data}"):
+    with progress(f"opening {settings.model} and {settings.data}"):
         model = open_start(settings.model, settings.from_scratch, rng)
         dataset = open_dataset(settings, reader_of(model))
         chosen = rng.permutation(len(dataset.records))[: settings.count]
         examples, _ = dataset.examples([dataset.records[i] for i in chosen])
-    with progress_bar(console, "gradients, example by example", len(examples)) as advance:
+    with progress("gradients, example by example", len(examples)) as advance:
         measured = measure(model.parameters, examples, advance)
     console.print(
         f"{settings.model} on {plural(len(examples), 'example')} of {settings.data}: "
@@ -75,7 +77,8 @@ def imbalance(settings: ImbalanceSettings) -> Imbalance:
     console.print(group_table(measured))
     console.print(slope_lines(measured.slope))
     if settings.figure:
-        draw_imbalance(settings.figure, measured, f"{Path(settings.data).name}, {settings.model}")
+        with whole_file(settings.figure) as file:
+            draw_imbalance(file, measured, f"{Path(settings.data).name}, {settings.model}")
         console.print(f"drawn in {settings.figure}")
     return measured
 

@@ -26,6 +26,7 @@ from minigpt2.planning.memory_and_flops import (
     peak,
 )
 from minigpt2.planning.microbenchmark import StepTimes, time_step
+from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, new_table
 from minigpt2.training.precision import Precision
 from minigpt2.weights import find_model
@@ -82,7 +83,7 @@ class PlanSettings(WeightedDataSettings):
 def plan(settings: PlanSettings) -> dict[str, Any]:
     """Print the tables; return their numbers."""
     console = Screen()
-    with console.status(f"counting {settings.data or settings.model}"):
+    with progress(f"counting {settings.data or settings.model}"):
         config = open_config(settings.model)
         shape = shape_of(settings, config)
         examples = open_examples(settings)
@@ -114,7 +115,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         shape = choice.shape
         counted = profile(shape, examples)
     if settings.time and settings.device == "cpu":
-        with console.status("timing a block"):
+        with progress("timing a block"):
             rng = np.random.default_rng(settings.seed)
             times = time_step(config, counted.typical, counted.length, rng)
         numbers |= print_times(console, config, shape, counted, times)

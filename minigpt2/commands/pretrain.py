@@ -27,6 +27,7 @@ from minigpt2.inference.model import Model, open_model
 from minigpt2.model.config import TINY
 from minigpt2.model.induction import initialise_induction
 from minigpt2.ops.adamw import AdamW
+from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog, claim_folder
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.objective import WeightedNLL
@@ -86,10 +87,11 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     with RunLog(claim_folder(settings.out, "pretrain")) as log:
         log.write("settings.json", asdict(settings))
         log.say("text", "the almanac, worded anew in every document; learning the vocabulary")
-        if settings.start:
-            model = open_model(settings.start)
-        else:
-            model = initial_model(np.random.default_rng([settings.seed, START]))
+        with progress(f"opening {settings.start or 'the almanac'}", console=log.console):
+            if settings.start:
+                model = open_model(settings.start)
+            else:
+                model = initial_model(np.random.default_rng([settings.seed, START]))
         config = model.parameters.config
         log.say(
             "model",
@@ -137,7 +139,7 @@ def read(
         folder = log.folder / "checkpoint"
         save_checkpoint(folder, model.parameters, model.tokenizer, dtype=np.float16)
 
-    with log.progress("reading", config.steps) as advance:
+    with progress("reading", config.steps, log.console) as advance:
         hooks = Hooks(log=log_step, save=save, advance=advance)
         state = new_state(model.parameters)
         run_steps(state, batches, WeightedNLL(), config, every=every, hooks=hooks)

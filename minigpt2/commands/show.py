@@ -23,8 +23,9 @@ from minigpt2.data.examples import Example
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.data.truncation import fit_to_context
 from minigpt2.errors import UserError, require_at_least
+from minigpt2.outputs import require_new_file, write_texts
 from minigpt2.reports.html import render
-from minigpt2.reports.screen import Screen, require_absent
+from minigpt2.reports.screen import Screen
 from minigpt2.reports.tokens import Token, tokens_of
 from minigpt2.terminal import say, visible
 from minigpt2.wording import plural
@@ -64,7 +65,7 @@ class Entry(NamedTuple):
 
 def show(settings: ShowSettings) -> None:
     """Print the entries, or write the page."""
-    require_absent(settings.html, "--html")
+    require_new_file(settings.html, "--html")
     dataset = open_dataset(settings, open_reader(settings.model))
     total = len(dataset.records)
     if settings.first >= total:
@@ -77,7 +78,7 @@ def show(settings: ShowSettings) -> None:
             print_entry(console, shown)
         return
     page = render("show", title=f"{dataset.name}, {dataset.format}", entries=entries)
-    settings.html.write_text(page, encoding="utf-8")
+    write_texts({settings.html: page})
     number = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
     say(f"{number} written to {settings.html}")
 

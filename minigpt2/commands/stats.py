@@ -30,8 +30,10 @@ from minigpt2.data.statistics import (
 )
 from minigpt2.data.truncation import Policy
 from minigpt2.errors import UserError, require_at_least, require_picture, require_share
+from minigpt2.outputs import require_new_file, whole_file
 from minigpt2.reports.plots import draw_lengths
-from minigpt2.reports.screen import Screen, new_table, progress_bar, require_absent
+from minigpt2.reports.progress import progress
+from minigpt2.reports.screen import Screen, new_table
 from minigpt2.wording import plural
 
 CONTEXTS = (64, 128, 256, 512, 1024)
@@ -74,9 +76,9 @@ class StatsSettings(DataSettings):
 
 def stats(settings: StatsSettings) -> None:
     """Print the tables; draw the picture."""
-    require_absent(settings.figure, "--figure")
+    require_new_file(settings.figure, "--figure")
     console = Screen()
-    with console.status(f"reading {settings.data}"):
+    with progress(f"reading {settings.data}"):
         reader = open_reader(settings.model)
         dataset = open_dataset(settings, reader)
         examples = dataset.encode(dataset.records)
@@ -97,7 +99,8 @@ def stats(settings: StatsSettings) -> None:
     console.print(row_table(examples, settings.batch_size, settings.seed))
     if settings.figure:
         title = f"{Path(settings.data).name}, vocabulary of {settings.model}"
-        draw_lengths(settings.figure, kinds, title)
+        with whole_file(settings.figure) as file:
+            draw_lengths(file, kinds, title)
         console.print(f"lengths drawn in {settings.figure}")
 
 
@@ -155,7 +158,7 @@ def print_repetitions(
     console.print(f"{repeated:,} of {plural(len(records), 'question')} repeat an earlier one")
     if not held_out:
         return
-    with progress_bar(console, "comparing questions", len(held_out)) as advance:
+    with progress("comparing questions", len(held_out), console) as advance:
         pairs = near_duplicates(held_out, training, advance)
     same = sum(pair.similarity == 100 for pair in pairs)
     console.print(

@@ -15,9 +15,10 @@ from minigpt2.commands.setup import Run, TrainSettings, setup
 from minigpt2.device.devices import describe_device
 from minigpt2.errors import UserError
 from minigpt2.reports.before_after import answer_tests, compare
-from minigpt2.reports.run_log import RunLog, claim_folder
+from minigpt2.reports.progress import progress
+from minigpt2.reports.run_log import RunLog, claim_folder, require_free
 from minigpt2.reports.run_page import Page, run_page
-from minigpt2.reports.screen import Screen, describe_cuts
+from minigpt2.reports.screen import describe_cuts
 from minigpt2.reports.tensorboard import require_tensorboard
 from minigpt2.reports.tokens import tokens_of
 from minigpt2.training.checkpoint import save_checkpoint
@@ -34,7 +35,8 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     started = perf_counter()
     if settings.tensorboard:
         require_tensorboard()
-    with Screen().status(f"opening {settings.model} and {settings.data}"):
+    require_free(settings.out)
+    with progress(f"opening {settings.model} and {settings.data}"):
         run = setup(settings)
     folder = claim_folder(settings.out, Path(settings.data).stem)
     with RunLog(folder, tensorboard=settings.tensorboard) as log:
@@ -64,7 +66,7 @@ def tune(run: Run, log: RunLog) -> None:
 
     def validate(number: int) -> None:
         examples, micro_batch = run.validation, run.batches.micro_batch
-        with log.progress("validating", len(examples), quiet=True) as advance:
+        with progress("validating", len(examples), log.console) as advance:
             losses = validation_losses(model.parameters, examples, micro_batch, advance)
         if not isfinite(losses.token_level):
             raise UserError(
@@ -72,7 +74,7 @@ def tune(run: Run, log: RunLog) -> None:
             )
         log.add_validation(number, steps, losses)
 
-    with log.progress("training", steps) as advance:
+    with progress("training", steps, log.console) as advance:
         hooks = Hooks(
             log=lambda result, printed: log.add_step(result, steps, printed=printed),
             save=save,

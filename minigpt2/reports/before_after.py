@@ -4,6 +4,7 @@ from typing import Any
 
 from minigpt2.data.records import Record
 from minigpt2.inference.model import Model
+from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, longest_reference
 from minigpt2.wording import shorten
@@ -23,7 +24,7 @@ def answer_tests(
     for name, records in tests.items():
         scored = name != "samples"
         longest = longest_reference(model.tokenizer, records) if scored else max_new_tokens
-        with log.progress(f"answering {name}", len(records)) as advance:
+        with progress(f"answering {name}", len(records), log.console) as advance:
             answers[name] = answer_all(model, records, longest, advance)
         if scored:
             right, share = sum(a.exact for a in answers[name]), exact_match(answers[name])

@@ -9,8 +9,8 @@ events/        the numbers of log.jsonl for TensorBoard (with --tensorboard)
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from errno import ENOSPC
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ from rich.text import Text
 
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
-from minigpt2.reports.screen import Screen, progress_bar
+from minigpt2.outputs import naming, require_new_folder, write_texts
+from minigpt2.reports.screen import Screen
 from minigpt2.reports.tensorboard import Events
 from minigpt2.terminal import visible
 from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
 from minigpt2.wording import size
+
+RUNS = Path("runs")  # where runs without --out are
 
 
 class RunLog:
@@ -34,8 +37,10 @@ class RunLog:
         self.folder = folder
         self.console = Screen(until_closed=True)
         self.summary: dict[str, Any] = {}
+        self._path = folder / "log.jsonl"
+        with naming(self._path):  # a second run in this folder is refused here
+            self._log = self._path.open("xb", buffering=0)
         self._events = Events(folder / "events") if tensorboard else None
-        self._log = (folder / "log.jsonl").open("w", encoding="utf-8")
 
     def __enter__(self) -> "RunLog":
         return self
@@ -54,13 +59,25 @@ class RunLog:
 
     def add(self, entry: dict[str, Any], line: str | None) -> None:
         """Write an entry to log.jsonl; print `line`, if any, and add the entry to the summary."""
-        self._log.write(json.dumps(entry) + "\n")
-        self._log.flush()
+        self._append(json.dumps(entry) + "\n")
         if self._events:
             self._events.add(entry)
         if line:
             self.summary.setdefault("printed_steps", []).append(entry)
             self.console.print(line)
+
+    def _append(self, line: str) -> None:
+        """Write a line of log.jsonl, or nothing of it.  Raises UserError if the disk is full."""
+        contents, start = line.encode(), self._log.tell()
+        with naming(self._path):
+            try:
+                complete = self._log.write(contents) == len(contents)
+            except OSError:
+                self._log.truncate(start)
+                raise
+            if not complete:
+                self._log.truncate(start)
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
 
     def add_step(self, result: StepResult, steps: int, *, printed: bool) -> None:
         """Log a step of a run that has `steps` steps."""
@@ -90,21 +107,8 @@ class RunLog:
 
     def entries(self) -> list[dict[str, Any]]:
         """Return all entries of log.jsonl."""
-        text = (self.folder / "log.jsonl").read_text(encoding="utf-8")
+        text = self._path.read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
-
-    @contextmanager
-    def progress(
-        self, task: str, total: int, *, quiet: bool = False
-    ) -> Iterator[Callable[[int], None]]:
-        """Show a bar with the remaining time; yields a function that advances it.
-
-        If the output is not a terminal, print a line with the task instead, unless `quiet`.
-        """
-        if not self.console.is_terminal and not quiet:
-            self.console.print(f"{task}: {total} to go")
-        with progress_bar(self.console, task, total) as advance:
-            yield advance
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the run's folder."""
@@ -113,7 +117,7 @@ class RunLog:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the run's folder."""
-        (self.folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_texts({self.folder / name: text})
 
 
 def step_line(result: StepResult, steps: int, peak: int | None) -> str:
@@ -135,23 +139,24 @@ def step_line(result: StepResult, steps: int, peak: int | None) -> str:
     return "  ".join(parts)
 
 
+def require_free(out: Path | None) -> None:
+    """Raise UserError unless `claim_folder` can make a run's folder."""
+    require_new_folder(out or RUNS / "new", "--out")
+
+
 def claim_folder(out: Path | None, name: str) -> Path:
     """Make a run's folder, by default the first free runs/<name>-<k>.
 
     Raises UserError if `out` is not empty: no run is ever overwritten.
     """
-    try:
-        for k in count(1):
-            folder = out or Path("runs") / f"{name}-{k}"
-            try:
-                folder.mkdir(parents=True, exist_ok=out is not None)
-                if any(folder.iterdir()):
-                    text = "already holds something: choose another --out, or move it"
-                    raise UserError(f"{folder} {text}")
-                return folder
-            except FileExistsError:
-                if out is not None:
-                    raise
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}") from None
+    require_free(out)
+    for k in count(1):
+        folder = out or RUNS / f"{name}-{k}"
+        try:
+            folder.mkdir(parents=True, exist_ok=out is not None)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"{folder} cannot be made: {error.strerror}") from None
     raise AssertionError("count() has no end")

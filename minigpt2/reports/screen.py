@@ -1,30 +1,18 @@
-"""Screen: the console, tables, bars and lines that several commands print.
+"""Screen: the console, tables and lines that several commands print.
 
 Text goes to it as it is: nothing in it is markup or the code of an emoji, and what a terminal would
 obey is spelled (terminal).  Colours are given as styles.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.segment import Segment
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from minigpt2.data.truncation import Cuts
-from minigpt2.errors import UserError
 from minigpt2.terminal import close_output, visible
 from minigpt2.wording import plural
 
@@ -52,22 +40,12 @@ class Screen(Console):
             text = segment.text if segment.control else visible(segment.text)
             yield Segment(text, segment.style, segment.control)
 
-    def status(self, status: RenderableType, **options: Any) -> Status:
-        """Return a spinner next to a text."""
-        return super().status(Text(status) if isinstance(status, str) else status, **options)
-
     def on_broken_pipe(self) -> None:
         """Write to nowhere from here on."""
         close_output()
         self.quiet = True
         if not self.until_closed:
             raise SystemExit(1)
-
-
-def require_absent(path: Path | None, option: str) -> None:
-    """Raise UserError if an option names a file that exists."""
-    if path and path.exists():
-        raise UserError(f"{path} exists already: choose another {option}, or move it")
 
 
 def describe_cuts(cuts: Cuts) -> str:
@@ -82,27 +60,6 @@ def describe_cuts(cuts: Cuts) -> str:
         f"{answers} cut ({plural(cuts.answer_tokens, 'token')}), "
         f"{plural(cuts.dropped, 'example')} dropped"
     )
-
-
-@contextmanager
-def progress_bar(console: Screen, task: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the times of a task; yields a function that advances it.
-
-    Without a terminal there is none.
-    """
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    shown = console.is_terminal and total > 0
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
-        number = bar.add_task(task, total=total)
-        yield lambda count: bar.advance(number, count)
 
 
 def new_table(title: str, *columns: str) -> Table:

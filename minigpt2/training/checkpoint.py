@@ -10,7 +10,8 @@ import numpy as np
 from minigpt2.data.template import Template
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.model.parameters import Parameters
-from minigpt2.weights import save_parameters, write_folder
+from minigpt2.outputs import write_folder
+from minigpt2.weights import save_parameters
 
 
 def save_checkpoint(

@@ -179,9 +179,9 @@ def phrase_faults(sources):
     return faults
 
 
-# (f) All that is printed goes through terminal and reports/screen, which spell control codes.
+# (f) All that is printed goes through three modules, which spell control codes.
 
-PRINTERS = {"terminal", "reports/screen"}
+PRINTERS = {"terminal", "reports/screen", "reports/progress"}
 WAYS = re.compile(
     r"sys\.(__)?std(in|out|err)(__)?|(builtins\.)?print|input\(.*|os\.write|.+\.from_(markup|ansi)"
 )

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from minigpt2.data.tokenizer import open_tokenizer
+from minigpt2.errors import UserError
 from minigpt2.inference.generate import generate
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
+from minigpt2.outputs import write_folder
 from minigpt2.training.checkpoint import save_checkpoint
-from minigpt2.weights import load_parameters, write_folder
+from minigpt2.weights import load_parameters
 from tests.data.small import MERGES, small_tokenizer
 
 TOKENIZER = small_tokenizer(MERGES)
@@ -103,7 +105,7 @@ def test_when_filling_fails_the_old_folder_stays_and_nothing_strays(tmp_path, fa
         (beside / "half").write_text("new")
         raise failure
 
-    with pytest.raises(failure):
+    with pytest.raises(UserError if failure is OSError else failure):
         write_folder(folder, fill)
     assert names(tmp_path) == (["checkpoint"] if old else [])
     assert not old or (folder / "kept").read_text() == "old"
@@ -135,6 +137,6 @@ def test_when_the_new_folder_cannot_be_put_in_place_the_old_one_comes_back(tmp_p
         rename(source, target)
 
     monkeypatch.setattr("os.rename", refuses)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(UserError, match="checkpoint cannot be written: the disk is full"):
         write_folder(folder, lambda beside: None)
     assert names(tmp_path) == ["checkpoint"] and (folder / "kept").read_text() == "old"

@@ -1,0 +1,199 @@
+"""Outputs: whole or not at all, and every error names its file."""
+
+import os
+import resource
+from contextlib import contextmanager
+from errno import EPERM
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minigpt2.errors import UserError
+from minigpt2.outputs import (
+    require_new_file,
+    require_new_folder,
+    whole_file,
+    write_folder,
+    write_texts,
+)
+from minigpt2.reports.run_log import RunLog, claim_folder
+from minigpt2.tensors import write_tensors
+from tests.commands.conftest import run  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@contextmanager
+def nearly_full_disk(room):
+    """Let no file become larger than `room` bytes, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def names():
+    """What is in this folder."""
+    return sorted(path.name for path in Path().iterdir())
+
+
+def test_a_new_file_is_whole_or_absent():
+    write_texts({Path("a.txt"): "one"})
+    with pytest.raises(KeyboardInterrupt), whole_file(Path("b.txt")) as hidden:
+        hidden.write_text("half")
+        raise KeyboardInterrupt
+    assert names() == ["a.txt"] and Path("a.txt").read_text() == "one"
+
+
+def test_several_files_are_written_all_or_none():
+    Path("b.txt").write_text("precious")
+    with pytest.raises(UserError, match=r"b.txt exists already"):
+        write_texts({Path("a.txt"): "one", Path("b.txt"): "two"})
+    assert names() == ["b.txt"] and Path("b.txt").read_text() == "precious"
+
+
+def test_half_a_character_is_written_as_its_code():
+    write_texts({Path("a.txt"): "\ud800"})
+    assert Path("a.txt").read_text() == r"\ud800"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_comes_meanwhile_is_spared(monkeypatch, has_links):
+    if not has_links:
+
+        def refuse(*paths):
+            raise OSError(EPERM, "no links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(UserError, match=r"a.txt exists already"), whole_file(Path("a.txt")) as new:
+        new.write_text("ours")
+        Path("a.txt").write_text("theirs")
+    assert names() == ["a.txt"] and Path("a.txt").read_text() == "theirs"
+    write_texts({Path("b.txt"): "one"})
+    assert names() == ["a.txt", "b.txt"]
+
+
+def test_a_full_disk_leaves_nothing_and_names_the_file():
+    Path("model").mkdir()
+    Path("model/old").write_text("old")
+
+    def fill(folder):
+        write_tensors(folder / "x.safetensors", {"x": np.zeros((500, 500), np.float32)}, np.float32)
+
+    with nearly_full_disk(100_000):
+        with pytest.raises(UserError, match=r"a.txt cannot be written: File too large"):
+            write_texts({Path("b.txt"): "", Path("a.txt"): "a" * 200_000})
+        with pytest.raises(UserError, match="model cannot be written: File too large"):
+            write_folder(Path("model"), fill)
+    assert names() == ["model"] and os.listdir("model") == ["old"]
+
+
+def test_a_full_disk_leaves_whole_lines_in_the_log():
+    Path("run").mkdir()
+    with (
+        nearly_full_disk(1000),
+        pytest.raises(UserError, match=r"run/log.jsonl cannot be written: "),
+        RunLog(Path("run")) as log,
+    ):
+        for step in range(100):
+            log.add({"step": step}, None)
+    lines = Path("run/log.jsonl").read_text().splitlines()
+    assert 0 < len(lines) < 100 and lines[-1] == f'{{"step": {len(lines) - 1}}}'
+
+
+def test_two_runs_never_share_a_folder():
+    first, second = (claim_folder(Path("run"), "data") for _ in range(2))
+    with RunLog(first) as log:
+        log.add({"step": 1}, None)
+        with pytest.raises(UserError, match=r"run/log.jsonl exists already"):
+            RunLog(second)
+        assert log.entries() == [{"step": 1}]
+
+
+def read_only(tmp_path):
+    """A folder in which nobody may write; root may, so a file system without writing serves it."""
+    folder = Path("/proc/self") if os.geteuid() == 0 else tmp_path / "read-only"
+    folder.mkdir(mode=0o555, exist_ok=True)
+    return folder
+
+
+PLACES = {
+    "nowhere/x.png": "there is no folder nowhere",
+    "file/x.png": "there is no folder file",
+    "file": "file exists already: choose another --figure, or move it",
+    "folder": "folder exists already",
+    "dangling": "dangling exists already",
+    "x" * 300: "cannot be written: File name too long",
+    "a\0b": "cannot be written: ",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_place_for_a_file_is_checked(place):
+    Path("file").write_text("precious")
+    Path("folder").mkdir()
+    Path("dangling").symlink_to("nowhere")
+    before = names()
+    with pytest.raises(UserError, match=PLACES[place]) as refusal:
+        require_new_file(Path(place), "--figure")
+    assert place in str(refusal.value) and names() == before
+
+
+def test_a_place_for_a_file_that_can_be_written_is_left_as_it_is():
+    require_new_file(None, "--figure")
+    require_new_file(Path("x" * 250), "--figure")
+    assert names() == []
+
+
+def test_a_place_for_a_folder_is_checked(tmp_path):
+    Path("file").write_text("precious")
+    Path("full/inside").mkdir(parents=True)
+    Path("empty").mkdir()
+    for place, words in {
+        "file": "file cannot be made: it is a file",
+        "file/below": "file is a file",
+        "full": "full already holds something: choose another --out",
+        "x" * 300: "File name too long",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            require_new_folder(Path(place), "--out")
+    for place in ("empty", "new", "new/below/deep"):
+        require_new_folder(Path(place), "--out")
+    assert names() == ["empty", "file", "full"] and os.listdir("empty") == []
+
+
+def test_a_folder_without_permission_is_refused(tmp_path):
+    folder = read_only(tmp_path)
+    with pytest.raises(UserError, match=r"x.png cannot be written: "):
+        require_new_file(folder / "x.png", "--figure")
+    with pytest.raises(UserError, match="run cannot be written: "):
+        require_new_folder(folder / "run", "--out")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "no.json", "--out", "nowhere/x.json"),
+        ("stats", "no.json", "--figure", "nowhere/x.png"),
+        ("imbalance", "no.json", "--figure", "nowhere/x.png"),
+        ("show", "no.json", "--html", "nowhere/x.html"),
+        ("train", "no.json", "--out", "file/run"),
+        ("pretrain", "--out", "file/run"),
+        ("almanac", "--out", "file/run"),
+        ("download", "gpt2", "--out", "file/run"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_command_checks_its_output_before_it_works(arguments, run):  # noqa: F811
+    Path("file").write_text("precious")
+    outcome = run(*arguments)
+    assert outcome.code == 2 and outcome.err.count("\n") == 1 and outcome.out == ""
+    assert "no folder nowhere" in outcome.err or "file is a file" in outcome.err
+    assert names() == ["file"]
