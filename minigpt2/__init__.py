@@ -60,6 +60,7 @@ Part III: The loss and the step
     20  training/step                  Step
 
 Part IV: Text
+     ·  yaml_files                     YAML files
      ·  data/records                   Records
      ·  data/files                     Files
      ·  data/conversations             Conversations
@@ -165,7 +166,7 @@ Appendix: planning, reports, commands
      ·  commands/pretrain              Pretrain
      ·  help                           Help
      ·  arguments                      Arguments
-     ·  parse_errors                   Parse errors
+     ·  settings                       Settings
      ·  cli                            Command line
      ·  api                            API
 """

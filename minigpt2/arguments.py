@@ -16,7 +16,7 @@ from typing import Any
 from minigpt2.errors import UserError
 from minigpt2.wording import shorten
 
-OPTION = re.compile(r"--([A-Za-z][\w.-]*\+?)(?:=(.*))?", re.DOTALL)
+OPTION = re.compile(r"--([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 SHORT_OPTION = re.compile(r"-[A-Za-z]\w*")
 TRUTHS = ("true", "false", "yes", "no", "on", "off", "0", "1")  # words that follow a flag
 FREE = {"-h": "help", "--help": "help", "--print-config": "print_config"}  # these have no value
@@ -63,7 +63,7 @@ def read_arguments(
             pairs.append((freely, ""))
         elif match := OPTION.fullmatch(word):
             name = match[1].replace("-", "_")
-            kind = hints.get(re.split(r"[.+]", name)[0])
+            kind = hints.get(name)
             if kind is None:
                 raise UserError(unknown_option(f"--{match[1]}", hints))
             value = following(match[1], queue, kind is bool) if match[2] is None else match[2]

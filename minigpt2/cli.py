@@ -9,20 +9,16 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
-
-from jsonargparse import ArgumentParser
+from typing import Any, NamedTuple, NoReturn, get_type_hints
 
 from minigpt2 import __version__
-from minigpt2.arguments import FREE, read_arguments, unknown_command
+from minigpt2.arguments import read_arguments, unknown_command
 from minigpt2.errors import UserError
 from minigpt2.help import command_help, program_help
-from minigpt2.parse_errors import in_plain_words
-from minigpt2.terminal import close_output, complain, flush, open_streams, shown, write
+from minigpt2.settings import Setting, as_file, read_settings, require_all, setting_of
+from minigpt2.terminal import close_output, complain, flush, open_streams, write
 
 PROGRAM = "minigpt2"
 TITLE = "GPT-2 and its instruction tuning, every gradient written by hand."
@@ -30,33 +26,6 @@ EXAMPLES = """\
 Examples:
     minigpt2 train questions.json
     minigpt2 answer "Which country has the capital Copenhagen?" --model runs/questions-1"""
-
-
-class Parser(ArgumentParser):
-    """A parser whose errors are one line, and whose help is its `help_text`.
-
-    `command` is the sub-command on the command line; empty if there is none of that name.
-    """
-
-    command = ""
-    help_text: Callable[[], str] = staticmethod(lambda: "")
-
-    def format_help(self, formatter: Any = None) -> str:
-        """Return the help."""
-        return self.help_text()
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message on one line; exit with 2."""
-        settings = settings_class(self.command) if self.command else None
-        fail(in_plain_words(str(message), self.command, settings), self.command)
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        """Print the help or the version."""
-        write(message, end="")
-
-    def dump(self, *arguments: Any, **options: Any) -> str:
-        """Return settings as the text of a file; a terminal shows it with escapes."""
-        return shown(super().dump(*arguments, **options))
 
 
 def fail(text: str, command: str) -> NoReturn:
@@ -103,68 +72,77 @@ def action(name: str) -> Callable[[Any], Any]:
     return getattr(import_module(f"{PROGRAM}.commands.{name}"), name)
 
 
-def make_parser(table: dict[str, Command], command: str) -> Parser:
-    """Return the parser of the command line, with the settings of one command."""
-    parser = Parser(prog=PROGRAM, version=__version__)
-    usage = f"{PROGRAM} COMMAND [--SETTING VALUE ...]"
-    lines = {name: entry.help for name, entry in table.items()}
-    parser.command = command if command in table else ""
-    parser.help_text = partial(program_help, usage, TITLE, EXAMPLES, lines)
-    subcommands = parser.add_subcommands(required=True)
-    for name, entry in table.items():
-        first = f" [{entry.first.upper()}]" if entry.first else ""
-        usage = f"{PROGRAM} {name}{first} [--config FILE] [--SETTING VALUE ...]"
-        sub = Parser(usage=usage)
-        if name == command:
-            settings = settings_class(name)
-            sub.command = name
-            sub.help_text = partial(command_help, name, usage, settings)
-            sub.add_argument("--config", action="config")
-            sub.add_class_arguments(settings, as_group=False)
-        subcommands.add_subcommand(name, sub)
-    return parser
+def help_of(command: str) -> str:
+    """Return the help of a command, or that of the program for ""."""
+    if not command:
+        lines = {name: entry.help for name, entry in COMMANDS.items()}
+        return program_help(f"{PROGRAM} COMMAND [--SETTING VALUE ...]", TITLE, EXAMPLES, lines)
+    first = f" [{COMMANDS[command].first.upper()}]" if COMMANDS[command].first else ""
+    usage = f"{PROGRAM} {command}{first} [--config FILE] [--SETTING VALUE ...]"
+    return command_help(command, usage, settings_class(command))
 
 
-def parser_words(arguments: Sequence[str]) -> list[str]:
-    """Return a command line as the parser reads it: a command, then --name=value for each option.
+def read_command(arguments: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """Return a command with the names and words of its options; "" is the program itself.
 
-    A settings file comes first, so that options override it.  Raises UserError.
+    Raises UserError.
     """
     command, *words = arguments or [""]
-    if command == "version":
-        return ["--version"]
+    if command in ("version", "--version"):
+        return "", [("version", "")]
     if command == "help":
         command, words = (words[0] if words else "--help"), ["--help"]
-    if command in ("-h", "--help", "--version"):
-        return [command]
+    if command in ("-h", "--help"):
+        return "", [("help", "")]
     if command not in COMMANDS:
         raise UserError(unknown_command(command, COMMANDS))
-    hints = {**get_type_hints(settings_class(command)), "config": Path}
-    pairs = read_arguments(words, hints, COMMANDS[command].first)
-    pairs.sort(key=lambda pair: pair[0] != "config")
-    return [command, *(f"--{n}" if n in FREE.values() else f"--{n}={v}" for n, v in pairs)]
+    hints = {**get_type_hints(settings_class(command)), "config": str}
+    return command, read_arguments(words, hints, COMMANDS[command].first)
 
 
-def settings_of(settings: type, values: dict[str, Any]) -> Any:
-    """Return settings with these values.  Raises UserError if a value is missing."""
-    hints = get_type_hints(settings)
-    for name, value in values.items():
-        if value is None and type(None) not in get_args(hints[name]):
-            raise UserError(f"{name} has no value: give one, or leave it out")
-    return settings(**values)
+def read_all(command: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Setting]:
+    """Return the settings of a command from its files and its options, which override them.
+
+    Raises UserError.
+    """
+    hints = get_type_hints(settings_class(command))
+    settings: dict[str, Setting] = {}
+    for name, words in pairs:
+        if name == "config":
+            settings |= read_settings(words, command, hints)
+    for name, words in pairs:
+        if name in hints:
+            settings[name] = setting_of(words, command, name, hints[name])
+    return settings
+
+
+def settings_of(command: str, settings: Mapping[str, Setting]) -> Any:
+    """Return the settings of a command as its class; raises UserError, with the place in a file."""
+    try:
+        return settings_class(command)(**{name: s.value for name, s in settings.items()})
+    except UserError as error:
+        name = str(error).partition(" ")[0]
+        where = settings[name].where if name in settings else ""
+        raise UserError(f"{where}: {error}" if where else str(error)) from None
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parse the command line and run its command."""
+    """Read the command line and run its command."""
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
     try:
-        words = parser_words(arguments)
+        command, pairs = read_command(arguments)
+        names = dict(pairs)
+        if "version" in names:
+            return write(f"{PROGRAM} {__version__}")
+        if "help" in names:
+            return write(help_of(command), end="")
+        settings = read_all(command, pairs)
+        if "print_config" in names:
+            return write(as_file(settings_class(command), settings), end="")
+        require_all(command, settings_class(command), settings)
     except UserError as error:
-        fail(str(error), arguments[0] if arguments and arguments[0] in COMMANDS else "")
-    parsed = make_parser(COMMANDS, words[0]).parse_args(words)
-    name = parsed.subcommand
-    values = parsed[name].as_dict()
-    del values["config"]
-    action(name)(settings_of(settings_class(name), values))
+        fail(str(error), command)
+    action(command)(settings_of(command, settings))
 
 
 def be_stopped(signal_number: int, frame: object) -> NoReturn:

@@ -71,6 +71,11 @@ def type_of(command: str, name: str, hint: Any) -> str:
     return WORDS.get(hint, hint.__name__)
 
 
+def is_path(name: str, hint: Any) -> bool:
+    """Whether a setting names a file, a folder or a model."""
+    return name in TYPES or Path in (hint, *get_args(hint))
+
+
 def paragraph(settings: type, title: str) -> str:
     """Return the paragraph of a class's docstring that begins with a title, or nothing."""
     paragraphs = (getdoc(settings) or "").split("\n\n")

@@ -7,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt2.arguments import read_arguments
-from minigpt2.cli import COMMANDS, parser_words, settings_class
+from minigpt2.cli import COMMANDS, main, read_all, read_command, settings_class
 from minigpt2.errors import UserError
 
 HINTS = {"data": str, "steps": int, "batch_size": int, "recompute": bool, "prompt": str}
-HINTS |= {"columns": dict[str, str], "contexts": list[int]}
 
 
 def read(line, first="data"):
@@ -48,7 +47,6 @@ def read(line, first="data"):
         ("--help", [("help", "")]),
         ("a.json -h", [("data", "a.json"), ("help", "")]),
         ("--print-config --print_config", [("print_config", "")] * 2),
-        ("--columns.data ask --contexts+ 3", [("columns.data", "ask"), ("contexts+", "3")]),
     ],
 )
 def test_words_become_names_and_values(line, pairs):
@@ -104,29 +102,37 @@ def test_a_command_without_a_first_setting_takes_no_word_without_a_name():
 @pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if c.first])
 def test_every_command_takes_its_first_setting_anywhere(name):
     first = COMMANDS[name].first
-    assert parser_words([name, "x"]) == [name, f"--{first}=x"]
+    assert read_command([name, "x"]) == (name, [(first, "x")])
     other = next(f.name for f in fields(settings_class(name)) if f.name != first)
-    assert parser_words([name, f"--{other}", "y", "x"]) == [name, f"--{first}=x", f"--{other}=y"]
-    assert parser_words([name, "--", "-5 + 3?"]) == [name, f"--{first}=-5 + 3?"]
+    assert read_command([name, f"--{other}=y", "x"]) == (name, [(first, "x"), (other, "y")])
+    assert read_command([name, "--", "-5 + 3?"]) == (name, [(first, "-5 + 3?")])
 
 
-def test_a_settings_file_comes_before_the_options_that_override_it():
-    words = parser_words(["train", "a.json", "--steps", "3", "--config", "s.yaml"])
-    assert words == ["train", "--config=s.yaml", "--data=a.json", "--steps=3"]
+def test_options_override_settings_files_and_a_file_those_before_it(tmp_path):
+    for name, text in (("a", "seed: 1\nsteps: 1"), ("b", "seed: 2")):
+        (tmp_path / name).write_text(text)
+    words = ["--steps", "3", "--config", str(tmp_path / "a"), "--config", str(tmp_path / "b")]
+    settings = read_all(*read_command(["train", *words]))
+    assert {name: setting.value for name, setting in settings.items()} == {"seed": 2, "steps": 3}
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["help"], ["--help"]),
-        (["help", "train"], ["train", "--help"]),
-        (["version"], ["--version"]),
-        (["-h"], ["--help"]),
-        (["--help", "train"], ["--help"]),
+        (["help"], ("", [("help", "")])),
+        (["help", "train"], ("train", [("help", "")])),
+        (["train", "--help"], ("train", [("help", "")])),
+        (["version"], ("", [("version", "")])),
+        (["--version"], ("", [("version", "")])),
+        (["-h"], ("", [("help", "")])),
+        (["--help", "train"], ("", [("help", "")])),
     ],
 )
-def test_help_and_version_are_commands_and_options(words, expected):
-    assert parser_words(words) in (expected, words[:1])
+def test_help_and_version_are_commands_and_options(capsys, words, expected):
+    assert read_command(words) == expected
+    assert main(words) == 0
+    start = "minigpt2 0." if "version" in dict(expected[1]) else f"usage: minigpt2 {expected[0]}"
+    assert capsys.readouterr().out.startswith(start)
 
 
 @pytest.mark.parametrize(
@@ -144,5 +150,5 @@ def test_help_and_version_are_commands_and_options(words, expected):
 )
 def test_a_word_that_is_no_command_is_named(words, error):
     with pytest.raises(UserError) as caught:
-        parser_words(words)
+        read_command(words)
     assert str(caught.value).startswith(error)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from minigpt2.cli import COMMANDS, make_parser, parser_words, settings_class, settings_of
+from minigpt2.cli import COMMANDS, main, read_all, read_command, settings_class, settings_of
 from minigpt2.commands.plan import PlanSettings, open_config, shape_of
 from minigpt2.commands.pretrain import PretrainSettings
 from minigpt2.commands.setup import setup
@@ -219,17 +219,13 @@ def test_a_command_is_one_that_the_parser_knows(line, tmp_path, monkeypatch, cap
     shutil.copytree(ROOT / "weights/tiny", tmp_path / "weights/tiny")
     setting = re.search(r"--config settings.yaml.*\((\w+: \d+)\)", line)
     (tmp_path / "settings.yaml").write_text(setting[1] if setting else "")
-    words = parser_words(shlex.split(line, comments=True)[1:])
-    parser = make_parser(COMMANDS, words[0])
-    if "--help" in words:
-        with pytest.raises(SystemExit) as stop:
-            parser.parse_args(words)
-        assert stop.value.code == 0 and "usage: minigpt2" in capsys.readouterr().out
+    words = shlex.split(line, comments=True)[1:]
+    command, pairs = read_command(words)
+    if "help" in dict(pairs):
+        assert main(words) == 0
+        assert "usage: minigpt2" in capsys.readouterr().out
         return
-    parsed = parser.parse_args(words)
-    values = parsed[words[0]].as_dict()
-    del values["config"]
-    assert settings_of(settings_class(words[0]), values)
+    assert settings_of(command, read_all(command, pairs))
 
 
 def test_every_target_of_make_exists():

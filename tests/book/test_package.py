@@ -21,7 +21,7 @@ from tests.gradcheck import CHAPTERS, cases_of, sizes_of
 
 SOURCES = read_sources()
 CASES = [(case, sizes_of(module)) for module in CHAPTERS for case in cases_of(module)]
-HEAVY = {"rich", "jsonargparse", "matplotlib", "huggingface_hub", "yaml"}
+HEAVY = {"rich", "matplotlib", "huggingface_hub", "yaml"}
 
 
 def assert_none(faults):

@@ -87,21 +87,79 @@ def test_a_settings_file_that_is_not_there(run):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("batch-size: 4", "train has no setting 'batch-size'; did you mean 'batch_size'?"),
-        ("steps: many", "steps must be int, not many"),
-        ("truncate: all", "truncate must be {prompt,answer,drop}, not all"),
-        ("tensorboard: maybe", "tensorboard must be true/false, not maybe"),
-        ("", "the settings file must hold settings, such as batch_size: 4"),
+        ("batch-sise: 4", "line 1: train has no setting 'batch-sise'; did you mean 'batch_size'?"),
+        ("seed: 1\nsteps: many", "line 2: steps must be a whole number, not many"),
+        ("truncate: all", "line 1: truncate must be {prompt,answer,drop}, not all"),
+        ("tensorboard: maybe", "line 1: tensorboard must be true/false, not maybe"),
+        ("epochs: .inf", "line 1: epochs must be a number, not .inf"),
+        ("batch_size:", "line 1: batch_size has no value: give one, or leave it out"),
+        ("data: ''", "line 1: data is empty: give a file or folder"),
     ],
 )
 def test_an_error_in_a_settings_file_is_in_the_words_of_the_help(run, settings, words):
     Path("settings.yaml").write_text(settings)
     outcome = run("train", "--config", "settings.yaml")
-    assert_refused(outcome, f"{words} (see minigpt2 train --help)")
+    assert_refused(outcome, f"settings.yaml, {words}")
+    assert outcome.err.endswith("(see minigpt2 train --help)\n")
+
+
+def test_an_empty_settings_file(run):
+    Path("settings.yaml").write_text("")
+    words = (
+        "settings.yaml is empty: it must hold settings, such as batch_size: 4 (see minigpt2 train"
+    )
+    assert_refused(run("train", "--config", "settings.yaml"), words)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("seed: 1\nepochs: -1", "settings.yaml, line 2: epochs must be above 0, not -1"),
+        ("context: 0", "settings.yaml, line 1: context must be at least 1, not 0"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_line(run, settings, words):
+    Path("settings.yaml").write_text(settings)
+    assert_refused(run("train", "--config", "settings.yaml"), words)
+    option = words.split(": ")[1].split(" ")[0]
+    assert_refused(
+        run("train", "--config", "settings.yaml", f"--{option}", "-2"), f"minigpt2: {option} must"
+    )
+
+
+def test_hyphens_in_a_settings_file_are_as_good_as_underscores(run):
+    Path("settings.yaml").write_text("batch-size: 4\n")
+    outcome = run("train", "--config", "settings.yaml", "--print-config")
+    assert outcome.code == 0 and "\nbatch_size: 4\n" in outcome.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("train", f"--{name}", "") for name in ("data", "out", "model", "template", "test")),
+        ("stats", ""),
+        ("show", "--html", "", "--data", "a.json"),
+        ("imbalance", "--figure", "", "--data", "a.json"),
+        ("evaluate", "--data", ""),
+        ("plan", "--data", ""),
+        ("almanac", "--out", ""),
+        ("chat", ""),
+        ("download", "gpt2", "--out", " "),
+        ("pretrain", "--out", ""),
+        ("train", "--config", ""),
+    ],
+    ids=str,
+)
+def test_an_empty_name_as_of_an_unset_variable_is_refused(run, arguments):
+    outcome = run(*arguments)
+    assert_refused(outcome, " is empty: give a " if "--config" not in arguments else "config")
+    assert list(Path().iterdir()) == []
 
 
 def test_an_error_on_the_command_line_is_in_the_words_of_the_help(run):
-    assert_refused(run("train", "--context", "x"), "context must be int, not x (see minigpt2 train")
+    assert_refused(
+        run("train", "--context", "x"), "context must be a whole number, not x (see minigpt2 train"
+    )
     assert_refused(run("answer"), "answer needs question (text) (see minigpt2 answer --help)")
     assert_refused(run("show"), "show needs data (file or folder) (see minigpt2 show --help)")
 
@@ -224,7 +282,9 @@ def test_a_setting_without_value_in_a_settings_file(run, name):
 @pytest.mark.parametrize("value", [".inf", ".nan"])
 def test_a_number_that_is_not_finite_in_a_settings_file(run, value):
     Path("settings.yaml").write_text(f"epochs: {value}\n")
-    assert_refused(run("train", "--config", "settings.yaml"), "epochs must be above 0")
+    assert_refused(
+        run("train", "--config", "settings.yaml"), f"epochs must be a number, not {value}"
+    )
 
 
 @pytest.mark.parametrize(

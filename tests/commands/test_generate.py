@@ -1,5 +1,7 @@
 """generate, run as a user would."""
 
+from io import StringIO
+
 import pytest
 
 from tests.commands.conftest import in_a_process
@@ -18,6 +20,18 @@ def test_generate_reads_standard_input(run, tmp_path):
     typed = "The opposite of hot\n"
     from_input = in_a_process("generate", *greedy, cwd=tmp_path, typed=typed)
     assert from_input.out == from_option.out
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["null", "~", "# Tide tables", "#!/bin/sh", "2026-11-26", "12", "[1, 2]", "a: b", "no"],
+)
+def test_a_prompt_on_the_command_line_is_the_text_as_typed(run, monkeypatch, prompt):
+    greedy = ("--temperature", "0", "--max-new-tokens", "6", "--device", "cpu")
+    outcome = run("generate", prompt, *greedy)
+    monkeypatch.setattr("sys.stdin", StringIO(f"{prompt}\n"))
+    assert run("generate", *greedy) == outcome and outcome.code == 0
+    assert outcome.out != run("generate", "", *greedy).out
 
 
 def test_several_samples_are_separated(run):
