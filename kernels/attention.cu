@@ -1,7 +1,7 @@
 // Attention over the token forest: forward and backward without a matrix of pairs.
 //
 //     row i sees row j  ⟺  j ≤ i < end[j]                         (8.1)
-//     sᵢⱼ = qᵢ · kⱼ / √D                                          (8.2)
+//     sᵢⱼ = qᵢ · kⱼ / τ                                           (8.2)
 //     m′ = max(m, maxⱼ sᵢⱼ)                                       (8.5)
 //     α  = exp(m − m′)                                            (8.6)
 //     eᵢⱼ = exp(sᵢⱼ − m′)                                         (8.7)
@@ -14,8 +14,8 @@
 //     dpᵢⱼ = doᵢ · vⱼ                                             (8.14)
 //     dsᵢₙ = pᵢₙ (dpᵢₙ − Δᵢ)                                      (8.17)
 //     Δᵢ = doᵢ · oᵢ                                               (8.18)
-//     dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                     (8.19)
-//     dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                     (8.20)
+//     dqᵢ = (1/τ) Σⱼ dsᵢⱼ kⱼ                                       (8.19)
+//     dkⱼ = (1/τ) Σᵢ dsᵢⱼ qᵢ                                       (8.20)
 //
 // end[j] is the row where the subtree of row j's segment ends.  Rows are cut into tiles of M.
 // max_end[t] is the largest end of tile t's keys: queries from q₀ on sees
@@ -36,7 +36,7 @@
 // additions, and so the bits of the result, differ from run to run.
 //
 // A row that sees nothing, not even itself (end[i] ≤ i), gets o = 0, λ = −∞ and no gradient.
-// With c = log₂(e)/√D, exp(s − m) is 2^(c q·k − c m): one product with a sum, and one instruction.
+// With c = log₂(e)/τ, exp(s − m) is 2^(c q·k − c m): one product with a sum, and one instruction.
 //
 // Launch: grid (H, blocks of B rows), 64 threads; `order` names the blocks, those with most tiles
 // first, so that no long one is left at the end.
@@ -245,7 +245,7 @@ attention_forward(
     copy_rows(shared.v.row, v, 3 * C, tile * FORWARD_M, N);  // [banks]
     commit_copies();
     const float c = scale * LOG2_E;
-    float m[OWN_ROWS], total[OWN_ROWS] = {}, a[OWN_ROWS][OWN] = {};  // m without the factor 1/√D
+    float m[OWN_ROWS], total[OWN_ROWS] = {}, a[OWN_ROWS][OWN] = {};  // m without the factor 1/τ
 #pragma unroll
     for (int i = 0; i < OWN_ROWS; i++) m[i] = MINUS_INFINITY;
     for (;;) {

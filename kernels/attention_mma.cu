@@ -1,7 +1,7 @@
 // Attention over the token forest on tensor cores, for numbers of 16 bits: forward.
 //
 //     row i sees row j  ⟺  j ≤ i < end[j]                         (8.1)
-//     sᵢⱼ = qᵢ · kⱼ / √D                                          (8.2)
+//     sᵢⱼ = qᵢ · kⱼ / τ                                           (8.2)
 //     m′ = max(m, maxⱼ sᵢⱼ)                                       (8.5)
 //     α  = exp(m − m′)                                            (8.6)
 //     eᵢⱼ = exp(sᵢⱼ − m′)                                         (8.7)
@@ -17,7 +17,7 @@
 // only in a tile that they do not see whole, by (8.22).
 //
 // m of (8.5) may be any number (ops/attention.py says why), so it moves only where some exp(s − m)
-// of the warp would be more than 2⁸: a sum is rarely multiplied by α.  With c = log₂(e)/√D,
+// of the warp would be more than 2⁸: a sum is rarely multiplied by α.  With c = log₂(e)/τ,
 // exp(s − m) is 2^(c q·k − c m), one multiplication with an addition and one instruction, ex2.
 // Products are of 16-bit numbers, sums are in float.  e is rounded to 16 bits before it is
 // multiplied: that rounding, not the sums, sets the error.
@@ -47,7 +47,7 @@ struct Shared {
     int ends[2][KEYS];
 };
 
-// The sums of a row so far, of 16·GROUPS rows a warp; m without the factor 1/√D.
+// The sums of a row so far, of 16·GROUPS rows a warp; m without the factor 1/τ.
 struct Sums {
     float m[GROUPS][2], total[GROUPS][2], a[GROUPS][D / 8][4];
 

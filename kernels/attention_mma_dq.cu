@@ -1,12 +1,12 @@
 // Attention over the token forest on tensor cores: the gradient of the queries.
 //
 //     row i sees row j  ⟺  j ≤ i < end[j]                         (8.1)
-//     sᵢⱼ = qᵢ · kⱼ / √D                                          (8.2)
+//     sᵢⱼ = qᵢ · kⱼ / τ                                           (8.2)
 //     pᵢⱼ = exp(sᵢⱼ − λᵢ)                                         (8.12)
 //     dpᵢⱼ = doᵢ · vⱼ                                             (8.14)
 //     dsᵢₙ = pᵢₙ (dpᵢₙ − Δᵢ)                                      (8.17)
 //     Δᵢ = doᵢ · oᵢ                                               (8.18)
-//     dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                     (8.19)
+//     dqᵢ = (1/τ) Σⱼ dsᵢⱼ kⱼ                                       (8.19)
 //
 // A block owns queries of one head and walks back over their tiles of keys, as attention_mma.cu
 // does, by (8.21) and (8.22).  Its scores need registers for STEP keys at a time.  The sums for dp

@@ -1,6 +1,6 @@
 // Attention of one new row a sequence, over the key/value cache.
 //
-//     sᵢⱼ = qᵢ · kⱼ / √D                                          (8.2)
+//     sᵢⱼ = qᵢ · kⱼ / τ                                           (8.2)
 //     m′ = max(m, maxⱼ sᵢⱼ)                                       (8.5)
 //     α  = exp(m − m′)                                            (8.6)
 //     eᵢⱼ = exp(sᵢⱼ − m′)                                         (8.7)

@@ -36,6 +36,7 @@ Part II: The network
      ·  wording                        Wording
      ·  outputs                        Outputs
      ·  reading                        Reading
+     ·  memory                         Memory
      ·  shipped                        Shipped files
     11  model/config                   Configuration
     12  model/parameters               Parameters
@@ -50,7 +51,6 @@ Part II: The network
      ·  weights                        Weights
 
 Part III: The loss and the step
-     ·  memory                         Memory
     17  training/precision             Precision
     18  training/schedule              Schedule
     19  training/losses                Losses

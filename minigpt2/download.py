@@ -22,7 +22,7 @@ from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.reports.progress import progress
 from minigpt2.tensors import TENSORS
-from minigpt2.weights import check_names, open_stored
+from minigpt2.weights import check_tensors, open_stored
 
 OWNER = "openai-community"
 FILES = ("config.json", "vocab.json", "merges.txt", TENSORS)
@@ -39,7 +39,7 @@ def download_model(model: str, folder: Path) -> GPT2Config:
     for name in FILES:
         fetch(f"{OWNER}/{model}", name, part)
     config = GPT2Config.load(part / "config.json")
-    check_names(part, open_stored(part), config)
+    check_tensors(part, open_stored(part), config)
     os.rename(part, folder)
     return config
 

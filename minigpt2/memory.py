@@ -1,4 +1,4 @@
-"""Memory: freed arrays stay with the process; how much memory it has used at most.
+"""Memory: freed arrays stay with the process; how much memory it has used, and what it may use.
 
 Why
     A training step makes the same arrays again and again, uses each for a moment, and
@@ -16,9 +16,13 @@ This is a setting of glibc, the C library of most Linux systems.  Elsewhere noth
 """
 
 import ctypes
+import os
 import re
 import sys
 from pathlib import Path
+
+from minigpt2.errors import UserError
+from minigpt2.wording import size as in_words
 
 try:
     import resource
@@ -37,6 +41,16 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, PAD))
     return mallopt is not None and all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise UserError if so many bytes are more than the whole memory of this machine."""
+    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    if 0 < pages * os.sysconf("SC_PAGE_SIZE") < needed:
+        total = pages * os.sysconf("SC_PAGE_SIZE")
+        raise UserError(
+            f"{what} would take {in_words(needed)}, but this machine has {in_words(total)}"
+        )
 
 
 def peak_memory() -> int | None:

@@ -149,14 +149,18 @@ def as_floats(numbers: Array, dtype: str) -> Array:
 
 def read_into(name: str, stored: StoredTensor, array: Array) -> None:
     """Read a tensor into a contiguous array; raises UserError if their shapes differ."""
-    if stored.shape != array.shape:
-        raise UserError(
-            f"{stored.path}: {name} has shape {stored.shape}, but config.json asks for "
-            f"{array.shape}"
-        )
+    require_shape(name, stored, array.shape)
     flat = array.reshape(-1)
     for _ in read_chunks(name, stored, flat.__getitem__):
         pass
+
+
+def require_shape(name: str, stored: StoredTensor, shape: tuple[int, ...]) -> None:
+    """Raise UserError unless a stored tensor has this shape."""
+    if stored.shape != shape:
+        raise UserError(
+            f"{stored.path}: {name} has shape {stored.shape}, but config.json asks for {shape}"
+        )
 
 
 def is_same(name: str, stored: StoredTensor, array: Array) -> bool:

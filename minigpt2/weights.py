@@ -30,8 +30,10 @@ from minigpt2.tensors import (
     open_folder,
     open_tensors,
     read_into,
+    require_shape,
     write_tensors,
 )
+from minigpt2.wording import plural
 
 LM_HEAD = "lm_head.weight"
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
@@ -67,7 +69,8 @@ def find_model(model: str) -> Path:
 def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
     """Load a folder, or a single .safetensors file, into one flat array.
 
-    Raises UserError if the files are damaged or are not those of a GPT-2.
+    Raises UserError if the files are damaged or are not those of a GPT-2; the configuration is
+    compared with them before anything of its size is made.
     """
     stored = open_stored(path)
     folder = path.parent if path.is_file() else path
@@ -75,7 +78,7 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
         config = infer_config(path, stored)
     else:
         config = GPT2Config.load(folder / "config.json")
-    check_names(path, stored, config)
+    check_tensors(path, stored, config)
     parameters = Parameters(config, np.empty(config.n_parameters, dtype))
 
     def read(name: str) -> None:
@@ -116,17 +119,28 @@ def infer_config(path: Path, stored: dict[str, StoredTensor]) -> GPT2Config:
             f"{path} has {n_embd} features, not a multiple of {HEAD_FEATURES}, so the number of "
             "heads is unknown: put the model's config.json next to it"
         )
-    n_layer = len({name.split(".")[1] for name in stored if name.startswith("h.")})
-    return GPT2Config(n_vocab, n_positions, n_embd, n_layer, n_head=n_embd // HEAD_FEATURES)
+    heads = n_embd // HEAD_FEATURES
+    return GPT2Config(n_vocab, n_positions, n_embd, layers_of(stored), n_head=heads)
 
 
-def check_names(path: Path, stored: dict[str, StoredTensor], config: GPT2Config) -> None:
-    """Raise UserError unless the stored names are those of the parameters."""
-    needed = tensor_shapes(config)
+def layers_of(stored: dict[str, StoredTensor]) -> int:
+    """Return the number of layers that have stored tensors."""
+    return len({name.split(".")[1] for name in stored if name.startswith("h.")})
+
+
+def check_tensors(path: Path, stored: dict[str, StoredTensor], config: GPT2Config) -> None:
+    """Raise UserError unless the stored names and shapes are those of the parameters."""
     file = path if path.is_file() else path / TENSORS
-    for name in needed:
+    layers = layers_of(stored)
+    if config.n_layer > layers:
+        raise UserError(
+            f"{file} has {plural(layers, 'layer')}, but config.json asks for {config.n_layer:,}"
+        )
+    needed = tensor_shapes(config)
+    for name, shape in needed.items():
         if name not in stored:
             raise UserError(f"{file} has no tensor {name}, which a model of this shape needs")
+        require_shape(name, stored[name], shape)
     for name in stored:
         if name not in needed and not NOT_PARAMETERS.fullmatch(name):
             raise UserError(f"{file} has a tensor {name}, which a model of this shape does not use")

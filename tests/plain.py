@@ -90,27 +90,27 @@ def rows_of(heads):
     return heads.swapaxes(0, 1).reshape(heads.shape[1], -1)
 
 
-def attention_probabilities(qkv, end, n_head):
+def attention_probabilities(qkv, end, n_head, divisor=None):
     """q, k, v (H, N, D) and p (H, N, N) of qkv (N, 3C)."""
     q, k, v = (heads_of(part, n_head) for part in np.split(qkv, 3, axis=1))
-    s = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1])  # (8.2)
+    s = q @ k.swapaxes(1, 2) / (divisor or np.sqrt(q.shape[-1]))  # (8.2)
     s = np.where(visible_pairs(end), s, -np.inf)  # (8.1)
     e = np.exp(s - s.max(-1, keepdims=True))
     p = e / e.sum(-1, keepdims=True)  # (8.3)
     return q, k, v, p
 
 
-def attention(qkv, end, n_head, z=1.0):
-    """o (N, C) of qkv (N, 3C); z (H, N, N) are the keep factors of dropout."""
-    _, _, v, p = attention_probabilities(qkv, end, n_head)
+def attention(qkv, end, n_head, z=1.0, divisor=None):
+    """o (N, C) of qkv (N, 3C); z (H, N, N) are the keep factors of dropout, and divisor is τ."""
+    _, _, v, p = attention_probabilities(qkv, end, n_head, divisor)
     return rows_of((z * p) @ v)  # (8.4)
 
 
-def attention_backward(do, qkv, end, n_head, z=1.0):
+def attention_backward(do, qkv, end, n_head, z=1.0, divisor=None):
     """dqkv (N, 3C) of do (N, C)."""
-    q, k, v, p = attention_probabilities(qkv, end, n_head)
+    q, k, v, p = attention_probabilities(qkv, end, n_head, divisor)
     do = heads_of(do, n_head)
-    scale = 1 / np.sqrt(q.shape[-1])
+    scale = 1 / (divisor or np.sqrt(q.shape[-1]))
     dv = (z * p).swapaxes(1, 2) @ do  # (8.13)
     dp = z * (do @ v.swapaxes(1, 2))  # (8.14)
     delta = (p * dp).sum(-1, keepdims=True)  # (8.18)

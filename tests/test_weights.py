@@ -1,5 +1,8 @@
 """Weights: which folders and files are models, and the errors for the others."""
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -51,6 +54,27 @@ def test_the_head_is_passed_over_for_it_is_wte_again(folder):
 def test_a_missing_tensor_is_named(folder):
     change(folder, **{"h.1.mlp.c_fc.bias": None})
     assert "has no tensor h.1.mlp.c_fc.bias" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"n_layer": 10_000}, "has 2 layers, but config.json asks for 10,000"),
+        ({"n_embd": 2**31 - 2}, "(13, 6), but config.json asks for (13, 2147483646)"),
+        ({"vocab_size": 2**31 - 1}, "wte.weight has shape (13, 6), but config.json asks for (2147"),
+        ({"n_positions": 2**31 - 1}, "wpe.weight has shape (5, 6), but config.json asks for (2147"),
+    ],
+    ids=str,
+)
+def test_sizes_are_compared_with_the_file_before_anything_is_built(folder, sizes, words):
+    replace(CONFIG, **sizes).save(folder / "config.json")
+    tracemalloc.start()
+    try:
+        error = refusal(folder)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert words in error and most < 1e6
 
 
 @pytest.mark.parametrize("name", ["h.2.ln_1.weight", "score.weight", "h.0.attn.biases"])

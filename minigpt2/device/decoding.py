@@ -19,7 +19,6 @@ Why
 """
 
 from collections.abc import Sequence
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -162,17 +161,18 @@ class DeviceDecoder(Decoder):
         self.project(h)
 
     def attend(
-        self, layer: int, qkv: Array, end: Array, n_head: int, *dropout: Any
+        self, layer: int, qkv: Array, end: Array, n_head: int, *, divisor: float, **dropout: Any
     ) -> tuple[Array, None]:
         """Store a layer's keys and values of the new rows; attend over all that it holds now."""
         cache, (b, features) = self.cache, self.o.shape
         heads = qkv.reshape(b, 3, n_head, features // n_head)
         arrays = heads, cache.prefix[layer], cache.suffixes[layer], self.positions
-        scale = 1 / sqrt(features // n_head)
         partial, sums, keys = self.partial, self.sums, self.keys
         o = self.o.reshape(b, n_head, -1)
         whole = o if partial.shape[2] == 1 else None  # of one split
-        launch(self.xp, "decode_attention", *arrays, partial, sums, whole, keys=keys, scale=scale)
+        launch(
+            self.xp, "decode_attention", *arrays, partial, sums, whole, keys=keys, scale=1 / divisor
+        )
         if whole is None:
             arrays = partial, sums, self.positions, o
             launch(self.xp, "decode_attention_combine", *arrays, keys=keys)

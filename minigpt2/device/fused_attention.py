@@ -48,7 +48,13 @@ def on_tensor_cores(library: ModuleType, dtype: Any) -> bool:
 
 
 def attention(
-    qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 128
+    qkv: Array,
+    end: Array,
+    n_head: int,
+    dropout: float = 0.0,
+    seed: int = 0,
+    block: int = 128,
+    divisor: float | None = None,
 ) -> Any:
     """Attend over the forest of `end` (N,), (8.1) to (8.11); returns o (N, C) and what it saves.
 
@@ -59,7 +65,8 @@ def attention(
         return NotImplemented
     o, lse = xp.empty((n, n_head, d), qkv.dtype), xp.empty((n_head, n), xp.float32)
     heads, forest = qkv.reshape(n, 3, n_head, d), FORESTS.get(xp, end)
-    scale = 1 / sqrt(d)
+    divisor = sqrt(d) if divisor is None else divisor
+    scale = 1 / divisor
     if on_tensor_cores(xp, qkv.dtype):
         tables = forest.max_end[blocks.TILE], forest.min_end, forest.queries[blocks.FORWARD_ROWS]
         launch(xp, "attention_mma_forward", heads, forest.end, *tables, o, lse, scale=scale)
@@ -68,7 +75,7 @@ def attention(
         order = forest.queries[blocks.simple_rows(d)]
         launch(xp, "attention_forward", heads, forest.end, max_end, order, o, lse, scale=scale)
     o = o.reshape(n, n_head * d)
-    return o, Saved(qkv, end, o, lse[..., None], n_head, dropout, seed, block)
+    return o, Saved(qkv, end, o, lse[..., None], n_head, dropout, seed, block, divisor)
 
 
 def attention_backward(do: Array, saved: Saved) -> Any:
@@ -77,7 +84,7 @@ def attention_backward(do: Array, saved: Saved) -> Any:
     d = c // h
     if saved.dropout or not fits("attention_forward", D=d):
         return NotImplemented
-    forest, scale = FORESTS.get(xp, saved.end), 1 / sqrt(d)
+    forest, scale = FORESTS.get(xp, saved.end), 1 / saved.divisor
     dqkv, delta = xp.empty((n, 3, h, d), do.dtype), xp.empty((h, n), xp.float32)
     qkv, d_o = saved.qkv.reshape(n, 3, h, d), do.reshape(n, h, d)
     o, lse = saved.o.reshape(n, h, d), saved.lse.reshape(h, n)

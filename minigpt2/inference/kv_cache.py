@@ -66,7 +66,6 @@ Cost
 
 from collections.abc import Sequence
 from functools import partial, reduce
-from math import sqrt
 from operator import add
 from typing import Any, NamedTuple
 
@@ -122,11 +121,11 @@ class Cache:
         return h[array_module(h).asarray(places)]  # (B, C)
 
     def store_prompts(
-        self, layer: int, qkv: Array, end: Array, n_head: int, *dropout: Any
+        self, layer: int, qkv: Array, end: Array, n_head: int, **options: Any
     ) -> tuple[Array, Any]:
         """Store a layer's keys and values of the prompts; attend over their forest."""
         store_rows(qkv, self.prefix[layer], self.suffixes[layer], self.lengths)
-        return attention(qkv, end, n_head, *dropout)
+        return attention(qkv, end, n_head, **options)
 
     def extend(self, ids: Array) -> Array:
         """Let every sequence grow by the tokens ids (B, n); return their rows h (B, n, C).
@@ -153,7 +152,15 @@ class Cache:
         return NewRows(places, xp.asarray(np.where(visible, 0, -np.inf).astype(dtype)))
 
     def append(
-        self, new: NewRows, layer: int, qkv: Array, end: Array, n_head: int, *dropout: Any
+        self,
+        new: NewRows,
+        layer: int,
+        qkv: Array,
+        end: Array,
+        n_head: int,
+        *,
+        divisor: float,
+        **dropout: Any,
     ) -> tuple[Array, None]:
         """Append a layer's keys and values of new rows; attend over all that it holds now."""
         (b, n), xp, features = new.places.shape, array_module(qkv), qkv.shape[1] // 3
@@ -169,7 +176,7 @@ class Cache:
             part.astype(new.mask.dtype, copy=False)
             for part in (heads[0], self.prefix[layer], grown)
         )
-        q = q / sqrt(features // n_head)  # (B, H, n, D)  (8.2)
+        q = q / divisor  # (B, H, n, D)  (8.2)
         o = attend_over(q, prefix, grown, new.mask).astype(qkv.dtype, copy=False)
         return o.transpose(0, 2, 1, 3).reshape(b * n, features), None
 
@@ -189,7 +196,7 @@ def store_rows(qkv: Array, prefix: Array, suffixes: Array, lengths: Array) -> No
 
 
 def attend_over(q: Array, prefix: Array, suffixes: Array, mask: Array) -> Array:
-    """Return o (B, H, n, D) of the queries q (B, H, n, D), which are divided by √D already.
+    """Return o (B, H, n, D) of the queries q (B, H, n, D), which are divided by τ already.
 
     Keys and values are those of `prefix` (2, H, S, D), perhaps with S = 0, and of `suffixes`
     (2, B, H, K, D); mask (B, 1, n, K) is added to the scores of the suffixes.

@@ -125,6 +125,7 @@ def block(
     p: dict[str, Array],
     *,
     n_head: int,
+    divisor: float | None = None,
     eps: float = 1e-5,
     drop: float = 0.0,
     seed: int = 0,
@@ -136,16 +137,17 @@ def block(
 ) -> tuple[Array, Saved | Checkpoint | None]:
     """Run one block on the residual stream x (N, C) over the forest end (N,); returns y (N, C).
 
-    p holds the block's tensors by name, `drop` is the dropout rate, and `seed` fixes its masks.
-    `attend` replaces attention in the forward pass; block_backward needs attention itself.  With
-    `recompute` a Checkpoint is saved, and block_backward recomputes the rest, but for u with
-    `keep_u`; if no `backward` pass follows, nothing is saved.  If only the rows `rows` (R,) of y
-    are needed, each named once, only they are computed and returned, (R, C).
+    p holds the block's tensors by name, `divisor` is the τ of (8.2), by default √D, `drop` is the
+    dropout rate, and `seed` fixes its masks.  `attend` replaces attention in the forward pass;
+    block_backward needs attention itself.  With `recompute` a Checkpoint is saved, and
+    block_backward recomputes the rest, but for u with `keep_u`; if no `backward` pass follows,
+    nothing is saved.  If only the rows `rows` (R,) of y are needed, each named once, only they are
+    computed and returned, (R, C).
     """
     rng = np.random.default_rng(seed) if drop else None
     h, ln_1 = layer_norm(x, p["ln_1.weight"], p["ln_1.bias"], eps)  # (N, C)  (14.1)
     qkv, c_attn = linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])  # (N, 3*C)  (14.2)
-    o, attn = attend(qkv, end, n_head, drop, seed)  # (N, C)  (14.3)
+    o, attn = attend(qkv, end, n_head, dropout=drop, seed=seed, divisor=divisor)  # (N, C)  (14.3)
     x_s, o_s = chosen_rows(rows, x, o)  # (R, C)  (14.21)
     r, attn_proj, attn_drop = add_branch(
         x_s, o_s, p, "attn.c_proj", drop, rng

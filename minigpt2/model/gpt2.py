@@ -112,6 +112,7 @@ def gpt2(
             batch.end,
             p.block(layer),
             n_head=config.n_head,
+            divisor=config.divisor(layer),
             eps=config.layer_norm_epsilon,
             drop=drop,
             seed=int(rng.integers(2**63)) if drop and rng else 0,

@@ -22,6 +22,7 @@ from math import sqrt
 
 import numpy as np
 
+from minigpt2.memory import require_memory
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
 
@@ -31,7 +32,12 @@ STD = 0.02
 def initialise(
     config: GPT2Config, rng: np.random.Generator, dtype: type = np.float32, std: float = STD
 ) -> Parameters:
-    """Draw the initial values of a GPT-2; std is the σ of what does not end a branch."""
+    """Draw the initial values of a GPT-2; std is the σ of what does not end a branch.
+
+    Raises UserError, at once, if they need more memory than the machine has.
+    """
+    bytes_needed = config.n_parameters * np.dtype(dtype).itemsize
+    require_memory(bytes_needed, f"a model of {config.n_parameters:,} parameters")
     parameters = Parameters(config, np.zeros(config.n_parameters, dtype))
     for name, view in parameters.views.items():
         if view.ndim == 2:

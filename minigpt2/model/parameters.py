@@ -89,11 +89,11 @@ class Parameters:
             start = stop
         if flat.shape != (start,):
             raise ValueError(f"{config} needs {start:,} parameters; the array is {flat.shape}")
-        self._blocks = [self._block(i) for i in range(config.n_layer)]
-
-    def _block(self, i: int) -> dict[str, Array]:
-        prefix = f"h.{i}."
-        return {n[len(prefix) :]: v for n, v in self.views.items() if n.startswith(prefix)}
+        self._blocks: list[dict[str, Array]] = [{} for _ in range(config.n_layer)]
+        for name, view in self.views.items():
+            if name.startswith("h."):
+                _, block, within = name.split(".", 2)
+                self._blocks[int(block)][within] = view
 
     def __getitem__(self, name: str) -> Array:
         return self.views[name]

@@ -35,8 +35,8 @@ stands for ∂ℒ/∂x, and Σₙ is a sum over the rows.  Every number leads to
     y = z x (7.1)                           dx = z dy (7.2)
 
     attention, keeps q, k, v, o and λ       attention_backward
-    sᵢⱼ = qᵢ · kⱼ / √D (8.2)                dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ (8.19)
-                                            dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ (8.20)
+    sᵢⱼ = qᵢ · kⱼ / τ (8.2)                 dqᵢ = (1/τ) Σⱼ dsᵢⱼ kⱼ (8.19)
+                                            dkⱼ = (1/τ) Σᵢ dsᵢⱼ qᵢ (8.20)
     pᵢⱼ = exp(sᵢⱼ − λᵢ) (8.12)              dsᵢⱼ = pᵢⱼ (dpᵢⱼ − Δᵢ) (8.17)
                                             Δᵢ = doᵢ · oᵢ (8.18)
     oᵢ = Σⱼ zᵢⱼ pᵢⱼ vⱼ (8.4)                dpᵢⱼ = zᵢⱼ (doᵢ · vⱼ) (8.14)

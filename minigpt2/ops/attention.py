@@ -5,10 +5,9 @@ Why
     from earlier tokens, from each as much as its key agrees with the token's query.
 
 Who sees whom
-    A batch is one row of tokens cut into a forest of segments (data/forest).  A token
-    sees its own segment up to itself, and the whole of every ancestor segment.
-    Segments are laid out depth first, so the rows that may see row j come after it
-    without a gap, up to the row where the subtree of j's segment ends: end[j].
+    A batch is one row of tokens cut into a forest of segments (data/forest).  A token sees its own
+    segment up to itself, and the whole of every ancestor.  Segments are laid out depth first, so
+    rows that may see row j follow it without a gap, up to end[j], where its segment's subtree ends.
     row i sees row j  ⟺  j ≤ i < end[j]                      (8.1)
 
     For example nine rows in five segments.  The first, rows 0 to 2, is continued by
@@ -20,30 +19,28 @@ Who sees whom
     Row 7 sees 0, 1, 2 and 7, but not 3 to 6, whose end is 7.  In one sequence end[j] = N.
 
 Definition, for one head of D features, with j and n over the rows that i sees
-    sᵢⱼ = qᵢ · kⱼ / √D                                       (8.2)
+    sᵢⱼ = qᵢ · kⱼ / τ                                        (8.2)
     pᵢⱼ = exp(sᵢⱼ) / Σₙ exp(sᵢₙ)                             (8.3)
     oᵢ  = Σⱼ zᵢⱼ pᵢⱼ vⱼ                                      (8.4)
-    Each row has a query q, what it looks for; a key k, by which others find it; a
-    value v, what they read from it.  All three come from one linear map of the row
-    (model/block).  The H heads do the same, each with its own D of the C features,
-    and o holds their outputs one after the other.  The keep factors z of dropout
-    (7.1) are 1 where there is none.  q · k is a sum of D products.  If their factors
-    are independent, with mean 0 and variance 1, its variance is D, and division by √D
-    brings it back to 1, where the softmax does not yet put everything on one key.
-    (Vaswani et al. 2017, equation 1 and section 3.2.)
+    Each row has a query q, what it looks for; a key k, by which others find it; a value v, what
+    they read from it.  All three come from one linear map of the row (model/block).  The H heads do
+    the same, each with its own D of the C features, and o holds their outputs one after the other.
+    The keep factors z of dropout (7.1) are 1 where there is none.  q · k is a sum of D products.
+    If their factors are independent, with mean 0 and variance 1, its variance is D, and division by
+    τ = √D brings it back to 1, where the softmax does not yet put everything on one key.  (Vaswani
+    et al. 2017, equation 1 and section 3.2.)  Some models have another τ, by (11.4).
 
 In plain NumPy, for one head, with all N·N pairs (with the rest: tests/plain.py)
     >>> def plain_attention(q, k, v, end):
     ...     i, j = np.indices((len(q), len(q)))
-    ...     s = q @ k.T / np.sqrt(q.shape[1])               # (8.2)
+    ...     s = q @ k.T / np.sqrt(q.shape[1])               # (8.2), τ = √D
     ...     s = np.where((j <= i) & (i < end), s, -np.inf)  # (8.1)
     ...     e = np.exp(s - s.max(1, keepdims=True))         # (6.2)
     ...     p = e / e.sum(1, keepdims=True)                 # (8.3)
     ...     return p @ v                                    # (8.4)
 
-    Four rows of one sequence, D = 1, every q = 1, and keys that are logarithms of whole
-    numbers, so that exp(s) = 4, 2, 1, 2.  The last row has p = (4, 2, 1, 2) / 9 and
-    reads (4·9 + 2·18 + 1·12 + 2·3) / 9 = 10:
+    Four rows of one sequence, D = 1, every q = 1, and keys that are logarithms of whole numbers, so
+    exp(s) = 4, 2, 1, 2.  Row 3 has p = (4, 2, 1, 2) / 9, reads (4·9 + 2·18 + 1·12 + 2·3) / 9 = 10:
     >>> q, k = np.ones((4, 1)), np.log([[4.0], [2], [1], [2]])
     >>> v = np.array([[9.0], [18], [12], [3]])
     >>> print(plain_attention(q, k, v, end=np.full(4, 4)).ravel().round(6))
@@ -68,10 +65,9 @@ Forward without the (N, N) matrix: the online softmax
     λᵢ = m + ln ℓ = ln Σⱼ exp(sᵢⱼ)                           (8.11)
     because (8.3) divides exp(sᵢⱼ) by exp(λᵢ):
     pᵢⱼ = exp(sᵢⱼ − λᵢ)                                      (8.12)
-    The block with the row itself comes first.  There each row sees at least
-    itself, so m is finite from then on and −∞ − (−∞) never arises.  Any other m would cancel
-    as well: it only keeps exponentials small, so a kernel may let it lag behind the maximum.
-    (Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1.)
+    The block with the row itself comes first.  There each row sees at least itself, so m is finite
+    from then on and −∞ − (−∞) never arises.  Any other m would cancel as well: it only keeps
+    exponentials small, so a kernel may let it lag.  (Milakov and Gimelshein 2018; Dao et al. 2022.)
 
     The last row of the example in two blocks of two keys, its own block first:
         keys 2, 3    exp(s) = 1, 2    m = ln 2            e = ½, 1    ℓ = 1.5     a = 9
@@ -85,22 +81,20 @@ Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     oᵢ is linear in the values, and vⱼ feeds every row that sees j.  From (8.4):
     dvⱼ  = Σᵢ zᵢⱼ pᵢⱼ doᵢ                                    (8.13)
     dpᵢⱼ = zᵢⱼ (doᵢ · vⱼ)                                    (8.14)
-    The softmax's Jacobian by way of λ.  The derivative of the logarithm in (8.11) and
-    then (8.3) give
+    The softmax's Jacobian by way of λ.  The derivative of the logarithm in (8.11) and (8.3) give
     ∂λᵢ/∂sᵢₙ = exp(sᵢₙ) / Σⱼ exp(sᵢⱼ) = pᵢₙ                  (8.15)
     and the chain rule on (8.12) with (8.15), δ being the Kronecker delta:
     ∂pᵢⱼ/∂sᵢₙ = pᵢⱼ (δⱼₙ − pᵢₙ)                              (8.16)
-    Sum (8.16) over every pᵢⱼ that sᵢₙ feeds.  δⱼₙ picks the term j = n, and what is
-    left of the sum has the name Δᵢ = Σⱼ pᵢⱼ dpᵢⱼ:
+    Sum (8.16) over every pᵢⱼ that sᵢₙ feeds.  δⱼₙ picks j = n; the rest is called Δᵢ = Σⱼ pᵢⱼ dpᵢⱼ:
     dsᵢₙ = Σⱼ dpᵢⱼ pᵢⱼ (δⱼₙ − pᵢₙ) = pᵢₙ (dpᵢₙ − Δᵢ)         (8.17)
     Δᵢ looks as if it needed a whole row of p and dp at once, a product over all pairs
     before the first ds.  Put (8.14) into it, take doᵢ out of the sum, and find (8.4):
     Δᵢ = Σⱼ pᵢⱼ zᵢⱼ (doᵢ · vⱼ) = doᵢ · Σⱼ zᵢⱼ pᵢⱼ vⱼ = doᵢ · oᵢ   (8.18)
     This is one inner product of two rows that are at hand, so ds can be made block
     by block.  Last, (8.2) is linear in qᵢ and in kⱼ.  Sum over the scores that each feeds:
-    dqᵢ = (1/√D) Σⱼ dsᵢⱼ kⱼ                                  (8.19)
-    dkⱼ = (1/√D) Σᵢ dsᵢⱼ qᵢ                                  (8.20)
-    In the code ℓ is `total`, λ is `lse` and Δ is `delta`.
+    dqᵢ = (1/τ) Σⱼ dsᵢⱼ kⱼ                                   (8.19)
+    dkⱼ = (1/τ) Σᵢ dsᵢⱼ qᵢ                                   (8.20)
+    In the code ℓ is `total`, λ is `lse`, Δ is `delta` and τ is `divisor`.
 
     In the example, let ℒ be the last row's output.  Then dp = v = (9, 18, 12, 3),
     Δ = o = 10, and ds = p (dp − Δ) = (4·−1, 2·8, 1·2, 2·−7) / 9, which adds up to 0.
@@ -110,13 +104,12 @@ Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     [[ -4.  16.   2. -14.]
      [  4.   2.   1.   2.]]
 
-Tiles that are seen whole, or not at all
+Tiles that are seen whole, or not at all, which is how kernels test them
     Let keys a to b have ends from e to E.  By (8.1), of the queries u to w
     any sees any  ⟹  a ≤ w  and  u < E                       (8.21)
     all see all  ⟺  b ≤ u  and  w < e                        (8.22)
     (8.21): if i sees j, then a ≤ j ≤ i ≤ w and u ≤ i < end[j] ≤ E.  (8.22): if all see all, u sees
-    b and w sees the key that ends at e; conversely j ≤ b ≤ u ≤ i ≤ w < e ≤ end[j].  Kernels test
-    their tiles so.
+    b and w sees the key that ends at e; conversely j ≤ b ≤ u ≤ i ≤ w < e ≤ end[j].
 
 Read it
     o is a weighted mean of values, so values that are all equal come out unchanged
@@ -152,6 +145,7 @@ class Saved(NamedTuple):
     dropout: float
     seed: int
     block: int
+    divisor: float
 
 
 def split_heads(x: Array, parts: int, n_head: int) -> Array:
@@ -162,15 +156,22 @@ def split_heads(x: Array, parts: int, n_head: int) -> Array:
 
 @fusible
 def attention(
-    qkv: Array, end: Array, n_head: int, dropout: float = 0.0, seed: int = 0, block: int = 128
+    qkv: Array,
+    end: Array,
+    n_head: int,
+    dropout: float = 0.0,
+    seed: int = 0,
+    block: int = 128,
+    divisor: float | None = None,
 ) -> tuple[Array, Saved]:
     """Attend over the forest that end (N,) describes.
 
     qkv (N, 3C) holds queries, keys and values, C features each.  Returns o (N, C).  With dropout,
-    `seed` and `block` fix which probabilities are dropped.
+    `seed` and `block` fix which probabilities are dropped.  Without a divisor it is √D.
     """
     xp = array_module(qkv)
     n, features = len(qkv), qkv.shape[1] // 3
+    divisor = sqrt(features // n_head) if divisor is None else divisor
     o = xp.empty((n, features), qkv.dtype)
     lse = xp.empty((n_head, n, 1), qkv.dtype)
     q, k, v = split_heads(qkv, 3, n_head)  # (H, N, D)
@@ -179,7 +180,7 @@ def attention(
     def attend(query_block: QueryBlock) -> None:
         rows = query_block.rows
         rng = dropout_rng(seed, rows) if dropout else None
-        q_rows = q[:, rows] / sqrt(features // n_head)  # (H, B, D)  (8.2)
+        q_rows = q[:, rows] / divisor  # (H, B, D)  (8.2)
         m, total, a = xp.full((n_head, 1, 1), -xp.inf, lse.dtype), 0.0, 0.0
         for keys, mask in query_block.tiles:
             s = scores(q_rows, k[:, keys], mask)  # (H, B, K)  (8.2)
@@ -200,16 +201,15 @@ def attention(
     else:
         for query_block in plan:
             attend(query_block)
-    return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block)
+    return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block, divisor)
 
 
 @fusible
 def attention_backward(do: Array, saved: Saved) -> Array:
     """Turn dL/do (N, C) into dL/dqkv (N, 3C)."""
-    qkv, end, o, lse, n_head, dropout, seed, block = saved
+    qkv, end, o, lse, n_head, dropout, seed, block, divisor = saved
     xp = array_module(qkv)
-    n, features = do.shape
-    scale = 1 / sqrt(features // n_head)
+    n, scale = len(do), 1 / divisor
     dqkv = xp.empty_like(qkv)
     qkv_heads, dqkv_heads = split_heads(qkv, 3, n_head), split_heads(dqkv, 3, n_head)
     do_heads, o_heads = (split_heads(rows, 1, n_head)[0] for rows in (do, o))  # (H, N, D)

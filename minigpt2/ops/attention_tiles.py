@@ -125,7 +125,7 @@ def head_groups(n_head: int, groups: int) -> list[slice]:
 
 
 def scores(q: Array, k: Array, mask: Array | None) -> Array:
-    """Return q kᵀ + mask (G, B, K) for q (G, B, D), already divided by √D, and k (G, K, D)."""
+    """Return q kᵀ + mask (G, B, K) for q (G, B, D), already divided by τ, and k (G, K, D)."""
     s = q @ k.transpose(0, 2, 1)  # (G, B, K)  (8.2)
     if mask is not None:
         s += mask  # (8.1)

@@ -1,5 +1,7 @@
 """Captured steps: batches that are filled up, and graphs that repeat a step for each of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -140,6 +142,18 @@ def test_gradients_with_frozen_tensors_are_those_of_the_cpu(xp, frozen):
     np.testing.assert_allclose(
         xp.asnumpy(gradients.flat), expected.flat, atol=2e-5 * abs(expected.flat).max()
     )
+
+
+@needs_device
+@pytest.mark.parametrize("name", ["scale_attn_weights", "scale_attn_by_inverse_layer_idx"])
+def test_gradients_with_the_divisors_of_the_model_are_those_of_the_cpu(xp, name):
+    on_cpu = parameters_of(replace(CONFIG, **{name: not getattr(CONFIG, name)}))
+    expected, _ = gradient_of(on_cpu, batch(1))
+    gradients, _ = gradient_of(on_cpu.on(xp), batch(1))
+    assert all(run.graph is not None for run in runs_of(gradients))
+    bound = 2e-5 * abs(expected.flat).max()
+    np.testing.assert_allclose(xp.asnumpy(gradients.flat), expected.flat, atol=bound)
+    assert abs(gradient_of(parameters_of(), batch(1))[0].flat - expected.flat).max() > 10 * bound
 
 
 @needs_device

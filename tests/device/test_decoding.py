@@ -1,5 +1,6 @@
 """Decoding on a device: the tokens are those of the formulas on a CPU."""
 
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -56,6 +57,16 @@ def on_both(prompts, seed=None, **options):
 def test_greedy_tokens_are_those_of_the_cpu(name, max_new):
     cpu, device_tokens = on_both(PROMPTS[name], stop=STOP, max_new_tokens=max_new)
     assert device_tokens == cpu
+
+
+@pytest.mark.parametrize("name", ["scale_attn_weights", "scale_attn_by_inverse_layer_idx"])
+def test_greedy_tokens_are_those_of_the_cpu_with_the_divisors_of_the_model(name):
+    config = replace(CONFIG, **{name: not getattr(CONFIG, name)})
+    parameters = Parameters(config, FLAT / 2)
+    options = {"stop": STOP, "max_new_tokens": 20}
+    expected = generate(parameters, SHARED, **options)
+    assert on_device(SHARED, parameters, **options) == expected
+    assert expected != generate(PARAMETERS.like(FLAT / 2), SHARED, **options)
 
 
 @pytest.mark.parametrize("name", PROMPTS)

@@ -1,5 +1,7 @@
 """Key/value cache: a sequence that grows row by row gives what the whole of it gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,6 +50,17 @@ def test_every_step_gives_what_the_whole_sequence_gives(data):
         for b, prompt in enumerate(prompts):
             np.testing.assert_allclose(h[b], whole(prompt)[-n:], rtol=0, atol=1e-12)
     assert cache.free == 0
+
+
+@pytest.mark.parametrize("name", ["scale_attn_weights", "scale_attn_by_inverse_layer_idx"])
+def test_rows_are_those_of_the_whole_with_the_divisors_of_the_model(name):
+    config = replace(CONFIG, **{name: not getattr(CONFIG, name)})
+    parameters = Parameters(config, PARAMETERS.flat)
+    cache, _ = filled([[1, 2, 3], [1, 2]], 2, 8, parameters)
+    h = cache.extend(np.array([[7, 8], [9, 10]]))
+    for row, sequence in zip(h, ([1, 2, 3, 7, 8], [1, 2, 9, 10]), strict=True):
+        np.testing.assert_allclose(row, whole(sequence, parameters)[-2:], rtol=0, atol=1e-12)
+        assert abs(row - whole(sequence)[-2:]).max() > 1e-3
 
 
 def test_sequences_that_stay_continue_as_before():

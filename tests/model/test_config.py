@@ -71,6 +71,37 @@ def test_what_gpt2_fixes_may_be_left_out(tmp_path, left_out):
     assert GPT2Config.load(write(tmp_path, **{left_out: ...})) == SMALL
 
 
+FLAGS = {"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"}
+
+
+@pytest.mark.parametrize("name", sorted(FLAGS))
+def test_what_attention_does_is_read_and_saved(tmp_path, name):
+    other = replace(SMALL, **{name: not getattr(SMALL, name)})
+    loaded = GPT2Config.load(write(tmp_path, **{name: getattr(other, name)}))
+    assert loaded == other != SMALL
+    loaded.save(tmp_path / "config.json")
+    assert GPT2Config.load(tmp_path / "config.json") == other
+
+
+def test_scores_are_divided_as_the_config_says():
+    deep = replace(SMALL, n_embd=27, n_layer=3)  # heads of 9 features
+    by_layer, plain = {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}
+    for changes, divisors in (
+        ({}, [3, 3, 3]),
+        (by_layer, [3, 6, 9]),
+        (plain, [1, 1, 1]),
+        (by_layer | plain, [1, 2, 3]),
+        ({"reorder_and_upcast_attn": True}, [3, 3, 3]),
+    ):
+        config = replace(deep, **changes)
+        assert [config.divisor(layer) for layer in range(3)] == divisors
+
+
+@pytest.mark.parametrize("name", ["gelu_fast", "gelu_accurate", "gelu_pytorch_tanh"])
+def test_other_names_of_the_same_gelu_are_read(tmp_path, name):
+    assert GPT2Config.load(write(tmp_path, activation_function=name)) == SMALL
+
+
 def test_hidden_features_may_be_told_if_they_are_4c(tmp_path):
     assert GPT2Config.load(write(tmp_path, n_inner=60)) == SMALL
 
@@ -80,7 +111,17 @@ def test_hidden_features_may_be_told_if_they_are_4c(tmp_path):
     [
         ({"model_type": "llama"}, ["does not describe a GPT-2"]),
         ({"activation_function": "relu"}, ["'relu'", "gelu_new"]),
-        ({"n_inner": 61}, ["61 hidden features", "4 x n_embd"]),
+        ({"n_inner": 61}, ["n_inner is 61", "60 hidden features", "4 x n_embd"]),
+        ({"activation_function": "gelu"}, ["activation_function is 'gelu'", "tanh"]),
+        ({"activation_function": ["gelu_new"]}, ["activation_function is"]),
+        ({"n_inner": 0}, ["n_inner is 0"]),
+        ({"tie_word_embeddings": False}, ["tie_word_embeddings", "token table"]),
+        ({"add_cross_attention": True}, ["add_cross_attention"]),
+        *(({name: 1}, [name, "true or false", "1"]) for name in sorted(FLAGS)),
+        ({"n_embd": 7_000_000_000}, ["n_embd must be at most 2,147,483,647", "7,000,000,000"]),
+        ({"n_layer": 1_000_000_000}, ["n_layer must be at most 10,000", "1,000,000,000"]),
+        ({"n_layer": 10**400}, ["n_layer", "a number of 401 digits"]),
+        ({"n_layer": "x" * 10**6}, ["n_layer", "'xxx"]),
         ({"n_layer": ...}, ["has no n_layer"]),
         ({"n_head": ..., "vocab_size": ...}, ["has no vocab_size, n_head"]),
         ({"n_layer": 0}, ["n_layer", "positive", "0"]),
@@ -95,12 +136,13 @@ def test_hidden_features_may_be_told_if_they_are_4c(tmp_path):
         ({"layer_norm_epsilon": None}, ["layer_norm_epsilon", "None"]),
         ({"layer_norm_epsilon": -1e-5}, ["layer_norm_epsilon", "-1e-05"]),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_a_config_that_is_no_gpt2s_is_refused(tmp_path, changes, words):
     with pytest.raises(UserError) as error:
         GPT2Config.load(write(tmp_path, **changes))
     assert all(word in str(error.value) for word in words), error.value
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("changes", [{"n_layer": 0}, {"n_head": 4}, {"n_layer": ...}], ids=str)

@@ -120,7 +120,10 @@ def plain_gpt2(parameters, ids):
         return x @ p[f"{name}.weight"] + p[f"{name}.bias"]
 
     x = p["wte.weight"][ids] + p["wpe.weight"][: len(ids)]
-    for block in (f"h.{layer}" for layer in range(parameters.config.n_layer)):
+    for number in range(1, parameters.config.n_layer + 1):
+        block = f"h.{number - 1}"
+        tau = np.sqrt(x.shape[1] / heads) if parameters.config.scale_attn_weights else 1
+        tau *= number if parameters.config.scale_attn_by_inverse_layer_idx else 1
         q, k, v = (
             np.split(part, heads, 1)
             for part in np.split(linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn"), 3, 1)
@@ -128,7 +131,7 @@ def plain_gpt2(parameters, ids):
         o = [np.empty_like(one) for one in q]
         for head in range(heads):
             for t in range(len(ids)):
-                e = np.exp(k[head][: t + 1] @ q[head][t] / np.sqrt(q[head].shape[1]))
+                e = np.exp(k[head][: t + 1] @ q[head][t] / tau)
                 o[head][t] = e / e.sum() @ v[head][: t + 1]
         x = x + linear(np.concatenate(o, 1), f"{block}.attn.c_proj")
         u = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
@@ -137,9 +140,19 @@ def plain_gpt2(parameters, ids):
     return norm(x, "ln_f")
 
 
-@pytest.mark.parametrize("eps", [1e-5, 0.3])
-def test_every_row_is_what_a_plain_gpt2_gives_for_all_that_the_row_sees(eps):
-    config = replace(CONFIG, layer_norm_epsilon=eps)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"layer_norm_epsilon": 0.3},
+        {"scale_attn_weights": False},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"reorder_and_upcast_attn": True},
+    ],
+    ids=str,
+)
+def test_every_row_is_what_a_plain_gpt2_gives_for_all_that_the_row_sees(changes):
+    config = replace(CONFIG, **changes)
     parameters = Parameters(config, random_parameters().flat)
     h, _ = gpt2(parameters, FIRST)
     for i in range(N):

@@ -3,7 +3,9 @@
 from math import sqrt
 
 import numpy as np
+import pytest
 
+from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 
@@ -45,3 +47,11 @@ def test_the_seed_fixes_the_initial_values_and_no_two_tensors_are_alike():
 
 def test_initial_values_are_single_precision_by_default():
     assert initialise(ONE_LAYER, np.random.default_rng(0)).flat.dtype == np.float32
+
+
+@pytest.mark.parametrize("sizes", [(2**31 - 1, 8, 2048, 1), (5, 8, 2**30, 10_000)], ids=str)
+def test_a_model_larger_than_the_memory_is_refused_at_once(sizes):
+    vocab_size, n_positions, n_embd, n_layer = sizes
+    config = GPT2Config(vocab_size, n_positions, n_embd, n_layer, n_head=1)
+    with pytest.raises(UserError, match=r"a model of [\d,]+ parameters would take [\d,.]+ GB, but"):
+        initialise(config, np.random.default_rng(0))

@@ -392,25 +392,35 @@ PACKED = ends((4,), (1,), (8,))
 FOREST = ends((3, (2, (1,), (2,)), (2,)), (1, (2,)))  # a prefix of prefixes, with sibling leaves
 
 
-def probabilities_if(qkv, end, visible):
+def probabilities_if(qkv, end, visible, divisor=None):
     """q, k, v (H, N, D) and exp(s − λ) (H, N, N) where `visible` (N, N) is believed to hold.
 
     λ is that of the right pairs.
     """
     q, k, v, _ = plain.attention_probabilities(qkv, end, H)
-    s = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1])
+    s = q @ k.swapaxes(1, 2) / (divisor or np.sqrt(q.shape[-1]))
     top = np.where(plain.visible_pairs(end), s, -np.inf).max(-1, keepdims=True)
     total = np.exp(np.where(plain.visible_pairs(end), s - top, -np.inf)).sum(-1, keepdims=True)
     return q, k, v, np.exp(np.where(visible, s - top, -np.inf)) / total
 
 
 def attention_dqkv(
-    do, qkv, end, z=1.0, visible=None, z_dp=None, delta=1, power=1, right=True, swap=False
+    do,
+    qkv,
+    end,
+    z=1.0,
+    visible=None,
+    z_dp=None,
+    delta=1,
+    power=1,
+    right=True,
+    swap=False,
+    divisors=(D**0.5, D**0.5),
 ):
-    """dqkv of H heads with a switch for each part that can go wrong."""
+    """dqkv of H heads with a switch for each part that can go wrong; two divisors: of s, and ds."""
     visible = plain.visible_pairs(end) if visible is None else visible
-    q, k, v, p = probabilities_if(qkv, end, visible)
-    scale = q.shape[-1] ** (-0.5 * power)
+    q, k, v, p = probabilities_if(qkv, end, visible, divisors[0])
+    scale = divisors[1] ** -power
     do = plain.heads_of(do, H)
     dv = ((z * p).swapaxes(1, 2) if right else z * p) @ do
     dp = (z if z_dp is None else z_dp) * (do @ v.swapaxes(1, 2))
@@ -469,6 +479,7 @@ def dropout_bug(z_of):
     return broken
 
 
+TAU = 3.0  # √D is 2.2
 DROPPED = {"dropout": RATE, "seed": 3, "block": 4}
 CAUSAL = np.tri(N, dtype=bool)
 ATTENTION = [
@@ -495,6 +506,16 @@ ATTENTION = [
         sees_past_the_end=CAUSAL,
         sees_its_own_segment_only=plain.visible_pairs(ends(*((n,) for n in (3, 2, 1, 2, 2, 1, 2)))),
         sees_siblings=plain.visible_pairs(ends((3, (5,), (2,)), (1, (2,)))),
+    ),
+    Case(
+        "attention, another divisor",
+        *passes(lambda qkv: attention(qkv, FOREST, H, block=4, divisor=TAU), attention_backward),
+        {"qkv": normal(N, 3 * C)},
+        {
+            "scores divided by √D": attention_bug(FOREST, divisors=(D**0.5, TAU)),
+            "dq and dk divided by √D": attention_bug(FOREST, divisors=(TAU, D**0.5)),
+            "forget Δᵢ": attention_bug(FOREST, divisors=(TAU, TAU), delta=0),
+        },
     ),
     Case(
         "attention, dropout",

@@ -67,6 +67,16 @@ def test_equals_a_plain_masked_softmax(end, block, seed):
     np.testing.assert_allclose(attention_backward(do, saved), expected, atol=1e-12)
 
 
+@given(forests, blocks, seeds, st.sampled_from([1.0, 0.5, 7.0]))
+@quick
+def test_equals_a_plain_masked_softmax_with_another_divisor(end, block, seed, divisor):
+    qkv, do = inputs(end, seed)
+    o, saved = attention(qkv, end, H, block=block, divisor=divisor)
+    np.testing.assert_allclose(o, plain.attention(qkv, end, H, divisor=divisor), atol=1e-12)
+    expected = plain.attention_backward(do, qkv, end, H, divisor=divisor)
+    np.testing.assert_allclose(attention_backward(do, saved), expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("end", [FOREST, ends((N,))], ids=["forest", "one sequence"])
 def test_equals_a_plain_masked_softmax_with_dropout(end):
     qkv, do = inputs(end, 0, width=C // H)

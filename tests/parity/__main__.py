@@ -33,6 +33,7 @@ BOUNDS = {
     "loss": 1e-6,
     "gradients (relative)": 1e-5,
     "ten AdamW steps, loss": 1e-5,
+    "greedy answers that differ": 0,
     "loaded = saved": 0.0,
     "texts with other ids": 0,
 }
@@ -98,12 +99,17 @@ def compare(case):
     pairs = [(n, relative(g, their_gradients[n])) for n, g in gradients.items()]
     yield worst_of(case, "gradients (relative)", pairs)
 
+    answers, theirs = ours.greedy(parameters, case), reference.greedy(model, case)
+    pairs = enumerate(zip(answers, theirs, strict=True))
+    differing = [(f"sequence {b}", float(mine != other)) for b, (mine, other) in pairs]
+    yield worst_of(case, "greedy answers that differ", differing)
+
     losses = np.array(ours.adamw_losses(parameters, batch, case.rate))
     their_losses = reference.adamw_losses(model, case)
     steps = [(f"step {s}", d) for s, d in enumerate(abs(losses - their_losses), 1)]
     yield worst_of(case, "ten AdamW steps, loss", steps)
     if case is not FULL:
-        yield fingerprint(case, their_logits, their_loss, their_gradients, their_losses)
+        yield fingerprint(case, their_logits, their_loss, their_gradients, their_losses, theirs)
 
 
 def compare_tokenizers():

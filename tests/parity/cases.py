@@ -23,6 +23,10 @@ class Case(NamedTuple):
     prompts: tuple[int, ...]
     rate: float
 
+    def start(self, new):
+        """How many tokens of each sequence leave room for so many new ones in the context."""
+        return max(1, min(*map(len, self.sequences), self.config.n_positions - new))
+
 
 def make_case(name, config, lengths, rate=1e-3, shared=0, seed=0):
     """Random sequences of given lengths, the first `shared` tokens the same in all."""
@@ -37,6 +41,10 @@ LITTLE = {
     "1 block, 1 head": GPT2Config(31, 9, 6, 1, 1),
     "2 blocks, 3 heads": GPT2Config(97, 33, 15, 2, 3),
     "3 blocks, 5 heads": GPT2Config(211, 70, 40, 3, 5),
+    "scores over the layer": GPT2Config(211, 70, 40, 3, 5, scale_attn_by_inverse_layer_idx=True),
+    "scores as they are": GPT2Config(
+        97, 33, 15, 2, 3, scale_attn_weights=False, reorder_and_upcast_attn=True
+    ),
 }
 CASES = [
     *(make_case(n, c, (c.n_positions, c.n_positions // 2, 2)) for n, c in LITTLE.items()),

@@ -7,8 +7,8 @@ import numpy as np
 GOLDEN = Path(__file__).with_name("golden.json")
 
 
-def fingerprint(case, last_logits, loss, gradients, losses):
-    """The numbers of one case: its loss, its last logits, two numbers a gradient, ten losses.
+def fingerprint(case, last_logits, loss, gradients, losses, greedy):
+    """The numbers of one case: loss, last logits, two numbers a gradient, ten losses, an answer.
 
     Of each gradient its norm, and its product with the waves sin 1, sin 2, ...: both change with
     nearly any mistake.
@@ -18,6 +18,7 @@ def fingerprint(case, last_logits, loss, gradients, losses):
         "logits": [float(x) for x in last_logits[-1][:20]],
         "gradients": [number for name in sorted(gradients) for number in two(gradients[name])],
         "losses": [float(x) for x in losses],
+        "greedy": greedy,
     }
 
 

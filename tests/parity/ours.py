@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minigpt2.inference.generate import generate
 from minigpt2.model.gpt2 import gpt2, loss_and_gradients
 from minigpt2.model.gradients import gradients_of
 from minigpt2.ops.adamw import AdamW
@@ -10,6 +11,7 @@ from tests.stepping import take
 
 ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 STEPS = 10
+NEW = 8  # tokens of a greedy continuation
 
 
 def hidden_rows(parameters, batch):
@@ -25,6 +27,12 @@ def loss_and_gradients_of(parameters, batch):
     weights = batch.weights / batch.weights.sum()
     _, nll = loss_and_gradients(parameters, batch._replace(weights=weights), gradients)
     return float(nll.astype(np.float64) @ weights), gradients.views
+
+
+def greedy(parameters, case):
+    """The tokens that follow the first tokens of each sequence, the likeliest each time."""
+    prompts = [list(sequence[: case.start(NEW)]) for sequence in case.sequences]
+    return generate(parameters, prompts, stop=-1, max_new_tokens=NEW)
 
 
 def adamw_losses(parameters, batch, rate):

@@ -6,7 +6,7 @@ from transformers import GPT2LMHeadModel, GPT2TokenizerFast
 from transformers.utils import logging
 
 from minigpt2.training.schedule import learning_rate
-from tests.parity.ours import ADAMW, STEPS
+from tests.parity.ours import ADAMW, NEW, STEPS
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -49,6 +49,16 @@ def hidden_rows(model, case):
         )
         for b, s in enumerate(case.sequences)
     ]
+
+
+@torch.no_grad()
+def greedy(model, case):
+    """The tokens that follow the first tokens of each sequence, the likeliest each time."""
+    start = case.start(NEW)
+    prompts = torch.tensor([sequence[:start] for sequence in case.sequences])
+    options = {"do_sample": False, "max_new_tokens": NEW, "eos_token_id": None, "pad_token_id": 0}
+    out = model.generate(prompts, attention_mask=torch.ones_like(prompts), **options)
+    return out[:, start:].tolist()
 
 
 def loss_of(model, case):

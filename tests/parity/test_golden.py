@@ -18,9 +18,11 @@ def test_all_numbers_are_the_references(case):
     _, logits = ours.hidden_rows(parameters, batch)
     loss, gradients = ours.loss_and_gradients_of(parameters, batch)
     last = logits[rows_of(case)[-1]]
+    answers = ours.greedy(parameters, case)
     losses = ours.adamw_losses(parameters, batch, case.rate)
-    found = fingerprint(case, last, loss, gradients, losses)
+    found = fingerprint(case, last, loss, gradients, losses, answers)
     golden = STORED[case.name]
+    assert found["greedy"] == golden["greedy"]
     np.testing.assert_allclose(found["logits"], golden["logits"], rtol=0, atol=1e-4)
     assert abs(found["loss"] - golden["loss"]) <= 1e-6
     norms = np.array(golden["gradients"])[::2].repeat(2)
