@@ -1,10 +1,13 @@
 """HTML pages: each is one file that needs no other file and no network.
 
-The pages are in minigpt2/pages.  Jinja2 fills them in, and escapes every value.
+The pages are in minigpt2/pages.  Jinja2 fills them in, and escapes every value.  What a browser
+hides or reorders by is spelled, as in a terminal.
 """
 
 from functools import cache
 from typing import Any
+
+from minigpt2.terminal import visible
 
 
 @cache
@@ -13,7 +16,13 @@ def pages() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # loading takes time
 
     loader = PackageLoader("minigpt2", "pages")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
 
 
 def render(name: str, **values: Any) -> str:

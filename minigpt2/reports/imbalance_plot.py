@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minigpt2.reports.plots import new_figure
+from minigpt2.reports.plots import new_figure, save
 from minigpt2.training.gradient_imbalance import Imbalance, norms_per_token
 
 
@@ -15,8 +15,7 @@ def draw_imbalance(path: Path, measured: Imbalance, title: str) -> None:
     left, right = figure.subplots(1, 2)
     draw_shares(left, measured)
     draw_norms(right, measured)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=120)
+    save(figure, path, title)
 
 
 def draw_shares(axes: Any, measured: Imbalance) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from minigpt2.backend import Array
 from minigpt2.errors import UserError
+from minigpt2.terminal import one_line
 
 PANELS = {
     "loss": {
@@ -72,5 +74,12 @@ def draw_lengths(path: Path, lengths: Mapping[str, Array], title: str) -> None:
         )
         axes.set(xlabel=f"tokens of the {name}", ylabel="examples")
         axes.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=120)
+    save(figure, path, title)
+
+
+def save(figure: Any, path: Path, title: str) -> None:
+    """Write a picture with a title above it, whose dollar signs begin no formula."""
+    figure.suptitle(one_line(title), fontsize=10, parse_math=False)
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # of characters that the font lacks
+        figure.savefig(path, dpi=120)
