@@ -21,7 +21,7 @@ def pages() -> Any:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
+        finalize=lambda value: value if hasattr(value, "__html__") else visible(str(value)),
     )
 
 
