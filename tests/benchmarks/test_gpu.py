@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from minigpt2.model.config import OFFICIAL
+from minigpt2.model.config import OFFICIAL, GPT2Config
 from tests.benchmarks.gpu import __main__ as bench
 from tests.benchmarks.gpu import decode, profile, report
 from tests.benchmarks.gpu.cards import Card, card_of
@@ -25,12 +25,13 @@ from tests.benchmarks.gpu.jobs import (
 from tests.benchmarks.gpu.kernel_times import Interval, covered, summary
 from tests.benchmarks.gpu.race import Race, summed_up, timed_steps
 from tests.benchmarks.peers import worker
-from tests.benchmarks.peers.jobs import dense, forest_of
+from tests.benchmarks.peers.jobs import MODELS, dense, forest_of
 from tests.benchmarks.work import operations
 from tests.kernels.support import needs_compiler
 
 H200 = Rates(790e12, 4.8e12)
 LITTLE = Effort(turns=1, steps=2, warm_fixed=4, warm_varying=4, profiled=1, compiled="all")
+NANO = GPT2Config(vocab_size=512, n_positions=64, n_embd=64, n_layer=2, n_head=2)
 
 
 @pytest.fixture
@@ -189,10 +190,11 @@ def test_ratios_are_those_of_the_same_step(questions):
 
 @needs_compiler
 def test_the_whole_benchmark_runs_emulated(monkeypatch, tmp_path, questions, capsys):
+    monkeypatch.setitem(MODELS, "nano", NANO)
     monkeypatch.setattr(bench, "FULL", LITTLE)
     path = tmp_path / "numbers.json"
     names = ["ours", worker.BARE, *(["PyTorch, packed"] if bench.find_spec("torch") else [])]
-    jobs = ["tiny/float32/1x6", "tiny/bfloat16/batch1"]
+    jobs = ["nano/float32/1x6", "nano/bfloat16/batch1"]
     options = ["--device", "emulated", "--data", str(questions), "--json", str(path)]
     assert bench.main([*options, "--jobs", *jobs, "--contenders", *names]) == 0
     results = json.loads(path.read_text())
