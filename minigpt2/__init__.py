@@ -65,6 +65,7 @@ Part IV: Text
      ·  data/files                     Files
      ·  data/conversations             Conversations
      ·  data/formats                   Formats
+     ·  data/loading                   Loading
     21  data/template                  Template
     22  data/tokenizer                 Tokenizer
     23  data/examples                  Examples

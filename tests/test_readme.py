@@ -25,7 +25,8 @@ from minigpt2.commands.pretrain import PretrainSettings
 from minigpt2.commands.setup import setup
 from minigpt2.commands.train import TrainSettings, model_line
 from minigpt2.data.almanac import questions
-from minigpt2.data.formats import FORMATS, load_data
+from minigpt2.data.formats import FORMATS
+from minigpt2.data.loading import load_data
 from minigpt2.model.config import OFFICIAL
 from minigpt2.planning import memory_and_flops
 from minigpt2.planning.batch_profile import profile

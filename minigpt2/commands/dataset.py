@@ -9,7 +9,8 @@ import numpy as np
 
 from minigpt2.data.batches import split
 from minigpt2.data.examples import Example, encode
-from minigpt2.data.formats import ALPACA_FORMAT, DataSet, load_data
+from minigpt2.data.formats import ALPACA_FORMAT
+from minigpt2.data.loading import DataSet, load_data
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.data.template import Template, open_template, stored_template
@@ -19,6 +20,7 @@ from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.model import Model
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.reports.progress import tracked
+from minigpt2.terminal import note
 from minigpt2.weights import find_model
 
 ALMANAC = "almanac"
@@ -34,6 +36,8 @@ class DataSettings:
         model: model whose tokenizer and context length are used: a name, or the folder of a
             model or of a run
         columns: your field for each field of a format, e.g. {"instruction": "ask"}
+        skip_bad: leave out entries that cannot be used, such as those with an empty answer, and
+            print how many
         template: alpaca, qa, chat, raw, or a .yaml or .json file of your own (default: the
             template that the model was tuned with, or else that of the data's format)
         context: longest sequence in tokens (default: the model's context)
@@ -44,6 +48,7 @@ class DataSettings:
     data: str
     model: str = "tiny"
     columns: dict[str, str] | None = None
+    skip_bad: bool = False
     template: str | None = None
     context: int | None = None
     truncate: Policy = "prompt"
@@ -128,7 +133,7 @@ def open_dataset(settings: DataSettings, reader: Reader) -> Dataset:
     one of the data's format.  Raises UserError if a file cannot be used, or if the context is
     longer than the model's.
     """
-    data = open_data(settings.data, settings.columns)
+    data = open_data(settings.data, settings.columns, settings.skip_bad)
     template = None if settings.template else reader.template
     context = settings.context or reader.longest
     if context > reader.longest:
@@ -146,13 +151,26 @@ def open_dataset(settings: DataSettings, reader: Reader) -> Dataset:
     )
 
 
-def open_data(name: str, columns: Mapping[str, str] | None = None) -> DataSet:
-    """Return the records of a file or folder, or the trained questions of the almanac."""
+def open_data(
+    name: str, columns: Mapping[str, str] | None = None, skip_bad: bool = False
+) -> DataSet:
+    """Return the records of a file or folder, or the trained questions of the almanac.
+
+    Prints what is left out.  Raises UserError if the data cannot be used.
+    """
     if name == ALMANAC:
         from minigpt2.data.almanac import questions  # it takes time to load
 
-        return DataSet(almanac_records(questions(0).train), ALPACA_FORMAT)
-    return load_data(Path(name), columns)
+        return DataSet(almanac_records(questions(0).train), ALPACA_FORMAT, notes=[])
+    return open_files(Path(name), columns, skip_bad)
+
+
+def open_files(path: Path, columns: Mapping[str, str] | None, skip_bad: bool) -> DataSet:
+    """Return the records of a file or folder, and print what is left out; raises UserError."""
+    data = load_data(path, columns, skip_bad)
+    for text in data.notes:
+        note(text)
+    return data
 
 
 def almanac_records(questions: Sequence[Mapping[str, str]]) -> list[Record]:

@@ -15,13 +15,13 @@ from minigpt2.commands.dataset import (
     WeightedDataSettings,
     almanac_records,
     open_dataset,
+    open_files,
     reader_of,
     split_records,
 )
 from minigpt2.data.almanac import questions
 from minigpt2.data.batches import EpochBatches
 from minigpt2.data.examples import Example
-from minigpt2.data.formats import load_records
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.data.truncation import Cuts
@@ -231,7 +231,7 @@ def open_tests(settings: TrainSettings) -> dict[str, list[Record]]:
     for path in map(Path, files):
         if path.stem in tests:
             raise UserError(f"two tests are called {path.stem!r}: rename the file {path}")
-        tests[path.stem] = load_records(path, settings.columns)
+        tests[path.stem] = open_files(path, settings.columns, settings.skip_bad).records
         if any(record.is_text for record in tests[path.stem]):
             raise UserError(f"{path} holds texts, not questions: a test needs questions")
     return tests

@@ -43,7 +43,7 @@ def encode(record: Record, tokenizer: Tokenizer, template: Template = ALPACA) ->
     for part in parts_of(record, template):
         new = tokenizer.encode(part.text) + [tokenizer.end_of_text] * part.is_answer
         ids += new
-        is_answer += [part.is_answer] * len(new)
+        is_answer += [part.is_answer and part.is_learned] * len(new)
     return Example(ids, is_answer, is_text=record.is_text)
 
 

@@ -12,38 +12,50 @@ from typing import Any, NamedTuple
 from minigpt2.errors import UserError
 from minigpt2.reading import json_kind, parse_json, read_text
 
-ENDINGS = (".json", ".jsonl", ".txt")
+LINES = (".jsonl", ".ndjson")  # endings of files with one entry on each line
+ENDINGS = (".json", *LINES, ".txt")
 LARGEST = 4 << 30  # bytes of a data file: all of it is held in memory
 
 
 class Entry(NamedTuple):
-    """What a data set holds at one place; `where` names the place in errors."""
+    """What a data set holds at one place; `where` names the place in errors.
+
+    A line that cannot be read has a fault, the sentence of its error, and no value.
+    """
 
     value: Any
     where: str
+    fault: str = ""
+
+
+def files_of(path: Path) -> tuple[list[Path], list[str]]:
+    """Return the files of a data set, and the names of what else its folder holds, in order.
+
+    Raises UserError if a folder holds no data.
+    """
+    if not path.is_dir():
+        return [path], []
+    inside = sorted(path.iterdir())
+    files = [file for file in inside if file.suffix.lower() in ENDINGS and not file.is_dir()]
+    if not files:
+        raise UserError(f"the folder {path} has no file that ends in {', '.join(ENDINGS)}")
+    others = [f"{p.name} (a folder)" if p.is_dir() else p.name for p in inside if p not in files]
+    return files, others
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Read a file, or all files of a folder in the order of their names.
-
-    Raises UserError if a file cannot be read or is empty.
-    """
-    if not path.is_dir():
-        return read_file(path)
-    files = sorted(file for file in path.iterdir() if file.suffix in ENDINGS)
-    if not files:
-        raise UserError(f"the folder {path} has no file that ends in {', '.join(ENDINGS)}")
-    return [entry for file in files for entry in read_file(file)]
-
-
-def read_file(path: Path) -> list[Entry]:
-    """Read the entries of one file."""
+    """Read the entries of one file; raises UserError if it cannot be read, or is empty."""
+    ending = path.suffix.lower()
     text = read_text(path, LARGEST)
-    if path.suffix == ".txt":
+    if ending == ".txt":
         return [Entry({"text": text}, str(path))]
-    if has_entry_per_line(path, text):
+    if ending in LINES or has_entry_per_line(text):
         return parse_lines(path, text)
-    entries = parse_json(text, path)
+    try:
+        entries = parse_json(text, path)
+    except UserError as error:
+        hint = f"; a data set is {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
+        raise UserError(f"{error}{'' if ending in ENDINGS else hint}") from None
     if not isinstance(entries, list):
         raise UserError(
             f"{path} holds {json_kind(entries)}, not a list of entries; "
@@ -54,25 +66,31 @@ def read_file(path: Path) -> list[Entry]:
     return [Entry(entry, f"entry {i} of {path}") for i, entry in enumerate(entries)]
 
 
-def has_entry_per_line(path: Path, text: str) -> bool:
-    """Whether each line is an entry: by the file's name, or because the first line is an object."""
-    if path.suffix == ".jsonl":
-        return True
+def has_entry_per_line(text: str) -> bool:
+    """Whether the first of several lines is a JSON object, whatever the file is called."""
     first, _, rest = text.lstrip().partition("\n")
     if not (first.startswith("{") and rest.strip()):
         return False
     try:
         json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
 
 def parse_lines(path: Path, text: str) -> list[Entry]:
     """Parse a file that has one entry on each line; empty lines do not count."""
-    lines = [
-        (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
-    ]
-    if not lines:
+    lines = enumerate(text.split("\n"), start=1)
+    entries = [parse_line(path, number, line) for number, line in lines if line.strip()]
+    if not entries:
         raise UserError(f"{path} is empty: there is nothing to learn from")
-    return [Entry(parse_json(line, path, n), f"line {n} of {path}") for n, line in lines]
+    return entries
+
+
+def parse_line(path: Path, number: int, line: str) -> Entry:
+    """Return the entry on a line."""
+    where = f"line {number} of {path}"
+    try:
+        return Entry(parse_json(line, path, number), where)
+    except UserError as error:
+        return Entry(None, where, str(error))

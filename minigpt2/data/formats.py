@@ -1,30 +1,31 @@
 """Formats: how the entries of common data sets become records.
 
-    Alpaca              instruction, output, optionally input
+    Alpaca              instruction, output, optionally input, system, and history: earlier
+                        exchanges as a list of [question, answer]
     Dolly               instruction, response, optionally context
     prompt/completion   prompt, completion
     question/answer     question, answer
-    messages            messages: a list of {role, content}; roles: system, user, assistant
+    messages            messages: a list of {role, content}; roles: system, user, assistant; the
+                        assistant's messages may have a weight, 0 or 1
     ShareGPT            conversations: a list of {from, value}; from: system, human, gpt
     text                text
-    Alpaca pair         instruction, chosen, rejected, optionally input
+    Alpaca pair         instruction, chosen, rejected, optionally input, system, history
     pair                prompt, chosen, rejected
     dialogue pair       chosen, rejected: transcripts with "Human:" and "Assistant:" paragraphs, or
                         lists of messages; the two are equal up to the last answer
 
-The fields of the first entry decide the format, and all entries must have it.  Other fields are
-ignored.  An entry that cannot be used is refused, and the error names its place.
+An optional field may be absent, null or empty.  An entry that cannot be used is refused, and the
+error names its place.
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 from minigpt2.data.conversations import check_text, read_turns, record_of_turns, split_transcript
-from minigpt2.data.files import Entry, read_entries
-from minigpt2.data.records import Record
+from minigpt2.data.files import Entry
+from minigpt2.data.records import Exchange, Record
 from minigpt2.errors import UserError
-from minigpt2.reading import json_kind
+from minigpt2.wording import shorten
 
 
 class Format(NamedTuple):
@@ -35,6 +36,7 @@ class Format(NamedTuple):
     to_record: Callable[[Entry], Record]
     template: str
     optional: tuple[str, ...] = ()
+    turn: tuple[str, ...] = ()  # the fields of a message
 
     def __str__(self) -> str:
         optional = "".join(f", {field} (may be empty)" for field in self.optional)
@@ -42,8 +44,10 @@ class Format(NamedTuple):
 
 
 def text_field(entry: Entry, field: str, may_be_empty: bool = False) -> str:
-    """Return a field that must be text; if it may be empty, it may also be absent."""
-    value = entry.value.get(field, "") if may_be_empty else entry.value[field]
+    """Return a field that must be text; if it may be empty, it may also be absent or null."""
+    value = entry.value.get(field)
+    if value is None and may_be_empty:
+        return ""
     return check_text(value, f"{entry.where}: field '{field}'", may_be_empty)
 
 
@@ -55,6 +59,30 @@ def single_turn(question: str, answer: str, extra: str = "") -> Callable[[Entry]
         return Record(text_field(entry, question), input_text, text_field(entry, answer))
 
     return to_record
+
+
+def alpaca(answer: str) -> Callable[[Entry], Record]:
+    """Return a function that reads a record from Alpaca's fields, the answer from this field."""
+    single = single_turn("instruction", answer, "input")
+
+    def to_record(entry: Entry) -> Record:
+        system = text_field(entry, "system", may_be_empty=True)
+        return single(entry)._replace(system=system, earlier=history(entry))
+
+    return to_record
+
+
+def history(entry: Entry) -> tuple[Exchange, ...]:
+    """Return the earlier exchanges that an entry lists as [question, answer]."""
+    pairs, where = entry.value.get("history"), f"{entry.where}: field 'history'"
+    if not isinstance(pairs or [], list):
+        raise UserError(f"{where} is not a list of earlier questions and answers")
+    for i, pair in enumerate(pairs or []):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise UserError(f"{where}, exchange {i}, is not a list of a question and its answer")
+        for text in pair:
+            check_text(text, f"{where}, exchange {i},")
+    return tuple(Exchange(*pair) for pair in pairs or [])
 
 
 def with_rejected(to_record: Callable[[Entry], Record]) -> Callable[[Entry], Record]:
@@ -97,13 +125,14 @@ def dialogue_pair(entry: Entry) -> Record:
     return chosen._replace(rejected=rejected.output)
 
 
+MESSAGE, SHARED = ("role", "content", "weight"), ("from", "value", "weight")
 FORMATS = (
     Format(
         "Alpaca pair",
         ("instruction", "chosen", "rejected"),
-        with_rejected(single_turn("instruction", "chosen", "input")),
+        with_rejected(alpaca("chosen")),
         "alpaca",
-        ("input",),
+        ("input", "system", "history"),
     ),
     Format(
         "pair",
@@ -111,15 +140,21 @@ FORMATS = (
         with_rejected(single_turn("prompt", "chosen")),
         "alpaca",
     ),
-    Format("dialogue pair", ("chosen", "rejected"), dialogue_pair, "chat"),
-    Format("messages", ("messages",), conversation("messages", "role", "content"), "chat"),
-    Format("ShareGPT", ("conversations",), conversation("conversations", "from", "value"), "chat"),
+    Format("dialogue pair", ("chosen", "rejected"), dialogue_pair, "chat", turn=MESSAGE),
+    Format("messages", ("messages",), conversation("messages", *MESSAGE[:2]), "chat", turn=MESSAGE),
+    Format(
+        "ShareGPT",
+        ("conversations",),
+        conversation("conversations", *SHARED[:2]),
+        "chat",
+        turn=SHARED,
+    ),
     Format(
         "Alpaca",
         ("instruction", "output"),
-        single_turn("instruction", "output", "input"),
+        alpaca("output"),
         "alpaca",
-        ("input",),
+        ("input", "system", "history"),
     ),
     Format(
         "Dolly",
@@ -138,62 +173,21 @@ ALPACA_FORMAT = next(data_format for data_format in FORMATS if data_format.name 
 ALL_FORMATS = "; ".join(map(str, FORMATS))  # for errors
 
 
-class DataSet(NamedTuple):
-    """The records of a data set, and the format they came in."""
-
-    records: list[Record]
-    format: Format
-
-
-def load_data(path: Path, columns: Mapping[str, str] | None = None) -> DataSet:
-    """Read a data set; `columns` maps a field of a format to the field that the data has for it.
-
-    Raises UserError if the data, or one of its entries, cannot be used.
-    """
-    entries = [rename_fields(entry, columns or {}) for entry in read_entries(Path(path))]
-    first = entries[0]
-    data_format = find_format(first)
-    for entry in entries[1:]:
-        if not has_fields(entry, data_format):
-            raise wrong_format(entry, first, data_format)
-    return DataSet([data_format.to_record(entry) for entry in entries], data_format)
-
-
-def load_records(path: Path, columns: Mapping[str, str] | None = None) -> list[Record]:
-    """Read the records of a data set (`load_data`)."""
-    return load_data(path, columns).records
-
-
-def rename_fields(entry: Entry, columns: Mapping[str, str]) -> Entry:
-    """Return an entry, which must be an object, with its fields under the formats' names."""
-    if not isinstance(entry.value, dict):
-        raise UserError(
-            f"{entry.where} is {json_kind(entry.value)}, not an object; "
-            f"expected one of {ALL_FORMATS}"
-        )
-    for new, old in columns.items():
-        if old not in entry.value:
-            raise UserError(f"{entry.where} has no field '{old}', which columns names for '{new}'")
-    renamed = {new: entry.value[old] for new, old in columns.items()}
-    rest = {k: v for k, v in entry.value.items() if k not in columns.values()}
-    return entry._replace(value={**rest, **renamed})
-
-
 def has_fields(entry: Entry, data_format: Format) -> bool:
     """Whether an entry has a format's fields."""
     return all(field in entry.value for field in data_format.fields)
 
 
 def find_format(entry: Entry) -> Format:
-    """Return the first format whose fields an entry has."""
+    """Return the first format whose fields an entry has; raises UserError if there is none."""
     for data_format in FORMATS:
         if has_fields(entry, data_format):
             return data_format
     nearest = max(FORMATS, key=lambda data_format: nearness(entry, data_format))
     if not any(field in entry.value for field in nearest.fields):
-        fields = ", ".join(entry.value) or "no fields"
         raise UserError(
-            f"{entry.where} has {fields}: no known format has them; expected one of {ALL_FORMATS}"
+            f"{entry.where} has {fields_of(entry)}: no known format has them; "
+            f"expected one of {ALL_FORMATS}"
         )
     raise missing_field(entry, nearest)
 
@@ -204,10 +198,17 @@ def nearness(entry: Entry, data_format: Format) -> tuple[int, int]:
     return present, present - len(data_format.fields)
 
 
+def fields_of(entry: Entry) -> str:
+    """Return the names of an entry's fields, for errors."""
+    return shorten(", ".join(entry.value)) or "no fields"
+
+
 def missing_field(entry: Entry, data_format: Format) -> UserError:
     """Return the error for an entry that lacks a field of its format."""
     field = next(field for field in data_format.fields if field not in entry.value)
-    return UserError(f"{entry.where} has no field '{field}'; expected {data_format}")
+    return UserError(
+        f"{entry.where} has no field '{field}'; expected {data_format}; it has {fields_of(entry)}"
+    )
 
 
 def wrong_format(entry: Entry, first: Entry, data_format: Format) -> UserError:

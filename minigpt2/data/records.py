@@ -13,6 +13,7 @@ class Exchange(NamedTuple):
 
     question: str
     answer: str
+    is_learned: bool = True  # else the answer is only read, as a prompt is
 
 
 class Record(NamedTuple):

@@ -112,7 +112,7 @@ def normalised_question(record: Record) -> str:
 
     Of a record that is a plain text, return the text.
     """
-    exchanges = [text for exchange in record.earlier for text in exchange]
+    exchanges = [text for e in record.earlier for text in (e.question, e.answer)]
     texts = [record.system, *exchanges, record.instruction, record.input]
     return " ".join(" ".join([record.output] if record.is_text else texts).lower().split())
 

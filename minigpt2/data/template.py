@@ -121,6 +121,7 @@ class Part(NamedTuple):
 
     text: str
     is_answer: bool
+    is_learned: bool = True  # where it is an answer
 
 
 def parts_of(record: Record, template: Template = ALPACA) -> list[Part]:
@@ -128,12 +129,12 @@ def parts_of(record: Record, template: Template = ALPACA) -> list[Part]:
     if record.is_text:
         return [Part(record.output, is_answer=True)]
     parts: list[Part] = []
-    for question, answer in record.earlier:
+    for question, answer, is_learned in record.earlier:
         if parts:
             prompt = template.later_prompt(question)
         else:
             prompt = template.first_prompt(question, system=record.system)
-        parts += [Part(prompt, is_answer=False), Part(answer, is_answer=True)]
+        parts += [Part(prompt, is_answer=False), Part(answer, True, is_learned)]
     if parts:
         prompt = template.later_prompt(record.instruction, record.input)
     else:

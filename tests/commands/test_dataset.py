@@ -80,3 +80,31 @@ def test_a_test_of_texts_is_refused(little_model, data, tmp_path):
     settings = TrainSettings(data=str(data), model=str(little_model), test=str(path))
     with pytest.raises(UserError, match="holds texts, not questions"):
         setup(settings)
+
+
+@pytest.mark.parametrize("command", ["show", "stats", "plan MODEL --data"])
+def test_every_command_names_what_it_passes_over_and_leaves_out(
+    run, little_model, tmp_path, command
+):
+    good = {"instruction": "Add.", "output": "3", "category": "sum"}
+    (tmp_path / "questions").mkdir()
+    (tmp_path / "questions/a.JSON").write_text(json.dumps([good, {**good, "output": ""}, good]))
+    (tmp_path / "questions/b.csv").write_text("passed over")
+    words = command.replace("MODEL", str(little_model)).split()
+    model = () if "plan" in words else ("--model", little_model)
+    refused = run(*words, "questions", *model)
+    assert refused.code == 2 and "1 of 3 entries cannot be used: --skip-bad leaves" in refused.err
+    outcome = run(*words, "questions", *model, "--skip-bad")
+    assert outcome.code == 0 and outcome.err.splitlines() == [
+        "questions: left out 1 of 3 entries; entry 1 of questions/a.JSON: field 'output' is empty",
+        "questions: passed over b.csv",
+        "questions: passed over the field category",
+    ]
+
+
+def test_bad_entries_of_a_test_are_left_out_too(run, little_model, data, tmp_path):
+    (tmp_path / "test.json").write_text('[{"question": "Who?", "answer": "I."}, {"question": ""}]')
+    options = ("--test", "test.json", "--steps", "1", "--samples", "0", "--model", little_model)
+    assert "test.json" in run("train", data, *options, "--out", "run").err
+    outcome = run("train", data, *options, "--out", "run", "--skip-bad")
+    assert outcome.code == 0 and "test.json: left out 1 of 2 entries" in outcome.err

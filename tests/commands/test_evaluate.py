@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minigpt2.data.examples import encode
-from minigpt2.data.formats import load_records
+from minigpt2.data.loading import load_records
 from minigpt2.data.template import TEMPLATES
 from minigpt2.inference.model import Model, open_model
 from minigpt2.training.evaluation import answer_all, validation_losses

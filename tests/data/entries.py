@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from minigpt2.data.formats import load_data
+from minigpt2.data.loading import load_data
 from minigpt2.data.records import Exchange, Record
 from minigpt2.errors import UserError
 

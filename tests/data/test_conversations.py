@@ -2,17 +2,34 @@
 
 import pytest
 
-from tests.data.entries import FIRST, MESSAGES, SHARED, message, refusal, shared
+from minigpt2.data.examples import encode
+from minigpt2.data.loading import load_records
+from minigpt2.data.template import TEMPLATES
+from tests.data.entries import FIRST, MESSAGES, SHARED, message, refusal, saved, shared
+from tests.data.small import small_tokenizer
 
+BYTES = small_tokenizer()
+STOP = BYTES.end_of_text
 USER, BOT = message("user", "Hi."), message("assistant", "Hello!")
 BAD_TURNS = {
     "no list": ("Hi.", "is not a list of turns"),
     "empty": ([], "is not a list of turns, or is empty"),
     "no objects": (["Hi."], "turn 0, is not an object with 'role' and 'content'"),
     "no content": ([{"role": "user"}], "turn 0, is not an object with 'role' and 'content'"),
-    "a role that is a list": ([USER, message(["a"], "3")], "turn 1, has the role ['a']; known are"),
+    "a role that is a list": (
+        [USER, message(["a"], "3")],
+        "turn 1, has the role a list; known are",
+    ),
+    "a role that is an object": ([message({"a": 1}, "3"), BOT], "turn 0, has the role an object;"),
+    "a role without end": ([message("x" * 1_000_000, "3"), BOT], "turn 0, has the role 'xxx"),
+    "a weight of another kind": (
+        [USER, {**BOT, "weight": 0.5}],
+        "turn 1, has a weight that is neither 0 nor 1",
+    ),
+    "a weight that is a list": ([USER, {**BOT, "weight": [0]}], "turn 1, has a weight that is"),
+    "no answer to learn": ([USER, {**BOT, "weight": 0}], "has no answer to learn: all have the"),
     "a tool": ([USER, message("tool", "3")], "turn 1, has the role 'tool'; known are system, user"),
-    "content is no text": ([USER, message("assistant", None)], "turn 1, is not text"),
+    "content is no text": ([USER, message("assistant", None)], "turn 1, is not text, but null"),
     "content is empty": ([USER, message("assistant", " ")], "turn 1, is empty"),
     "begins with the assistant": ([BOT, USER], "turn 0, is the assistant's, not the user's"),
     "user twice": ([USER, USER, BOT], "turn 1, is the user's, not the assistant's"),
@@ -27,6 +44,7 @@ def test_a_conversation_that_cannot_be_used_is_refused(tmp_path, kind):
     turns, text = BAD_TURNS[kind]
     error = refusal(tmp_path, [MESSAGES, {"messages": turns}])
     assert "entry 1 of" in error and "field 'messages'" in error and text in error
+    assert len(error) < 600
 
 
 def test_a_share_that_ends_with_the_human_is_refused(tmp_path):
@@ -51,3 +69,43 @@ def test_dialogue_pairs_that_cannot_be_used_are_refused(tmp_path, chosen, reject
 def test_a_pair_without_a_rejected_answer_is_refused(tmp_path):
     entry = {"prompt": "Add.", "chosen": "3", "rejected": " "}
     assert "field 'rejected' is empty" in refusal(tmp_path, [entry])
+
+
+def weighed(*weights):
+    """A conversation whose answers have these weights."""
+    turns = []
+    for number, weight in enumerate(weights):
+        answer = message("assistant", f"{number}!")
+        turns += [
+            message("user", f"{number}?"),
+            answer | ({} if weight is None else {"weight": weight}),
+        ]
+    return {"messages": turns}
+
+
+def test_an_answer_with_weight_0_is_read_and_not_learned(tmp_path):
+    (record,) = load_records(saved(tmp_path, [weighed(0, None, 0, 1)]))
+    assert (record.instruction, record.output) == ("3?", "3!")
+    assert [exchange.is_learned for exchange in record.earlier] == [False, True, False]
+    example = encode(record, BYTES, TEMPLATES["chat"])
+    pairs = zip(example.ids, example.is_answer, strict=True)
+    learned = [token for token, is_answer in pairs if is_answer]
+    assert learned == [*BYTES.encode("1!"), STOP, *BYTES.encode("3!"), STOP]
+    (other,) = load_records(saved(tmp_path, [weighed(1, 1, 1, 1)]))
+    assert encode(other, BYTES, TEMPLATES["chat"]).ids == example.ids
+
+
+def test_what_follows_the_last_answer_that_is_learned_is_left_out(tmp_path):
+    first, all_of_it = weighed(1), weighed(1, 0, 0.0)
+    assert load_records(saved(tmp_path, [first])) == load_records(saved(tmp_path, [all_of_it]))
+
+
+@pytest.mark.parametrize("text", ["", " \n", None])
+def test_an_empty_message_of_the_system_is_none(tmp_path, text):
+    records = load_records(saved(tmp_path, [{"messages": [message("system", text), USER, BOT]}]))
+    assert records == load_records(saved(tmp_path, [{"messages": [USER, BOT]}]))
+
+
+def test_the_weight_of_a_question_changes_nothing(tmp_path):
+    entry = {"messages": [{**USER, "weight": 0}, {**BOT, "weight": True}]}
+    assert load_records(saved(tmp_path, [entry])) == load_records(saved(tmp_path, [MESSAGES]))

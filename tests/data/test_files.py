@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from minigpt2.data.files import read_entries
+from minigpt2.data.files import Entry, files_of, read_entries
 from minigpt2.errors import UserError
 
 A, B = {"text": "a"}, {"text": "ö"}
@@ -28,14 +28,14 @@ def refusal(path):
 
 def test_entries_of_a_list_are_counted_from_0(tmp_path):
     path = written(tmp_path, "a.json", [A, B])
-    assert read_entries(path) == [(A, f"entry 0 of {path}"), (B, f"entry 1 of {path}")]
+    assert read_entries(path) == [Entry(A, f"entry 0 of {path}"), Entry(B, f"entry 1 of {path}")]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a"])
 @pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n"])
 def test_lines_are_counted_from_1_and_empty_ones_do_not_count(tmp_path, name, end):
     path = written(tmp_path, name, f'{{"text": "a"}}\n\n{{"text": "ö"}}{end}')
-    assert read_entries(path) == [(A, f"line 1 of {path}"), (B, f"line 3 of {path}")]
+    assert read_entries(path) == [Entry(A, f"line 1 of {path}"), Entry(B, f"line 3 of {path}")]
 
 
 def test_a_line_separator_of_unicode_does_not_end_a_line(tmp_path):
@@ -54,21 +54,44 @@ def test_a_list_over_several_lines_is_a_list(tmp_path):
 
 def test_a_text_file_is_one_entry(tmp_path):
     path = written(tmp_path, "a.txt", "Once.\n[not json]\n")
-    assert read_entries(path) == [({"text": "Once.\n[not json]\n"}, str(path))]
+    assert read_entries(path) == [Entry({"text": "Once.\n[not json]\n"}, str(path))]
 
 
-def test_a_folder_is_all_its_files_in_order(tmp_path):
-    written(tmp_path, "b.jsonl", B)
-    written(tmp_path, "a.json", [A, A])
-    written(tmp_path, "c.txt", "c")
-    written(tmp_path, "README.md", "passed over")
-    entries = read_entries(tmp_path)
-    assert [entry.value for entry in entries] == [A, A, B, {"text": "c"}]
+def test_a_folder_is_all_its_files_in_order_and_what_else_it_has_is_named(tmp_path):
+    names = ["B.JSONL", "a.json", "c.txt", "d.ndjson", "e.Json"]
+    for name in names:
+        written(tmp_path, name, A)
+    for name in ("README.md", "table.csv", ".hidden"):
+        written(tmp_path, name, "passed over")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner.json").mkdir()
+    files, others = files_of(tmp_path)
+    assert [file.name for file in files] == sorted(names)
+    assert others == [
+        ".hidden",
+        "README.md",
+        "inner (a folder)",
+        "inner.json (a folder)",
+        "table.csv",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson", "a.NDJson"])
+def test_endings_may_be_in_capitals(tmp_path, name):
+    assert read_entries(written(tmp_path, name, A))[0].value == A
+    assert read_entries(written(tmp_path, "a.TXT", "once"))[0].value == {"text": "once"}
 
 
 def test_a_folder_without_data_is_refused(tmp_path):
     written(tmp_path, "README.md", "")
-    assert "has no file that ends in .json, .jsonl, .txt" in refusal(tmp_path)
+    with pytest.raises(UserError, match=r"has no file that ends in .json, .jsonl, .ndjson, .txt"):
+        files_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a"])
+def test_a_file_of_another_kind_is_told_what_a_data_set_is(tmp_path, name):
+    error = refusal(written(tmp_path, name, "instruction,output\n"))
+    assert "is not JSON" in error and "a data set is .json, .jsonl, .ndjson or .txt" in error
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -89,8 +112,10 @@ def test_text_that_is_not_json_is_told_with_its_line(tmp_path, text, line):
 @pytest.mark.parametrize("text", ['{"a": 1}\n{"b": }\n', '{"a": 1}\nhello\n'])
 def test_a_line_that_is_not_json_is_told(tmp_path, text):
     for name in ("a.jsonl", "a.json"):
-        error = refusal(written(tmp_path, name, text))
-        assert "is not JSON" in error and "line 2" in error
+        path = written(tmp_path, name, text)
+        first, second = read_entries(path)
+        assert first == Entry({"a": 1}, f"line 1 of {path}")
+        assert "is not JSON" in second.fault and "line 2" in second.fault
 
 
 def test_deep_nesting_is_refused(tmp_path):

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from minigpt2.data.formats import FORMATS, load_data, load_records
-from minigpt2.data.records import Record
+from minigpt2.data.formats import FORMATS
+from minigpt2.data.loading import load_data, load_records
+from minigpt2.data.records import Exchange, Record
+from minigpt2.data.template import parts_of
 from minigpt2.errors import UserError
 from tests.data.entries import ENTRIES, MESSAGES, TALK, message, refusal, saved
 
@@ -19,17 +21,48 @@ def test_every_format_has_an_entry_here():
 @pytest.mark.parametrize("name", ENTRIES)
 def test_an_entry_of_each_format_spelled_out(tmp_path, name):
     entry, record = ENTRIES[name]
-    records, data_format = load_data(saved(tmp_path, [entry]))
+    records, data_format, _ = load_data(saved(tmp_path, [entry]))
     assert records == [record] and data_format.name == name
 
 
 @pytest.mark.parametrize("name", ["Alpaca", "Dolly", "Alpaca pair"])
-def test_an_input_may_be_absent_or_empty(tmp_path, name):
+def test_an_input_may_be_absent_empty_or_null(tmp_path, name):
     entry, record = ENTRIES[name]
     field = {"Dolly": "context"}.get(name, "input")
     without = {k: v for k, v in entry.items() if k != field}
-    expected = [record._replace(input="")] * 2
-    assert load_records(saved(tmp_path, [without, {**without, field: ""}])) == expected
+    expected = [record._replace(input="")] * 3
+    entries = [without, {**without, field: ""}, {**without, field: None}]
+    assert load_records(saved(tmp_path, entries)) == expected
+
+
+@pytest.mark.parametrize("name", ["Alpaca", "Alpaca pair"])
+def test_history_and_system_are_in_the_prompt(tmp_path, name):
+    entry, record = ENTRIES[name]
+    earlier = [["Hi.", "Hello!"], ["Why?", "So."]]
+    records = load_records(saved(tmp_path, [{**entry, "system": "Be kind.", "history": earlier}]))
+    exchanges = (Exchange("Hi.", "Hello!"), Exchange("Why?", "So."))
+    assert records == [record._replace(system="Be kind.", earlier=exchanges)]
+    (before, *_, last) = parts_of(records[0])
+    assert "Be kind." in before.text and "Hi." in before.text and last.text == record.output
+    for nothing in (None, []):
+        assert load_records(saved(tmp_path, [{**entry, "history": nothing}])) == [record]
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        ("Hi.", "is not a list of earlier questions and answers"),
+        ({"a": 1}, "is not a list of earlier questions and answers"),
+        (3, "is not a list of earlier questions and answers"),
+        (["Hi."], "exchange 0, is not a list of a question and its answer"),
+        ([["Hi.", "Hello!"], ["Why?"]], "exchange 1, is not a list of a question and its answer"),
+        ([["Hi.", None]], "exchange 0, is not text, but null"),
+        ([["Hi.", ""]], "exchange 0, is empty"),
+    ],
+)
+def test_a_history_that_cannot_be_used_is_named(tmp_path, history, words):
+    error = refusal(tmp_path, [{**ENTRIES["Alpaca"][0], "history": history}])
+    assert error.endswith(f"field 'history'{'' if words.startswith('is') else ','} {words}")
 
 
 def test_a_pair_may_hold_messages(tmp_path):
@@ -83,12 +116,17 @@ def test_a_field_that_is_missing_is_named_with_its_entry(tmp_path, name, field):
         assert "entry 2 of" in error and f"has no field '{field}'; expected {name}: " in error
 
 
-@pytest.mark.parametrize("value", [3, None, ["3"], {"text": "3"}, True], ids=str)
-@pytest.mark.parametrize("field", ["instruction", "input", "output"])
-def test_a_field_that_is_not_text_is_named_with_its_entry(tmp_path, field, value):
+KINDS = {"a number": 3, "null": None, "a list": ["3"], "an object": {"a": 3}, "true or false": True}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("field", ["instruction", "input", "output", "system"])
+def test_a_field_that_is_not_text_is_named_with_its_entry(tmp_path, field, kind):
     good = ENTRIES["Alpaca"][0]
-    error = refusal(tmp_path, [good, {**good, field: value}])
-    assert "entry 1 of" in error and f"field '{field}' is not text" in error
+    if kind == "null" and field in ("input", "system"):
+        return
+    error = refusal(tmp_path, [good, {**good, field: KINDS[kind]}])
+    assert "entry 1 of" in error and f"field '{field}' is not text, but {kind};" in error
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n\t"])

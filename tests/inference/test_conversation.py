@@ -100,7 +100,7 @@ def test_a_question_that_never_fits_is_refused_and_nothing_is_forgotten(start):
 def test_the_model_reads_what_training_reads(start, tokenizer, template):
     conversation = start(TEMPLATES[template], system="Be brief.")
     exchanges = (Exchange("Hi.", "Hello!"), Exchange("Why?", "So."))
-    turns = [Turn(question, tokenizer.encode(answer)) for question, answer in exchanges]
+    turns = [Turn(e.question, tokenizer.encode(e.answer)) for e in exchanges]
     record = Record("Sure?", "", "", "Be brief.", exchanges)
     expected_ids = encode_prompt(record, tokenizer, TEMPLATES[template])
     assert conversation.encode(turns, "Sure?") == expected_ids
