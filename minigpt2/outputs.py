@@ -6,11 +6,14 @@ name when all is written.  So a full disk or a crash leaves no half of a file, a
 without the name of its file.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from minigpt2.errors import UserError
@@ -104,6 +107,22 @@ def whole_file(path: Path) -> Iterator[Path]:
                 os.rename(hidden, path)
     finally:
         hidden.unlink(missing_ok=True)
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Return a value as JSON, on one line without an indent.
+
+    What JSON does not have becomes what it has: a path a text; NaN and infinities null.
+    """
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if isfinite(value) else None
+        if isinstance(value, dict):
+            return {key: finite(item) for key, item in value.items()}
+        return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return json.dumps(finite(content), indent=indent, ensure_ascii=False, default=str)
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:

@@ -4,7 +4,6 @@ This is `minigpt2 evaluate`.  It prints both losses with their perplexities, and
 file has every answer next to its reference.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from minigpt2.data.truncation import Cuts
 from minigpt2.device.devices import Device
 from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model
-from minigpt2.outputs import require_new_file, write_texts
+from minigpt2.outputs import json_text, require_new_file, write_texts
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, describe_cuts
 from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
@@ -75,8 +74,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     print_numbers(console, numbers, f"over the context of {dataset.context}: {describe_cuts(cuts)}")
     result = {**numbers, "rows": [{**a.record.as_entry(), "answer": a.answer} for a in answers]}
     if settings.out:
-        text = json.dumps(result, indent=2, ensure_ascii=False)
-        write_texts({settings.out: text + "\n"})
+        write_texts({settings.out: json_text(result, indent=2) + "\n"})
         console.print(f"written to {settings.out}")
     return result
 

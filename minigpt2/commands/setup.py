@@ -53,9 +53,10 @@ class TrainSettings(WeightedDataSettings):
             norm       norm of the gradient before clipping
             tok/s      tokens computed a second
             254 MB     peak memory of the run so far
-            (skipped)  the gradient overflowed in float16: nothing was changed
         step 184/184  validation loss 0.0403  by example 0.1174
             on the validation examples: mean over answer tokens, mean over examples
+        step 7/184  overflowed in float16: again with loss scale 32,768
+            the gradient was not finite: nothing changed; the step is taken again
 
     Args:
         data: file or folder of questions and answers (JSON or JSONL; the README lists the

@@ -82,6 +82,9 @@ def tune(run: Run, log: RunLog) -> None:
             advance=advance,
         )
         run_steps(run.state, run.batches, WeightedNLL(), run.config, every=run.every, hooks=hooks)
+    if log.overflows:
+        count, scale = plural(log.overflows, "overflow"), run.state.scale.value
+        log.say("float16", f"{count}, after each the step was taken again; loss scale {scale:,.0f}")
 
 
 def introduce(run: Run, log: RunLog) -> None:

@@ -44,13 +44,13 @@ def run_curves(log: Sequence[Mapping[str, Any]]) -> str:
         return ""
     for axes, (title, lines) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         for key, label in lines.items():
-            points = [(entry["step"], entry[key]) for entry in log if key in entry]
+            points = [(entry["step"], entry[key]) for entry in log if entry.get(key) is not None]
             if points:
                 style = "o-" if key.startswith("validation") else "-"
                 axes.plot(*zip(*points, strict=True), style, linewidth=1, markersize=4, label=label)
         axes.set(xlabel="step", ylabel=title, ylim=(0, None))
         axes.grid(alpha=0.3)
-        if len(lines) > 1:
+        if len(axes.lines) > 1:
             axes.legend(fontsize=8)
     text = StringIO()
     figure.savefig(text, format="svg")

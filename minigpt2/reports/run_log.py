@@ -19,7 +19,7 @@ from rich.text import Text
 
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
-from minigpt2.outputs import naming, require_new_folder, write_texts
+from minigpt2.outputs import json_text, naming, require_new_folder, write_texts
 from minigpt2.reports.screen import Screen
 from minigpt2.reports.tensorboard import Events
 from minigpt2.terminal import visible
@@ -37,6 +37,7 @@ class RunLog:
         self.folder = folder
         self.console = Screen(until_closed=True)
         self.summary: dict[str, Any] = {}
+        self.overflows = 0  # of steps in float16
         self._path = folder / "log.jsonl"
         with naming(self._path):  # a second run in this folder is refused here
             self._log = self._path.open("xb", buffering=0)
@@ -59,7 +60,7 @@ class RunLog:
 
     def add(self, entry: dict[str, Any], line: str | None) -> None:
         """Write an entry to log.jsonl; print `line`, if any, and add the entry to the summary."""
-        self._append(json.dumps(entry) + "\n")
+        self._append(json_text(entry) + "\n")
         if self._events:
             self._events.add(entry)
         if line:
@@ -80,7 +81,10 @@ class RunLog:
                 raise OSError(ENOSPC, os.strerror(ENOSPC))
 
     def add_step(self, result: StepResult, steps: int, *, printed: bool) -> None:
-        """Log a step of a run that has `steps` steps."""
+        """Log a step of a run that has `steps` steps, or that it overflowed."""
+        if not result.updated:
+            self.add_overflow(result, steps)
+            return
         peak = peak_memory()
         entry = {
             "step": result.step,
@@ -95,6 +99,15 @@ class RunLog:
             "peak_memory": peak,
         }
         self.add(entry, step_line(result, steps, peak) if printed else None)
+
+    def add_overflow(self, result: StepResult, steps: int) -> None:
+        """Log that a step overflowed in float16, and is taken again."""
+        self.overflows += 1
+        scale = {"loss_scale": result.loss_scale}
+        self.summary["float16"] = {"overflows": self.overflows, **scale}
+        line = f"step {result.step}/{steps}  overflowed in float16: again with loss scale"
+        entry = {"step": result.step, "overflowed": True, **scale, "seconds": result.seconds}
+        self.add(entry, f"{line} {result.loss_scale:,.0f}")
 
     def add_validation(self, number: int, steps: int, losses: Losses) -> None:
         """Log the validation losses after a step."""
@@ -112,8 +125,7 @@ class RunLog:
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the run's folder."""
-        text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-        self.write_text(name, text + "\n")
+        self.write_text(name, json_text(content, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the run's folder."""
@@ -134,8 +146,6 @@ def step_line(result: StepResult, steps: int, peak: int | None) -> str:
     ]
     if peak:
         parts.append(size(peak))
-    if not result.updated:
-        parts.append("(skipped)")
     return "  ".join(parts)
 
 

@@ -67,7 +67,7 @@ def loss_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """Return the first and the last loss of each kind."""
     rows = []
     for key, name in PANELS["loss"].items():
-        losses = [entry[key] for entry in log if key in entry]
+        losses = [entry[key] for entry in log if entry.get(key) is not None]
         if losses:
             of = "" if key.startswith("validation") else " (of the first and the last step's batch)"
             old, new = (f"{loss:.4f}" for loss in (losses[0], losses[-1]))

@@ -17,16 +17,17 @@ Loss scaling, for float16
     ℒ_S = S ℒ                                                      (17.1)
     so every gradient in it is S times as large, and AdamW divides by S again.  (Ibid.,
     section 3.2.)  The best S is the largest with which nothing overflows.  So S starts
-    large and is adjusted during the run: a step whose gradient is not finite is
-    skipped, and
+    large and is adjusted during the run: a step whose gradient is not finite changes
+    nothing but
     S ← S / 2                                                      (17.2)
-    and after 2,000 finite steps in a row
+    and is taken again, from the same batches: no example is lost, and no step is counted
+    that was not taken.  After 2,000 finite steps in a row
     S ← 2 S                                                        (17.3)
     S is a power of two, so that scaling rounds nothing.
 
 Example: S is first 2¹⁶; a step overflows
     >>> scale = LossScale.of("float16")
-    >>> scale.update(finite=False), scale.value  # the run continues with half of S
+    >>> scale.update(finite=False), scale.value  # the step is taken again with half of S
     (True, 32768.0)
 """
 

@@ -33,7 +33,7 @@ class Every(NamedTuple):
 class Hooks(NamedTuple):
     """The functions that a run calls between its steps."""
 
-    log: Callable[[StepResult, bool], None]  # with a step, and whether to print it
+    log: Callable[[StepResult, bool], None]  # with a step or a try, and whether to print it
     save: Callable[[], None]
     validate: Callable[[int], None] | None = None  # with the number of the step before
     advance: Callable[[int], None] = lambda steps: None  # of a progress bar
@@ -53,20 +53,23 @@ def take_steps(
 ) -> Iterator[StepResult]:
     """Take the remaining steps, one by one, from the step and the place in the state.
 
-    The batches of a step are made while a device computes the step before it.
+    The batches of a step are made while a device computes the step before it.  A step that
+    overflows in float16 is taken again; each try yields a result.
     """
     keep_freed_memory()
-    ahead: list[StepBatches] = []
+    ahead: list[StepBatches] = []  # this step's batches, then the next step's
 
     def make_next() -> None:
-        if state.step + 1 < config.steps:
-            ahead.append(data.at(epoch, position))
-            prepare(state.compute, ahead[0].batches)
+        if len(ahead) == 1 and state.step + 1 < config.steps:
+            ahead.append(data.at(ahead[0].epoch, ahead[0].position))
+            prepare(state.compute, ahead[1].batches)
 
     while state.step < config.steps:
-        batches, epoch, position = ahead.pop() if ahead else data.at(state.epoch, state.position)
-        result = step(state, batches, objective, config, world, meanwhile=make_next)
-        state.epoch, state.position = epoch, position
+        if not ahead:
+            ahead.append(data.at(state.epoch, state.position))
+        result = step(state, ahead[0].batches, objective, config, world, meanwhile=make_next)
+        if result.updated:
+            _, state.epoch, state.position = ahead.pop(0)
         yield result
 
 
@@ -88,6 +91,9 @@ def run_steps(
     if hooks.validate and state.step == 0:
         hooks.validate(0)
     for result in take_steps(state, data, objective, config, world):
+        if not result.updated:
+            hooks.log(result, True)
+            continue
         number, last = result.step, result.step == config.steps
         hooks.log(result, last or number == 1 or due(number, every.log))
         saves = last or due(number, every.save)

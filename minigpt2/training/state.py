@@ -26,8 +26,7 @@ class State:
     v: Array  # (P,)
     scale: LossScale
     seed: int = 0
-    step: int = 0  # steps taken, skipped ones included
-    updates: int = 0  # steps that changed the parameters: s of (10.5)
+    step: int = 0  # steps taken: s of (10.5)
     epoch: int = 0
     position: int = 0  # in the epoch, at which the next step begins
     precision: Precision = "float32"

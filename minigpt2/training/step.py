@@ -61,10 +61,11 @@ class StepResult(NamedTuple):
     metrics: dict[str, Any]  # the objective's: `loss` is what the step lowers
     learning_rate: float
     gradient_norm: float  # before clipping
-    updated: bool  # False if the gradient overflowed in float16: the step changed no parameter
+    updated: bool  # False if the gradient overflowed in float16: the step was not taken
     supervised: int  # triples with a weight
     rows: int  # computed
     seconds: float
+    loss_scale: float = 1.0  # S of the next try or step
 
     @property
     def loss(self) -> float:
@@ -81,10 +82,10 @@ def step(
     *,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> StepResult:
-    """Take one step: change the state's parameters, moments, loss scale and counts.
+    """Take one step: change the state's parameters, moments, loss scale and count.
 
-    `meanwhile` is called when all of the step's work was sent to a device, and before its numbers
-    are waited for.
+    If the gradient overflows in float16, only the loss scale is changed.  `meanwhile` is called
+    when all of the step's work was sent to a device, and before its numbers are waited for.
     Raises UserError, and leaves the parameters unchanged, if the normaliser is 0, or if the
     gradient is not finite and a smaller loss scale cannot help.
     """
@@ -92,7 +93,7 @@ def step(
     number = state.step + 1
     results = gather_gradients(state, batches, objective, config, world)
     update = Update(
-        step=state.updates + 1,
+        step=number,
         learning_rate=learning_rate(
             number, config.steps, config.learning_rate, config.warmup, config.schedule
         ),
@@ -107,9 +108,8 @@ def step(
     *on_host, norms = to_host(*computed, norm)  # from a device, the one copy of a step
     finite = bool(np.isfinite(norms[0]))
     if not state.scale.update(finite):
-        raise UserError(f"step {number}: the gradient is not finite: lower the learning rate")
-    state.step = number
-    state.updates += finite
+        raise UserError(f"step {number}: the gradient is not finite: {remedy(state)}")
+    state.step += finite
     remaining = iter(on_host)
     metrics = objective.metrics(batches, [r if r is None else next(remaining) for r in results])
     return StepResult(
@@ -118,6 +118,7 @@ def step(
         learning_rate=update.learning_rate,
         gradient_norm=float(norms[0]) / update.loss_scale,
         updated=finite,
+        loss_scale=state.scale.value,
         supervised=sum(int(np.count_nonzero(batch.weights)) for batch in batches),
         rows=sum(len(batch.ids) for batch in batches),
         seconds=perf_counter() - started,
@@ -156,6 +157,15 @@ def gather_gradients(
     state.gradients.complete()
     world.sum_in_place(state.gradients.flat)
     return results
+
+
+def remedy(state: State) -> str:
+    """Return what to do about a gradient that is not finite, with the smallest loss scale, too."""
+    if state.scale.dynamic:
+        return "its numbers are too large for float16, with any loss scale: use bfloat16 or float32"
+    if state.step == 0:
+        return "the weights that the run begins with are too large"
+    return "lower the learning rate"
 
 
 def require_finite(parameters: Parameters, number: int) -> None:

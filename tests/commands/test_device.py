@@ -92,6 +92,23 @@ def test_a_run_in_16_bits_learns_as_one_in_32(run, data, tmp_path, tokenizer, pr
     assert short[-1]["loss"] != cpu[-1]["loss"]
 
 
+@needs_device
+def test_steps_that_overflow_in_float16_are_told_and_taken_again(run, data, tmp_path, tokenizer):
+    config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=32, n_layer=1, n_head=1)
+    parameters = initialise(config, np.random.default_rng(0))
+    parameters["wte.weight"][...] *= 300
+    save_checkpoint(tmp_path / "model", parameters, tokenizer)
+    how = ("--device", DEVICE, "--precision", "float16", "--samples", "0", "--steps", "1")
+    how += ("--batch_size", "1", "--validation", "0", "--out", "run")
+    outcome = run("train", data, "--model", tmp_path / "model", *how)
+    assert outcome.code == 0, outcome.err
+    assert "step 1/1  overflowed in float16: again with loss scale 32,768" in outcome.out
+    assert [step["step"] for step in steps_in(tmp_path / "run")] == [1]
+    told = json.loads((tmp_path / "run/summary.json").read_text())["float16"]
+    assert outcome.out.count("overflowed") == told["overflows"] >= 1
+    assert f"float16   {told['overflows']} overflow" in outcome.out
+
+
 IN_16_BITS = {
     "train": ("--data",),
     "evaluate": ("--data",),

@@ -73,7 +73,7 @@ def test_the_help_lists_every_command(help_of):
 
 def test_the_words_of_the_step_line_are_explained(help_of):
     text = help_of("train")
-    for word in ("loss", "lr", "norm", "tok/s", "(skipped)", "validation loss"):
+    for word in ("loss", "lr", "norm", "tok/s", "overflowed", "validation loss"):
         assert text.index("Output:") < text.rindex(f" {word} "), word
 
 

@@ -26,9 +26,9 @@ def start(seed=0, dtype=np.float64, config=CONFIG):
 
 def adamw_step(parameters, gradients, state, eta, constants):
     """Take one step, counted if its norm is finite; return the norm."""
-    update = Update(state.updates + 1, eta, parameters.n_decayed, constants)
+    update = Update(state.step + 1, eta, parameters.n_decayed, constants)
     norm = adamw_flat(parameters.trainable, gradients.flat, state.m, state.v, update)
-    state.updates += bool(np.isfinite(norm))
+    state.step += bool(np.isfinite(norm))
     return norm
 
 
@@ -56,7 +56,7 @@ def test_several_steps_are_those_of_the_definition(settings, block, monkeypatch)
         norm = adamw_step(parameters, gradients, moments, eta, settings)
         assert norm == pytest.approx(np.linalg.norm(g), rel=1e-14)
         np.testing.assert_array_equal(gradients.flat, g)
-    assert moments.updates == 5
+    assert moments.step == 5
     np.testing.assert_allclose(parameters.flat, expected, rtol=1e-12, atol=1e-14)
 
 
@@ -155,7 +155,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     assert not np.isfinite(adamw_step(parameters, gradients, moments, ETA, AdamW()))
     for was, now in zip(before, (parameters.flat, moments.m, moments.v), strict=True):
         np.testing.assert_array_equal(was, now)
-    assert moments.updates == 1
+    assert moments.step == 1
 
 
 def test_moments_start_at_0_with_the_layout_of_the_parameters():
@@ -163,7 +163,7 @@ def test_moments_start_at_0_with_the_layout_of_the_parameters():
     for one in (moments.m, moments.v):
         assert one.shape == parameters.flat.shape and one.dtype == np.float32 and not one.any()
         assert not np.shares_memory(one, parameters.flat)
-    assert not np.shares_memory(moments.m, moments.v) and moments.updates == 0
+    assert not np.shares_memory(moments.m, moments.v) and moments.step == 0
 
 
 class Watched(np.ndarray):

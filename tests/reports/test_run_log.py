@@ -5,7 +5,9 @@ import json
 import pytest
 
 from minigpt2.errors import UserError
+from minigpt2.reports.plots import run_curves
 from minigpt2.reports.run_log import RunLog, claim_folder, step_line
+from minigpt2.reports.run_page import loss_rows
 from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
 
@@ -20,6 +22,7 @@ def result(**changes):
         "learning_rate": 2.84e-3,
         "gradient_norm": 12.3456,
         "updated": True,
+        "loss_scale": 1.0,
         "supervised": 790,
         "rows": 141_000,
         "seconds": 1.25,
@@ -36,8 +39,34 @@ def test_the_step_line_fits_a_terminal_and_says_the_loss_once():
     assert line.count("loss") == 1
 
 
-def test_a_skipped_step_says_so():
-    assert step_line(result(updated=False), 9, None).endswith("(skipped)")
+def test_a_step_that_overflowed_says_that_it_is_taken_again(tmp_path, capsys):
+    nothing = {"loss": float("nan"), "token_loss": float("inf")}
+    changes = {"updated": False, "metrics": nothing, "gradient_norm": float("inf")}
+    with RunLog(tmp_path) as log:
+        log.add_step(result(**changes, loss_scale=2.0**15), 10_000, printed=True)
+        log.add_step(result(**changes, loss_scale=2.0**14), 10_000, printed=True)
+        log.add_step(result(), 10_000, printed=True)
+    first, *_ = capsys.readouterr().out.splitlines()
+    line = "step 10000/10000  overflowed in float16: again with loss scale 32,768"
+    assert first == line and len(line) <= 80
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["float16"] == {"overflows": 2, "loss_scale": 2.0**14}
+
+
+def test_what_is_written_is_json_whatever_the_numbers(tmp_path):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    odd = {"loss": float("nan"), "token_loss": -float("inf"), "pair": (1, float("inf"))}
+    with RunLog(tmp_path) as log:
+        log.add_step(result(metrics=odd), 9, printed=True)
+        log.say("text", "numbers", worst=float("nan"), folder=tmp_path)
+    text = (tmp_path / "log.jsonl").read_text()
+    entry = json.loads(text, parse_constant=refuse)
+    assert [entry[name] for name in odd] == [None, None, [1, None]]
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
+    assert summary["text"] == {"worst": None, "folder": str(tmp_path)}
+    assert run_curves([entry]) is not None and loss_rows([entry]) == []
 
 
 def test_a_step_and_a_validation_are_logged_with_their_numbers(tmp_path, capsys):

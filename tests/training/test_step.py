@@ -342,18 +342,57 @@ def test_a_run_continues_from_its_state_bit_for_bit():
     np.testing.assert_array_equal(again.v, whole.v)
 
 
-def test_a_step_that_overflows_in_float16_is_skipped_and_not_counted():
+def test_a_step_that_overflows_in_float16_is_not_counted():
     state = new_state(random_parameters(dtype=np.float32), "float16")
     before = state.parameters.flat.copy()
     state.scale.value = 2.0**100
     with np.errstate(all="ignore"):
         result = step(state, [FIRST], WeightedNLL(), TrainingConfig(9, 1e-2))
-    assert not result.updated and (state.step, state.updates) == (1, 0)
-    assert state.scale.value == 2.0**99
+    assert not result.updated and (result.step, state.step) == (1, 0)
+    assert state.scale.value == result.loss_scale == 2.0**99
     np.testing.assert_array_equal(state.parameters.flat, before)
     state.scale.value = 2.0**4
-    assert step(state, [FIRST], WeightedNLL(), TrainingConfig(9, 1e-2)).updated
-    assert (state.step, state.updates) == (2, 1)
+    again = step(state, [FIRST], WeightedNLL(), TrainingConfig(9, 1e-2))
+    assert again.updated and (again.step, state.step) == (1, 1)
+    assert again.learning_rate == result.learning_rate and again.loss_scale == 2.0**4
+
+
+def test_a_run_whose_steps_overflow_takes_all_of_them_from_all_examples(capsys):
+    """It ends where a run ends whose loss scale was right from the start."""
+
+    def results(scale):
+        state = new_state(random_parameters(dtype=np.float32), "float16", seed=3)
+        state.scale.value = scale
+        data = EpochBatches(EXAMPLES, batch_size=4, micro_batch=2, seed=1)
+        plan = TrainingConfig(5, 1e-2, 2, dropout=0.1)
+        with np.errstate(all="ignore"):
+            taken = list(take_steps(state, data, WeightedNLL(), plan))
+        return state, taken
+
+    (whole, right), (state, tries) = results(2.0**4), results(2.0**30)
+    steps = [result for result in tries if result.updated]
+    assert len(tries) > len(steps) == 5
+    assert [result.step for result in steps] == [1, 2, 3, 4, 5]
+    assert [result.loss for result in steps] == pytest.approx([r.loss for r in right], abs=1e-3)
+    for name in ("step", "epoch", "position"):
+        assert getattr(state, name) == getattr(whole, name)
+
+
+@pytest.mark.parametrize(
+    ("precision", "words"),
+    [("float16", "too large for float16"), ("float32", "the weights that the run begins with")],
+)
+def test_a_gradient_that_is_never_finite_is_told_with_what_to_do(precision, words):
+    parameters = random_parameters(dtype=np.float32)
+    parameters["ln_f.weight"][...] = 1e30
+    with np.errstate(all="ignore"):
+        state = new_state(parameters, precision)
+    data = EpochBatches(EXAMPLES, batch_size=4, micro_batch=4)
+    tries = take_steps(state, data, WeightedNLL(), TrainingConfig(5, 1e-2))
+    with np.errstate(all="ignore"), pytest.raises(UserError, match=f"step 1: .*{words}"):
+        for result in tries:
+            assert not result.updated
+    assert state.step == 0
 
 
 def test_frozen_tensors_are_not_trained():
