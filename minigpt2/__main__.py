@@ -1,15 +1,17 @@
-"""`python -m minigpt2` is the command `minigpt2`; both begin here.
+"""`python -m minigpt2` is the command `minigpt2`; both begin here."""
 
-Importing the command line takes a moment, in which Ctrl-C is as quiet as later.
-"""
+import signal
 
 
 def main() -> int:
-    """Run the command line; return the exit code."""
-    try:
-        from minigpt2 import cli
-    except KeyboardInterrupt:
-        return 130
+    """Run the command line; return the exit code.
+
+    Until the command begins, there is nothing to save: Ctrl-C ends the program at once.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from minigpt2 import cli  # importing takes a moment
+
     return cli.main()
 
 

@@ -21,6 +21,7 @@ from minigpt2.settings import Setting, as_file, read_settings, require_all, sett
 from minigpt2.terminal import close_output, complain, flush, open_streams, write
 
 PROGRAM = "minigpt2"
+ENDED = 128  # plus the number of a signal: the exit code of what the signal ended
 TITLE = "GPT-2 and its instruction tuning, every gradient written by hand."
 EXAMPLES = """\
 Examples:
@@ -142,19 +143,33 @@ def run(arguments: Sequence[str]) -> None:
         require_all(command, settings_class(command), settings)
     except UserError as error:
         fail(str(error), command)
+    catch_signals()
     action(command)(settings_of(command, settings))
 
 
-def be_stopped(signal_number: int, frame: object) -> NoReturn:
-    """End a run on SIGTERM as Ctrl-C does: its records are written."""
-    raise KeyboardInterrupt
+class Stopped(BaseException):
+    """A signal to end the program: SIGTERM, or SIGHUP of a terminal that was closed."""
+
+
+def be_stopped(number: int, frame: object) -> NoReturn:
+    """End a command as Ctrl-C does: its records are written."""
+    raise Stopped(number)
+
+
+def catch_signals() -> None:
+    """Turn signals to end the program into exceptions; what is ignored (nohup) stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handlers = {"SIGINT": signal.default_int_handler, "SIGTERM": be_stopped, "SIGHUP": be_stopped}
+    for name, handler in handlers.items():
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     open_streams()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, be_stopped)
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # overflows end as a UserError
     try:
         run(sys.argv[1:] if arguments is None else arguments)
@@ -164,14 +179,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         close_output()
-        return 1
+        return ENDED + signal.SIGPIPE
     except OSError as error:
         complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return 2
     except MemoryError as error:
         complain(f"not enough memory: {error}")
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as stop:
         complain("stopped")
-        return 130
+        return ENDED + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT)
     return 0

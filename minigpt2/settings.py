@@ -5,6 +5,7 @@ it is: `null`, `no`, `12` and `# Tide` are texts like any other.  A list or a ma
 YAML.  In a settings file, which is YAML or JSON, an optional setting may also be null.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
@@ -18,6 +19,7 @@ import yaml
 from minigpt2.arguments import nearest
 from minigpt2.errors import UserError
 from minigpt2.help import is_path, type_of
+from minigpt2.terminal import require_decoded
 from minigpt2.wording import shorten
 from minigpt2.yaml_files import NULL, compose, is_null, node_kind, read_items, text_of
 
@@ -90,11 +92,16 @@ def checked_value(command: str, name: str, hint: Any, node: yaml.Node | None, wo
         if node is None:
             raise ValueError
         value = value_of(node, hint)
+        if is_path(name, hint):
+            for path in value if isinstance(value, list) else filter(None, [value]):
+                os.fsencode(path)  # ValueError if no file can have this name
     except OverflowError:
         raise UserError(f"{name} is too large: {shorten(words)}") from None
     except ValueError:
         wanted, shown = WORDS.get(kind, kind), shorten(words) or "''"
         raise UserError(f"{name} must be {wanted}, not {shown}") from None
+    if isinstance(value, str) and not is_path(name, hint):
+        require_decoded(value, name)
     if is_path(name, hint):
         texts = (value or [""]) if isinstance(value, list) else [words]
         if not all(text.strip() for text in texts):

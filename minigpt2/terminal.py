@@ -16,6 +16,7 @@ import os
 import re
 import sys
 from io import TextIOWrapper
+from typing import TextIO
 
 from minigpt2.errors import UserError
 
@@ -82,9 +83,14 @@ def open_streams() -> None:
             stream.reconfigure(errors="surrogateescape" if mode == "r" else "minigpt2.spell")
 
 
+def close(stream: TextIO) -> None:
+    """Let a stream write nowhere from here on, and forget what it still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def close_output() -> None:
-    """Let standard output write nowhere from here on: its reader is gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Let standard output write nowhere from here on: its reader is gone, or its disk is full."""
+    close(sys.stdout)
 
 
 def say(text: str) -> None:
@@ -110,12 +116,20 @@ def flush() -> None:
 def note(text: str) -> None:
     """Print a remark, which is not a result: on the error stream, dim in a terminal."""
     line = visible(text)
-    print(f"\033[2m{line}\033[0m" if is_watched() else line, file=sys.stderr, flush=True)
+    remark(f"\033[2m{line}\033[0m" if is_watched() else line)
 
 
 def complain(text: str) -> None:
     """Print an error as one line on the error stream."""
-    print(f"minigpt2: {one_line(text)}", file=sys.stderr, flush=True)
+    remark(f"minigpt2: {one_line(text)}")
+
+
+def remark(line: str) -> None:
+    """Print a line on the error stream; one that cannot be written is closed, and that is all."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        close(sys.stderr)
 
 
 def is_watched() -> bool:
@@ -150,5 +164,5 @@ def require_decoded(text: str, name: str, encoding: str = "utf-8") -> str:
         line = text.count("\n", 0, match.start()) + 1
         place = f" in line {line}" if "\n" in text.rstrip("\n") else ""
         byte = spell(match[0])
-        raise UserError(f"{name} is not {encoding.upper()} text: it has the byte {byte}{place}")
+        raise UserError(f"{name} is not {encoding.upper()} text: it holds {byte}{place}")
     return text

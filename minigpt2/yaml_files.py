@@ -71,12 +71,12 @@ def is_null(node: yaml.Node) -> bool:
 def text_of(node: yaml.Node) -> str:
     """Return the text of a node as it is in the file.
 
-    Raises ValueError if it is a list, a mapping or null, or has half of a surrogate pair.
+    Raises ValueError if it is a list, a mapping or null.
     """
     if not isinstance(node, yaml.ScalarNode) or is_null(node):
         raise ValueError
     # JSON writes a character beyond U+FFFF as two escapes.
-    return node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+    return node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def node_kind(node: yaml.Node) -> str:

@@ -151,7 +151,7 @@ def stdin_of(monkeypatch, raw, encoding="utf-8"):
 
 def test_input_that_is_not_in_its_encoding_is_refused_with_its_place(monkeypatch):
     stdin_of(monkeypatch, b"one\ncaf\xe9\n")
-    with pytest.raises(UserError, match=r"input is not UTF-8 text: .* byte \\xe9 in line 2$"):
+    with pytest.raises(UserError, match=r"input is not UTF-8 text: .* holds \\xe9 in line 2$"):
         terminal.read_all()
     stdin_of(monkeypatch, "é".encode(), "ascii")
     with pytest.raises(UserError, match="standard input is not ASCII text"):

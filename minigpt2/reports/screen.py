@@ -13,15 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt2.data.truncation import Cuts
-from minigpt2.terminal import close_output, visible
+from minigpt2.terminal import close_output, note, visible
 from minigpt2.wording import plural
 
 
 class Screen(Console):
     """The console on standard output.
 
-    With `until_closed`, it turns silent when the reader of its pipe closes it, and the program
-    continues; without, the program ends.  The other options are those of rich's Console.
+    With `until_closed`, it turns silent when the reader of its pipe closes it or its disk is full,
+    and the program continues; without, the program ends.  The other options are those of rich's
+    Console.
     """
 
     def __init__(self, *, until_closed: bool = False, wrap: bool = False, **options: Any):
@@ -40,12 +41,21 @@ class Screen(Console):
             text = segment.text if segment.control else visible(segment.text)
             yield Segment(text, segment.style, segment.control)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print on the screen.  Raises OSError, unless `until_closed`, if it cannot be written."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if not self.until_closed:
+                raise
+            close_output()
+            self.quiet = True
+            if not isinstance(error, BrokenPipeError):
+                note(f"standard output: {error.strerror}; continuing without it")
+
     def on_broken_pipe(self) -> None:
-        """Write to nowhere from here on."""
-        close_output()
-        self.quiet = True
-        if not self.until_closed:
-            raise SystemExit(1)
+        """Leave what happens to `print`."""
+        raise BrokenPipeError
 
 
 def describe_cuts(cuts: Cuts) -> str:
