@@ -22,7 +22,7 @@ from minigpt2.ops.cross_entropy import weighted_sum
 from minigpt2.ops.embedding import take_rows
 
 ALIGNED = 64  # numbers; rows are a multiple of this
-CHUNK_BYTES = 100 << 20  # of the logits of a chunk: enough work for a GPU
+CHUNK = 50 << 20  # logits of a chunk, as many in float32: with fewer rows products are slower
 
 
 def cross_entropy(
@@ -103,7 +103,7 @@ def logit_chunks(
     """
     xp, width = array_module(x), -(-len(wte) // ALIGNED) * ALIGNED
     table = with_rows_behind(wte, width)
-    most = chunk or max(1, CHUNK_BYTES // (width * x.dtype.itemsize))
+    most = chunk or max(1, CHUNK // width)
     chunk = -(-len(rows) // max(1, -(-len(rows) // most)))  # all chunks of nearly one size
     memory = xp.empty((chunk, width), x.dtype)
     if len(table) < width:

@@ -53,7 +53,7 @@ from functools import partial
 from minigpt2.device import captured
 from minigpt2.device.cublaslt import WORKSPACE_BYTES
 from minigpt2.device.filled_batch import rounded_up
-from minigpt2.device.fused_loss import ALIGNED, CHUNK_BYTES
+from minigpt2.device.fused_loss import ALIGNED, CHUNK
 from minigpt2.memory import peak_memory
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, PartsOf, memory
@@ -88,7 +88,7 @@ def recomputed_on_device(config: GPT2Config, rows: int, options: MemoryOptions, 
 def loss_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
     """Return the bytes that the loss allocates."""
     c, width = config.n_embd, -(-config.vocab_size // ALIGNED) * ALIGNED  # W
-    most = max(1, CHUNK_BYTES // (size * width))
+    most = max(1, CHUNK // width)
     chunks = max(1, -(-batch.supervised // most))  # of nearly one size
     chunk = -(-batch.supervised // chunks)  # B
     return size * (3 * batch.rows * c + batch.supervised * c + chunk * (c + width))  # (38.5)
