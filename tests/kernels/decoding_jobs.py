@@ -147,7 +147,7 @@ def look_up_row(c, v, width):
         xp = array_module(x_on)
         if xp is np:
             return (x_on @ table_on.T, np.ones(width - v))
-        logits = xp.empty((1, width), x_on.dtype)
+        logits = xp.asarray(np.full((1, width), np.nan, x_on.dtype))
         launch(xp, "logits_row", x_on, table_on, logits)
         behind = logits[0, v:]
         return logits[:, :v], (behind != behind).astype(np.float32)
