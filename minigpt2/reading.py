@@ -16,7 +16,7 @@ from minigpt2.errors import UserError
 from minigpt2.wording import shorten, size
 
 SMALL = 1 << 20  # bytes: more than any settings file or template has
-CHUNK = 1 << 20  # bytes read at once
+CHUNK = 1 << 16  # bytes read at once
 KINDS = {
     dict: "an object",
     list: "a list",

@@ -34,6 +34,8 @@ from safetensors import SafetensorError, safe_open
 
 from minigpt2.backend import Array
 from minigpt2.errors import UserError
+from minigpt2.reading import parse_json, read_text
+from minigpt2.wording import shorten
 
 TENSORS = "model.safetensors"
 INDEX = f"{TENSORS}.index.json"
@@ -44,6 +46,8 @@ PICKLE_REFUSED = (
 )
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
+LARGEST_INDEX = 1 << 24  # bytes
+LONGEST_NAME = 255  # characters of a file's name
 CHUNK = 1 << 18  # numbers read at a time: 1 MiB in F32
 
 
@@ -91,17 +95,30 @@ def open_folder(folder: Path) -> dict[str, StoredTensor]:
         return open_tensors(single)
     if not index.is_file():
         raise UserError(f"there is no file {single}{pickle_hint(folder)}")
-    try:
-        file_of = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        shards = {name: open_tensors(folder / Path(name).name) for name in set(file_of.values())}
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{index} cannot be read as an index of tensors: {error!r}") from None
+    file_of = read_index(index)
+    shards = {name: open_tensors(folder / Path(name).name) for name in set(file_of.values())}
     for name, shard in file_of.items():
         if name not in shards[shard]:
-            raise UserError(f"{index} says that {name} is in {shard}, which does not have it")
+            raise UserError(
+                f"{index} says that {shorten(name)} is in {shard}, which does not have it"
+            )
     return {name: shards[shard][name] for name, shard in file_of.items()}
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Return the file of each tensor; raises UserError."""
+    content = parse_json(read_text(index, LARGEST_INDEX), index)
+    file_of = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(file_of, dict) or not all(map(is_file_name, file_of.values())):
+        raise UserError(
+            f"{index} is not an index of tensors: it has no weight_map from their names to files"
+        )
+    return file_of
+
+
+def is_file_name(name: object) -> bool:
+    """Whether a JSON value can be the name of a file."""
+    return isinstance(name, str) and len(name) <= LONGEST_NAME and "\0" not in name
 
 
 def pickle_hint(folder: Path) -> str:

@@ -33,7 +33,7 @@ from minigpt2.tensors import (
     require_shape,
     write_tensors,
 )
-from minigpt2.wording import plural
+from minigpt2.wording import plural, shorten
 
 LM_HEAD = "lm_head.weight"
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
@@ -143,7 +143,9 @@ def check_tensors(path: Path, stored: dict[str, StoredTensor], config: GPT2Confi
         require_shape(name, stored[name], shape)
     for name in stored:
         if name not in needed and not NOT_PARAMETERS.fullmatch(name):
-            raise UserError(f"{file} has a tensor {name}, which a model of this shape does not use")
+            raise UserError(
+                f"{file} has a tensor {shorten(name)}, which a model of this shape does not use"
+            )
 
 
 def save_parameters(parameters: Parameters, folder: Path, dtype: type = np.float32) -> None:

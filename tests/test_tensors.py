@@ -119,14 +119,19 @@ def test_an_index_that_is_wrong_is_refused(folder):
             "does not have it",
         ),
         ([1], "index"),
-        ({name: 5}, "index"),
+        ({name: 5}, "is not an index of tensors: it has no weight_map from their names to files"),
+        ({name: "x" * 1_000_000}, "is not an index of tensors"),
+        ({name: "a\0b"}, "is not an index of tensors"),
+        ({**weight_map, "x" * 1_000_000: weight_map[name]}, "says that x+… is in model-0"),
     ):
         write_index(folder, wrong)
-        with pytest.raises(UserError, match=error):
+        with pytest.raises(UserError, match=error) as refused:
             load_parameters(folder)
-    (folder / tensors.INDEX).write_text("[" * 100_000)
-    with pytest.raises(UserError, match="index"):
-        load_parameters(folder)
+        assert len(str(refused.value)) < 600
+    for text in ("", "[]", "{}", "[" * 100_000, '{"weight_map": 1}', " " * (1 << 25)):
+        (folder / tensors.INDEX).write_text(text)
+        with pytest.raises(UserError, match="index"):
+            load_parameters(folder)
 
 
 def test_a_tensor_larger_than_a_chunk_is_read_whole(folder, monkeypatch):

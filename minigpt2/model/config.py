@@ -43,6 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt2.errors import UserError
+from minigpt2.reading import parse_json, read_text
 
 SHAPE_NAMES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 LIMITS = dict.fromkeys(SHAPE_NAMES, 2**31 - 1) | {"n_layer": 10_000}  # far beyond any model
@@ -113,10 +114,7 @@ class GPT2Config:
     @classmethod
     def load(cls, path: Path) -> "GPT2Config":
         """Read an official config.json; raises UserError if it is none, or not of a GPT-2."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read as a config.json: {error}") from None
+        values = parse_json(read_text(path), path)
         if not isinstance(values, dict) or values.get("model_type", "gpt2") != "gpt2":
             raise UserError(f"{path} does not describe a GPT-2 (model_type 'gpt2')")
         missing = [name for name in SHAPE_NAMES if name not in values]

@@ -163,5 +163,14 @@ def test_a_file_that_is_no_json_object_is_refused_by_name(tmp_path, contents):
 
 
 def test_a_file_that_is_not_there_is_told_by_name(tmp_path):
-    with pytest.raises(UserError, match=r"no-such-folder.*cannot be read"):
+    with pytest.raises(UserError, match=r"there is no file .*no-such-folder"):
         GPT2Config.load(tmp_path / "no-such-folder" / "config.json")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\xff", b" " * (1 << 21), b"[" * 100_000, b'{"a": 1, "a": 2}']
+)
+def test_a_file_that_is_damaged_is_one_line(tmp_path, raw):
+    (tmp_path / "config.json").write_bytes(raw)
+    with pytest.raises(UserError, match=r"^[^\n]*config.json[^\n]*$"):
+        GPT2Config.load(tmp_path / "config.json")
