@@ -181,6 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close_output()
         return ENDED + signal.SIGPIPE
     except OSError as error:
+        if not error.filename:
+            close_output()
         complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return 2
     except MemoryError as error:

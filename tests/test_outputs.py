@@ -2,6 +2,8 @@
 
 import os
 import resource
+import subprocess
+import sys
 from contextlib import contextmanager
 from errno import EPERM
 from pathlib import Path
@@ -20,6 +22,8 @@ from minigpt2.outputs import (
 from minigpt2.reports.run_log import RunLog, claim_folder
 from minigpt2.tensors import write_tensors
 from tests.commands.conftest import run  # noqa: F401
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -197,3 +201,14 @@ def test_a_command_checks_its_output_before_it_works(arguments, run):  # noqa: F
     assert outcome.code == 2 and outcome.err.count("\n") == 1 and outcome.out == ""
     assert "no folder nowhere" in outcome.err or "file is a file" in outcome.err
     assert names() == ["file"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+@pytest.mark.parametrize("arguments", ["almanac --out x", "train --print-config"])
+def test_a_full_disk_below_standard_output_is_named_once(arguments):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "minigpt2", *arguments.split()]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment)
+    assert done.stderr == b"minigpt2: standard output: No space left on device\n"
+    assert done.returncode == 2

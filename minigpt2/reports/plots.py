@@ -6,6 +6,7 @@ with a figure to draw raises a UserError that names the package to install.
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -33,6 +34,7 @@ def new_figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("a figure needs matplotlib: pip install 'minigpt2[plot]'") from None
+    getLogger("matplotlib").setLevel(CRITICAL)  # its remarks on caches that it cannot write
     return Figure(figsize=(width, height), layout="constrained")
 
 

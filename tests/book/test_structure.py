@@ -27,6 +27,7 @@ TESTED_ELSEWHERE = {}
 SILENT = {
     ("cli", "imports warnings"): "turns warnings off",
     ("reports/plots", "imports warnings"): "turns warnings off",
+    ("reports/plots", "imports logging"): "turns logging off",
 }
 
 SOURCES = read_sources()
