@@ -35,6 +35,7 @@ from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import gpt2, loss_and_gradients, loss_of
 from minigpt2.model.gradients import gradients_of
+from minigpt2.terminal import note
 from minigpt2.training.checkpoint import save_checkpoint
 
 Pairs = Sequence[tuple[str, str]]  # questions with their answers
@@ -139,6 +140,7 @@ class GPT2:
             max_new_tokens=limit,
             sampling=sampling,
             rng=rng,
+            warn=note,
         )
         return text
 

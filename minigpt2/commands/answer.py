@@ -6,7 +6,7 @@ from minigpt2.commands.decoding import DecodingSettings
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError
 from minigpt2.inference.answers import answer_questions
-from minigpt2.terminal import write
+from minigpt2.terminal import note, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ def answer(settings: AnswerSettings) -> str:
         max_new_tokens=settings.max_new_tokens,
         sampling=settings.sampling(),
         rng=settings.rng(),
+        warn=note,
     )
     write(text)
     return text

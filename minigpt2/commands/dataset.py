@@ -5,26 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-
-from minigpt2.data.batches import split
-from minigpt2.data.examples import Example, encode
+from minigpt2.data.batches import TrainingSet, training_set
+from minigpt2.data.examples import Example, encode, spells_end_of_text
 from minigpt2.data.formats import ALPACA_FORMAT
 from minigpt2.data.loading import DataSet, load_data
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.data.template import Template, open_template, stored_template
-from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, open_tokenizer
-from minigpt2.data.truncation import Cuts, Policy, truncate_all
+from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer, gpt2_tokenizer, open_tokenizer
+from minigpt2.data.truncation import Cuts, Policy, require_examples, truncate_all
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.model import Model
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.reports.progress import tracked
 from minigpt2.terminal import note
 from minigpt2.weights import find_model
+from minigpt2.wording import plural
 
 ALMANAC = "almanac"
-SPLIT = 3  # the stream of random numbers that choose the validation examples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +39,9 @@ class DataSettings:
         template: alpaca, qa, chat, raw, or a .yaml or .json file of your own (default: the
             template that the model was tuned with, or else that of the data's format)
         context: longest sequence in tokens (default: the model's context)
-        truncate: what to cut when an example is longer than the context: the start of the prompt
-            first, the end of the answer first, or drop the example
+        truncate: what to do with an example that is longer than the context: answer cuts the end
+            of the answer, and the prompt only where it alone exceeds half of the context; prompt
+            cuts the prompt until the answer fits; drop leaves the example out
     """
 
     data: str
@@ -51,7 +50,7 @@ class DataSettings:
     skip_bad: bool = False
     template: str | None = None
     context: int | None = None
-    truncate: Policy = "prompt"
+    truncate: Policy = "answer"
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "context")
@@ -102,13 +101,47 @@ class Dataset(NamedTuple):
         return list(self._encoded(records))
 
     def examples(self, records: Sequence[Record]) -> tuple[list[Example], Cuts]:
-        """Return records as examples that fit the context, and the counts of cuts."""
-        return truncate_all(self._encoded(records), self.context, self.truncate)
+        """Return records as examples that fit the context, and the counts of cuts.
+
+        Raises UserError if no example is left.
+        """
+        fitting, cuts = truncate_all(self._encoded(records), self.context, self.truncate)
+        require_examples(fitting, cuts, self.context)
+        return fitting, cuts
+
+    def training_set(self, validation: float, seed: int) -> TrainingSet:
+        """Return all records as examples to train on, and a share for validation.
+
+        Raises UserError if no example is left to train on.
+        """
+        encoded, context = self.encode(self.records), self.context
+        examples = training_set(encoded, context, self.truncate, validation=validation, seed=seed)
+        require_examples(examples.training, examples.cuts, context)
+        return examples
 
     def _encoded(self, records: Sequence[Record]) -> Iterator[Example]:
         """Yield records as examples of any length."""
         for record in tracked("encoding", records):
             yield encode(record, self.tokenizer, self.template)
+
+
+def warnings_of(records: Sequence[Record], cuts: Cuts) -> list[str]:
+    """Return what a user should know about the examples before training on them."""
+    warnings = []
+    if cuts.no_question:
+        verb = "has" if cuts.no_question == 1 else "have"
+        warnings.append(
+            f"{plural(cuts.no_question, 'example')} {verb} no question left: the context is too "
+            "short for the template; use a longer context, another template, or --truncate drop"
+        )
+    spelled = sum(spells_end_of_text(record) for record in records)
+    if spelled:
+        verb = "spells" if spelled == 1 else "spell"
+        warnings.append(
+            f"{plural(spelled, 'text')} {verb} {END_OF_TEXT}: there it is ordinary text, and never "
+            "the token that ends an answer"
+        )
+    return warnings
 
 
 def reader_of(model: Model) -> Reader:
@@ -176,10 +209,3 @@ def open_files(path: Path, columns: Mapping[str, str] | None, skip_bad: bool) ->
 def almanac_records(questions: Sequence[Mapping[str, str]]) -> list[Record]:
     """Return the almanac's questions as records."""
     return [Record(q["instruction"], q["input"], q["output"]) for q in questions]
-
-
-def split_records(
-    records: Sequence[Record], share: float, seed: int
-) -> tuple[list[Record], list[Record]]:
-    """Split records into those to train on and those for validation."""
-    return split(records, share, np.random.default_rng([seed, SPLIT]))

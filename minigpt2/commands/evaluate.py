@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigpt2.commands.dataset import DataSettings, open_dataset, reader_of
+from minigpt2.commands.dataset import DataSettings, open_dataset, reader_of, warnings_of
 from minigpt2.commands.decoding import open_rounded
 from minigpt2.data.truncation import Cuts
 from minigpt2.device.devices import Device
@@ -18,7 +18,14 @@ from minigpt2.inference.model import Model
 from minigpt2.outputs import json_text, require_new_file, write_texts
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, describe_cuts
-from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
+from minigpt2.training.evaluation import (
+    Answer,
+    Limits,
+    answer_all,
+    describe_reach,
+    exact_match,
+    validation_losses,
+)
 from minigpt2.training.losses import Losses
 from minigpt2.training.precision import Precision
 from minigpt2.wording import plural
@@ -36,7 +43,7 @@ class EvaluateSettings(DataSettings):
     Args:
         batch_size: examples computed at once
         answers: let the model answer, too, and count exact matches
-        max_new_tokens: longest answer in tokens
+        max_new_tokens: longest answer in tokens (default: as long as the longest reference)
         out: write the numbers, and all answers with their references, to this JSON file
         device: auto takes cuda (a GPU, through CuPy) if it works, else cpu; emulated runs the GPU's
             kernels on the CPU, very slowly
@@ -46,7 +53,7 @@ class EvaluateSettings(DataSettings):
 
     batch_size: int = 8
     answers: bool = True
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None
     out: Path | None = None
     device: Device = "auto"
     precision: Precision = "float32"
@@ -69,9 +76,17 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         losses = validation_losses(model.parameters, examples, settings.batch_size, advance)
     with progress("answering", len(questions)) as advance:
         with_template = Model(model.parameters, model.tokenizer, dataset.template)
-        answers = answer_all(with_template, questions, settings.max_new_tokens, advance)
+        limits = Limits(dataset.context, dataset.truncate, settings.max_new_tokens)
+        answers = answer_all(with_template, questions, limits, advance)
     numbers = numbers_of(losses, cuts, answers)
-    print_numbers(console, numbers, f"over the context of {dataset.context}: {describe_cuts(cuts)}")
+    console.print(describe_losses(numbers))
+    if cuts.is_any:
+        console.print(f"over the context of {dataset.context}: {describe_cuts(cuts)}")
+    for warning in warnings_of(dataset.records, cuts):
+        console.print(f"warning: {warning}")
+    if answers:
+        text = "exact match {right:,} of {asked:,} ({exact_match:.1%})".format(**numbers)
+        console.print(text + describe_reach(answers))
     result = {**numbers, "rows": [{**a.record.as_entry(), "answer": a.answer} for a in answers]}
     if settings.out:
         write_texts({settings.out: json_text(result, indent=2) + "\n"})
@@ -88,16 +103,13 @@ def numbers_of(losses: Losses, cuts: Cuts, answers: Sequence[Answer]) -> dict[st
     return numbers
 
 
-def print_numbers(console: Screen, numbers: dict[str, Any], cuts: str) -> None:
-    """Print the losses, the line about cuts if there are any, and exact match."""
+def describe_losses(numbers: dict[str, Any]) -> str:
+    """Return two lines with the losses and their perplexities."""
+    lines = []
     for kind, noun in (("token", "answer token"), ("example", "answer")):
         count = numbers["answer_tokens" if kind == "token" else "answers"]
-        console.print(
+        lines.append(
             f"loss by {kind}s {numbers[f'{kind}_loss']:.4f}, perplexity "
             f"{numbers[f'{kind}_perplexity']:.2f}, over {plural(count, noun)}"
         )
-    if any(numbers["cuts"][part] for part in ("prompts", "answers", "dropped")):
-        console.print(cuts)
-    if "asked" in numbers:
-        right, questions, share = (numbers[key] for key in ("right", "asked", "exact_match"))
-        console.print(f"exact match {right:,} of {questions:,} ({share:.1%})")
+    return "\n".join(lines)

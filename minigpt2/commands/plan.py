@@ -44,13 +44,14 @@ class PlanSettings(WeightedDataSettings):
 
     Args:
         data: file or folder of questions and answers, or "almanac", whose batches are counted
-            (default: none; every example is as long as the context, every token supervised)
+            (default: none; every example fills the context, every token is supervised)
         batch_size: examples in one optimiser step
         micro_batch: examples computed at once (default: batch_size)
         recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
             rest in the backward pass
         dropout: share of features and attention weights that are set to 0 in training
-        seed: seed of the order, as in a training run
+        validation: share of the examples for validation, as in a training run
+        seed: seed of the split and of the order, as in a training run
         device: cpu counts the memory of a run on this processor, cuda that of one on a GPU, which
             need not be there
         precision: number type of the forward and backward pass on a GPU
@@ -63,6 +64,7 @@ class PlanSettings(WeightedDataSettings):
     micro_batch: int | None = None
     recompute: bool = False
     dropout: float = 0.0
+    validation: float = 0.05
     seed: int = 0
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Precision = "float32"
@@ -73,7 +75,7 @@ class PlanSettings(WeightedDataSettings):
         super().__post_init__()
         require_at_least(1, self, "batch_size", "micro_batch")
         require_at_least(0, self, "seed")
-        require_share(self, "dropout")
+        require_share(self, "dropout", "validation")
         if self.memory is not None:
             require_above_zero(self, "memory")
         if self.precision != "float32" and self.device == "cpu":
@@ -133,12 +135,10 @@ def open_config(model: str) -> GPT2Config:
 
 
 def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
-    """Return the shape of a run.  Raises UserError if the context is too long, or is 1."""
+    """Return the shape of a run.  Raises UserError if the context is too long."""
     context = settings.context or config.n_positions
     if context > config.n_positions:
         raise UserError(f"context {context} is longer than the model's {config.n_positions}")
-    if context == 1:
-        raise UserError("with a context of 1 there is nothing to predict: choose a longer one")
     return RunShape(
         context=context,
         batch_size=settings.batch_size,
@@ -147,6 +147,7 @@ def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
         dropout=settings.dropout > 0,
         truncate=settings.truncate,
         loss_weights=settings.loss_weights(),
+        validation=settings.validation,
         seed=settings.seed,
     )
 
@@ -171,7 +172,7 @@ def describe(
     settings: PlanSettings, config: GPT2Config, shape: RunShape, counted: BatchProfile
 ) -> str:
     """Return two lines that describe the planned run."""
-    data = settings.data or f"examples of {shape.context:,} tokens"
+    data = settings.data or f"examples that fill the context of {shape.context:,}"
     rows, supervised = counted.largest
     return (
         f"{settings.model}: {config.n_parameters:,} parameters; {data}, batch "

@@ -17,18 +17,16 @@ from minigpt2.commands.dataset import (
     open_dataset,
     open_files,
     reader_of,
-    split_records,
 )
 from minigpt2.data.almanac import questions
-from minigpt2.data.batches import EpochBatches
-from minigpt2.data.examples import Example
+from minigpt2.data.batches import EpochBatches, TrainingSet, split
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
-from minigpt2.data.truncation import Cuts
 from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
 from minigpt2.inference.model import Model, open_model, random_model
 from minigpt2.ops.adamw import AdamW
+from minigpt2.training.evaluation import Limits
 from minigpt2.training.precision import Precision, check_precision
 from minigpt2.training.run import Every
 from minigpt2.training.state import State, new_state
@@ -90,7 +88,7 @@ class TrainSettings(WeightedDataSettings):
         log_every: steps between printed lines (log.jsonl has every step)
         tensorboard: also write event files for TensorBoard
         samples: number of questions whose answers are printed before and after tuning
-        max_new_tokens: longest answer in tokens, where there is no test to score
+        max_new_tokens: longest answer in tokens (default: as long as the longest reference)
         seed: seed of the split, the order, the initial weights and dropout
         device: auto takes cuda (a GPU, through CuPy) if it works, else cpu; emulated runs the GPU's
             kernels on the CPU, very slowly
@@ -121,7 +119,7 @@ class TrainSettings(WeightedDataSettings):
     log_every: int = 10
     tensorboard: bool = False
     samples: int = 3
-    max_new_tokens: int = 48
+    max_new_tokens: int | None = None
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "float32"
@@ -142,13 +140,11 @@ class Run(NamedTuple):
     from_scratch: bool
     model: Model  # with the template that it is tuned with
     dataset: Dataset
-    training: list[Example]
-    validation: list[Example]
-    cuts: Cuts  # of both
+    examples: TrainingSet
     loss_weights: LossWeights
     tests: dict[str, list[Record]]  # every question is answered, and scored by exact match
     samples: list[Record]  # these questions' answers are printed
-    max_new_tokens: int
+    limits: Limits
     state: State
     batches: EpochBatches
     config: TrainingConfig
@@ -163,13 +159,12 @@ def setup(settings: TrainSettings) -> Run:
     tests = open_tests(settings)
     model = open_start(settings.model, settings.from_scratch, rng)
     dataset = open_dataset(settings, reader_of(model))
-    to_train_on, held_out = split_records(dataset.records, settings.validation, settings.seed)
-    training, training_cuts = dataset.examples(to_train_on)
-    validation, validation_cuts = dataset.examples(held_out)
+    examples = dataset.training_set(settings.validation, settings.seed)
+    _, held_out = split(dataset.records, settings.validation, settings.seed)
     sources = list(tests.values()) or [[r for r in held_out if not r.is_text]]
     parameters = model.parameters.on(library)
     batches = EpochBatches(
-        training,
+        examples.training,
         batch_size=settings.batch_size,
         micro_batch=settings.micro_batch or settings.batch_size,
         seed=settings.seed,
@@ -180,13 +175,11 @@ def setup(settings: TrainSettings) -> Run:
         from_scratch=settings.from_scratch,
         model=Model(parameters, model.tokenizer, dataset.template),
         dataset=dataset,
-        training=training,
-        validation=validation,
-        cuts=training_cuts + validation_cuts,
+        examples=examples,
         loss_weights=settings.loss_weights(),
         tests=tests,
         samples=choose_samples(sources, settings.samples, rng),
-        max_new_tokens=settings.max_new_tokens,
+        limits=Limits(dataset.context, settings.truncate, settings.max_new_tokens),
         state=new_state(parameters, settings.precision, settings.seed),
         batches=batches,
         config=training_config(settings, batches.steps),

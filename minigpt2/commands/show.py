@@ -19,7 +19,7 @@ from minigpt2.commands.dataset import (
     open_dataset,
     open_reader,
 )
-from minigpt2.data.examples import Example
+from minigpt2.data.examples import Example, Removed
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.data.truncation import fit_to_context
 from minigpt2.errors import UserError, require_at_least
@@ -88,7 +88,8 @@ def entry(dataset: Dataset, number: int, loss_weights: LossWeights) -> Entry:
     (example,) = dataset.encode([dataset.records[number]])
     parts = fit_to_context(example, dataset.context, dataset.truncate)
     if not parts:
-        line = f"{len(example.ids)} tokens: longer than the context of {dataset.context}, dropped"
+        tokens = plural(len(example.ids), "token")
+        line = f"{tokens}: longer than the context of {dataset.context:,}, dropped"
         return Entry(number, line, None)
     piece = parts[0]
     line = describe(piece, loss_weights)
@@ -102,14 +103,28 @@ def describe(example: Example, loss_weights: LossWeights) -> str:
     answer = sum(example.is_answer)
     prompt = len(example.ids) - answer
     line = f"{plural(prompt, 'prompt token')}, {plural(answer, 'answer token')}"
-    if example.prompt_cut or example.answer_cut:
-        line += f"; cut: {example.prompt_cut} of the prompt, {example.answer_cut} of the answer"
+    cut = [f"{count} of the {name}" for name, count in parts_cut(example.removed) if count]
+    if cut:
+        line += f"; cut: {', '.join(cut)}"
+    if example.removed.no_question:
+        line += "; nothing of the question is left"
     if loss_weights != RESPONSE_ONLY:
         weights = loss_weights.of(example)
         first = example.first_answer
         line += f"; weight of a prompt token {weights[first - 1]:.4g}"
         line += f", of an answer token {weights[first]:.4g}"
     return line
+
+
+def parts_cut(removed: Removed) -> list[tuple[str, int]]:
+    """Return the parts of an example, each with the number of its tokens that were cut."""
+    return [
+        ("earlier exchanges", removed.exchanges),
+        ("input", removed.input),
+        ("instruction", removed.instruction),
+        ("template", removed.template),
+        ("answer", removed.answer),
+    ]
 
 
 def with_signs(text: str) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 from rich.table import Table
 
 from minigpt2.backend import Array
-from minigpt2.commands.dataset import DataSettings, open_dataset, open_reader, split_records
-from minigpt2.data.batches import epoch_order
+from minigpt2.commands.dataset import DataSettings, open_dataset, open_reader, warnings_of
+from minigpt2.data.batches import EpochBatches, TrainingSet, split, training_set
 from minigpt2.data.examples import Example
 from minigpt2.data.records import Record
 from minigpt2.data.statistics import (
@@ -26,9 +26,8 @@ from minigpt2.data.statistics import (
     lengths_of,
     near_duplicates,
     normalised_question,
-    total_cuts,
 )
-from minigpt2.data.truncation import Policy
+from minigpt2.data.truncation import Policy, truncate_all
 from minigpt2.errors import UserError, require_at_least, require_picture, require_share
 from minigpt2.outputs import require_new_file, whole_file
 from minigpt2.reports.plots import draw_lengths
@@ -53,6 +52,7 @@ class StatsSettings(DataSettings):
         contexts: context lengths, for each of which the cuts are counted (default: 64, 128, ...
             up to the model's)
         batch_size: examples in one optimiser step
+        micro_batch: examples computed at once (default: batch_size)
         validation: share of the examples for validation, as in a training run
         seed: seed of the split and of the order, as in a training run
         figure: also draw the lengths into this PNG, SVG or PDF file
@@ -60,13 +60,14 @@ class StatsSettings(DataSettings):
 
     contexts: list[int] | None = None
     batch_size: int = 8
+    micro_batch: int | None = None
     validation: float = 0.05
     seed: int = 0
     figure: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(1, self, "batch_size")
+        require_at_least(1, self, "batch_size", "micro_batch")
         require_at_least(0, self, "seed")
         require_share(self, "validation")
         require_picture(self, "figure")
@@ -96,7 +97,25 @@ def stats(settings: StatsSettings) -> None:
     contexts = sorted({*contexts, dataset.context})
     console.print(cut_table(examples, contexts, dataset.truncate))
     print_repetitions(console, dataset.records, settings.validation, settings.seed)
-    console.print(row_table(examples, settings.batch_size, settings.seed))
+    trained = training_set(
+        examples,
+        dataset.context,
+        dataset.truncate,
+        validation=settings.validation,
+        seed=settings.seed,
+    )
+    epoch = EpochBatches(
+        trained.training,
+        batch_size=settings.batch_size,
+        micro_batch=settings.micro_batch or settings.batch_size,
+        seed=settings.seed,
+    )
+    console.print("\nTraining", style="bold")
+    console.print(describe_training(dataset.context, trained, epoch))
+    if trained.training:
+        console.print(row_table(epoch))
+    for warning in warnings_of(dataset.records, trained.cuts):
+        console.print(f"warning: {warning}")
     if settings.figure:
         title = f"{Path(settings.data).name}, vocabulary of {settings.model}"
         with whole_file(settings.figure) as file:
@@ -135,13 +154,13 @@ def histogram(name: str, counts: Array) -> Table:
 
 def cut_table(examples: Sequence[Example], contexts: Sequence[int], policy: Policy) -> Table:
     """Return the numbers of cuts, by context."""
-    title = f"\nLonger than the context, with --truncate {policy}"
-    names = ("prompts cut", "answers cut", "dropped", "prompt tokens lost", "answer tokens lost")
+    title = f"\nExamples that lose tokens, and their tokens, with --truncate {policy}"
+    names = ("answers", "prompts", "earlier turns", "question gone", "dropped", "tokens")
     table = new_table(title, "context", *names)
     for context in contexts:
-        cuts = total_cuts(examples, context, policy)
-        counts = (cuts.prompts, cuts.answers, cuts.dropped, cuts.prompt_tokens, cuts.answer_tokens)
-        table.add_row(f"{context:,}", *(f"{count:,}" for count in counts))
+        _, cuts = truncate_all(examples, context, policy)
+        counts = (cuts.answers, cuts.prompts, cuts.conversations, cuts.no_question, cuts.dropped)
+        table.add_row(f"{context:,}", *(f"{count:,}" for count in (*counts, cuts.tokens)))
     return table
 
 
@@ -151,11 +170,17 @@ def print_repetitions(
     """Print the number of repeated questions, and of validation questions in the training set."""
     training, held_out = (
         [normalised_question(record) for record in part]
-        for part in split_records(records, validation, seed)
+        for part in split(records, validation, seed)
     )
-    repeated = count_repeated([*training, *held_out])
+    repeated, copies = count_repeated([*training, *held_out])
+    verb = "is" if repeated == 1 else "are"
     console.print("\nRepetitions", style="bold")
-    console.print(f"{repeated:,} of {plural(len(records), 'question')} repeat an earlier one")
+    console.print(
+        f"{plural(repeated, 'question')} {verb} there more than once: without the repetitions "
+        f"{len(records) - copies:,} of {plural(len(records), 'example')} would be left"
+        if repeated
+        else "no question is there more than once"
+    )
     if not held_out:
         return
     with progress("comparing questions", len(held_out), console) as advance:
@@ -173,11 +198,23 @@ def print_repetitions(
             console.print(f"    {text[:110]}")
 
 
-def row_table(examples: Sequence[Example], batch_size: int, seed: int) -> Table:
+def describe_training(context: int, trained: TrainingSet, epoch: EpochBatches) -> str:
+    """Return what a training run with these settings takes, in a line."""
+    counts = trained.counts()
+    return (
+        f"context {context:,}, batches of {epoch.batch_size:,}: "
+        f"{plural(counts['training'], 'example')} for training, {counts['validation']:,} for "
+        f"validation; {plural(counts['prompt_tokens'], 'prompt token')}, "
+        f"{plural(counts['answer_tokens'], 'answer token')}; an epoch has "
+        f"{plural(epoch.steps, 'step')}"
+    )
+
+
+def row_table(epoch: EpochBatches) -> Table:
     """Return the rows that an epoch computes, padded, packed and as a forest."""
-    rows = count_rows(examples, batch_size, epoch_order(len(examples), seed, epoch=0))
+    rows = count_rows(epoch.epoch())
     names = ("", "rows", "of padded")
-    table = new_table(f"\nRows computed in an epoch, batches of {batch_size}", *names)
+    table = new_table("\nRows computed in an epoch", *names)
     labels = ("padded to the longest of the batch", "packed, without padding", "the forest")
     for label, count in zip(labels, rows, strict=True):
         table.add_row(label, f"{count:,}", f"{count / rows.padded:.0%}")

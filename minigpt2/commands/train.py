@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from minigpt2.backend import array_module
+from minigpt2.commands.dataset import warnings_of
 from minigpt2.commands.setup import Run, TrainSettings, setup
 from minigpt2.device.devices import describe_device
 from minigpt2.errors import UserError
@@ -43,9 +44,9 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         log.write("settings.json", asdict(settings))
         introduce(run, log)
         tests = run.tests or ({"samples": run.samples} if run.samples else {})
-        before = answer_tests(run.model, tests, run.max_new_tokens, log, "before")
+        before = answer_tests(run.model, tests, run.limits, log, "before")
         tune(run, log)
-        after = answer_tests(run.model, tests, run.max_new_tokens, log, "after")
+        after = answer_tests(run.model, tests, run.limits, log, "after")
         answers = compare(before, after, run.samples, log)
         log.write_text("report.html", page_of(run, log, answers, asdict(settings)))
         seconds = perf_counter() - started
@@ -65,7 +66,7 @@ def tune(run: Run, log: RunLog) -> None:
         save_checkpoint(folder, model.parameters, model.tokenizer, template=model.template)
 
     def validate(number: int) -> None:
-        examples, micro_batch = run.validation, run.batches.micro_batch
+        examples, micro_batch = run.examples.validation, run.batches.micro_batch
         with progress("validating", len(examples), log.console) as advance:
             losses = validation_losses(model.parameters, examples, micro_batch, advance)
         if not isfinite(losses.token_level):
@@ -78,7 +79,7 @@ def tune(run: Run, log: RunLog) -> None:
         hooks = Hooks(
             log=lambda result, printed: log.add_step(result, steps, printed=printed),
             save=save,
-            validate=validate if run.validation else None,
+            validate=validate if run.examples.validation else None,
             advance=advance,
         )
         run_steps(run.state, run.batches, WeightedNLL(), run.config, every=run.every, hooks=hooks)
@@ -89,7 +90,7 @@ def tune(run: Run, log: RunLog) -> None:
 
 def introduce(run: Run, log: RunLog) -> None:
     """Print the run's model, device, data and folder."""
-    config, cuts = run.model.parameters.config, run.cuts
+    config, cuts = run.model.parameters.config, run.examples.cuts
     log.say(
         "model",
         model_line(run),
@@ -99,23 +100,16 @@ def introduce(run: Run, log: RunLog) -> None:
     )
     device = describe_device(array_module(run.model.parameters.flat))
     log.say("device", device, device=device)
-    prompt, answer = count_tokens(run)
-    line = data_line(run, prompt, answer)
-    log.say(
-        "data",
-        line,
-        described=line,
-        training=len(run.training),
-        validation=len(run.validation),
-        prompt_tokens=prompt,
-        answer_tokens=answer,
-    )
+    line = data_line(run)
+    log.say("data", line, described=line, **run.examples.counts())
     log.say(
         "context",
         f"over {run.dataset.context} tokens: {describe_cuts(cuts)}",
         rows=run.dataset.context,
         **vars(cuts),
     )
+    for warning in warnings_of(run.dataset.records, cuts):
+        log.say("warning", warning, key="context")
     log.say("run", str(log.folder), folder=str(log.folder))
 
 
@@ -129,38 +123,31 @@ def model_line(run: Run) -> str:
     )
 
 
-def count_tokens(run: Run) -> tuple[int, int]:
-    """Return the numbers of prompt tokens and of answer tokens in all examples."""
-    examples = run.training + run.validation
-    answer = sum(sum(e.is_answer) for e in examples)
-    return sum(len(e.ids) for e in examples) - answer, answer
-
-
-def data_line(run: Run, prompt: int, answer: int) -> str:
+def data_line(run: Run) -> str:
     """Return a line that describes the data, with its prompt tokens and answer tokens."""
-    weights = run.loss_weights
+    weights, counts = run.loss_weights, run.examples.counts()
     prompts = f"weight {weights.prompt_weight:g}" if weights.prompt_weight else "masked"
     answers = "each example counts the same" if weights.per_example else "supervised"
     return (
         f"{run.dataset.name} ({run.dataset.format}): "
-        f"{plural(len(run.training), 'example')} for training, "
-        f"{len(run.validation):,} for validation; {plural(prompt, 'prompt token')} ({prompts}), "
-        f"{plural(answer, 'answer token')} ({answers})"
+        f"{plural(counts['training'], 'example')} for training, {counts['validation']:,} for "
+        f"validation; {plural(counts['prompt_tokens'], 'prompt token')} ({prompts}), "
+        f"{plural(counts['answer_tokens'], 'answer token')} ({answers})"
     )
 
 
 def page_of(run: Run, log: RunLog, answers: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     """Return the report as HTML."""
-    example = run.training[0]
-    prompt, answer = count_tokens(run)
+    example, cuts = run.examples.training[0], run.examples.cuts
     return run_page(
         Page(
             title=log.folder.name,
             model=model_line(run),
-            data=data_line(run, prompt, answer),
+            data=data_line(run),
             context=run.dataset.context,
-            cuts=run.cuts,
-            examples=run.training + run.validation,
+            cuts=cuts,
+            warnings=warnings_of(run.dataset.records, cuts),
+            examples=run.examples.training + run.examples.validation,
             tokens=tokens_of(example, run.loss_weights.of(example), run.model.tokenizer),
             log=log.entries(),
             before=log.summary.get("before", {}),

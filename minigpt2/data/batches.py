@@ -1,9 +1,9 @@
 """Batches: examples become forests, shuffled anew in each epoch and cut into micro-batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import ceil
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from minigpt2.backend import Array
 from minigpt2.data.examples import Example
 from minigpt2.data.forest import NO_ANSWER, Branch, Segment, build_prefix_trees, lay_out
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
+from minigpt2.data.truncation import Cuts, Policy, truncate_all
 from minigpt2.model.batch import Batch
 
 Item = TypeVar("Item")
 ORDER = 1  # the stream of random numbers for the order of examples
+SPLIT = 3  # the stream of random numbers that choose the validation examples
 
 
 def batch_of(examples: Sequence[Example], loss_weights: LossWeights = RESPONSE_ONLY) -> Batch:
@@ -31,16 +33,44 @@ def batch_of(examples: Sequence[Example], loss_weights: LossWeights = RESPONSE_O
     return lay_out(build_prefix_trees(branches))
 
 
-def split(
-    items: Sequence[Item], share: float, rng: np.random.Generator
-) -> tuple[list[Item], list[Item]]:
-    """Split items at random into those kept and those held back, a `share` of all.
+def split(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """Split items at random into those to train on and those for validation, a `share` of all.
 
-    At least one is kept; at least one is held back if share > 0 and there are two or more.
+    At least one is to train on; at least one is for validation if share > 0 and there are two or
+    more.
     """
-    order = rng.permutation(len(items))
+    order = np.random.default_rng([seed, SPLIT]).permutation(len(items))
     held = min(len(items) - 1, max(1, round(share * len(items)))) if share > 0 else 0
     return [items[i] for i in sorted(order[held:])], [items[i] for i in sorted(order[:held])]
+
+
+class TrainingSet(NamedTuple):
+    """Examples that fit the context, and the counts of what was cut from all of them."""
+
+    training: list[Example]
+    validation: list[Example]
+    cuts: Cuts
+
+    def counts(self) -> dict[str, Any]:
+        """Return the numbers of examples to train on and for validation, and of their tokens."""
+        examples = self.training + self.validation
+        answer_tokens = sum(sum(example.is_answer) for example in examples)
+        return {
+            "training": len(self.training),
+            "validation": len(self.validation),
+            "prompt_tokens": sum(len(example.ids) for example in examples) - answer_tokens,
+            "answer_tokens": answer_tokens,
+        }
+
+
+def training_set(
+    examples: Sequence[Example], context: int, policy: Policy, *, validation: float, seed: int
+) -> TrainingSet:
+    """Split examples of any length, and cut them; a share `validation` is for validation."""
+    (training, cuts), (held_out, more_cuts) = (
+        truncate_all(part, context, policy) for part in split(examples, validation, seed)
+    )
+    return TrainingSet(training, held_out, cuts + more_cuts)
 
 
 @lru_cache(maxsize=2)  # every step of an epoch asks for the same one
@@ -86,14 +116,24 @@ class EpochBatches:
         """The number of steps in an epoch."""
         return ceil(len(self.examples) / self.batch_size)
 
-    def at(self, epoch: int, position: int) -> StepBatches:
-        """Return the step that begins at a place."""
+    def examples_at(self, epoch: int, position: int) -> list[list[Example]]:
+        """Return the examples of each micro-batch of the step that begins at a place."""
         order = epoch_order(len(self.examples), self.seed, epoch)
         chosen = order[position : position + self.batch_size]
         starts = range(0, len(chosen), self.micro_batch)
         parts = (chosen[start : start + self.micro_batch] for start in starts)
-        batches = [batch_of([self.examples[i] for i in part], self.loss_weights) for part in parts]
-        position += len(chosen)
-        if position == len(order):
+        return [[self.examples[i] for i in part] for part in parts]
+
+    def at(self, epoch: int, position: int) -> StepBatches:
+        """Return the step that begins at a place."""
+        parts = self.examples_at(epoch, position)
+        batches = [batch_of(part, self.loss_weights) for part in parts]
+        position += sum(map(len, parts))
+        if position == len(self.examples):
             return StepBatches(batches, epoch + 1, 0)
         return StepBatches(batches, epoch, position)
+
+    def epoch(self, number: int = 0) -> Iterator[list[Example]]:
+        """Yield the examples of each micro-batch of a whole epoch."""
+        for position in range(0, len(self.examples), self.batch_size):
+            yield from self.examples_at(number, position)

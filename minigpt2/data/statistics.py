@@ -28,13 +28,14 @@ Numbers to check by hand
     >>> lengths = lengths_of(examples)
     >>> Summary.of(lengths.prompt).total, Summary.of(lengths.prompt).mean
     (9, 3.0)
-    >>> count_rows(examples, batch_size=3, order=np.arange(3))
+    >>> count_rows([examples])
     RowCounts(padded=21, packed=15, forest=15)
 
     "cats" becomes "carts" by one insertion: 1 − 1 / (4 + 5) = 0.889, no near-duplicate.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +44,6 @@ from minigpt2.backend import Array
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example
 from minigpt2.data.records import Record
-from minigpt2.data.truncation import Cuts, Policy, count_cuts, fit_to_context
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 NEAR = 90.0  # per cent: the smallest similarity of near-duplicates
@@ -82,24 +82,18 @@ class Summary(NamedTuple):
         return cls(int(lengths.sum()), float(lengths.mean()), [int(q) for q in quantiles])  # (27.1)
 
 
-def total_cuts(examples: Sequence[Example], context: int, policy: Policy) -> Cuts:
-    """Count what truncation to `context` rows would cut from all examples."""
-    return sum((count_cuts(e, fit_to_context(e, context, policy)) for e in examples), Cuts())
-
-
 class RowCounts(NamedTuple):
-    """The rows that one epoch computes, in three ways."""
+    """The rows of some micro-batches, in three ways."""
 
-    padded: int  # each example padded to the longest of its batch
+    padded: int  # each example padded to the longest of its micro-batch
     packed: int  # without padding
     forest: int  # without padding, and what prompts share computed once
 
 
-def count_rows(examples: Sequence[Example], batch_size: int, order: Array) -> RowCounts:
-    """Count the rows of an epoch that takes the examples in an order (E,)."""
+def count_rows(batches: Iterable[Sequence[Example]]) -> RowCounts:
+    """Count the rows of micro-batches."""
     padded = packed = forest = 0
-    for start in range(0, len(order), batch_size):
-        batch = [examples[i] for i in order[start : start + batch_size]]
+    for batch in batches:
         sizes = [len(example.ids) - 1 for example in batch]
         padded += len(sizes) * max(sizes)  # (27.2)
         packed += sum(sizes)  # (27.2)
@@ -117,9 +111,14 @@ def normalised_question(record: Record) -> str:
     return " ".join(" ".join([record.output] if record.is_text else texts).lower().split())
 
 
-def count_repeated(questions: Sequence[str]) -> int:
-    """Return how many questions are equal to an earlier one."""
-    return len(questions) - len(set(questions))
+def count_repeated(questions: Sequence[str]) -> tuple[int, int]:
+    """Return how many questions are there more than once, and how many of their copies to remove.
+
+    >>> count_repeated(["first?", "first?", "first?", "second?"])
+    (1, 2)
+    """
+    counts = Counter(questions)
+    return sum(count > 1 for count in counts.values()), len(questions) - len(counts)
 
 
 class NearDuplicate(NamedTuple):

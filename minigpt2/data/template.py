@@ -5,7 +5,8 @@
     chat    "User:" and "Assistant:", and "System:" before them
     raw     the texts as they are
 
-Your own template is a YAML or JSON file with the fields of `Template`.
+Your own template is a YAML or JSON file with the fields of `Template`.  An input of spaces alone
+counts as empty.
 
 A prompt of alpaca, qa or chat ends with a line break.  So the answer starts on a new line, and its
 first token does not depend on how the prompt's last word was split into tokens.
@@ -26,6 +27,7 @@ End-of-text closes each answer.
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +39,11 @@ from minigpt2.errors import UserError
 from minigpt2.reading import parse_json, read_text
 
 TEMPLATE_FILE = "template.json"  # in a model's folder
+PLACES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # required and optional, by text
+    "question": (("instruction",), ("input",)),
+    "question_with_input": (("instruction", "input"), ()),
+    "system": (("system",), ()),
+}
 
 
 @dataclass(frozen=True)
@@ -52,20 +59,37 @@ class Template:
     opening_with_input: str = ""  # default: opening
     system: str = "{system}\n\n"
 
-    def first_prompt(self, instruction: str, input_text: str = "", system: str = "") -> str:
+    def first_pieces(
+        self, instruction: str, input_text: str = "", system: str = ""
+    ) -> list["Piece"]:
         """Return the prompt of a conversation's first question."""
-        if system:
-            before = fill(self.system, system=system)
+        if system.strip():
+            before = text_of(fill(self.system, system=system))
         else:
-            before = (input_text and self.opening_with_input) or self.opening
-        return before + self.later_prompt(instruction, input_text)
+            before = (input_text.strip() and self.opening_with_input) or self.opening
+        return [Piece(before, "opening"), *self.later_pieces(instruction, input_text)]
+
+    def later_pieces(self, instruction: str, input_text: str = "") -> list["Piece"]:
+        """Return the prompt of a later question: without the opening."""
+        if not input_text.strip():
+            return fill(self.question, instruction=instruction, input="")
+        if self.question_with_input or "{input}" in self.question:
+            text = self.question_with_input or self.question
+            return fill(text, instruction=instruction, input=input_text)
+        below = [Piece(instruction, "instruction"), Piece("\n"), Piece(input_text, "input")]
+        return [
+            part
+            for piece in fill(self.question, instruction=instruction)
+            for part in (below if piece.field else [piece])
+        ]
+
+    def first_prompt(self, instruction: str, input_text: str = "", system: str = "") -> str:
+        """Return the text of `first_pieces`."""
+        return text_of(self.first_pieces(instruction, input_text, system))
 
     def later_prompt(self, instruction: str, input_text: str = "") -> str:
-        """Return the prompt of a later question: without the opening."""
-        if input_text and not self.question_with_input:
-            instruction, input_text = f"{instruction}\n{input_text}", ""
-        text = self.question_with_input if input_text else self.question
-        return fill(text, instruction=instruction, input=input_text)
+        """Return the text of `later_pieces`."""
+        return text_of(self.later_pieces(instruction, input_text))
 
     def save(self, folder: Path) -> None:
         """Write the template into the folder of a model."""
@@ -73,10 +97,30 @@ class Template:
         (folder / TEMPLATE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def fill(text: str, **values: str) -> str:
+class Piece(NamedTuple):
+    """A run of a prompt, and what it is: opening (or a system message), instruction or input.
+
+    The template's other texts have no name.
+    """
+
+    text: str
+    field: str = ""
+
+
+def text_of(pieces: Sequence[Piece]) -> str:
+    """Return the text of pieces."""
+    return "".join(piece.text for piece in pieces)
+
+
+def fill(text: str, **values: str) -> list[Piece]:
     """Replace each {name} by its value, in one pass: braces inside a value stay as they are."""
     places = "|".join(re.escape("{" + name + "}") for name in values)
-    return re.sub(places, lambda place: values[place[0][1:-1]], text)
+    parts = re.split(f"({places})", text)
+    return [
+        Piece(values[part[1:-1]], part[1:-1]) if number % 2 else Piece(part)
+        for number, part in enumerate(parts)
+        if part
+    ]
 
 
 ALPACA = Template(
@@ -117,29 +161,34 @@ TEMPLATES = {
 
 
 class Part(NamedTuple):
-    """A prompt, or an answer that end-of-text closes."""
+    """A prompt in pieces, or an answer, in one, that end-of-text closes."""
 
-    text: str
+    pieces: list[Piece]
     is_answer: bool
     is_learned: bool = True  # where it is an answer
+
+    @property
+    def text(self) -> str:
+        """The text of its pieces."""
+        return text_of(self.pieces)
 
 
 def parts_of(record: Record, template: Template = ALPACA) -> list[Part]:
     """Return the prompts and answers of a record in turn; a plain text has no prompt."""
     if record.is_text:
-        return [Part(record.output, is_answer=True)]
+        return [Part([Piece(record.output)], is_answer=True)]
     parts: list[Part] = []
     for question, answer, is_learned in record.earlier:
         if parts:
-            prompt = template.later_prompt(question)
+            prompt = template.later_pieces(question)
         else:
-            prompt = template.first_prompt(question, system=record.system)
-        parts += [Part(prompt, is_answer=False), Part(answer, True, is_learned)]
+            prompt = template.first_pieces(question, system=record.system)
+        parts += [Part(prompt, is_answer=False), Part([Piece(answer)], True, is_learned)]
     if parts:
-        prompt = template.later_prompt(record.instruction, record.input)
+        prompt = template.later_pieces(record.instruction, record.input)
     else:
-        prompt = prompt_of(record, template)
-    return [*parts, Part(prompt, is_answer=False), Part(record.output, is_answer=True)]
+        prompt = template.first_pieces(record.instruction, record.input, record.system)
+    return [*parts, Part(prompt, is_answer=False), Part([Piece(record.output)], is_answer=True)]
 
 
 def prompt_of(record: Record, template: Template = ALPACA) -> str:
@@ -177,11 +226,19 @@ def template_from(content: Any, where: str) -> Template:
             raise UserError(f"{where}: {name!r} is none of a template's {', '.join(names)}")
         if not isinstance(text, str):
             raise UserError(f"{where}: {name!r} is not text")
-    for name in ("question", "question_with_input"):
-        text = content.get(name, "")
-        if "{instruction}" not in text and (text or name == "question"):
-            raise UserError(f"{where}: {name!r} has no place for {{instruction}}")
+        check_places(name, text, where)
     return Template(**content)
+
+
+def check_places(name: str, text: str, where: str) -> None:
+    """Raise UserError unless a template's text has the places that belong in it, and no others."""
+    required, optional = PLACES.get(name, ((), ()))
+    for field in ("instruction", "input", "system"):
+        place = "{" + field + "}"
+        if field in required and place not in text and (text or name != "question_with_input"):
+            raise UserError(f"{where}: {name!r} has no place for {place}")
+        if place in text and field not in required + optional:
+            raise UserError(f"{where}: {name!r} has {place}, which is not filled in there")
 
 
 def stored_template(folder: Path) -> Template | None:

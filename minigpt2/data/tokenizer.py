@@ -82,6 +82,7 @@ class Tokenizer:
             mergeable_ranks=ranks,
             special_tokens={END_OF_TEXT: self.end_of_text},
         )
+        self._lengths: dict[int, int] = {}  # bytes of the tokens that length_of was called with
 
     @property
     def n_vocab(self) -> int:
@@ -99,6 +100,12 @@ class Tokenizer:
     def bytes_of(self, token: int) -> bytes:
         """Return the bytes of a token id, which may end in the middle of a character."""
         return self.encoding.decode_single_token_bytes(token)
+
+    def length_of(self, token: int) -> int:
+        """Return the number of bytes of a token id."""
+        if token not in self._lengths:
+            self._lengths[token] = len(self.bytes_of(token))
+        return self._lengths[token]
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield one text for each id, and one at the end; a character waits for all its bytes."""

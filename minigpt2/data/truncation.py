@@ -1,37 +1,62 @@
 """Truncation: what happens to an example that is longer than the context.
 
 The model has T rows.  Each reads one token and predicts the next, so T + 1 tokens fit: the last
-one is only a target.  A longer example is cut by one of three policies:
+one is only a target.  An example has P prompt tokens and A answer tokens, end-of-text included.
+In a conversation, the last answer is the answer, and all before it is the prompt.  A longer
+example is cut by one of three policies:
 
-    prompt   cut the start of what comes before the last answer, down to one token; if that is
-             not enough, also cut the end of the last answer
-    answer   cut the end of the last answer, down to one token; if that is not enough, also cut
-             the start of what comes before it
+    answer   cut the end of the answer; cut the prompt, too, only where it alone exceeds half of
+             the context
+    prompt   cut the prompt, down to one token, until the whole answer fits; if that is not
+             enough, also cut the end of the answer
     drop     leave the example out
 
-In a conversation, what comes before the last answer includes the earlier answers.  An answer
-whose end is cut gets no end-of-text, since it does not end there.  All cuts are counted.
+So the prompt has room for                                         (24.1)
+    max(⌊T/2⌋, T + 1 − A) tokens with `answer`,  max(1, T + 1 − A) with `prompt`.
 
-A plain text is split, not cut: each piece begins with the last token of the piece before, so
-every token is predicted once.
+An answer whose end is cut gets no end-of-text, since it does not end there.  What a prompt loses,
+in this order, until it fits:
+
+    1. its oldest exchanges, each as a whole
+    2. the middle of its input
+    3. the middle of its instruction, which keeps half of the room
+    4. the middle of its opening or system message
+    5. more of the instruction
+    6. the rest, from its start: the heading of the answer stays longest
+
+Where a model answers a question, its prompt is cut in the same way, so the answer has room.  All
+cuts are counted.  A plain text is split, not cut: each piece begins with the last token of the
+piece before, so every token is predicted once.
 
     A prompt 1 2 3 with the answer 4 5 9, for contexts of 5, 4, 3, 2 and 1 rows:
 
     >>> example = Example([1, 2, 3, 4, 5, 9], [False, False, False, True, True, True])
-    >>> [truncate(example, context, "prompt").ids for context in (5, 4, 3, 2, 1)]
-    [[1, 2, 3, 4, 5, 9], [2, 3, 4, 5, 9], [3, 4, 5, 9], [3, 4, 5], [3, 4]]
     >>> [truncate(example, context, "answer").ids for context in (5, 4, 3, 2, 1)]
-    [[1, 2, 3, 4, 5, 9], [1, 2, 3, 4, 5], [1, 2, 3, 4], [2, 3, 4], [3, 4]]
+    [[1, 2, 3, 4, 5, 9], [2, 3, 4, 5, 9], [3, 4, 5, 9], [3, 4, 5], [3, 4]]
+
+    The prompt 1 to 7, of which 2 to 5 are the instruction, in the context of 8 rows, with an answer
+    of 4 and of 7 tokens.  By (24.1) it keeps 5 of its tokens, and 4:
+
+    >>> from minigpt2.data.examples import Span
+    >>> def cut(answer):
+    ...     ids = [*range(1, 8), *answer]
+    ...     is_answer = [False] * 7 + [True] * len(answer)
+    ...     return truncate(Example(ids, is_answer, (Span("instruction", 1, 5),)), 8).ids
+    >>> cut([11, 12, 13, 99])
+    [1, 2, 5, 6, 7, 11, 12, 13, 99]
+    >>> cut([11, 12, 13, 14, 15, 16, 99])
+    [1, 2, 6, 7, 11, 12, 13, 14, 15]
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from minigpt2.data.examples import Example
+from minigpt2.data.examples import NOTHING, Example, Removed
 from minigpt2.errors import UserError
 
-Policy = Literal["prompt", "answer", "drop"]
+Policy = Literal["answer", "prompt", "drop"]
 
 
 @dataclass
@@ -39,27 +64,104 @@ class Cuts:
     """How many examples were cut or dropped, and how many tokens that removed."""
 
     examples: int = 0  # all, cut or not
-    prompts: int = 0  # examples that lost prompt tokens
-    answers: int = 0  # examples that lost answer tokens
+    answers: int = 0  # examples whose answer lost its end
+    prompts: int = 0  # examples whose last prompt lost something
+    inputs: int = 0  # of these: in the input
+    instructions: int = 0  # of these: in the instruction
+    no_question: int = 0  # of these: nothing is left of the instruction
+    conversations: int = 0  # examples that lost their oldest exchanges
     dropped: int = 0
-    prompt_tokens: int = 0
     answer_tokens: int = 0
+    prompt_tokens: int = 0
+    exchange_tokens: int = 0
+    dropped_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens that were removed."""
+        return sum(count for name, count in vars(self).items() if name.endswith("_tokens"))
+
+    @property
+    def is_any(self) -> bool:
+        """Whether an example was cut or dropped."""
+        return bool(self.answers or self.prompts or self.conversations or self.dropped)
 
     def __add__(self, other: "Cuts") -> "Cuts":
         """Return the sum of both, count by count."""
         return Cuts(**{name: count + getattr(other, name) for name, count in vars(self).items()})
 
 
-def truncate(example: Example, context: int, policy: Policy = "prompt") -> Example | None:
+def prompt_room(context: int, answer: int, policy: Policy) -> int:
+    """Return how many tokens a prompt may have, given those of its answer."""
+    least = 1 if policy == "prompt" else context // 2
+    return max(1, least, context + 1 - answer)  # (24.1)
+
+
+def truncate(example: Example, context: int, policy: Policy = "answer") -> Example | None:
     """Return an example that fits `context` rows; None if the policy drops it."""
-    over = len(example.ids) - (context + 1)
-    if over <= 0:
+    if len(example.ids) <= context + 1:
         return example
     if policy == "drop":
         return None
-    before, answer = example.last_answer, len(example.ids) - example.last_answer
-    at_start = min(over, before - 1) if policy == "prompt" else max(0, over - (answer - 1))
-    return cut_ends(example, at_start, over - at_start)
+    before = example.last_answer
+    answer = len(example.ids) - before
+    stays, removed = cut_prompt(example, prompt_room(context, answer, policy))
+    at_end = max(0, len(stays) + answer - (context + 1))
+    stays += range(before, len(example.ids) - at_end)
+    return Example(
+        ids=[example.ids[i] for i in stays],
+        # nothing before the first token could predict it: it no longer counts as an answer's
+        is_answer=[False, *(example.is_answer[i] for i in stays[1:])],
+        removed=removed._replace(answer=at_end),
+    )
+
+
+def fit_prompt(
+    example: Example, context: int, policy: Policy = "answer", new_tokens: int | None = None
+) -> list[int]:
+    """Return the ids of an example's prompt as `truncate` cuts it, to generate its answer.
+
+    If the answer is not known yet, it has room for `new_tokens`, or for a quarter of the context if
+    that is less.  A question is never dropped.
+    """
+    answer = len(example.ids) - example.last_answer
+    if new_tokens is not None:
+        answer = min(new_tokens, context // 4)
+    policy = "answer" if policy == "drop" else policy
+    stays, _ = cut_prompt(example, prompt_room(context, answer, policy))
+    return [example.ids[i] for i in stays]
+
+
+def cut_prompt(example: Example, room: int) -> tuple[list[int], Removed]:
+    """Return which tokens stay of a prompt that has room for so many, and what was cut."""
+    stays = list(range(example.last_answer))
+    if len(stays) <= room:
+        return stays, NOTHING
+    removed: Counter[str] = Counter()
+    for span in spans_of(example, "exchange"):
+        if len(stays) > room:
+            stays = [i for i in stays if i not in span]
+            removed["exchanges"] += len(span)
+    steps = (("input", 0), ("instruction", room // 2), ("opening", 0), ("instruction", 0))
+    for field, least in steps:
+        for span in spans_of(example, field):
+            inside = [i for i in stays if i in span]
+            count = max(0, min(len(stays) - room, len(inside) - least))
+            start = (len(inside) - count + 1) // 2  # the middle
+            gone = set(inside[start : start + count])
+            stays = [i for i in stays if i not in gone]
+            removed["template" if field == "opening" else field] += count
+    rest = max(0, len(stays) - room)
+    removed["template"] += rest
+    stays = stays[rest:]
+    question = {i for span in spans_of(example, "instruction") for i in span}
+    no_question = bool(question) and question.isdisjoint(stays)
+    return stays, Removed(**removed, no_question=no_question)
+
+
+def spans_of(example: Example, field: str) -> list[range]:
+    """Return the places of the tokens that are so named, run by run."""
+    return [range(span.start, span.stop) for span in example.spans if span.field == field]
 
 
 def split_text(text: Example, context: int) -> list[Example]:
@@ -69,7 +171,7 @@ def split_text(text: Example, context: int) -> list[Example]:
     return [Example(ids, [False] + [True] * (len(ids) - 1), is_text=True) for ids in pieces]
 
 
-def fit_to_context(example: Example, context: int, policy: Policy = "prompt") -> list[Example]:
+def fit_to_context(example: Example, context: int, policy: Policy = "answer") -> list[Example]:
     """Return what fits `context` rows: the example, cut or not; nothing; or a text's pieces."""
     if example.is_text:
         return split_text(example, context)
@@ -77,51 +179,42 @@ def fit_to_context(example: Example, context: int, policy: Policy = "prompt") ->
     return [shorter] if shorter else []
 
 
-def cut_ends(example: Example, at_start: int, at_end: int) -> Example:
-    """Return an example without `at_start` tokens at its start and `at_end` at its end.
-
-    No token before the new first token could predict it, so it no longer counts as an answer's.
-    """
-    stop = len(example.ids) - at_end
-    is_answer = [False, *example.is_answer[at_start + 1 : stop]]
-    removed = example.is_answer[:at_start] + example.is_answer[stop:]
-    return Example(
-        ids=example.ids[at_start:stop],
-        is_answer=is_answer,
-        prompt_cut=removed.count(False),
-        answer_cut=sum(example.is_answer) - sum(is_answer),
-    )
-
-
 def count_cuts(example: Example, fitted: list[Example]) -> Cuts:
     """Count what `fit_to_context` cut from one example."""
     if not fitted:
-        answer_tokens = sum(example.is_answer)
-        prompt_tokens = len(example.ids) - answer_tokens
-        return Cuts(1, dropped=1, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens)
-    prompt_tokens, answer_tokens = fitted[0].prompt_cut, fitted[0].answer_cut
+        return Cuts(1, dropped=1, dropped_tokens=len(example.ids))
+    removed = fitted[0].removed
     return Cuts(
         examples=1,
-        prompts=int(prompt_tokens > 0),
-        answers=int(answer_tokens > 0),
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens,
+        answers=int(removed.answer > 0),
+        prompts=int(removed.prompt > 0),
+        inputs=int(removed.input > 0),
+        instructions=int(removed.instruction > 0),
+        no_question=int(removed.no_question),
+        conversations=int(removed.exchanges > 0),
+        answer_tokens=removed.answer,
+        prompt_tokens=removed.prompt,
+        exchange_tokens=removed.exchanges,
     )
 
 
 def truncate_all(
-    examples: Iterable[Example], context: int, policy: Policy = "prompt"
+    examples: Iterable[Example], context: int, policy: Policy = "answer"
 ) -> tuple[list[Example], Cuts]:
-    """Fit all examples to the context, and count the cuts; raises UserError if none is left."""
+    """Fit all examples to the context, and count the cuts."""
     fitting: list[Example] = []
     cuts = Cuts()
     for example in examples:
         fitted = fit_to_context(example, context, policy)
         cuts += count_cuts(example, fitted)
         fitting += fitted
-    if cuts.examples and not fitting:
+    return fitting, cuts
+
+
+def require_examples(examples: Sequence[Example], cuts: Cuts, context: int) -> None:
+    """Raise UserError if all examples were dropped."""
+    if cuts.dropped and not examples:
         raise UserError(
             f"all {cuts.examples} examples are longer than the context of {context}, so all are "
-            "dropped: use a larger context, or cut them instead (truncate: prompt or answer)"
+            "dropped: use a larger context, or cut them instead (truncate: answer or prompt)"
         )
-    return fitting, cuts

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from minigpt2.data.examples import encode_prompt
+from minigpt2.data.examples import encode
 from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA
+from minigpt2.data.truncation import fit_prompt
 from minigpt2.errors import UserError
 from minigpt2.inference.generate import generate
 from minigpt2.inference.model import Model
@@ -20,34 +21,53 @@ def answer_questions(
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
     rng: np.random.Generator | None = None,
-    truncate: bool = False,
-    progress: Callable[[int], None] = lambda finished: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[str]:
     """Return the model's answer to the last question of each record; their outputs are not read.
 
-    The prompt is in the template of the model, or in Alpaca's if it has none.  Of a prompt that is
-    longer than the context, `truncate` keeps the end; without it, UserError is raised.  The other
-    arguments are those of `generate`.
+    The prompt is in the template of the model, or in Alpaca's if it has none.  One that leaves no
+    room for its answer is cut (data/truncation), and `warn` is called with a sentence about it.
+    The other arguments are those of `generate`.
     """
     parameters, tokenizer, template = model
     context = parameters.config.n_positions
-    prompts = [encode_prompt(record, tokenizer, template or ALPACA) for record in records]
-    longest = max(map(len, prompts), default=0)
-    if longest > context and not truncate:
-        raise UserError(
-            f"the question has {longest} tokens with its template, but the model reads at most "
-            f"{context}"
-        )
+    prompts = []
+    for record in records:
+        example = encode(record._replace(output=""), tokenizer, template or ALPACA)
+        prompts.append(fit_prompt(example, context, new_tokens=max_new_tokens))
+        if len(prompts[-1]) < example.last_answer:
+            warn(describe_cut(example.last_answer, len(prompts[-1]), context))
+    return answer_prompts(model, prompts, max_new_tokens=max_new_tokens, sampling=sampling, rng=rng)
+
+
+def describe_cut(tokens: int, remaining: int, context: int) -> str:
+    """Return a sentence about a prompt of so many tokens, of which some remain."""
+    return (
+        f"the question has {tokens:,} tokens with its template: {tokens - remaining:,} of them are "
+        f"left out, so that its answer has room in the model's context of {context:,}"
+    )
+
+
+def answer_prompts(
+    model: Model,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    rng: np.random.Generator | None = None,
+    progress: Callable[[int], None] = lambda finished: None,
+) -> list[str]:
+    """Return the texts that continue prompts; the arguments are those of `generate`."""
     answers = generate(
-        parameters,
-        [prompt[-context:] for prompt in prompts],
-        stop=tokenizer.end_of_text,
+        model.parameters,
+        prompts,
+        stop=model.tokenizer.end_of_text,
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         rng=rng,
         progress=progress,
     )
-    return [tokenizer.decode(ids) for ids in answers]
+    return [model.tokenizer.decode(ids) for ids in answers]
 
 
 def encode_start(text: str, model: Model) -> list[int]:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.data.batches import EpochBatches
+from minigpt2.data.batches import EpochBatches, batch_of, training_set
 from minigpt2.data.examples import Example
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
-from minigpt2.data.truncation import Policy, truncate_all
+from minigpt2.data.truncation import Policy, require_examples
+from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, PartsOf, peak
 
@@ -23,8 +24,9 @@ class RunShape(NamedTuple):
     micro_batch: int
     recompute: bool = False
     dropout: bool = False
-    truncate: Policy = "prompt"
+    truncate: Policy = "answer"
     loss_weights: LossWeights = RESPONSE_ONLY
+    validation: float = 0.0  # share of the examples
     seed: int = 0
 
     @property
@@ -64,19 +66,25 @@ def profile(shape: RunShape, examples: Sequence[Example]) -> BatchProfile:
     """Count the rows of the micro-batches; without data, each example fills the context.
 
     >>> profile(RunShape(context=5, batch_size=3, micro_batch=2), []).micro_batches
-    [MicroBatch(rows=8, supervised=8), MicroBatch(rows=4, supervised=4)]
+    [MicroBatch(rows=10, supervised=10), MicroBatch(rows=5, supervised=5)]
     """
     if examples:
         return profile_of_examples(shape, examples)
     full, rest = divmod(shape.batch_size, shape.micro_batch)
     sizes = [shape.micro_batch] * full + [rest] * bool(rest)
-    rows = [size * (shape.context - 1) for size in sizes]  # a last token needs no row
-    return BatchProfile([MicroBatch(n, n) for n in rows], 1, shape.context - 1)
+    rows = [size * shape.context for size in sizes]
+    return BatchProfile([MicroBatch(n, n) for n in rows], 1, shape.context)
 
 
 def profile_of_examples(shape: RunShape, examples: Sequence[Example]) -> BatchProfile:
-    """Count the rows of the micro-batches of an epoch."""
-    fitting, _ = truncate_all(examples, shape.context, shape.truncate)
+    """Count the rows of the micro-batches of an epoch.
+
+    Raises UserError if no example is left to train on.
+    """
+    fitting, _, cuts = training_set(
+        examples, shape.context, shape.truncate, validation=shape.validation, seed=shape.seed
+    )
+    require_examples(fitting, cuts, shape.context)
     epoch = EpochBatches(
         fitting,
         batch_size=shape.batch_size,
@@ -84,8 +92,7 @@ def profile_of_examples(shape: RunShape, examples: Sequence[Example]) -> BatchPr
         seed=shape.seed,
         loss_weights=shape.loss_weights,
     )
-    starts = range(0, len(fitting), shape.batch_size)
-    batches = [batch for start in starts for batch in epoch.at(0, start).batches]
+    batches = [batch_of(part, shape.loss_weights) for part in epoch.epoch()]
     sizes = [MicroBatch(len(b.ids), int(np.count_nonzero(b.weights))) for b in batches]
     length = round(np.mean([len(example.ids) for example in fitting]))
     return BatchProfile(sizes, epoch.steps, max(1, length))
@@ -102,7 +109,10 @@ def choices(
     sizes = [max(1, shape.micro_batch >> k) for k in range(shape.micro_batch.bit_length())]
     for context in (c for c in contexts if c >= min(SHORTEST, shape.context)):
         shapes = [shape._replace(micro_batch=size, context=context) for size in sizes]
-        largest = [profile(smaller, examples).largest for smaller in shapes]
+        try:
+            largest = [profile(smaller, examples).largest for smaller in shapes]
+        except UserError:  # all examples are longer, and dropped
+            return
         for recompute in (False, True):
             for smaller, batch in zip(shapes, largest, strict=True):
                 candidate = smaller._replace(recompute=recompute)

@@ -6,31 +6,28 @@ from minigpt2.data.records import Record
 from minigpt2.inference.model import Model
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog
-from minigpt2.training.evaluation import Answer, answer_all, exact_match, longest_reference
+from minigpt2.training.evaluation import Answer, Limits, answer_all, describe_reach, exact_match
 from minigpt2.wording import shorten
 
 Answers = dict[str, list[Answer]]  # by the name of the test
 
 
 def answer_tests(
-    model: Model, tests: dict[str, list[Record]], max_new_tokens: int, log: RunLog, when: str
+    model: Model, tests: dict[str, list[Record]], limits: Limits, log: RunLog, when: str
 ) -> Answers:
     """Answer every test question, and print the exact match of each test.
 
-    An answer has at most as many tokens as the longest reference of its test.  The test "samples"
-    is not scored, and its answers have at most `max_new_tokens` tokens.
+    The test "samples" is not scored.
     """
     answers = {}
     for name, records in tests.items():
-        scored = name != "samples"
-        longest = longest_reference(model.tokenizer, records) if scored else max_new_tokens
         with progress(f"answering {name}", len(records), log.console) as advance:
-            answers[name] = answer_all(model, records, longest, advance)
-        if scored:
+            answers[name] = answer_all(model, records, limits, advance)
+        if name != "samples":
             right, share = sum(a.exact for a in answers[name]), exact_match(answers[name])
             result = {"right": right, "asked": len(records), "exact_match": share}
             text = f"{name}: {right} of {len(records)} exactly right ({share:.1%})"
-            log.say(when, text)
+            log.say(when, text + describe_reach(answers[name]))
             log.summary[when][name] = result
     return answers
 

@@ -23,6 +23,7 @@ class Page(NamedTuple):
     data: str  # a line that describes it
     context: int
     cuts: Cuts
+    warnings: Sequence[str]
     examples: Sequence[Example]
     tokens: Sequence[Token]  # of one training example
     log: Sequence[dict[str, Any]]  # the entries of log.jsonl
@@ -41,6 +42,7 @@ def run_page(page: Page) -> str:
         results=[*test_rows(page.before, page.after), *loss_rows(page.log)],
         data=page.data,
         cuts=f"Context {page.context:,}: {describe_cuts(page.cuts)}.",
+        warnings=page.warnings,
         quantiles=[f"{q:.0%}" for q in QUANTILES],
         lengths=length_rows(page.examples),
         curves=run_curves(page.log),

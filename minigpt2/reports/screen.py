@@ -61,15 +61,27 @@ class Screen(Console):
 def describe_cuts(cuts: Cuts) -> str:
     """Return the numbers of cuts.
 
-    >>> describe_cuts(Cuts(prompts=2, answers=1, dropped=0, prompt_tokens=1200, answer_tokens=1))
-    '2 prompts cut (1,200 tokens), 1 answer cut (1 token), 0 examples dropped'
+    >>> describe_cuts(Cuts(answers=1, prompts=2, inputs=2, answer_tokens=1, prompt_tokens=1200))
+    '1 answer cut (1 token), 2 prompts cut (1,200 tokens; inputs: 2, instructions: 0)'
+    >>> describe_cuts(Cuts(examples=10))
+    'nothing cut'
     """
-    prompts, answers = plural(cuts.prompts, "prompt"), plural(cuts.answers, "answer")
-    return (
-        f"{prompts} cut ({plural(cuts.prompt_tokens, 'token')}), "
-        f"{answers} cut ({plural(cuts.answer_tokens, 'token')}), "
-        f"{plural(cuts.dropped, 'example')} dropped"
-    )
+    parts = []
+    if cuts.answers:
+        tokens = plural(cuts.answer_tokens, "token")
+        parts.append(f"{plural(cuts.answers, 'answer')} cut ({tokens})")
+    if cuts.prompts:
+        tokens = plural(cuts.prompt_tokens, "token")
+        where = f"inputs: {cuts.inputs:,}, instructions: {cuts.instructions:,}"
+        parts.append(f"{plural(cuts.prompts, 'prompt')} cut ({tokens}; {where})")
+    if cuts.conversations:
+        tokens = plural(cuts.exchange_tokens, "token")
+        conversations = plural(cuts.conversations, "conversation")
+        parts.append(f"oldest exchanges of {conversations} left out ({tokens})")
+    if cuts.dropped:
+        tokens = plural(cuts.dropped_tokens, "token")
+        parts.append(f"{plural(cuts.dropped, 'example')} dropped ({tokens})")
+    return ", ".join(parts) or "nothing cut"
 
 
 def new_table(title: str, *columns: str) -> Table:

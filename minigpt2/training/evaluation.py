@@ -18,14 +18,16 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from minigpt2.data.batches import batch_of
-from minigpt2.data.examples import Example
+from minigpt2.data.examples import Example, encode
 from minigpt2.data.records import Record
-from minigpt2.data.tokenizer import Tokenizer
-from minigpt2.inference.answers import answer_questions
+from minigpt2.data.template import ALPACA
+from minigpt2.data.truncation import Policy, fit_prompt
+from minigpt2.inference.answers import answer_prompts
 from minigpt2.inference.model import Model
 from minigpt2.model.gpt2 import loss_of
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.losses import Losses
+from minigpt2.wording import plural
 
 
 class Answer(NamedTuple):
@@ -33,6 +35,7 @@ class Answer(NamedTuple):
 
     record: Record
     answer: str
+    within_reach: bool = True  # the reference is not longer than an answer can be
 
     @property
     def exact(self) -> bool:
@@ -55,27 +58,49 @@ def validation_losses(
     return losses
 
 
+class Limits(NamedTuple):
+    """How long examples and answers may be, and what is cut of longer examples."""
+
+    context: int
+    policy: Policy = "answer"
+    max_new_tokens: int | None = None  # default: those of the longest reference, end-of-text too
+
+
 def answer_all(
     model: Model,
     records: Sequence[Record],
-    max_new: int,
+    limits: Limits,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> list[Answer]:
-    """Answer every record's question by greedy decoding, with at most max_new tokens each.
-
-    A prompt that is longer than the context loses its beginning.
-    """
-    texts = answer_questions(
-        model, records, max_new_tokens=max_new, truncate=True, progress=progress
-    )
-    return [Answer(record, text) for record, text in zip(records, texts, strict=True)]
-
-
-def longest_reference(tokenizer: Tokenizer, records: Sequence[Record]) -> int:
-    """Return the tokens of the longest reference, end-of-text included."""
-    return 1 + max(len(tokenizer.encode(record.output)) for record in records)
+    """Answer every record's question by greedy decoding; prompts are cut as in training."""
+    parameters, tokenizer, template = model
+    examples = [encode(record, tokenizer, template or ALPACA) for record in records]
+    prompts = [fit_prompt(example, limits.context, limits.policy) for example in examples]
+    references = [len(example.ids) - example.last_answer for example in examples]
+    longest = limits.max_new_tokens
+    if longest is None:
+        longest = max(references, default=0)
+    texts = answer_prompts(model, prompts, max_new_tokens=longest, progress=progress)
+    rows = parameters.config.n_positions
+    room = [min(longest, rows + 1 - len(prompt)) for prompt in prompts]
+    columns = zip(records, texts, references, room, strict=True)
+    return [
+        Answer(record, text, within_reach=reference - 1 <= most)
+        for record, text, reference, most in columns
+    ]
 
 
 def exact_match(answers: Sequence[Answer]) -> float:
     """Return the share of answers that equal their reference, from 0 to 1."""
     return sum(answer.exact for answer in answers) / len(answers)  # (31.1)
+
+
+def describe_reach(answers: Sequence[Answer]) -> str:
+    """Return how many references are longer than an answer can be, as the end of a line.
+
+    >>> describe_reach([Answer(Record("?", "", "yes, and more"), "yes", within_reach=False)])
+    '; 1 reference is longer than an answer can be'
+    """
+    beyond = sum(not answer.within_reach for answer in answers)
+    verb = "is" if beyond == 1 else "are"
+    return f"; {plural(beyond, 'reference')} {verb} longer than an answer can be" if beyond else ""

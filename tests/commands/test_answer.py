@@ -1,5 +1,7 @@
 """answer, run as a user would."""
 
+import re
+
 import numpy as np
 
 from minigpt2.commands import answer
@@ -30,6 +32,14 @@ def test_all_options_of_sampling_reach_the_model(run, little_model):
         rng=np.random.default_rng(3),
     )
     assert outcome.code == 0 and [outcome.out] == [f"{text}\n" for text in expected]
+
+
+def test_a_question_that_is_too_long_is_cut_and_it_is_said(run, little_model):
+    outcome = run("answer", "why " * 200, "--model", little_model, "--max-new-tokens", "4")
+    assert outcome.code == 0 and outcome.out.strip()
+    pattern = r"the question has (\d+) tokens .*: (\d+) of them are left out, .* context of 96\n"
+    tokens, removed = map(int, re.fullmatch(pattern, outcome.err).groups())
+    assert tokens - removed == 96 + 1 - 4
 
 
 def test_text_that_looks_like_an_option_is_left_alone(run, little_model, monkeypatch):

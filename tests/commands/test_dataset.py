@@ -54,7 +54,7 @@ def test_all_ways_to_open_a_data_set_give_the_same_examples(tuned, data):
     assert with_weights._replace(tokenizer=None) == without._replace(tokenizer=None)
     assert with_weights.tokenizer.files == without.tokenizer.files
     run = setup(TrainSettings(data=str(data), model=str(tuned), validation=0, device="cpu"))
-    assert run.training == without.examples(without.records)[0]
+    assert run.examples.training == without.examples(without.records)[0]
     assert isinstance(run.model, Model) and run.model.template == OWN
 
 

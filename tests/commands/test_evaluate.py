@@ -9,7 +9,7 @@ from minigpt2.data.examples import encode
 from minigpt2.data.loading import load_records
 from minigpt2.data.template import TEMPLATES
 from minigpt2.inference.model import Model, open_model
-from minigpt2.training.evaluation import answer_all, validation_losses
+from minigpt2.training.evaluation import Limits, answer_all, validation_losses
 
 
 @pytest.mark.parametrize("template", ["alpaca", "qa"])
@@ -27,7 +27,7 @@ def test_what_is_printed_is_in_the_file_and_is_right(run, little_model, data, te
     np.testing.assert_allclose(found["example_loss"], losses.example_level, rtol=1e-5)
     np.testing.assert_allclose(found["token_perplexity"], np.exp(losses.token_level), rtol=1e-4)
     model = Model(parameters, tokenizer, TEMPLATES[template])
-    answers = answer_all(model, records, 5)
+    answers = answer_all(model, records, Limits(96, max_new_tokens=5))
     assert [row["answer"] for row in found["rows"]] == [a.answer for a in answers]
     assert [row["output"] for row in found["rows"]] == [record.output for record in records]
     for text in (

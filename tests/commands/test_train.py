@@ -150,16 +150,27 @@ def test_over_the_context_is_counted_and_reported(run, little_model, tmp_path):
     options = ("--data", "long.json", "--out", "run", "--validation", "0", *QUICK)
     outcome = run("train", "--model", little_model, *options)
     cuts = json.loads((tmp_path / "run/summary.json").read_text())["context"]
-    assert {k: cuts[k] for k in ("examples", "prompts", "answers", "dropped")} == {
-        "examples": 2,
-        "prompts": 2,
-        "answers": 1,
-        "dropped": 0,
-    }
-    assert (
-        f"over 96 tokens: 2 prompts cut ({cuts['prompt_tokens']:,} tokens), "
-        f"1 answer cut ({cuts['answer_tokens']:,} tokens), 0 examples dropped" in outcome.out
+    counts = {name: cuts[name] for name in ("examples", "answers", "prompts", "instructions")}
+    assert counts == {"examples": 2, "answers": 1, "prompts": 1, "instructions": 1}
+    text = (
+        f"over 96 tokens: 1 answer cut ({cuts['answer_tokens']:,} tokens), 1 prompt cut "
+        f"({cuts['prompt_tokens']:,} tokens; inputs: 0, instructions: 1)"
     )
+    assert (
+        text in outcome.out
+        and text.partition(": ")[2] in (tmp_path / "run/report.html").read_text()
+    )
+    assert "warning" not in outcome.out
+
+
+def test_questions_that_the_context_has_no_room_for_are_warned_of(
+    run, little_model, data, tmp_path
+):
+    options = ("--data", data, "--context", "8", "--validation", "0", "--out", "run", *QUICK)
+    outcome = run("train", "--model", little_model, *options)
+    warning = "12 examples have no question left: the context is too short for the template"
+    assert f"warning   {warning}" in outcome.out
+    assert warning in (tmp_path / "run/report.html").read_text()
 
 
 @pytest.mark.parametrize("loss", ["token", "example"])

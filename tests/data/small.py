@@ -2,8 +2,9 @@
 
 import json
 
-from minigpt2.data.examples import Example
+from minigpt2.data.examples import Example, encode
 from minigpt2.data.records import Record
+from minigpt2.data.template import ALPACA
 from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer, byte_of_character
 
 MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("Ġ", "w")]
@@ -25,6 +26,12 @@ def example_of(prompt, answer):
     """An example of the ids of a prompt and of its answer."""
     ids = [*map(int, prompt), *map(int, answer)]
     return Example(ids, [False] * len(prompt) + [True] * len(answer))
+
+
+def encode_prompt(record, tokenizer, template=ALPACA):
+    """The ids of everything before a record's last answer."""
+    example = encode(record, tokenizer, template)
+    return example.ids[: example.last_answer]
 
 
 RECORDS = [

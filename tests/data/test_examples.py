@@ -2,11 +2,11 @@
 
 import pytest
 
-from minigpt2.data.examples import Example, encode, encode_prompt
+from minigpt2.data.examples import Example, encode
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.template import ALPACA, TEMPLATES, prompt_of
 from minigpt2.data.tokenizer import END_OF_TEXT, gpt2_tokenizer
-from tests.data.small import RECORDS, small_tokenizer
+from tests.data.small import RECORDS, encode_prompt, small_tokenizer
 
 BYTES = small_tokenizer()
 STOP = BYTES.end_of_text

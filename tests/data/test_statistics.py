@@ -15,9 +15,7 @@ from minigpt2.data.statistics import (
     lengths_of,
     near_duplicates,
     normalised_question,
-    total_cuts,
 )
-from minigpt2.data.truncation import Cuts, truncate_all
 from minigpt2.errors import UserError
 from tests.data.small import example_of
 
@@ -36,19 +34,12 @@ def test_lengths_and_their_summary():
     assert Summary.of(lengths.answer) == (10, 2.5, [1, 1, 2, 2, 5, 5, 5])
 
 
-@pytest.mark.parametrize("policy", ["prompt", "answer", "drop"])
-def test_what_a_context_would_cut_is_what_it_cuts(policy):
-    for context in range(5, 13):
-        assert total_cuts(EXAMPLES, context, policy) == truncate_all(EXAMPLES, context, policy)[1]
-    assert total_cuts(EXAMPLES, 4, "drop") == Cuts(4, 0, 0, 4, 29, 10)
-
-
 def test_rows_in_three_ways():
-    rows = count_rows(EXAMPLES, 4, np.random.default_rng(0).permutation(len(EXAMPLES)))
+    rows = count_rows([EXAMPLES[::-1]])
     assert rows.padded == 4 * 11 and rows.packed == 11 + 9 + 5 + 10
     # 0 … 7 stand once for three examples; 8 is before two of them and too short to share
     assert rows.forest == 8 + (3 + 1 + 2) + 5
-    alone = count_rows(EXAMPLES, 1, np.arange(len(EXAMPLES)))
+    alone = count_rows([[example] for example in EXAMPLES])
     assert alone.padded == alone.packed == alone.forest == 35
 
 
@@ -61,7 +52,8 @@ def test_a_question_is_all_before_the_answer_without_capitals_and_spaces():
 def test_repetitions_and_near_duplicates():
     known = ["name the capital of france.", "add 1 and 2.", "who wrote hamlet?"]
     questions = ["name the capital of frances.", "sing.", "add 1 and 2.", "who wrote macbeth?"]
-    assert count_repeated([*known, *questions]) == 1
+    assert count_repeated([*known, *questions]) == (1, 1)
+    assert count_repeated(["one"] * 4 + ["two"] * 2 + ["three"]) == (2, 4)
     counts = []
     pairs = near_duplicates(questions, known, counts.append)
     assert [(pair.question, pair.candidate) for pair in pairs] == [(0, 0), (2, 1)]
@@ -103,8 +95,8 @@ def test_the_command_prints_all_of_it(data, little_model, tmp_path, capsys):
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
     tokens = sum(2 * n + 1 for n in range(1, 11))  # "1" and " ", n times, and end-of-text
     assert rows["answer"][0] == str(tokens)
-    assert {"16", "20", "96"} <= rows.keys() and rows["96"] == ["0"] * 5
-    assert "1 of 10 questions repeat an earlier one" in out
+    assert {"16", "20", "96"} <= rows.keys() and rows["96"] == ["0"] * 6
+    assert "1 question is there more than once: without the repetitions 9 of 10 examples" in out
     assert "of 1 validation question (seed 0)" in out
     assert rows["padded"][-1] == "100%" and int(rows["the"][-1].rstrip("%")) < 100
     with pytest.raises(UserError, match="exists already"):
@@ -116,7 +108,7 @@ def test_contexts_beyond_the_model_s_are_counted_only_when_they_are_listed(
 ):
     def contexts_shown(**settings):
         stats(StatsSettings(data=data, model=str(little_model), **settings))
-        table = capsys.readouterr().out.split("Longer than the context")[1].split("\n\n")[0]
+        table = capsys.readouterr().out.split("Examples that lose tokens")[1].split("\n\n")[0]
         return re.findall(r"^ (\d+) ", table, re.MULTILINE)
 
     assert contexts_shown() == ["64", "96"]

@@ -1,130 +1,209 @@
 """Truncation: what is cut, by policy, spelled out and for any example."""
 
+import dataclasses
 from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.examples import Example, encode
-from minigpt2.data.records import Record
-from minigpt2.data.template import prompt_of
-from minigpt2.data.truncation import Cuts, Policy, truncate, truncate_all
+from minigpt2.data.examples import Example, Removed, Span, encode
+from minigpt2.data.records import Exchange, Record
+from minigpt2.data.template import TEMPLATES, Template
+from minigpt2.data.truncation import (
+    Cuts,
+    Policy,
+    fit_prompt,
+    require_examples,
+    truncate,
+    truncate_all,
+)
 from minigpt2.errors import UserError
-from tests.data.small import RECORDS, small_tokenizer
+from tests.data.small import MERGES, RECORDS, small_tokenizer
 
 BYTES = small_tokenizer()
 STOP = 99
 quick = settings(deadline=None, max_examples=200)
 
-# prompt 1 2 3, answer 4 5 STOP; and a conversation: 1 2 | 3 STOP | 4 5 | 6 7 STOP
-SINGLE = Example([1, 2, 3, 4, 5, STOP], [False] * 3 + [True] * 3)
+# prompt 1 2, answer 4 5 6 7 STOP; and a conversation: 1 2 | 3 STOP | 4 5 | 6 7 STOP
+SINGLE = Example([1, 2, 4, 5, 6, 7, STOP], [False] * 2 + [True] * 5)
 TALK = Example(
     [1, 2, 3, STOP, 4, 5, 6, 7, STOP],
     [False, False, True, True, False, False, True, True, True],
+    (Span("opening", 0, 1), Span("exchange", 1, 4), Span("instruction", 4, 5)),
 )
 
 
 def shown(example):
-    """The ids, a supervised one with a minus sign, and the two cuts."""
-    if example is None:
-        return None
-    signed = [-i if part else i for i, part in zip(example.ids, example.is_answer, strict=True)]
-    return signed, example.prompt_cut, example.answer_cut
+    """The ids, a supervised one with a minus sign."""
+    return [-i if part else i for i, part in zip(example.ids, example.is_answer, strict=True)]
 
 
 @pytest.mark.parametrize(
-    ("policy", "context", "result"),
+    ("policy", "context", "ids", "removed"),
     [
-        ("prompt", 5, ([1, 2, 3, -4, -5, -STOP], 0, 0)),
-        ("prompt", 4, ([2, 3, -4, -5, -STOP], 1, 0)),
-        ("prompt", 3, ([3, -4, -5, -STOP], 2, 0)),
-        ("prompt", 2, ([3, -4, -5], 2, 1)),
-        ("prompt", 1, ([3, -4], 2, 2)),
-        ("answer", 5, ([1, 2, 3, -4, -5, -STOP], 0, 0)),
-        ("answer", 4, ([1, 2, 3, -4, -5], 0, 1)),
-        ("answer", 3, ([1, 2, 3, -4], 0, 2)),
-        ("answer", 2, ([2, 3, -4], 1, 2)),
-        ("answer", 1, ([3, -4], 2, 2)),
-        ("drop", 5, ([1, 2, 3, -4, -5, -STOP], 0, 0)),
-        ("drop", 4, None),
+        ("answer", 6, [1, 2, -4, -5, -6, -7, -STOP], Removed()),
+        ("answer", 5, [1, 2, -4, -5, -6, -7], Removed(answer=1)),
+        ("answer", 4, [1, 2, -4, -5, -6], Removed(answer=2)),
+        ("answer", 3, [2, -4, -5, -6], Removed(template=1, answer=2)),
+        ("answer", 1, [2, -4], Removed(template=1, answer=4)),
+        ("prompt", 6, [1, 2, -4, -5, -6, -7, -STOP], Removed()),
+        ("prompt", 5, [2, -4, -5, -6, -7, -STOP], Removed(template=1)),
+        ("prompt", 4, [2, -4, -5, -6, -7], Removed(template=1, answer=1)),
+        ("prompt", 1, [2, -4], Removed(template=1, answer=4)),
     ],
 )
-def test_one_question_spelled_out(policy, context, result):
-    assert shown(truncate(SINGLE, context, policy)) == result
+def test_one_question_spelled_out(policy, context, ids, removed):
+    shorter = truncate(SINGLE, context, policy)
+    assert shown(shorter) == ids and shorter.removed == removed
 
 
 @pytest.mark.parametrize(
-    ("policy", "context", "result"),
+    ("policy", "context", "ids", "removed"),
     [
-        ("prompt", 8, ([1, 2, -3, -STOP, 4, 5, -6, -7, -STOP], 0, 0)),
-        ("prompt", 7, ([2, -3, -STOP, 4, 5, -6, -7, -STOP], 1, 0)),
-        ("prompt", 6, ([3, -STOP, 4, 5, -6, -7, -STOP], 2, 1)),
-        ("prompt", 5, ([STOP, 4, 5, -6, -7, -STOP], 2, 2)),
-        ("prompt", 4, ([4, 5, -6, -7, -STOP], 2, 2)),
-        ("prompt", 2, ([5, -6, -7], 3, 3)),
-        ("answer", 6, ([1, 2, -3, -STOP, 4, 5, -6], 0, 2)),
-        ("answer", 5, ([2, -3, -STOP, 4, 5, -6], 1, 2)),
-        ("answer", 2, ([4, 5, -6], 2, 4)),
+        ("answer", 8, [1, 2, -3, -STOP, 4, 5, -6, -7, -STOP], Removed()),
+        ("answer", 7, [1, 4, 5, -6, -7, -STOP], Removed(exchanges=3)),
+        ("answer", 5, [1, 4, 5, -6, -7, -STOP], Removed(exchanges=3)),
+        ("answer", 4, [4, 5, -6, -7, -STOP], Removed(exchanges=3, template=1)),
+        ("answer", 3, [5, -6, -7, -STOP], Removed(3, 0, 1, 1, 0, no_question=True)),
+        ("prompt", 2, [5, -6, -7], Removed(3, 0, 1, 1, 1, no_question=True)),
     ],
 )
-def test_a_conversation_spelled_out(policy, context, result):
-    assert shown(truncate(TALK, context, policy)) == result
+def test_a_conversation_spelled_out(policy, context, ids, removed):
+    shorter = truncate(TALK, context, policy)
+    assert shown(shorter) == ids and shorter.removed == removed
 
 
-def talk(turns):
-    """Prompts and answers of these lengths; the ids are 0, 1, 2, ..."""
-    parts = [part for q, a in turns for part in [False] * q + [True] * a]
-    return Example(list(range(len(parts))), parts)
+def test_longer_examples_are_dropped():
+    assert truncate(SINGLE, 6, "drop") is SINGLE and truncate(SINGLE, 5, "drop") is None
 
 
-turns = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
+def cut_prompt_of(record, template, context):
+    """The prompt of a record as it is trained on, as text."""
+    shorter = truncate(encode(record, BYTES, template), context)
+    return BYTES.decode(shorter.ids[: shorter.last_answer])
 
 
-@given(turns.map(talk), st.integers(1, 40), st.sampled_from(get_args(Policy)))
+def test_what_a_prompt_loses_in_turn():
+    record = Record("ABCDEFGH", "0123456789", "x" * 200)
+    template = Template("Q {instruction} A ", "Q {instruction} I {input} A ", "Begin. ")
+    for context, prompt in {
+        66: "Begin. Q ABCDEFGH I 0123456789 A ",
+        64: "Begin. Q ABCDEFGH I 012346789 A ",
+        58: "Begin. Q ABCDEFGH I 012789 A ",
+        46: "Begin. Q ABCDEFGH I  A ",
+        40: "Be. Q ABCDEFGH I  A ",  # the instruction has less than half of the room of 20
+        30: "Q ABCDFGH I  A ",
+        20: "Q AH I  A ",
+        8: "  A ",
+        1: " ",
+    }.items():
+        assert cut_prompt_of(record, template, context) == prompt
+
+
+def test_a_long_instruction_is_cut_before_the_opening():
+    record, template = Record("0123456789" * 9, "", "x" * 200), Template("Q {instruction} A")
+    assert cut_prompt_of(record, template, 40) == "Q 0123456723456789 A"
+    begun = dataclasses.replace(template, opening="Begin. ")
+    assert cut_prompt_of(record, begun, 48) == "Begin. Q 0123456456789 A"
+    brief = record._replace(system="Be as brief as you can.")
+    assert cut_prompt_of(brief, template, 48) == "Be an.\n\nQ 012345456789 A"
+
+
+def test_the_oldest_exchanges_are_left_out_whole():
+    exchanges = (Exchange("One?", "First."), Exchange("Two?", "Second."), Exchange("Three?", "3."))
+    record = Record("Four?", "", "x" * 200, "Be kind.", exchanges)
+    template = TEMPLATES["chat"]
+    whole = encode(record, BYTES, template)
+    for count in range(4):
+        fewer = encode(record._replace(earlier=exchanges[count:]), BYTES, template)
+        shorter = truncate(whole, 2 * fewer.last_answer)
+        assert shorter.ids[: shorter.last_answer] == fewer.ids[: fewer.last_answer]
+        assert shorter.removed.exchanges == len(whole.ids) - len(fewer.ids)
+        assert shorter.is_answer[: shorter.last_answer] == fewer.is_answer[: fewer.last_answer]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+SENTENCES = TEXTS.filter(str.strip)
+RECORDS_OF_ALL_KINDS = st.builds(
+    Record,
+    instruction=SENTENCES,
+    input=TEXTS,
+    output=SENTENCES,
+    system=TEXTS,
+    earlier=st.lists(st.builds(Exchange, SENTENCES, SENTENCES), max_size=3).map(tuple),
+)
+
+
+@given(
+    RECORDS_OF_ALL_KINDS,
+    st.sampled_from(list(TEMPLATES.values())),
+    st.integers(1, 200),
+    st.sampled_from(get_args(Policy)),
+    st.sampled_from([BYTES, small_tokenizer(MERGES)]),
+)
 @quick
-def test_whatever_is_cut_the_rules_hold(example, context, policy):
-    shorter = truncate(example, context, policy)
-    fits = len(example.ids) <= context + 1
-    if shorter is None:
-        assert policy == "drop" and not fits
+def test_whatever_is_cut_the_rules_hold(record, template, context, policy, tokenizer):
+    whole = encode(record, tokenizer, template)
+    shorter, prompt, answer = truncate(whole, context, policy), whole.last_answer, 0
+    if len(whole.ids) <= context + 1:
+        assert shorter is whole and fit_prompt(whole, context, policy) == whole.ids[:prompt]
         return
-    start, stop = shorter.ids[0], shorter.ids[-1] + 1
-    assert shorter.ids == example.ids[start:stop]
-    assert len(shorter.ids) == min(len(example.ids), context + 1)
-    # no prompt token is supervised, and of answer tokens only the first token of all is not
-    assert shorter.is_answer == [False, *example.is_answer[start + 1 : stop]]
-    assert any(shorter.is_answer)
-    # the last answer is there, and loses its end only if it is cut
-    assert start < example.last_answer < stop
-    lost = sum(example.is_answer) - sum(shorter.is_answer)
-    assert shorter.answer_cut == lost and (lost == 0 or not fits)
-    prompts = len(example.ids) - sum(example.is_answer)
-    prompts_left = sum(not part for part in example.is_answer[start:stop])
-    assert shorter.prompt_cut == prompts - prompts_left
-    if policy == "prompt" and stop < len(example.ids):
-        assert start == example.last_answer - 1
-    if policy == "answer" and start:
-        assert stop == example.last_answer + 1
+    if policy == "drop":
+        assert shorter is None
+        assert fit_prompt(whole, context, policy) == fit_prompt(whole, context, "answer")
+        return
+    before = shorter.last_answer
+    answer, fits = len(whole.ids) - prompt, len(shorter.ids) - before
+    room = max(1, context // 2 if policy == "answer" else 1, context + 1 - answer)
+    assert before == prompt if prompt <= room else before <= room
+    # only the last answer's end is cut, and then there is no end-of-text
+    assert shorter.ids[before:] == whole.ids[prompt : prompt + fits]
+    assert fits == min(answer, context + 1 - before) >= 1
+    assert shorter.ids[:before] == fit_prompt(whole, context, policy)
+    # the rest is what it was, token by token, and all that is missing is counted
+    rest = iter(zip(whole.ids, whole.is_answer, strict=True))
+    pairs = zip(shorter.ids, shorter.is_answer, strict=True)
+    assert all(any(pair == other for other in rest) for pair in list(pairs)[1:])
+    removed = shorter.removed
+    assert removed.answer == answer - fits and not shorter.is_answer[0]
+    assert removed.exchanges + removed.prompt + removed.answer == len(whole.ids) - len(shorter.ids)
+    # in this order
+    lengths = {span.field: span.stop - span.start for span in whole.spans}
+    if removed.prompt:
+        assert True not in shorter.is_answer[:before] and before == room
+    if removed.instruction or removed.template:
+        assert removed.input == lengths.get("input", 0)
+    if removed.no_question:
+        assert removed.instruction == lengths["instruction"]
+        assert removed.template >= lengths["opening"]
 
 
-def test_the_prompt_is_cut_before_the_answer_of_a_real_record():
-    record = Record("Go.", "", "Gone, and far away.")
-    whole = encode(record, BYTES)
-    prompt, answer = len(BYTES.encode(prompt_of(record))), len(record.output) + 1
-    for context in range(1, len(whole.ids) + 2):
-        shorter = truncate(whole, context)
-        assert sum(shorter.is_answer) == min(answer, context)
-        assert shorter.prompt_cut == min(max(0, len(whole.ids) - context - 1), prompt - 1)
+def test_an_answer_that_is_not_known_yet_has_room():
+    whole = encode(Record("0123456789" * 9, "", ""), BYTES, TEMPLATES["raw"])
+    for context, new_tokens, prompt in ((200, 64, 90), (100, 11, 90), (100, 64, 76), (100, 20, 81)):
+        assert len(fit_prompt(whole, context, new_tokens=new_tokens)) == prompt
 
 
 def test_cuts_are_counted_by_kind_and_by_token():
     wholes = [SINGLE, TALK, Example([1, 2, STOP], [False, True, True])]
     assert truncate_all(wholes, 8)[1] == Cuts(3)
-    assert truncate_all(wholes, 4)[1] == Cuts(3, 2, 1, 0, 1 + 2, 2)
+    fitting, cuts = truncate_all(wholes, 3)
+    assert len(fitting) == 3 and cuts == Cuts(
+        examples=3,
+        answers=1,
+        prompts=2,
+        instructions=1,
+        no_question=1,
+        conversations=1,
+        answer_tokens=2,
+        prompt_tokens=1 + 2,
+        exchange_tokens=3,
+    )
+    assert cuts.tokens == 8 and cuts.is_any and not Cuts(3).is_any
     fitting, cuts = truncate_all(wholes, 4, "drop")
-    assert fitting == wholes[2:] and cuts == Cuts(3, 0, 0, 2, 3 + 4, 3 + 5)
-    assert cuts + Cuts(1, 1) == Cuts(4, 1, 0, 2, 7, 8)
+    assert fitting == wholes[2:] and cuts == Cuts(3, dropped=2, dropped_tokens=7 + 9)
+    assert cuts + Cuts(1, 1) == Cuts(4, 1, dropped=2, dropped_tokens=16)
 
 
 @given(st.integers(2, 60), st.integers(1, 20), st.sampled_from(get_args(Policy)))
@@ -140,6 +219,8 @@ def test_a_text_is_divided_and_every_token_is_predicted_once(n, context, policy)
 
 def test_a_data_set_that_is_dropped_whole_is_refused():
     wholes = [encode(record, BYTES) for record in RECORDS]
+    dropped = truncate_all(wholes, 20, "drop")
     with pytest.raises(UserError, match="all 6 examples are longer than the context of 20"):
-        truncate_all(wholes, 20, "drop")
-    assert truncate_all([], 20, "drop") == ([], Cuts())
+        require_examples(*dropped, 20)
+    require_examples(*truncate_all(wholes, 20), 20)
+    require_examples(*truncate_all([], 20, "drop"), 20)

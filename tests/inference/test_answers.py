@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from minigpt2.data.examples import encode_prompt
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.template import ALPACA, TEMPLATES
-from minigpt2.errors import UserError
 from minigpt2.inference.answers import answer_questions
 from minigpt2.inference.generate import generate
 from minigpt2.inference.model import Model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
+from tests.data.small import encode_prompt
 
 RECORDS = [
     Record("Say no.", "", "no"),
@@ -28,25 +27,29 @@ def make_model(tokenizer, template, context=128):
 
 @pytest.mark.parametrize("template", [None, TEMPLATES["qa"]])
 def test_answers_continue_the_prompts_of_the_models_template_or_alpacas(tokenizer, template):
-    model, counts = make_model(tokenizer, template), []
-    texts = answer_questions(model, RECORDS, max_new_tokens=5, progress=counts.append)
+    model, warnings = make_model(tokenizer, template), []
+    texts = answer_questions(model, RECORDS, max_new_tokens=5, warn=warnings.append)
     for record, text in zip(RECORDS, texts, strict=True):
         prompt = encode_prompt(record, tokenizer, template or ALPACA)
         options = {"stop": tokenizer.end_of_text, "max_new_tokens": 5}
         (ids,) = generate(model.parameters, [prompt], **options)
         assert text == tokenizer.decode(ids)
-    assert sum(counts) == len(RECORDS)
+    assert warnings == []
 
 
-def test_a_prompt_over_the_context_is_refused_or_loses_its_beginning(tokenizer):
-    record = Record("word " * 20 + "the end", "", "")
+@pytest.mark.parametrize("words", [6, 11, 20])
+def test_a_prompt_that_leaves_no_room_for_its_answer_is_cut_with_a_warning(tokenizer, words):
+    record, warnings = Record("word " * words + "the end", "", ""), []
     model = make_model(tokenizer, TEMPLATES["raw"], context=12)
-    with pytest.raises(UserError, match=r"the question has \d+ tokens .* reads at most 12"):
-        answer_questions(model, [record], max_new_tokens=3)
-    (text,) = answer_questions(model, [record], max_new_tokens=3, truncate=True)
-    prompt = encode_prompt(record, tokenizer, TEMPLATES["raw"])[-12:]
+    (text,) = answer_questions(model, [record], max_new_tokens=3, warn=warnings.append)
+    prompt = encode_prompt(record, tokenizer, TEMPLATES["raw"])
+    removed = max(0, len(prompt) - 10)  # three new tokens need two rows more
+    middle = (len(prompt) - removed + 1) // 2
+    prompt = prompt[:middle] + prompt[middle + removed :]
     (ids,) = generate(model.parameters, [prompt], stop=tokenizer.end_of_text, max_new_tokens=3)
-    assert text == tokenizer.decode(ids)
+    assert len(ids) == 3 and text == tokenizer.decode(ids)
+    assert len(warnings) == (removed > 0)
+    assert all(f": {removed} of them are left out" in warning for warning in warnings)
 
 
 def test_no_questions_have_no_answers(tokenizer):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from minigpt2.data.examples import encode_prompt
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.template import ALPACA, TEMPLATES, prompt_of
 from minigpt2.errors import UserError
@@ -14,6 +13,7 @@ from minigpt2.inference.model import Model
 from minigpt2.inference.sampling import Sampling
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
+from tests.data.small import encode_prompt
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from minigpt2.commands.dataset import open_dataset, open_reader
 from minigpt2.commands.plan import PlanSettings, open_config, shape_of
 from minigpt2.data.batches import EpochBatches
+from minigpt2.data.examples import Example
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.planning.batch_profile import RunShape, choices, profile
@@ -18,9 +19,9 @@ FULL = RunShape(context=100, batch_size=8, micro_batch=3)
 
 def test_without_data_every_example_is_as_long_as_the_context():
     counted = profile(FULL, [])
-    assert [batch.rows for batch in counted.micro_batches] == [3 * 99, 3 * 99, 2 * 99]
-    assert counted.largest == (297, 297) and counted.steps == 1
-    assert sum(batch.supervised for batch in counted.micro_batches) == 8 * 99
+    assert [batch.rows for batch in counted.micro_batches] == [3 * 100, 3 * 100, 2 * 100]
+    assert counted.largest == (300, 300) and counted.steps == 1
+    assert sum(batch.supervised for batch in counted.micro_batches) == 8 * 100
 
 
 def test_with_data_the_batches_are_those_that_a_run_would_compute():
@@ -28,6 +29,7 @@ def test_with_data_the_batches_are_those_that_a_run_would_compute():
     dataset = open_dataset(settings, open_reader("tiny"))
     examples = dataset.encode(dataset.records)
     counted = profile(shape_of(settings, TINY), examples)
+    examples, *_ = dataset.training_set(0.05, 3)
     epoch = EpochBatches(examples, batch_size=32, micro_batch=32, seed=3)
     rows = [len(epoch.at(0, 32 * k).batches[0].ids) for k in range(counted.steps)]
     assert [batch.rows for batch in counted.micro_batches] == rows
@@ -55,7 +57,24 @@ def test_choices_come_best_first():
         assert sizes == [8, 4, 2, 1]
 
 
-@pytest.mark.parametrize("context, text", [(2000, "longer than the model's 1024"), (1, "nothing")])
-def test_a_context_that_cannot_be(context, text):
-    with pytest.raises(UserError, match=text):
-        shape_of(PlanSettings(model="gpt2", context=context), open_config("gpt2"))
+def test_a_context_that_cannot_be():
+    with pytest.raises(UserError, match="longer than the model's 1024"):
+        shape_of(PlanSettings(model="gpt2", context=2000), open_config("gpt2"))
+
+
+def test_a_context_of_one_row_is_planned_as_it_is_trained():
+    shape = shape_of(
+        PlanSettings(model="gpt2", context=1, batch_size=2, validation=0), open_config("gpt2")
+    )
+    assert profile(shape, []).micro_batches == [(2, 2)]
+    examples = [Example([1, 2, 3], [False, True, True]), Example([1, 2], [False, True])]
+    assert profile(shape, examples).micro_batches == [(2, 2)]
+
+
+def test_choices_end_where_all_examples_are_dropped():
+    examples = [Example(list(range(90)), [False] * 40 + [True] * 50)]
+    shape = RunShape(context=256, batch_size=1, micro_batch=1, truncate="drop")
+    contexts = {choice.shape.context for choice in choices(TINY, shape, examples, memory)}
+    assert contexts == {256, 128}
+    with pytest.raises(UserError, match="the context of 64"):
+        profile(shape._replace(context=64), examples)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from minigpt2.data.examples import encode, encode_prompt
+from minigpt2.data.examples import encode
 from minigpt2.data.records import Record
-from minigpt2.data.template import ALPACA, prompt_of
+from minigpt2.data.template import ALPACA
+from minigpt2.data.truncation import truncate
 from minigpt2.inference import answers as module
 from minigpt2.inference.generate import generate
 from minigpt2.inference.model import Model
@@ -15,8 +16,15 @@ from minigpt2.model.parameters import Parameters
 from minigpt2.reports.before_after import answer_tests
 from minigpt2.reports.run_log import RunLog
 from minigpt2.training import evaluation
-from minigpt2.training.evaluation import Answer, answer_all, exact_match, validation_losses
-from tests.data.small import RECORDS, small_tokenizer
+from minigpt2.training.evaluation import (
+    Answer,
+    Limits,
+    answer_all,
+    describe_reach,
+    exact_match,
+    validation_losses,
+)
+from tests.data.small import RECORDS, encode_prompt, small_tokenizer
 
 BYTES = small_tokenizer()
 
@@ -55,7 +63,9 @@ def test_exact_match_is_the_share_of_answers_that_are_exact():
 
 def test_answers_are_what_greedy_decoding_gives_and_stand_with_their_records():
     parameters, counts = model(scale=0.7), []
-    answers = answer_all(Model(parameters, BYTES, None), RECORDS, 5, counts.append)
+    answers = answer_all(
+        Model(parameters, BYTES, None), RECORDS, Limits(280, max_new_tokens=5), counts.append
+    )
     assert [a.record for a in answers] == RECORDS and sum(counts) == len(RECORDS)
     for record, answer in zip(RECORDS, answers, strict=True):
         prompt = encode_prompt(record, BYTES)
@@ -63,18 +73,39 @@ def test_answers_are_what_greedy_decoding_gives_and_stand_with_their_records():
         assert answer.answer == BYTES.decode(alone)
 
 
-def test_of_a_prompt_that_is_longer_than_the_context_the_end_is_kept(monkeypatch):
-    seen = []
+@pytest.mark.parametrize("policy", ["answer", "prompt", "drop"])
+@pytest.mark.parametrize("context", [20, 160, 280])
+def test_prompts_are_those_of_training_and_leave_room_for_the_answer(monkeypatch, policy, context):
+    prompts, longest = [], []
 
-    def spy(parameters, prompts, *rest, **named):
-        seen.extend(prompts)
-        return generate(parameters, prompts, *rest, **named)
+    def spy(parameters, some, *rest, max_new_tokens, **named):
+        prompts.extend(some)
+        longest.append(max_new_tokens)
+        return [[] for _ in some]
 
     monkeypatch.setattr(module, "generate", spy)
-    answers = answer_all(Model(model(context=20), BYTES, None), RECORDS, 5)
-    for record, prompt, answer in zip(RECORDS, seen, answers, strict=True):
-        assert len(prompt) <= 20 and answer.record is record
-        assert BYTES.encode(prompt_of(record))[-len(prompt) :] == prompt
+    whole_model = Model(model(), BYTES, None)
+    answers = answer_all(whole_model, RECORDS, Limits(context, policy))
+    assert longest == [1 + max(len(record.output) for record in RECORDS)]
+    for record, prompt, answer in zip(RECORDS, prompts, answers, strict=True):
+        cutting = "answer" if policy == "drop" else policy
+        trained_on = truncate(encode(record, BYTES), context, cutting)
+        assert prompt == trained_on.ids[: trained_on.last_answer] and answer.record is record
+        assert answer.within_reach
+
+
+def test_references_that_an_answer_cannot_reach_are_counted(monkeypatch):
+    monkeypatch.setattr(module, "generate", stops("3"))
+    small = Model(model(context=20), BYTES, ALPACA)
+    lengths = [len(record.output) for record in RECORDS]
+    for most in (1, 3, 9):
+        answers = answer_all(small, RECORDS, Limits(20, max_new_tokens=most))
+        beyond = sum(length > most for length in lengths)
+        assert [not answer.within_reach for answer in answers] == [n > most for n in lengths]
+        text = "1 reference is" if beyond == 1 else f"{beyond} references are"
+        assert describe_reach(answers) == f"; {text} longer than an answer can be"
+    (answer,) = answer_all(small, [Record("?", "", "x" * 30)], Limits(20))
+    assert not answer.within_reach and answer_all(small, [], Limits(20)) == []
 
 
 def never_stops(text):
@@ -104,5 +135,7 @@ def test_a_longer_answer_cannot_match(model_that, share, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "generate", model_that)
     asked = [Record("Add.", "8 + 9", "17")]
     with RunLog(tmp_path) as log:
-        answers = answer_tests(Model(model(), BYTES, ALPACA), {"sums": asked}, 48, log, "after")
+        answers = answer_tests(
+            Model(model(), BYTES, ALPACA), {"sums": asked}, Limits(280), log, "after"
+        )
     assert exact_match(answers["sums"]) == share
