@@ -37,6 +37,7 @@ from minigpt2.model.gpt2 import gpt2, loss_and_gradients, loss_of
 from minigpt2.model.gradients import gradients_of
 from minigpt2.terminal import note
 from minigpt2.training.checkpoint import save_checkpoint
+from minigpt2.wording import plural
 
 Pairs = Sequence[tuple[str, str]]  # questions with their answers
 DECODING: dict[str, Any] = {"max_new_tokens": int, **get_type_hints(Sampling), "seed": int}
@@ -99,7 +100,7 @@ class GPT2:
     def __repr__(self) -> str:
         config = self.config
         return (
-            f"GPT2({config.n_parameters:,} parameters, context {config.n_positions}, "
+            f"GPT2({plural(config.n_parameters, 'parameter')}, context {config.n_positions}, "
             f"vocabulary {config.vocab_size:,})"
         )
 
@@ -189,8 +190,8 @@ class GPT2:
         longest = max(len(example.ids) for example in examples) - 1
         if longest > self.config.n_positions:
             raise UserError(
-                f"a question with its answer has {longest} tokens, but the model reads at most "
-                f"{self.config.n_positions}"
+                f"a question with its answer has {plural(longest, 'token')}, but the model reads "
+                f"at most {self.config.n_positions}"
             )
         batch = batch_of(examples)
         return batch._replace(weights=batch.weights / batch.weights.sum())
@@ -199,7 +200,7 @@ class GPT2:
         """Raise UserError unless the model can read these ids."""
         longest, size = self.config.n_positions, self.config.vocab_size
         if not 0 < len(ids) <= longest:
-            raise UserError(f"a sequence must have 1 to {longest} ids, not {len(ids)}")
+            raise UserError(f"a sequence must have 1 to {plural(longest, 'id')}, not {len(ids)}")
         wrong = [i for i in ids if not (isinstance(i, int | np.integer) and 0 <= i < size)]
         if wrong:
             raise UserError(f"ids must be whole numbers from 0 to {size - 1}, not {wrong[0]!r}")

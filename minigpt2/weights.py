@@ -116,8 +116,8 @@ def infer_config(path: Path, stored: dict[str, StoredTensor]) -> GPT2Config:
         ) from None
     if n_embd % HEAD_FEATURES:
         raise UserError(
-            f"{path} has {n_embd} features, not a multiple of {HEAD_FEATURES}, so the number of "
-            "heads is unknown: put the model's config.json next to it"
+            f"{path} has {plural(n_embd, 'feature')}, not a multiple of {HEAD_FEATURES}, so the "
+            "number of heads is unknown: put the model's config.json next to it"
         )
     heads = n_embd // HEAD_FEATURES
     return GPT2Config(n_vocab, n_positions, n_embd, layers_of(stored), n_head=heads)

@@ -4,10 +4,12 @@
 def plural(count: int, noun: str) -> str:
     """Return a number and what it counts.
 
-    >>> plural(1, "token"), plural(1200, "token")
-    ('1 token', '1,200 tokens')
+    >>> plural(1, "token"), plural(1200, "token"), plural(0, "entry")
+    ('1 token', '1,200 tokens', '0 entries')
     """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("ry") else f"{count:,} {noun}s"
 
 
 def size(number: float) -> str:

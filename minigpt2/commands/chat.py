@@ -6,7 +6,7 @@ Answers go to standard output, everything else to the error stream.
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -16,13 +16,17 @@ from minigpt2.inference.conversation import Conversation
 from minigpt2.outputs import write_texts
 from minigpt2.reports.stream import print_stream, rate
 from minigpt2.terminal import is_typed, note, read_line, say
+from minigpt2.wording import plural
 
 HELP = """\
-/reset         forget the conversation
-/system TEXT   set the system message, and forget the conversation
-/save FILE     write the conversation to a JSON file
-/help          list the commands
-/quit          end, like Ctrl-D; Ctrl-C stops an answer"""
+/undo                 forget the last question and its answer
+/reset                forget the conversation
+/system TEXT          set the system message, and forget the conversation; no TEXT removes it
+/temperature NUMBER   draw the tokens of the next answers with this temperature; 0 draws none
+/save FILE            write the conversation to a JSON file
+/help                 list the commands
+/quit                 end, like Ctrl-D; Ctrl-C stops an answer
+A line that ends in \\ continues on the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,11 @@ def read_lines() -> Iterator[str]:
     """Yield the lines that the user enters; Ctrl-C at the prompt starts a new line."""
     while True:
         try:
-            yield read_line().strip()
+            lines = [read_line().strip()]
+            while lines[-1].endswith("\\"):
+                lines[-1] = lines[-1][:-1]
+                lines.append(read_line().strip())
+            yield "\n".join(lines)
         except EOFError:
             if is_typed():
                 say("")
@@ -83,10 +91,9 @@ def read_lines() -> Iterator[str]:
 
 def respond(conversation: Conversation, question: str) -> None:
     """Print the answer while the model writes it, then its speed; Ctrl-C stops it."""
-    forgotten = conversation.fit(question)
-    if forgotten:
-        turns = "turn is" if forgotten == 1 else f"{forgotten} turns are"
-        note(f"the context is full: the oldest {turns} forgotten")
+    if forgotten := conversation.fit(question):
+        turns = plural(forgotten, "turn")
+        note(f"the context is full: forgot the oldest part of the conversation, {turns}")
     started = perf_counter()
     try:
         count = print_stream(conversation.tokenizer, conversation.answer(question))
@@ -103,10 +110,17 @@ def run_command(conversation: Conversation, line: str) -> None:
     if command == "/reset":
         conversation.forget()
         note("the conversation is forgotten")
-    elif command == "/system" and argument:
+    elif command == "/undo":
+        conversation.undo()
+        note(f"the conversation has {plural(len(conversation.turns), 'turn')}")
+    elif command == "/system":
         conversation.system = argument
         conversation.forget()
-        note("the system message is set, and the conversation is forgotten")
+        state = "set" if argument else "removed"
+        note(f"the system message is {state}, and the conversation is forgotten")
+    elif command == "/temperature" and argument:
+        set_temperature(conversation, argument)
+        note(f"the temperature is {conversation.sampling.temperature:g}")
     elif command == "/save" and argument:
         save(conversation, Path(argument))
         note(f"written to {argument}")
@@ -114,6 +128,16 @@ def run_command(conversation: Conversation, line: str) -> None:
         note(HELP)
     else:
         raise UserError(f"{line!r} is not a command, or lacks its text: /help lists the commands")
+
+
+def set_temperature(conversation: Conversation, text: str) -> None:
+    """Draw the next answers with a temperature.  Raises UserError if it is not a number >= 0."""
+    try:
+        temperature = float(text)
+    except ValueError:
+        raise UserError(f"temperature must be a number, not {text}") from None
+    sampling = replace(conversation.sampling, temperature=temperature)
+    conversation.sample_with(sampling, conversation.rng)
 
 
 def save(conversation: Conversation, path: Path) -> None:

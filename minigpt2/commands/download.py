@@ -8,6 +8,7 @@ from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL
 from minigpt2.outputs import require_new_folder
 from minigpt2.terminal import say
+from minigpt2.wording import plural
 
 
 @dataclass(frozen=True)
@@ -42,5 +43,5 @@ def download(settings: DownloadSettings) -> Path:
         raise UserError(f"{folder} exists and is not a model: choose another --out, or move it")
     require_new_folder(folder, "--out")
     config = download_model(settings.model, folder)
-    say(f"{settings.model}, {config.n_parameters:,} parameters, is in {folder}")
+    say(f"{settings.model}, {plural(config.n_parameters, 'parameter')}, is in {folder}")
     return folder

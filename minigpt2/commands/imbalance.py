@@ -69,8 +69,8 @@ def imbalance(settings: ImbalanceSettings) -> Imbalance:
         measured = measure(model.parameters, examples, advance)
     console.print(
         f"{settings.model} on {plural(len(examples), 'example')} of {settings.data}: "
-        f"{measured.prompt_tokens:,} prompt targets, {measured.answer_tokens:,} answer targets",
-        markup=False,
+        f"{plural(measured.prompt_tokens, 'prompt target')}, "
+        f"{plural(measured.answer_tokens, 'answer target')}"
     )
     console.print(weight_table(measured, settings.weights))
     console.print(part_table(measured))

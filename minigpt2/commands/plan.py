@@ -175,7 +175,7 @@ def describe(
     data = settings.data or f"examples that fill the context of {shape.context:,}"
     rows, supervised = counted.largest
     return (
-        f"{settings.model}: {config.n_parameters:,} parameters; {data}, batch "
+        f"{settings.model}: {plural(config.n_parameters, 'parameter')}; {data}, batch "
         f"{shape.batch_size}, micro-batch {shape.micro_batch}\n"
         f"a micro-batch has at most {plural(rows, 'row')}, {supervised:,} supervised"
     )
@@ -214,7 +214,7 @@ def print_times(
         f"{micro_batches * total / 1e9:,.0f} billion operations a step, {total / 1e9:,.0f} a "
         f"micro-batch: {counts['products'] / total:.0%} matrix products, "
         f"{counts['attention'] / total:.0%} attention (the two would be equal at "
-        f"{crossing(config):,.0f} tokens), {counts['projection'] / total:.0%} loss"
+        f"{plural(round(crossing(config)), 'token')}), {counts['projection'] / total:.0%} loss"
     )
     return seconds
 

@@ -95,7 +95,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         config = model.parameters.config
         log.say(
             "model",
-            f"{config.n_parameters:,} parameters, {settings.start or 'random'}; "
+            f"{plural(config.n_parameters, 'parameter')}, {settings.start or 'random'}; "
             f"vocabulary {config.vocab_size:,}",
             parameters=config.n_parameters,
             vocabulary=config.vocab_size,

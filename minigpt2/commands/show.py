@@ -69,7 +69,9 @@ def show(settings: ShowSettings) -> None:
     dataset = open_dataset(settings, open_reader(settings.model))
     total = len(dataset.records)
     if settings.first >= total:
-        raise UserError(f"{settings.data} has {total} entries: first must be below {total}")
+        raise UserError(
+            f"{settings.data} has {plural(total, 'entry')}: first must be below {total}"
+        )
     numbers = range(settings.first, min(settings.first + settings.count, total))
     entries = [entry(dataset, number, settings.loss_weights()) for number in numbers]
     if settings.html is None:
@@ -79,8 +81,7 @@ def show(settings: ShowSettings) -> None:
         return
     page = render("show", title=f"{dataset.name}, {dataset.format}", entries=entries)
     write_texts({settings.html: page})
-    number = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
-    say(f"{number} written to {settings.html}")
+    say(f"{plural(len(entries), 'entry')} written to {settings.html}")
 
 
 def entry(dataset: Dataset, number: int, loss_weights: LossWeights) -> Entry:

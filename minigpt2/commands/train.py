@@ -104,7 +104,7 @@ def introduce(run: Run, log: RunLog) -> None:
     log.say("data", line, described=line, **run.examples.counts())
     log.say(
         "context",
-        f"over {run.dataset.context} tokens: {describe_cuts(cuts)}",
+        f"over {plural(run.dataset.context, 'token')}: {describe_cuts(cuts)}",
         rows=run.dataset.context,
         **vars(cuts),
     )

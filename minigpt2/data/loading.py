@@ -23,7 +23,7 @@ from minigpt2.data.formats import (
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError
 from minigpt2.reading import json_kind, quoted
-from minigpt2.wording import shorten
+from minigpt2.wording import plural, shorten
 
 NAMED = 5  # names that a sentence lists
 FIELDS = {field for data_format in FORMATS for field in data_format.fields}
@@ -81,7 +81,7 @@ def load_data(
     notes = []
     if faults:
         notes.append(
-            f"{path}: left out {len(faults):,} of {len(entries):,} entries; {faults[0].text}"
+            f"{path}: left out {len(faults):,} of {plural(len(entries), 'entry')}; {faults[0].text}"
         )
     if others:
         notes.append(f"{path}: passed over {listed(others)}")
@@ -132,13 +132,13 @@ def rename_fields(entry: Entry, columns: Mapping[str, str]) -> Entry:
 def describe_faults(faults: Sequence[Fault], total: int) -> str:
     """Return the sentence of the first fault; how many there are, and where the next ones are."""
     if len(faults) == total:
-        rest = f"; none of the {total:,} entries can be used" if total > 1 else ""
+        rest = f"; none of the {plural(total, 'entry')} can be used" if total > 1 else ""
         return faults[0].text + rest
     file = faults[0].where.partition(" of ")[2]
     places = [fault.where.removesuffix(f" of {file}") for fault in faults[1:]]
     following = f" (the next: {listed(places)})" if places else ""
     return (
-        f"{faults[0].text}; {len(faults):,} of {total:,} entries cannot be used{following}: "
+        f"{faults[0].text}; {len(faults):,} of {plural(total, 'entry')} cannot be used{following}: "
         "--skip-bad leaves them out"
     )
 

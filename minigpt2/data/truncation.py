@@ -215,6 +215,6 @@ def require_examples(examples: Sequence[Example], cuts: Cuts, context: int) -> N
     """Raise UserError if all examples were dropped."""
     if cuts.dropped and not examples:
         raise UserError(
-            f"all {cuts.examples} examples are longer than the context of {context}, so all are "
+            f"every example is longer than the context of {context}, so all {cuts.examples:,} are "
             "dropped: use a larger context, or cut them instead (truncate: answer or prompt)"
         )

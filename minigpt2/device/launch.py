@@ -46,6 +46,7 @@ from minigpt2.device.kernel_specs import (
     threads_of,
 )
 from minigpt2.device.signatures import Parameter, parameters_in
+from minigpt2.wording import plural
 
 MAX_PLANS = 4096  # rows may differ from batch to batch, so there is no end of kinds of launches
 PLANS: dict[Hashable, "Plan"] = {}
@@ -171,7 +172,7 @@ def misfit(kernel: KernelSpec, storage: str, sizes: Sizes) -> str:
         if sizes[letter] > limit:
             return f"{letter} = {sizes[letter]} is more than {limit}"
     if kernel.per_head_size and sizes["D"] not in HEAD_SIZES:
-        return f"heads of {sizes['D']} features; {HEAD_SIZES} are built"
+        return f"heads of {plural(sizes['D'], 'feature')}; {HEAD_SIZES} are built"
     return ""
 
 

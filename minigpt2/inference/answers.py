@@ -12,6 +12,7 @@ from minigpt2.errors import UserError
 from minigpt2.inference.generate import generate
 from minigpt2.inference.model import Model
 from minigpt2.inference.sampling import GREEDY, Sampling
+from minigpt2.wording import plural
 
 
 def answer_questions(
@@ -43,8 +44,8 @@ def answer_questions(
 def describe_cut(tokens: int, remaining: int, context: int) -> str:
     """Return a sentence about a prompt of so many tokens, of which some remain."""
     return (
-        f"the question has {tokens:,} tokens with its template: {tokens - remaining:,} of them are "
-        f"left out, so that its answer has room in the model's context of {context:,}"
+        f"the question has {plural(tokens, 'token')} with its template: {tokens - remaining:,} of "
+        f"them are left out, so that its answer has room in the model's context of {context:,}"
     )
 
 
@@ -78,5 +79,6 @@ def encode_start(text: str, model: Model) -> list[int]:
     ids = model.tokenizer.encode(text) or [model.tokenizer.end_of_text]
     context = model.parameters.config.n_positions
     if len(ids) > context:
-        raise UserError(f"the prompt has {len(ids)} tokens, but the model reads at most {context}")
+        tokens = plural(len(ids), "token")
+        raise UserError(f"the prompt has {tokens}, but the model reads at most {context}")
     return ids

@@ -16,6 +16,7 @@ from minigpt2.inference.generate import decoder_of
 from minigpt2.inference.kv_cache import Cache
 from minigpt2.inference.model import Model
 from minigpt2.inference.sampling import GREEDY, Sampling
+from minigpt2.wording import plural
 
 CHUNK = 128  # rows of a prompt that are computed together
 
@@ -51,11 +52,21 @@ class Conversation:
         # Its rows are always those of the first ids of the conversation.
         context = model.parameters.config.n_positions
         self.cache = Cache(model.parameters, sequences=1, prefix=0, suffix=context)
-        self.decoder = decoder_of(model.parameters.flat, self.cache, sampling, rng)
+        self.sample_with(sampling, rng)
+
+    def sample_with(self, sampling: Sampling, rng: np.random.Generator | None) -> None:
+        """Choose the tokens of the next answers in this way."""
+        self.sampling, self.rng = sampling, rng
+        self.decoder = decoder_of(self.parameters.flat, self.cache, sampling, rng)
 
     def forget(self, count: int | None = None) -> None:
         """Forget the oldest turns, or all."""
         del self.turns[:count]
+        self.cache.lengths[:] = 0
+
+    def undo(self) -> None:
+        """Forget the last turn, if there is one."""
+        del self.turns[-1:]
         self.cache.lengths[:] = 0
 
     def encode(self, turns: Sequence[Turn], question: str) -> list[int]:
@@ -85,8 +96,8 @@ class Conversation:
                 return count
         need = len(self.encode([], question))
         raise UserError(
-            f"the question has {need} tokens with its template, and its answer needs {reserved}, "
-            f"but the model reads at most {context}"
+            f"the question has {plural(need, 'token')} with its template, and its answer needs "
+            f"{reserved}, but the model reads at most {context}"
         )
 
     def answer(self, question: str) -> Iterator[int]:

@@ -77,6 +77,7 @@ from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import gpt2, rows_read
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.attention import attention, split_heads
+from minigpt2.wording import plural
 
 
 class NewRows(NamedTuple):
@@ -134,7 +135,7 @@ class Cache:
         """
         b, n = ids.shape
         if n > self.free:
-            raise ValueError(f"{n} more rows do not fit; free rows: {self.free}")
+            raise ValueError(f"{plural(n, 'more row')} do not fit; free rows: {self.free}")
         new = self.new_rows(n)
         positions = (self.prefix.shape[3] + new.places).ravel()  # (B*n,)
         nothing = np.empty(0, np.int64)
@@ -237,7 +238,7 @@ def prompt_forest(prompts: Sequence[list[int]], prefix: int) -> Batch:
     prompts do not share these tokens.
     """
     if common_prefix(prompts) < prefix:
-        raise ValueError(f"the prompts do not share their first {prefix} tokens")
+        raise ValueError(f"the prompts do not share their first {plural(prefix, 'token')}")
     rests = [prompt[prefix:] for prompt in prompts]
     children = [Segment([*rest, 0], [0.0] * len(rest) + [1.0]) for rest in rests]
     return lay_out([Segment(list(prompts[0][:prefix]), [0.0] * prefix, children)])

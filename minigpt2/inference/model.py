@@ -13,6 +13,7 @@ from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.weights import find_model, load_parameters
+from minigpt2.wording import plural
 
 
 class Model(NamedTuple):
@@ -37,7 +38,7 @@ def open_model(model: str, library: ModuleType = np) -> Model:
     tokenizer = tokenizer_for(folder, parameters.config.vocab_size)
     ids, rows = tokenizer.n_vocab, parameters.config.vocab_size
     if ids != rows:
-        raise UserError(f"{folder}: the tokenizer has {ids} ids, but the model {rows}")
+        raise UserError(f"{folder}: the tokenizer has {plural(ids, 'id')}, but the model {rows:,}")
     return Model(parameters.on(library), tokenizer, stored_template(folder))
 
 

@@ -44,6 +44,7 @@ from typing import Any
 
 from minigpt2.errors import UserError
 from minigpt2.reading import parse_json, read_text
+from minigpt2.wording import plural
 
 SHAPE_NAMES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 LIMITS = dict.fromkeys(SHAPE_NAMES, 2**31 - 1) | {"n_layer": 10_000}  # far beyond any model
@@ -136,7 +137,7 @@ def require_gpt2(values: dict[str, Any], config: GPT2Config) -> None:
     inner = 4 * config.n_embd
     fixed = {
         "activation_function": (TANH_GELU, "'gelu_new' (GELU in its tanh form)"),
-        "n_inner": ((None, inner), f"{inner} hidden features, 4 x n_embd"),
+        "n_inner": ((None, inner), f"{plural(inner, 'hidden feature')}, 4 x n_embd"),
         "tie_word_embeddings": ((True,), "true: the output projection is the token table"),
         "add_cross_attention": ((False,), "false: no block reads another network"),
     }

@@ -25,6 +25,7 @@ import numpy as np
 from minigpt2.memory import require_memory
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
+from minigpt2.wording import plural
 
 STD = 0.02
 
@@ -37,7 +38,7 @@ def initialise(
     Raises UserError, at once, if they need more memory than the machine has.
     """
     bytes_needed = config.n_parameters * np.dtype(dtype).itemsize
-    require_memory(bytes_needed, f"a model of {config.n_parameters:,} parameters")
+    require_memory(bytes_needed, f"a model of {plural(config.n_parameters, 'parameter')}")
     parameters = Parameters(config, np.zeros(config.n_parameters, dtype))
     for name, view in parameters.views.items():
         if view.ndim == 2:

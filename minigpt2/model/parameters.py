@@ -21,6 +21,7 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module
 from minigpt2.model.config import GPT2Config
+from minigpt2.wording import plural
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -88,7 +89,9 @@ class Parameters:
                 self.n_decayed = stop if len(shape) == 2 else self.n_decayed
             start = stop
         if flat.shape != (start,):
-            raise ValueError(f"{config} needs {start:,} parameters; the array is {flat.shape}")
+            raise ValueError(
+                f"{config} needs {plural(start, 'parameter')}; the array is {flat.shape}"
+            )
         self._blocks: list[dict[str, Array]] = [{} for _ in range(config.n_layer)]
         for name, view in self.views.items():
             if name.startswith("h."):

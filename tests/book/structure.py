@@ -5,6 +5,7 @@ Every rule is a function from source text to a list of faults, each with its fil
 
 import ast
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 from tests.book.parse import comments_of, contents_of
@@ -217,4 +218,32 @@ def printing_faults(sources, exceptions):
             needed.add((module, what))
             if (module, what) not in exceptions:
                 faults.append(at(module, line, f"{what}: print through terminal or reports/screen"))
+    return faults + [f"exception {key} is not needed" for key in exceptions.keys() - needed]
+
+
+# (g) A number and what it counts agree: 1 token, 2 tokens.
+
+COUNTED = "token step example entry question answer row prompt turn layer parameter target id value"
+COUNTED += (
+    " file character cell argument array digit word pair exchange piece name number place feature"
+)
+PLURALS = "|".join(re.sub(r"y$", "ie", noun) + "s" for noun in COUNTED.split())
+COUNT = re.compile(rf" (?!is|has|holds|in|of|than|from)(?:\w+ )?(?:{PLURALS})\b(?!/)")
+
+
+def plural_faults(sources, exceptions):
+    """Numbers that are followed by a plural, in a text that does not ask whether it is one.
+
+    `exceptions` maps (module, words) to the reason why the number is never 1.
+    """
+    faults, needed = [], set()
+    for module, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            parts = node.values if isinstance(node, ast.JoinedStr) else []
+            for number, after in pairwise(parts):
+                match = isinstance(after, ast.Constant) and COUNT.match(after.value)
+                if match and isinstance(number, ast.FormattedValue):
+                    needed.add((module, words := match[0].strip()))
+                    if (module, words) not in exceptions:
+                        faults.append(at(module, after.lineno, f"{words!r}: use plural()"))
     return faults + [f"exception {key} is not needed" for key in exceptions.keys() - needed]

@@ -9,6 +9,7 @@ from tests.book.structure import (
     LIMITS,
     name_faults,
     phrase_faults,
+    plural_faults,
     printing_faults,
     settings_faults,
     size_faults,
@@ -28,6 +29,13 @@ SILENT = {
     ("cli", "imports warnings"): "turns warnings off",
     ("reports/plots", "imports warnings"): "turns warnings off",
     ("reports/plots", "imports logging"): "turns logging off",
+}
+
+# Numbers that are never 1, with the reason.
+NEVER_ONE = {
+    ("device/emulator", "arguments"): "a kernel has several",
+    ("model/config", "digits"): "only numbers of many digits are shortened",
+    ("tensors", "numbers"): "a type of numbers",
 }
 
 SOURCES = read_sources()
@@ -56,6 +64,10 @@ def test_sentences_have_no_phrase_that_a_reader_stumbles_over():
 
 def test_what_is_printed_goes_through_one_place():
     assert_none(printing_faults(SOURCES, SILENT))
+
+
+def test_numbers_agree_with_what_they_count():
+    assert_none(plural_faults(SOURCES, NEVER_ONE))
 
 
 # Files that break the rules.
@@ -251,3 +263,24 @@ def test_an_exception_to_printing_holds_while_it_is_needed():
     exception = {("cli", "imports warnings"): "a reason"}
     assert printing_faults({"cli": "import warnings"}, exception) == []
     assert_one_fault(printing_faults({"cli": "import sys"}, exception), "not needed")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = f'{n} tokens'",
+        "x = f'{n:,} prompt tokens, and more'",
+        "raise E(f'the data has {len(x)} entries: first must be below')",
+        "def f():\n    return f'over {a} answers' + 'x'",
+    ],
+)
+def test_a_number_that_does_not_agree_is_reported(text):
+    assert_one_fault(plural_faults({"ops/gelu": text}, {}), "ops/gelu.py:", "use plural()")
+
+
+def test_numbers_that_agree_are_not_reported():
+    text = "f'{plural(n, \"token\")}, {n} tokens/s, {name} has values, {n} of the rows'"
+    assert plural_faults({"ops/gelu": text}, {}) == []
+    exception = {("ops/gelu", "tokens"): "a reason"}
+    assert plural_faults({"ops/gelu": "f'{n} tokens'"}, exception) == []
+    assert_one_fault(plural_faults({"ops/gelu": "x = 1"}, exception), "not needed")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from minigpt2.commands import chat as chapter
 from minigpt2.commands.chat import respond, run_command
 from minigpt2.errors import UserError
 from minigpt2.inference.conversation import Conversation
@@ -43,11 +44,14 @@ def test_a_model_that_does_not_exist_is_refused_in_one_line(run):
 def test_the_user_learns_that_the_oldest_turns_are_forgotten(conversation, capsys):
     for _ in range(12):
         respond(conversation, "Tell me more of it.")
-    assert "the context is full: the oldest turn is forgotten" in capsys.readouterr().err
+    assert (
+        "the context is full: forgot the oldest part of the conversation, 1 turn\n"
+        in capsys.readouterr().err
+    )
     assert 1 <= len(conversation.turns) < 12
     conversation.max_new_tokens = 40
     respond(conversation, "word " * 30)
-    assert "the context is full: the oldest 3 turns are forgotten" in capsys.readouterr().err
+    assert "forgot the oldest part of the conversation, 3 turns\n" in capsys.readouterr().err
 
 
 def test_a_question_that_never_fits_is_refused_and_nothing_is_forgotten(conversation):
@@ -82,7 +86,48 @@ def test_help_lists_the_commands(conversation, capsys):
     assert "/save FILE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["/save", "/system", "/sing a song"])
+def test_a_system_message_can_be_removed(conversation):
+    run_command(conversation, "/system Be brief.")
+    respond(conversation, "One?")
+    run_command(conversation, "/system")
+    assert conversation.messages() == []
+
+
+def test_undo_forgets_the_last_turn_and_the_rest_reads_on(conversation):
+    respond(conversation, "One?")
+    answers = [list(conversation.answer("Two?")) for _ in range(2) if not run_undo(conversation)]
+    assert answers[0] == answers[1]
+    assert [turn.question for turn in conversation.turns] == ["One?", "Two?"]
+    for _ in range(3):
+        run_command(conversation, "/undo")
+    assert not conversation.turns
+
+
+def run_undo(conversation):
+    """Undo all turns but the first."""
+    while len(conversation.turns) > 1:
+        run_command(conversation, "/undo")
+
+
+def test_the_temperature_can_be_set(conversation, capsys):
+    conversation.rng = np.random.default_rng(0)
+    run_command(conversation, "/temperature 1.5")
+    assert "the temperature is 1.5" in capsys.readouterr().err
+    assert conversation.decoder.sampling.temperature == conversation.sampling.temperature == 1.5
+    for line in ("/temperature hot", "/temperature -1", "/temperature nan"):
+        with pytest.raises(UserError, match="temperature must be "):
+            run_command(conversation, line)
+    assert conversation.sampling.temperature == 1.5
+
+
+def test_a_line_that_ends_in_a_backslash_continues(monkeypatch):
+    typed = iter(["One\\\n", " two \\\n", "three\n", "four\n"])
+    monkeypatch.setattr(chapter, "read_line", lambda: next(typed))
+    lines = chapter.read_lines()
+    assert [next(lines), next(lines)] == ["One\ntwo \nthree", "four"]
+
+
+@pytest.mark.parametrize("line", ["/save", "/temperature", "/sing a song"])
 def test_a_line_that_is_no_command_is_refused(conversation, line):
     with pytest.raises(UserError, match="is not a command"):
         run_command(conversation, line)

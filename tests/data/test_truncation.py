@@ -220,7 +220,9 @@ def test_a_text_is_divided_and_every_token_is_predicted_once(n, context, policy)
 def test_a_data_set_that_is_dropped_whole_is_refused():
     wholes = [encode(record, BYTES) for record in RECORDS]
     dropped = truncate_all(wholes, 20, "drop")
-    with pytest.raises(UserError, match="all 6 examples are longer than the context of 20"):
+    with pytest.raises(
+        UserError, match="every example is longer than the context of 20, so all 6 are"
+    ):
         require_examples(*dropped, 20)
     require_examples(*truncate_all(wholes, 20), 20)
     require_examples(*truncate_all([], 20, "drop"), 20)

@@ -34,7 +34,7 @@ def test_a_model_without_a_template_has_none(tmp_path, tokenizer):
 
 def test_a_tokenizer_of_another_size_is_refused(tmp_path, tokenizer):
     save(tmp_path / "model", tokenizer, tokenizer.n_vocab + 1)
-    with pytest.raises(UserError, match=r"tokenizer has 4096 ids, but the model 4097"):
+    with pytest.raises(UserError, match=r"tokenizer has 4,096 ids, but the model 4,097"):
         open_model(str(tmp_path / "model"))
 
 

@@ -11,6 +11,8 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+from minigpt2.wording import plural
+
 TABLES = (
     "countries",
     "elements",
@@ -46,7 +48,9 @@ def table(name: str) -> dict[str, dict[str, str]]:
     subjects: dict[str, dict[str, str]] = {}
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise ValueError(f"{name}.csv line {line} has {len(row)} cells, expected {len(header)}")
+            raise ValueError(
+                f"{name}.csv line {line} has {plural(len(row), 'cell')}, expected {len(header)}"
+            )
         if row[0] in subjects:
             raise ValueError(f"{name}.csv line {line} repeats the subject {row[0]!r}")
         cells = zip(header[1:], row[1:], strict=True)
