@@ -27,6 +27,7 @@ from minigpt2.data.template import ALPACA, Template
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import UserError
+from minigpt2.help import is_path
 from minigpt2.inference.answers import answer_questions, encode_start
 from minigpt2.inference.generate import generate
 from minigpt2.inference.model import Model, open_model, random_model
@@ -35,6 +36,7 @@ from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import gpt2, loss_and_gradients, loss_of
 from minigpt2.model.gradients import gradients_of
+from minigpt2.settings import require_names
 from minigpt2.terminal import note
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.wording import plural
@@ -230,9 +232,14 @@ def evaluate(**settings: Any) -> dict[str, Any]:
 def run_command(name: str, values: dict[str, Any]) -> Any:
     """Do what a command does, with settings from Python.  Raises UserError for wrong ones."""
     kind = settings_class(name)
-    settings = checked(get_type_hints(kind), values, name)
+    hints = get_type_hints(kind)
+    settings = checked(hints, values, name)
     for field in fields(kind):
         required = field.default is MISSING and field.default_factory is MISSING
         if required and field.name not in settings:
             raise UserError(f"{name} needs {field.name}: pass {field.name}=...")
+    for setting, value in values.items():
+        if value is not None and is_path(setting, hints[setting]):
+            names = value if isinstance(value, list | tuple) else [value]
+            require_names(name, setting, hints[setting], [str(path) for path in names])
     return action(name)(kind(**settings))

@@ -7,7 +7,7 @@ YAML.  In a settings file, which is YAML or JSON, an optional setting may also b
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from sys import float_info
@@ -103,12 +103,17 @@ def checked_value(command: str, name: str, hint: Any, node: yaml.Node | None, wo
     if isinstance(value, str) and not is_path(name, hint):
         require_decoded(value, name)
     if is_path(name, hint):
-        texts = (value or [""]) if isinstance(value, list) else [words]
-        if not all(text.strip() for text in texts):
-            raise UserError(f"{name} is empty: give a {kind}, or leave it out")
-        if any("\0" in text for text in texts):
-            raise UserError(f"{name} has a character that no name can have: {shorten(words)!r}")
+        require_names(command, name, hint, value if isinstance(value, list) else [words])
     return value
+
+
+def require_names(command: str, name: str, hint: Any, names: Sequence[str]) -> None:
+    """Raise UserError unless a setting names files, folders or models that can be there."""
+    if not names or not all(text.strip() for text in names):
+        kind = type_of(command, name, hint)
+        raise UserError(f"{name} is empty: give a {kind}, or leave it out")
+    if any("\0" in text for text in names):
+        raise UserError(f"{name} has a character that no name can have: {shorten(names[0])!r}")
 
 
 def value_of(node: yaml.Node, hint: Any) -> Any:

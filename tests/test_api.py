@@ -127,6 +127,13 @@ WRONG = {
     "no choice": (lambda m: minigpt2.train(loss="foo"), "loss must be one of 'token', 'example'"),
     "number as text": (lambda m: minigpt2.train(batch_size="8"), "batch_size must be a whole"),
     "half a step": (lambda m: minigpt2.train(steps=1.5), "steps must be a whole number or None"),
+    "no file": (lambda m: minigpt2.train(data=""), "data is empty: give a file or folder"),
+    "no folder": (lambda m: minigpt2.train(out=""), "out is empty: give a folder"),
+    "no test": (lambda m: minigpt2.train(test=["a.json", ""]), "test is empty"),
+    "no such name": (
+        lambda m: minigpt2.evaluate(data="a\0b"),
+        "data has a character that no name can",
+    ),
     "flag": (lambda m: minigpt2.train(recompute=1), "recompute must be True or False, not 1"),
     "no data": (lambda m: minigpt2.evaluate(), "evaluate needs data: pass data="),
     "no model": (lambda m: minigpt2.GPT2.from_pretrained("nope"), "there is no model 'nope'"),

@@ -153,7 +153,10 @@ def test_the_error_names_the_file(tmp_path, changes):
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("contents", [b"{", b"", b"\xff\xfe{}", b"[1, 2]", b"3", b"null"])
+DAMAGED = [b"{", b"", b"\xff\xfe{}", b"[1, 2]", b"3", b"null", b"[" * 100_000, b" " * (1 << 21)]
+
+
+@pytest.mark.parametrize("contents", DAMAGED, ids=lambda contents: repr(contents[:9]))
 def test_a_file_that_is_no_json_object_is_refused_by_name(tmp_path, contents):
     path = tmp_path / "config.json"
     path.write_bytes(contents)
@@ -165,12 +168,3 @@ def test_a_file_that_is_no_json_object_is_refused_by_name(tmp_path, contents):
 def test_a_file_that_is_not_there_is_told_by_name(tmp_path):
     with pytest.raises(UserError, match=r"there is no file .*no-such-folder"):
         GPT2Config.load(tmp_path / "no-such-folder" / "config.json")
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"\xff", b" " * (1 << 21), b"[" * 100_000, b'{"a": 1, "a": 2}']
-)
-def test_a_file_that_is_damaged_is_one_line(tmp_path, raw):
-    (tmp_path / "config.json").write_bytes(raw)
-    with pytest.raises(UserError, match=r"^[^\n]*config.json[^\n]*$"):
-        GPT2Config.load(tmp_path / "config.json")
