@@ -67,6 +67,7 @@ Part IV: Text
      ·  data/formats                   Formats
      ·  data/loading                   Loading
     21  data/template                  Template
+     ·  data/template_files            Template files
     22  data/tokenizer                 Tokenizer
     23  data/examples                  Examples
     24  data/truncation                Truncation

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt2.errors import UserError
-from minigpt2.wording import shorten, size
+from minigpt2.wording import shorten
 
 SMALL = 1 << 20  # bytes: more than any settings file or template has
 CHUNK = 1 << 16  # bytes read at once
@@ -54,12 +54,12 @@ def read_open(file: int, path: Path, limit: int) -> bytes:
     if not (is_pipe or stat.S_ISREG(status.st_mode)):
         raise UserError(f"{path} is a device, not a file")
     if status.st_size > limit:
-        raise UserError(f"{path} has {size(status.st_size)}: at most {size(limit)} are read")
+        raise UserError(f"{path} has {status.st_size:,} bytes; at most {limit:,} are read")
     content = bytearray()
     while chunk := next_chunk(file):
         content += chunk
         if len(content) > limit:
-            raise UserError(f"{path} has more than the {size(limit)} that are read")
+            raise UserError(f"{path} has more than the {limit:,} bytes that are read")
     if is_pipe and not content:
         raise UserError(f"{path} is a pipe that no program writes to")
     return bytes(content)

@@ -21,9 +21,8 @@ from minigpt2.errors import UserError
 from minigpt2.help import is_path, type_of
 from minigpt2.terminal import require_decoded
 from minigpt2.wording import shorten
-from minigpt2.yaml_files import NULL, compose, is_null, node_kind, read_items, text_of
+from minigpt2.yaml_files import NULL, TEXT, compose, is_null, node_kind, read_items, text_of
 
-STRING = "tag:yaml.org,2002:str"
 WHOLE = re.compile(r"[-+]?\d[\d_]*")
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -82,7 +81,7 @@ def node_of(words: str, hint: Any) -> yaml.Node | None:
             if str not in kinds:
                 return None
     is_text = bool(kinds & {str, Path})
-    return yaml.ScalarNode(NULL if words == "null" and not is_text else STRING, words)
+    return yaml.ScalarNode(NULL if words == "null" and not is_text else TEXT, words)
 
 
 def checked_value(command: str, name: str, hint: Any, node: yaml.Node | None, words: str) -> Any:

@@ -223,7 +223,7 @@ FILES = [
     ("count: \x07", "is not YAML: "),
     ("columns: " + "[" * 100_000, "nested too deeply"),
     (b"\x80\x81\x00\xff" * 100, "is not UTF-8 text"),
-    ("x" * 2_000_000, "has 2 MB: at most 1 MB are read"),
+    ("x" * 2_000_000, "has 2,000,000 bytes; at most 1,048,576 are read"),
 ]
 
 
@@ -278,6 +278,32 @@ def test_settings_may_be_json(tmp_path):
         assert read(tmp_path, json.dumps(values, indent=indent), "settings.json") == values
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('{"count": 4,\n "counts": 5}', "line 2: train has no setting 'counts'; did you mean"),
+        ('{"name": "count", "columns": {"count": "x"},\n\n"count": "x"}', "line 3: count must be"),
+        ('{"count": [1]}', "line 1: count must be a whole number, not a list"),
+        ('{"count": null}', "line 1: count has no value"),
+        ('{"count": NaN}', "line 1: count must be a whole number, not NaN"),
+        ('{"rate": 1e999}', "line 1: rate is too large: 1e999"),
+        ('{"flag": "yes please"}', "line 1: flag must be true/false"),
+        ('{"count": 1, "count": 1}', "has the field 'count' twice"),
+        ('{"columns": ' + "[" * 600 + "]" * 600 + "}", "nested too deeply"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[1]", "is a list: it must hold settings"),
+        ('"a"', "is a text: it must hold settings"),
+        (" ", "is empty: it must hold settings"),
+        ('{"count": 1', "is not JSON"),
+        ("count: 1", "is not JSON"),
+    ],
+)
+def test_an_error_in_a_json_file_names_file_and_line(tmp_path, content, line):
+    with pytest.raises(UserError) as refused:
+        read(tmp_path, content, "settings.json")
+    assert line in str(refused.value) and str(refused.value).startswith(f"{tmp_path}/settings.json")
+
+
 VALUES = {
     "count": st.integers(-(2**63) + 1, 2**63 - 1),
     "rate": st.floats(allow_nan=False, allow_infinity=False),
@@ -300,6 +326,8 @@ def test_printed_settings_are_read_back_as_they_were(tmp_path, values):
         "weights": [0.0, 1.0],
         **values,
     }
+    for indent in (None, 2):
+        assert read(tmp_path, json.dumps(values, indent=indent), "settings.json") == values
 
 
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

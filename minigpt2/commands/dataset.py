@@ -11,7 +11,8 @@ from minigpt2.data.formats import ALPACA_FORMAT
 from minigpt2.data.loading import DataSet, load_data
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
-from minigpt2.data.template import Template, open_template, stored_template
+from minigpt2.data.template import Template
+from minigpt2.data.template_files import open_template, stored_template
 from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer, gpt2_tokenizer, open_tokenizer
 from minigpt2.data.truncation import Cuts, Policy, require_examples, truncate_all
 from minigpt2.errors import UserError, require_at_least

@@ -5,8 +5,8 @@
     chat    "User:" and "Assistant:", and "System:" before them
     raw     the texts as they are
 
-Your own template is a YAML or JSON file with the fields of `Template`.  An input of spaces alone
-counts as empty.
+Your own template is a YAML or JSON file with the fields of `Template` (data/template_files).  An
+input of spaces alone counts as empty.
 
 A prompt of alpaca, qa or chat ends with a line break.  So the answer starts on a new line, and its
 first token does not depend on how the prompt's last word was split into tokens.
@@ -28,22 +28,13 @@ End-of-text closes each answer.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import NamedTuple
 
 from minigpt2.data.records import Record
-from minigpt2.errors import UserError
-from minigpt2.reading import parse_json, read_text
 
 TEMPLATE_FILE = "template.json"  # in a model's folder
-PLACES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # required and optional, by text
-    "question": (("instruction",), ("input",)),
-    "question_with_input": (("instruction", "input"), ()),
-    "system": (("system",), ()),
-}
 
 
 @dataclass(frozen=True)
@@ -194,54 +185,3 @@ def parts_of(record: Record, template: Template = ALPACA) -> list[Part]:
 def prompt_of(record: Record, template: Template = ALPACA) -> str:
     """Return the prompt of a record that has no earlier exchanges."""
     return template.first_prompt(record.instruction, record.input, record.system)
-
-
-def open_template(name: str) -> Template:
-    """Return a template by its name, or from a file.
-
-    Raises UserError if there is none of that name, or the file is not a template.
-    """
-    if name in TEMPLATES:
-        return TEMPLATES[name]
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml", ".json"):
-        known = ", ".join(TEMPLATES)
-        raise UserError(f"template {name!r} is none of {known}, nor a .yaml or .json file")
-    try:
-        content = yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    return template_from(content, str(path))
-
-
-def template_from(content: Any, where: str) -> Template:
-    """Return the template that a file's content describes; raises UserError if it is not one."""
-    names = [field.name for field in fields(Template)]
-    if not isinstance(content, dict) or not isinstance(content.get("question"), str):
-        raise UserError(f"{where} has no text 'question'; a template has {', '.join(names)}")
-    for name, text in content.items():
-        if name not in names:
-            raise UserError(f"{where}: {name!r} is none of a template's {', '.join(names)}")
-        if not isinstance(text, str):
-            raise UserError(f"{where}: {name!r} is not text")
-        check_places(name, text, where)
-    return Template(**content)
-
-
-def check_places(name: str, text: str, where: str) -> None:
-    """Raise UserError unless a template's text has the places that belong in it, and no others."""
-    required, optional = PLACES.get(name, ((), ()))
-    for field in ("instruction", "input", "system"):
-        place = "{" + field + "}"
-        if field in required and place not in text and (text or name != "question_with_input"):
-            raise UserError(f"{where}: {name!r} has no place for {place}")
-        if place in text and field not in required + optional:
-            raise UserError(f"{where}: {name!r} has {place}, which is not filled in there")
-
-
-def stored_template(folder: Path) -> Template | None:
-    """Return the template that a model was tuned with, or None if its folder has none."""
-    path = folder / TEMPLATE_FILE
-    return template_from(parse_json(read_text(path), path), str(path)) if path.is_file() else None

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.data.template import Template, stored_template
+from minigpt2.data.template import Template
+from minigpt2.data.template_files import stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, has_tokenizer, open_tokenizer
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config

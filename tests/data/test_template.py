@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt2.data.records import Record
-from minigpt2.data.template import TEMPLATES, open_template, prompt_of, stored_template
-from minigpt2.errors import UserError
+from minigpt2.data.template import TEMPLATES, prompt_of
 
 WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -62,61 +61,3 @@ def test_prompts_end_with_a_line_break_and_later_ones_have_no_opening(name):
         assert first.endswith("\n")
         system = template.first_prompt("Add.", text, "{instruction}")
         assert system.endswith(later) and "{instruction}" in system and "Below" not in system
-
-
-def test_a_template_from_a_file(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        "question: |\n  Q {instruction}\nquestion_with_input: '{input}? {instruction}'\n"
-    )
-    template = open_template(str(path))
-    assert (
-        template.first_prompt("Add.") == "Q Add.\n"
-        and template.first_prompt("Add.", "1") == "1? Add."
-    )
-    template.save(tmp_path)
-    assert stored_template(tmp_path) == template
-    assert stored_template(tmp_path / "elsewhere") is None
-    assert open_template(str(tmp_path / "template.json")) == template
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("[", "is not YAML"),
-        ("[" * 3000, "is not YAML"),
-        ("question: 2020-13-45", "is not YAML: month must be in 1..12"),
-        ("- a", "has no text 'question'"),
-        ("opening: a", "has no text 'question'"),
-        ("question: 3", "has no text 'question'"),
-        ("question: ''", "'question' has no"),
-        ("question: a", "'question' has no place for {instruction}"),
-        (
-            "question: '{instruction}'\nquestion_with_input: '{input}'",
-            "'question_with_input' has",
-        ),
-        ("question: '{instruction}'\nanswer: a", "'answer' is none of a template's question"),
-        ("question: '{instruction}'\nopening: 3", "'opening' is not text"),
-    ],
-)
-def test_a_template_that_cannot_be_used_is_refused(tmp_path, text, error):
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError) as refused:
-        open_template(str(path))
-    assert error in str(refused.value) and str(path) in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("text", ["", "[" * 100_000])
-def test_a_stored_template_that_is_damaged_is_refused(tmp_path, text):
-    (tmp_path / "template.json").write_text(text)
-    with pytest.raises(UserError, match=r"template.json (is not|cannot be read as) JSON"):
-        stored_template(tmp_path)
-
-
-def test_an_unknown_template_is_refused():
-    with pytest.raises(UserError, match=r"'alpac' is none of alpaca, qa, chat, raw, nor a \.yaml"):
-        open_template("alpac")
-    with pytest.raises(UserError, match="there is no file"):
-        open_template("missing.yaml")

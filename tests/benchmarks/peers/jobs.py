@@ -8,7 +8,7 @@ import numpy as np
 from minigpt2.commands.dataset import open_data
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example, encode
-from minigpt2.data.template import open_template
+from minigpt2.data.template_files import open_template
 from minigpt2.data.tokenizer import gpt2_tokenizer
 from minigpt2.data.truncation import truncate_all
 from minigpt2.model.config import GPT2Config
