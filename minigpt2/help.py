@@ -42,7 +42,14 @@ TYPES = {  # of settings whose Python type says less
     "out": "folder",
     "evaluate.out": "file",
 }
-WORDS = {bool: "true/false", str: "text", Path: "file", dict: "mapping"}
+WORDS = {
+    bool: "true/false",
+    dict: "mapping",
+    float: "number",
+    int: "integer",
+    Path: "file",
+    str: "text",
+}
 
 
 def groups_of(command: str, settings: type) -> dict[str, list[Field[Any]]]:

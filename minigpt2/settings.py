@@ -27,7 +27,13 @@ WHOLE = re.compile(r"[-+]?\d[\d_]*")
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 LARGEST = 2**63 - 1  # of whole numbers
-WORDS = {"int": "a whole number", "float": "a number"}  # for types of the help
+WORDS = {  # for types of the help
+    "integer": "a whole number",
+    "list": "a list, such as [1, 2]",
+    "mapping": 'a mapping, such as {"instruction": "ask"}',
+    "text": "text",
+    "true/false": "true or false",
+}
 
 
 class Setting(NamedTuple):
@@ -97,8 +103,8 @@ def checked_value(command: str, name: str, hint: Any, node: yaml.Node | None, wo
     except OverflowError:
         raise UserError(f"{name} is too large: {shorten(words)}") from None
     except ValueError:
-        wanted, shown = WORDS.get(kind, kind), shorten(words) or "''"
-        raise UserError(f"{name} must be {wanted}, not {shown}") from None
+        shown = shorten(words) or "''"
+        raise UserError(f"{name} must be {in_words(kind)}, not {shown}") from None
     if isinstance(value, str) and not is_path(name, hint):
         require_decoded(value, name)
     if is_path(name, hint):
@@ -113,6 +119,18 @@ def require_names(command: str, name: str, hint: Any, names: Sequence[str]) -> N
         raise UserError(f"{name} is empty: give a {kind}, or leave it out")
     if any("\0" in text for text in names):
         raise UserError(f"{name} has a character that no name can have: {shorten(names[0])!r}")
+
+
+def in_words(kind: str) -> str:
+    """Return a type of the help as a part of a sentence.
+
+    >>> in_words("integer"), in_words("{prompt,answer,drop}"), in_words("file or folder")
+    ('a whole number', 'prompt, answer or drop', 'a file or folder')
+    """
+    if kind.startswith("{"):
+        *others, last = kind.strip("{}").split(",")
+        return f"{', '.join(others)} or {last}"
+    return WORDS.get(kind, f"a {kind}")
 
 
 def value_of(node: yaml.Node, hint: Any) -> Any:

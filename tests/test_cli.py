@@ -8,12 +8,12 @@ PYTHON = ("<class", "typing", "Union", "Parser key", "subcommand", "NoneType", "
 
 LINES = {
     "train --context abc": "context must be a whole number, not abc",
-    "train --loss foo": "loss must be {token,example}, not foo",
+    "train --loss foo": "loss must be token or example, not foo",
     "train --learning-rate x": "learning_rate must be a number, not x",
     "train --learning-rate nan": "learning_rate must be a number, not nan",
-    "train --recompute=maybe": "recompute must be true/false, not maybe",
-    "train --columns x": "columns must be mapping, not x",
-    "stats data.json --contexts 3": "contexts must be list, not 3",
+    "train --recompute=maybe": "recompute must be true or false, not maybe",
+    "train --columns x": 'columns must be a mapping, such as {"instruction": "ask"}, not x',
+    "stats data.json --contexts 3": "contexts must be a list, such as [1, 2], not 3",
     "train --stesp 3": "there is no option --stesp; did you mean --steps?",
     "train --bach-size=3": "there is no option --bach-size; did you mean --batch-size?",
     "train --epochs": "--epochs needs a value",

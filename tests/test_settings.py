@@ -165,17 +165,17 @@ WRONG = [
         ("rate", w, "must be a number, not")
         for w in ("x", "nan", ".nan", ".inf", "1,5", ".", "e5", "{}", "--")
     ),
-    ("flag", "maybe", "must be true/false, not maybe"),
-    ("kind", "all", "must be {token,example}, not all"),
+    ("flag", "maybe", "must be true or false, not maybe"),
+    ("kind", "all", "must be token or example, not all"),
     ("limit", "x", "must be a whole number, not x"),
-    ("weights", "[0, x]", "must be list, not [0, x]"),
-    ("weights", "3", "must be list, not 3"),
-    ("weights", "[.nan]", "must be list, not [.nan]"),
-    ("columns", "x", "must be mapping, not x"),
-    ("columns", "{a: [b]}", "must be mapping, not {a: [b]}"),
-    ("columns", "{a: b, a: c}", "must be mapping, not"),
-    ("columns", "{", "must be mapping, not {"),
-    ("columns", "[" * 10_000, "must be mapping, not [["),
+    ("weights", "[0, x]", "must be a list, such as [1, 2], not [0, x]"),
+    ("weights", "3", "must be a list, such as [1, 2], not 3"),
+    ("weights", "[.nan]", "must be a list, such as [1, 2], not [.nan]"),
+    ("columns", "x", 'must be a mapping, such as {"instruction": "ask"}, not x'),
+    ("columns", "{a: [b]}", 'must be a mapping, such as {"instruction": "ask"}, not {a: [b]}'),
+    ("columns", "{a: b, a: c}", 'must be a mapping, such as {"instruction": "ask"}, not'),
+    ("columns", "{", 'must be a mapping, such as {"instruction": "ask"}, not {'),
+    ("columns", "[" * 10_000, 'must be a mapping, such as {"instruction": "ask"}, not [['),
     ("count", str(2**63), "is too large: 9223372036854775808"),
     ("count", "9" * 5000, "is too large: 999"),
     ("rate", "1e999", "is too large: 1e999"),
@@ -200,15 +200,15 @@ FILES = [
     ("count: a", "line 1: count must be a whole number, not a"),
     ("\n\ncount: [1]", "line 3: count must be a whole number, not a list"),
     ("count: {a: 1}", "count must be a whole number, not a mapping"),
-    ("flag: perhaps", "flag must be true/false, not perhaps"),
-    ("kind: all", "kind must be {token,example}, not all"),
+    ("flag: perhaps", "flag must be true or false, not perhaps"),
+    ("kind: all", "kind must be token or example, not all"),
     ("count:", "line 1: count has no value: give one, or leave it out"),
     ("count: 1\nrate: ~", "line 2: rate has no value"),
     ("name: null", "line 1: name has no value"),
     ("count: 1\nrate: 2\ncount: 1", "line 3: 'count' stands in line 1, too"),
     ("data: ''", "line 1: data is empty"),
     ('data: "a\\0b"', "line 1: data has a character that no name can have"),
-    ('data: "a\\ud800"', "line 1: data must be file or folder, not"),
+    ('data: "a\\ud800"', "line 1: data must be a file or folder, not"),
     ("count: " + "9" * 5000, "line 1: count is too large"),
     ("x" * 100_000 + ": 1", "line 1, is not YAML: "),
     ("? [a, b]\n: 1", "line 1: a name must be a text, not a list"),
@@ -238,7 +238,7 @@ def test_aliases_that_would_grow_without_end_are_one_line(tmp_path):
     content = "\n".join(["columns: &a0 {a: b}", *levels])
     assert "train has no setting 'a1'" in refusal(read, tmp_path, content)
     nested = "{" + ", ".join(f"a{i}: &a{i} {{b: *a{i - 1}}}" for i in range(1, 60)) + "}"
-    assert "columns must be mapping" in refusal(read, tmp_path, f"name: &a0 x\ncolumns: {nested}")
+    assert "columns must be a mapping" in refusal(read, tmp_path, f"name: &a0 x\ncolumns: {nested}")
 
 
 def test_names_may_be_written_as_on_the_command_line(tmp_path):

@@ -17,6 +17,10 @@ class AnswerSettings(DecodingSettings):
         minigpt2 answer "Which country has the capital Copenhagen?" --model runs/almanac-1
         minigpt2 answer "Put this in order." --input "3, 1, 2" --temperature 0.7
 
+    Output:
+        The answer.  In a terminal, control codes in it are spelled, as \\x1b.
+        A file or a pipe gets it as the model wrote it.
+
     Args:
         question: question or instruction
         input: text that the question is about, if it needs one

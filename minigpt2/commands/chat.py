@@ -37,6 +37,11 @@ class ChatSettings(DecodingSettings):
         minigpt2 chat runs/questions-1
         minigpt2 chat gpt2 --system "You answer in one sentence." --temperature 0.7
 
+    Output:
+        The answers; all else goes to the error stream.  In a terminal, control
+        codes in them are spelled, as \\x1b.  A file or a pipe gets them as the
+        model wrote them.
+
     Args:
         system: system message, instead of the opening of the model's template
     """

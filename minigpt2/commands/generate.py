@@ -25,6 +25,11 @@ class GenerateSettings(DecodingSettings):
         minigpt2 generate "Once upon a time" --model gpt2 --samples 3 --top-p 0.9
         minigpt2 generate --model gpt2 < story.txt
 
+    Output:
+        The continuation, or several with --- between them.  In a terminal,
+        control codes in it are spelled, as \\x1b.  A file or a pipe gets it as
+        the model wrote it.
+
     Args:
         prompt: text to continue (default: standard input)
         samples: number of continuations

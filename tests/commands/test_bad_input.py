@@ -89,8 +89,8 @@ def test_a_settings_file_that_is_not_there(run):
     [
         ("batch-sise: 4", "line 1: train has no setting 'batch-sise'; did you mean 'batch_size'?"),
         ("seed: 1\nsteps: many", "line 2: steps must be a whole number, not many"),
-        ("truncate: all", "line 1: truncate must be {answer,prompt,drop}, not all"),
-        ("tensorboard: maybe", "line 1: tensorboard must be true/false, not maybe"),
+        ("truncate: all", "line 1: truncate must be answer, prompt or drop, not all"),
+        ("tensorboard: maybe", "line 1: tensorboard must be true or false, not maybe"),
         ("epochs: .inf", "line 1: epochs must be a number, not .inf"),
         ("batch_size:", "line 1: batch_size has no value: give one, or leave it out"),
         ("data: ''", "line 1: data is empty: give a file or folder"),
