@@ -132,8 +132,8 @@ def warnings_of(records: Sequence[Record], cuts: Cuts) -> list[str]:
     if cuts.no_question:
         verb = "has" if cuts.no_question == 1 else "have"
         warnings.append(
-            f"{plural(cuts.no_question, 'example')} {verb} no question left: the context is too "
-            "short for the template; use a longer context, another template, or --truncate drop"
+            f"{plural(cuts.no_question, 'example')} {verb} no question left: use a longer "
+            "--context, a shorter --template, or another --truncate"
         )
     spelled = sum(spells_end_of_text(record) for record in records)
     if spelled:

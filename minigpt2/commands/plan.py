@@ -123,9 +123,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         numbers |= print_times(console, config, shape, counted, times)
         if settings.data:
             numbers["epoch"] = counted.steps * numbers["step"]
-            steps = plural(counted.steps, "step")
-            text = f"an epoch has {steps}: about {duration(numbers['epoch'])}"
-            console.print(text)
+            console.print(f"an epoch takes about {duration(numbers['epoch'])}")
     return numbers
 
 
@@ -174,10 +172,11 @@ def describe(
     """Return two lines that describe the planned run."""
     data = settings.data or f"examples that fill the context of {shape.context:,}"
     rows, supervised = counted.largest
+    epoch = f"an epoch has {plural(counted.steps, 'step')}; " if settings.data else ""
     return (
         f"{settings.model}: {plural(config.n_parameters, 'parameter')}; {data}, batch "
         f"{shape.batch_size}, micro-batch {shape.micro_batch}\n"
-        f"a micro-batch has at most {plural(rows, 'row')}, {supervised:,} supervised"
+        f"{epoch}a micro-batch has at most {plural(rows, 'row')}, {supervised:,} supervised"
     )
 
 

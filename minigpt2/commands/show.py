@@ -19,15 +19,16 @@ from minigpt2.commands.dataset import (
     open_dataset,
     open_reader,
 )
-from minigpt2.data.examples import Example, Removed
+from minigpt2.data.examples import Example, Removed, spells_end_of_text
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
+from minigpt2.data.tokenizer import END_OF_TEXT
 from minigpt2.data.truncation import fit_to_context
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.outputs import require_new_file, write_texts
 from minigpt2.reports.html import render
 from minigpt2.reports.screen import Screen
-from minigpt2.reports.tokens import Token, tokens_of
-from minigpt2.terminal import say, visible
+from minigpt2.reports.tokens import GAP, Token, tokens_of
+from minigpt2.terminal import say
 from minigpt2.wording import plural
 
 
@@ -94,6 +95,8 @@ def entry(dataset: Dataset, number: int, loss_weights: LossWeights) -> Entry:
         return Entry(number, line, None)
     piece = parts[0]
     line = describe(piece, loss_weights)
+    if spells_end_of_text(dataset.records[number]):
+        line += f"; the text spells {END_OF_TEXT} (with a {GAP} here): no end, but ordinary tokens"
     if len(parts) > 1:
         line += f"; the first piece of {len(parts)}"
     return Entry(number, line, tokens_of(piece, loss_weights.of(piece), dataset.tokenizer))
@@ -128,11 +131,6 @@ def parts_cut(removed: Removed) -> list[tuple[str, int]]:
     ]
 
 
-def with_signs(text: str) -> str:
-    """Return a visible text with a sign before each line break and tab."""
-    return visible(text).replace("\n", "↵\n").replace("\t", "→\t")
-
-
 def print_entry(console: Screen, shown: Entry) -> None:
     """Print one entry in colour, and its shift."""
     console.print(Text.assemble("\n", (f"entry {shown.number}", "bold"), f"  {shown.line}"))
@@ -142,7 +140,8 @@ def print_entry(console: Screen, shown: Entry) -> None:
     for token in shown.tokens:
         style = "green" if token.weight and token.is_answer else "bright_black"
         style = "yellow" if token.weight and not token.is_answer else style
-        body.append(with_signs(token.text), f"{style} reverse" if token.is_special else style)
+        text = token.spelled.replace("\n", "↵\n").replace("\t", "→\t")
+        body.append(text, f"{style} reverse" if token.is_special else style)
     console.print(body)
     console.print(shift(shown.tokens))
 

@@ -13,6 +13,7 @@ from minigpt2.data.examples import encode
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.data.template import TEMPLATES
+from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.errors import UserError
 from minigpt2.reports.screen import Screen
 from minigpt2.reports.tokens import tokens_of
@@ -106,6 +107,48 @@ def test_a_page_holds_every_token_with_its_weight(data, little_model, tmp_path, 
     assert notes[-1].endswith("predicts nothing") and "predicts <|endoftext|>" in notes[-2]
     with pytest.raises(UserError, match="exists already"):
         show(ShowSettings(data=data, model=str(little_model), html=page))
+
+
+INVISIBLE = "one\r\ntwo\u200b\u00a0\ufeff\tthree\u202e"
+
+
+def test_what_is_invisible_is_spelled_in_the_terminal_and_on_the_page(
+    little_model, tmp_path, monkeypatch
+):
+    (tmp_path / "data.json").write_text(json.dumps([{"question": "Why?", "answer": INVISIBLE}]))
+    settings = {"data": str(tmp_path / "data.json"), "model": str(little_model)}
+    text = printed(monkeypatch, ShowSettings(**settings))
+    assert re.search(re.escape(r"two\u200b\xa0\ufeff→") + " +three.u202e<.endoftext.>", text)
+    assert "one\\r↵\ntwo" in text
+    show(ShowSettings(**settings, html=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    body = unescape(re.sub("<[^>]*>", "", page.split('<div class="entry">')[1].split("</div>")[0]))
+    assert body.endswith("one\\r↵\ntwo\\u200b\\xa0\\ufeff→\tthree\\u202e<|endoftext|>")
+
+
+def test_a_text_that_spells_end_of_text_looks_different_from_the_token(
+    little_model, tmp_path, monkeypatch
+):
+    entries = [
+        {"question": "A fruit?", "answer": answer} for answer in ("Fig.<|endoftext|>", "Fig.")
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(entries))
+    settings = ShowSettings(data=str(tmp_path / "data.json"), model=str(little_model))
+    first, second = printed(monkeypatch, settings).split("entry 1")
+    assert "Fig.<·|endoftext|><|endoftext|>" in first and "Fig.<|endoftext|>" in second
+    assert "spells <|endoftext|> (with a · here)" in first and "spells" not in second
+
+
+def test_of_a_large_data_set_only_what_is_printed_is_encoded(little_model, tmp_path, monkeypatch):
+    entries = [{"question": f"What is {n}?", "answer": f"{n}"} for n in range(500)]
+    (tmp_path / "data.json").write_text(json.dumps(entries))
+    texts, encode_text = [], Tokenizer.encode
+    monkeypatch.setattr(
+        Tokenizer, "encode", lambda self, text: texts.append(text) or encode_text(self, text)
+    )
+    settings = {"data": str(tmp_path / "data.json"), "model": str(little_model)}
+    assert "What is 301?" in printed(monkeypatch, ShowSettings(**settings, first=300, count=2))
+    assert len(texts) == 2 * 2
 
 
 def test_an_entry_that_is_not_there_is_refused(data, little_model):

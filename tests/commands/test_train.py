@@ -168,7 +168,7 @@ def test_questions_that_the_context_has_no_room_for_are_warned_of(
 ):
     options = ("--data", data, "--context", "8", "--validation", "0", "--out", "run", *QUICK)
     outcome = run("train", "--model", little_model, *options)
-    warning = "12 examples have no question left: the context is too short for the template"
+    warning = "12 examples have no question left: use a longer --context"
     assert f"warning   {warning}" in outcome.out
     assert warning in (tmp_path / "run/report.html").read_text()
 

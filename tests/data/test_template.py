@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt2.data.records import Record
-from minigpt2.data.template import TEMPLATES, prompt_of
+from minigpt2.data.template import TEMPLATES, Template, prompt_of
 
 WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -28,7 +28,7 @@ def test_a_prompt_without_input():
 
 @given(st.text(min_size=1), st.text(), st.text())
 def test_user_text_stands_in_the_prompt_as_it_is(instruction, text, output):
-    expected = WITH_INPUT if text else WITHOUT_INPUT
+    expected = WITH_INPUT if text.strip() else WITHOUT_INPUT
     before, after = expected.split("Add.")
     after = after.replace("1 + 2", text)
     assert prompt_of(Record(instruction, text, output)) == before + instruction + after
@@ -39,6 +39,20 @@ def test_braces_in_user_text_are_left_alone(text):
     for record in (Record(text, "", "x"), Record(text, text, "x")):
         assert prompt_of(record).count(text) == (2 if record.input else 1)
     assert prompt_of(Record("Add.", text, "x")) == WITH_INPUT.replace("1 + 2", text)
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t \r\n", "\u00a0", "\u3000"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_an_input_or_a_system_message_of_spaces_alone_is_empty(name, blank):
+    template = TEMPLATES[name]
+    plain = prompt_of(Record("Add.", "", "3"), template)
+    assert prompt_of(Record("Add.", blank, "3", system=blank), template) == plain
+
+
+def test_an_input_goes_where_the_only_question_of_a_template_has_its_place():
+    template = Template("{input}: {instruction}\n")
+    assert template.first_prompt("Add.", "1 + 2") == "1 + 2: Add.\n"
+    assert template.first_prompt("Add.") == ": Add.\n"
 
 
 def test_a_prompt_does_not_depend_on_the_answer_and_ends_with_a_line_break():

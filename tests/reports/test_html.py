@@ -14,7 +14,7 @@ HOSTILE = "<b>{{ 7 * 7 }}</b> \x1b[2J \x00 \r \u202eder\u2066 " + os.fsdecode(b"
 
 
 def test_a_page_spells_what_a_browser_hides_and_escapes_markup():
-    token = Token(0, 1, HOSTILE, True, 1.0, False, f"predicts {HOSTILE!r}")
+    token = Token(0, 1, HOSTILE, True, 1.0, False, f"predicts {HOSTILE!r}", HOSTILE)
     entries = [{"number": HOSTILE, "line": HOSTILE, "tokens": [token]}]
     page = render("show", title=HOSTILE, entries=entries)
     page.encode("utf-8")
