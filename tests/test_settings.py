@@ -287,7 +287,7 @@ def test_settings_may_be_json(tmp_path):
         ('{"count": null}', "line 1: count has no value"),
         ('{"count": NaN}', "line 1: count must be a whole number, not NaN"),
         ('{"rate": 1e999}', "line 1: rate is too large: 1e999"),
-        ('{"flag": "yes please"}', "line 1: flag must be true/false"),
+        ('{"flag": "yes please"}', "line 1: flag must be true or false"),
         ('{"count": 1, "count": 1}', "has the field 'count' twice"),
         ('{"columns": ' + "[" * 600 + "]" * 600 + "}", "nested too deeply"),
         ("[" * 100_000, "nested too deeply"),
