@@ -68,6 +68,7 @@ Part IV: Text
      ·  data/loading                   Loading
     21  data/template                  Template
      ·  data/template_files            Template files
+     ·  data/vocabulary                Vocabulary
     22  data/tokenizer                 Tokenizer
     23  data/examples                  Examples
     24  data/truncation                Truncation

@@ -13,10 +13,11 @@ from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.data.template import Template
 from minigpt2.data.template_files import open_template, stored_template
-from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer, gpt2_tokenizer, open_tokenizer
+from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer
 from minigpt2.data.truncation import Cuts, Policy, require_examples, truncate_all
+from minigpt2.data.vocabulary import END_OF_TEXT
 from minigpt2.errors import UserError, require_at_least
-from minigpt2.inference.model import Model
+from minigpt2.inference.model import Model, tokenizer_for
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.reports.progress import tracked
 from minigpt2.terminal import note
@@ -157,7 +158,8 @@ def open_reader(model: str) -> Reader:
     path = find_model(model)
     folder = path if path.is_dir() else path.parent
     config = GPT2Config.load(folder / "config.json")
-    return Reader(open_tokenizer(folder), config.n_positions, stored_template(folder))
+    tokenizer = tokenizer_for(folder, config.vocab_size)
+    return Reader(tokenizer, config.n_positions, stored_template(folder))
 
 
 def open_dataset(settings: DataSettings, reader: Reader) -> Dataset:

@@ -5,6 +5,7 @@ A single continuation is printed while the model writes it, several when they ar
 
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 from minigpt2.commands.decoding import DecodingSettings
 from minigpt2.errors import require_at_least
@@ -52,7 +53,7 @@ def generate(settings: GenerateSettings) -> None:
     if prompt is None:
         prompt = read_all().rstrip("\n")
     ids = encode_start(prompt, model)
-    options = {
+    options: dict[str, Any] = {
         "stop": model.tokenizer.end_of_text,
         "max_new_tokens": settings.max_new_tokens,
         "sampling": settings.sampling(),

@@ -21,8 +21,8 @@ from minigpt2.commands.dataset import (
 )
 from minigpt2.data.examples import Example, Removed, spells_end_of_text
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
-from minigpt2.data.tokenizer import END_OF_TEXT
 from minigpt2.data.truncation import fit_to_context
+from minigpt2.data.vocabulary import END_OF_TEXT
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.outputs import require_new_file, write_texts
 from minigpt2.reports.html import render

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA, Piece, Template, parts_of
-from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer
+from minigpt2.data.tokenizer import Tokenizer
+from minigpt2.data.vocabulary import END_OF_TEXT
 
 
 class Span(NamedTuple):

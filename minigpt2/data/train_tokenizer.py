@@ -9,7 +9,8 @@ form of GPT-2's files (data/tokenizer), with ids in GPT-2's order: bytes, merges
 import json
 from collections.abc import Iterable
 
-from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer, byte_of_character
+from minigpt2.data.tokenizer import Tokenizer, tokenizer_of
+from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character
 from minigpt2.errors import UserError
 
 
@@ -40,4 +41,4 @@ def train_tokenizer(texts: Iterable[str], n_vocab: int) -> Tokenizer:
     tokens = [*characters, *(left + right for left, right in merges), END_OF_TEXT]
     vocab_json = json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False)
     merges_txt = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges), ""])
-    return Tokenizer(vocab_json.encode(), merges_txt.encode(), name="trained")
+    return tokenizer_of(vocab_json.encode(), merges_txt.encode(), name="trained")

@@ -37,9 +37,6 @@ def open_model(model: str, library: ModuleType = np) -> Model:
     folder = find_model(model)
     parameters = load_parameters(folder)
     tokenizer = tokenizer_for(folder, parameters.config.vocab_size)
-    ids, rows = tokenizer.n_vocab, parameters.config.vocab_size
-    if ids != rows:
-        raise UserError(f"{folder}: the tokenizer has {plural(ids, 'id')}, but the model {rows:,}")
     return Model(parameters.on(library), tokenizer, stored_template(folder))
 
 
@@ -52,11 +49,20 @@ def random_model(model: str, rng: np.random.Generator) -> Model:
         return Model(initialise(OFFICIAL[model], rng), gpt2_tokenizer(), None)
     folder = find_model(model)
     config = GPT2Config.load(folder / "config.json")
-    return Model(initialise(config, rng), open_tokenizer(folder), stored_template(folder))
+    tokenizer = tokenizer_for(folder, config.vocab_size)
+    return Model(initialise(config, rng), tokenizer, stored_template(folder))
 
 
 def tokenizer_for(path: Path, n_vocab: int) -> Tokenizer:
-    """Return the tokenizer in a model's folder; without one, GPT-2's own for its vocabulary."""
+    """Return the tokenizer in a model's folder.
+
+    If there is no tokenizer's file of any kind, and the model has as many ids as GPT-2, it is
+    GPT-2's.  Raises UserError if there is none, or it has not n_vocab ids.
+    """
     folder = path if path.is_dir() else path.parent
-    official = n_vocab == OFFICIAL["gpt2"].vocab_size
-    return gpt2_tokenizer() if official and not has_tokenizer(folder) else open_tokenizer(folder)
+    official = n_vocab == OFFICIAL["gpt2"].vocab_size and not has_tokenizer(folder)
+    tokenizer = gpt2_tokenizer() if official else open_tokenizer(folder)
+    if tokenizer.n_vocab != n_vocab:
+        ids = plural(tokenizer.n_vocab, "id")
+        raise UserError(f"{path}: the tokenizer has {ids}, but the model {n_vocab:,}")
+    return tokenizer

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from minigpt2.data.examples import Example
-from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer
+from minigpt2.data.tokenizer import Tokenizer
+from minigpt2.data.vocabulary import END_OF_TEXT
 from minigpt2.terminal import spell
 
 GAP = "·"  # in end-of-text that is spelled by ordinary tokens

@@ -5,7 +5,8 @@ import json
 from minigpt2.data.examples import Example, encode
 from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA
-from minigpt2.data.tokenizer import END_OF_TEXT, Tokenizer, byte_of_character
+from minigpt2.data.tokenizer import tokenizer_of
+from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character
 
 MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("Ġ", "w")]
 
@@ -19,7 +20,7 @@ def files_of(merges):
 
 def small_tokenizer(merges=()):
     """A tokenizer with these merges: without any, an id a byte, in GPT-2's order of bytes."""
-    return Tokenizer(*files_of(merges), "small")
+    return tokenizer_of(*files_of(merges), "small")
 
 
 def example_of(prompt, answer):

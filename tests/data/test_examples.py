@@ -5,7 +5,8 @@ import pytest
 from minigpt2.data.examples import Example, encode
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.template import ALPACA, TEMPLATES, prompt_of
-from minigpt2.data.tokenizer import END_OF_TEXT, gpt2_tokenizer
+from minigpt2.data.tokenizer import gpt2_tokenizer
+from minigpt2.data.vocabulary import END_OF_TEXT
 from tests.data.small import RECORDS, encode_prompt, small_tokenizer
 
 BYTES = small_tokenizer()

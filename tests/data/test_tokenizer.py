@@ -12,17 +12,16 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from minigpt2.data import tokenizer as tokenizer_module
 from minigpt2.data.tokenizer import (
-    END_OF_TEXT,
     GPT2_FILES,
-    Tokenizer,
-    byte_of_character,
-    bytes_of,
+    LONG,
     gpt2_file,
     gpt2_tokenizer,
+    long_space,
     open_tokenizer,
 )
+from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character
 from minigpt2.errors import UserError
-from tests.data.small import MERGES, files_of, small_tokenizer
+from tests.data.small import MERGES, small_tokenizer
 
 quick = settings(deadline=None, max_examples=80)
 GPT2 = gpt2_tokenizer()
@@ -30,22 +29,6 @@ SMALL = small_tokenizer(MERGES)
 each = pytest.mark.parametrize("tokenizer", [GPT2, SMALL], ids=["gpt2", "small"])
 SPECIAL = st.sampled_from([END_OF_TEXT, " ", "<|", "|>", "\n\n", "'ll", "12", "é", "\U0001f600"])
 texts = st.text() | st.lists(st.text(max_size=4) | SPECIAL).map("".join)
-
-
-def test_the_188_printable_bytes_stand_for_themselves_the_others_follow_from_256_on():
-    table = byte_of_character()
-    assert len(table) == 256 and set(table.values()) == set(range(256))
-    themselves = [character for character, byte in table.items() if ord(character) == byte]
-    assert len(themselves) == 188 and all(c.isprintable() and c != " " for c in themselves)
-    others = {c: byte for c, byte in table.items() if ord(c) != byte}
-    assert [ord(c) for c in others] == list(range(256, 324))
-    assert list(others.values()) == sorted(others.values())
-    assert table["Ġ"] == 0x20 and table["Ċ"] == 0x0A and table["Ā"] == 0 and table["!"] == 33
-    assert list(table)[:3] == ["!", '"', "#"] and list(table)[188] == "Ā"
-
-
-def test_bytes_of_a_token():
-    assert bytes_of("Ġthe") == b" the" and bytes_of("Ã©") == "é".encode()
 
 
 @each
@@ -144,8 +127,39 @@ def test_gpt2s_ids_of_code_numbers_and_white_space_are_those_of_tiktoken(referen
 
 def test_every_id_of_gpt2_has_the_bytes_that_tiktoken_gives_it(reference):
     for i in range(50257):
-        ours, theirs = (e.decode_single_token_bytes(i) for e in (GPT2.encoding, reference))
-        assert ours == theirs
+        assert GPT2.bytes_of(i) == reference.decode_single_token_bytes(i)
+
+
+SPACES = " \t\n\r\x0b\x0c\x85\xa0\u1680\u2003\u2028\u3000"
+
+
+@given(
+    runs=st.lists(st.tuples(st.text(max_size=3), st.text(SPACES, max_size=12)), max_size=5),
+    one=st.sampled_from(SPACES),
+)
+@settings(deadline=None, max_examples=100)
+def test_a_text_that_is_cut_in_its_white_space_has_the_same_ids(runs, one):
+    text = "".join(before + spaces + one * len(spaces) for before, spaces in runs)
+    expected = GPT2.encode(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "LONG", 3)
+        patch.setattr(tokenizer_module, "LONG_SPACE", long_space(3))
+        assert GPT2.encode(text) == expected
+
+
+def test_the_white_space_is_that_of_the_pattern():
+    """Unicode's White_Space; Python calls four control codes space besides."""
+    find = long_space(1).search
+    for c in map(chr, [*range(0xD800), *range(0xE000, 0x11000)]):
+        assert (find(f"{c}x") is not None) == (c.isspace() and not "\x1c" <= c <= "\x1f"), hex(
+            ord(c)
+        )
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\n", "\u3000"])
+def test_a_million_characters_of_white_space_have_ids(space):
+    for text in (space * 10**6, f"{space * 10**6}end", f"a{space * 10**6}!{space * LONG}b"):
+        assert GPT2.decode(GPT2.encode(text)) == text
 
 
 def test_a_saved_tokenizer_opens_as_it_was(tmp_path):
@@ -162,47 +176,6 @@ def test_a_file_that_is_missing_is_named(tmp_path, name):
     with pytest.raises(UserError) as refused:
         open_tokenizer(tmp_path)
     assert str(tmp_path / name) in str(refused.value) and "cannot be read" in str(refused.value)
-
-
-VOCAB, TXT = files_of(MERGES)
-
-
-def with_end(value):
-    """vocab.json with another id for end-of-text."""
-    return json.dumps({**json.loads(VOCAB), END_OF_TEXT: value}).encode()
-
-
-@pytest.mark.parametrize(
-    ("vocab", "merges"),
-    [
-        (VOCAB[:-5], TXT),
-        (b"", TXT),
-        (b"[]", TXT),
-        (b"3", TXT),
-        (b"null", TXT),
-        (b"\xff\xfe", TXT),
-        (VOCAB, TXT + b"\xff \xfe\n"),
-        (VOCAB, TXT + b"h e l\n"),
-        (VOCAB, TXT + b"hel\n"),
-        (VOCAB, TXT + "h ☃\n".encode()),
-        (VOCAB, TXT.replace(b"\n", b"\r\n")),
-        (VOCAB, TXT[: len(TXT) // 2]),
-        (VOCAB, b""),
-        (VOCAB, TXT + b"w o\n"),
-        (VOCAB, b"#version: 0.2\nl l\nh e\nhe ll\n\xc4\xa0 w\n"),
-        (VOCAB.replace(b'"hell"', b'"hall"'), TXT),
-        (VOCAB.replace(b"<|endoftext|>", b"<|end|>"), TXT),
-        (with_end(5), TXT),
-        (with_end(-1), TXT),
-        (with_end(1000), TXT),
-        (with_end("260"), TXT),
-        (with_end(None), TXT),
-    ],
-    ids=range(22),
-)
-def test_damaged_files_are_a_user_error(vocab, merges):
-    with pytest.raises(UserError, match="broken"):
-        Tokenizer(vocab, merges, "broken")
 
 
 def test_without_network_and_package_the_error_says_what_to_do(monkeypatch):

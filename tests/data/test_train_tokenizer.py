@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.tokenizer import END_OF_TEXT, byte_of_character, bytes_of, open_tokenizer
+from minigpt2.data.tokenizer import open_tokenizer
 from minigpt2.data.train_tokenizer import train_tokenizer
+from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character, bytes_of
 from minigpt2.errors import UserError
 
 TEXTS = [f"The sum of {n} and {n} is {2 * n}, says the cat's café." for n in range(100, 150)]

@@ -1,11 +1,16 @@
 """Model: parameters, tokenizer and template come from one folder, and must fit together."""
 
+import json
+
 import numpy as np
 import pytest
 
+from minigpt2.commands.dataset import open_reader
 from minigpt2.data.template import TEMPLATES
+from minigpt2.data.tokenizer import gpt2_tokenizer
+from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character
 from minigpt2.errors import UserError
-from minigpt2.inference.model import open_model
+from minigpt2.inference.model import open_model, random_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.training.checkpoint import save_checkpoint
@@ -36,6 +41,40 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path, tokenizer):
     save(tmp_path / "model", tokenizer, tokenizer.n_vocab + 1)
     with pytest.raises(UserError, match=r"tokenizer has 4,096 ids, but the model 4,097"):
         open_model(str(tmp_path / "model"))
+
+
+def tokenizer_json():
+    """A vocabulary as large as GPT-2's, without a merge."""
+    bytes_first = [*byte_of_character(), *(f"<unused{i}>" for i in range(256, 50_256)), END_OF_TEXT]
+    level = {"type": "ByteLevel", "add_prefix_space": False}
+    return {
+        "added_tokens": [{"id": 50_256, "content": END_OF_TEXT, "special": True}],
+        "pre_tokenizer": level,
+        "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate(bytes_first)}, "merges": []},
+    }
+
+
+def test_gpt2s_tokenizer_is_only_taken_where_there_is_none_of_any_kind(tmp_path):
+    folder = tmp_path / "model"
+    save(folder, gpt2_tokenizer(), 50_257)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).unlink()
+    opened = (
+        lambda: open_model(str(folder)).tokenizer,
+        lambda: random_model(str(folder), np.random.default_rng(0)).tokenizer,
+        lambda: open_reader(str(folder)).tokenizer,
+    )
+    for opener in opened:
+        assert opener().encode("Hello world") == [15496, 995]
+    for name in ("tokenizer_config.json", "spiece.model", "vocab.txt", "added_tokens.json"):
+        (folder / name).write_text("{}")
+        for opener in opened:
+            with pytest.raises(UserError, match=rf"vocab\.json cannot be read: .*{name}"):
+                opener()
+        (folder / name).unlink()
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json()))
+    for opener in opened:
+        assert len(opener().encode("Hello world")) == 11
 
 
 def test_the_small_base_has_a_name():

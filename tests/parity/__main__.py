@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from minigpt2.api import GPT2
 from minigpt2.data.almanac import documents
 from minigpt2.data.tokenizer import gpt2_tokenizer, open_tokenizer
 from minigpt2.shipped import shipped
@@ -63,8 +64,13 @@ class Row(NamedTuple):
 
 def worst_of(case, quantity, differences):
     """The row of the largest of some named differences; NaN counts as largest."""
+    return worst_of_all(case.name, quantity, differences)
+
+
+def worst_of_all(name, quantity, differences):
+    """The same for what has this name."""
     where, worst = max(differences, key=lambda d: np.inf if np.isnan(d[1]) else d[1])
-    return Row(case.name, quantity, float(worst), where)
+    return Row(name, quantity, float(worst), where)
 
 
 def relative(ours, theirs):
@@ -121,8 +127,30 @@ def compare_tokenizers():
         with tempfile.TemporaryDirectory() as folder:
             tokenizer.save(Path(folder))
             theirs = reference.open_reference_tokenizer(folder)
-        wrong = [text for text in TEXTS if tokenizer.encode(text) != theirs(text)]
-        yield Row(name, "texts with other ids", len(wrong), repr(wrong[0]) if wrong else "")
+            alone = Path(folder) / "alone"
+            reference.save_tokenizer(folder, alone)  # tokenizer.json without the other two
+            assert not (alone / "vocab.json").exists()
+            again = open_tokenizer(alone)
+        for kind, ours_now in ((name, tokenizer), (f"{name}, tokenizer.json", again)):
+            wrong = [text for text in TEXTS if ours_now.encode(text) != theirs(text)]
+            yield Row(kind, "texts with other ids", len(wrong), repr(wrong[0]) if wrong else "")
+
+
+def compare_answers():
+    """How many greedy answers differ of a model whose vocabulary is tokenizer.json alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        reference.save_tokenizer(shipped("weights/tiny"), folder)
+        save_parameters(load_parameters(shipped("weights/tiny")), folder)
+        prompts = ["The capital of France", "2 + 2 =", "Once there were"]
+        model, theirs = (
+            GPT2.from_pretrained(folder, device="cpu"),
+            reference.answers(folder, prompts),
+        )
+        mine = [model.generate(prompt, max_new_tokens=12, temperature=0) for prompt in prompts]
+    pairs = zip(prompts, mine, theirs, strict=True)
+    wrong = [(prompt, float(one != other)) for prompt, one, other in pairs]
+    yield worst_of_all("tiny, tokenizer.json", "greedy answers that differ", wrong)
 
 
 def show(rows, console):
@@ -149,7 +177,7 @@ def main():
                 rows.append(found)
             else:
                 golden[case.name] = found
-    rows += compare_tokenizers()
+    rows += [*compare_tokenizers(), *compare_answers()]
     show(rows, console)
     if options.golden:
         GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from transformers import GPT2LMHeadModel, GPT2TokenizerFast
+from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2TokenizerFast
 from transformers.utils import logging
 
 from minigpt2.training.schedule import learning_rate
@@ -21,6 +21,25 @@ def open_reference_tokenizer(folder):
     """The reference's tokenizer, from a folder that this project wrote: text -> ids."""
     tokenizer = GPT2TokenizerFast.from_pretrained(folder)
     return lambda text: tokenizer(text)["input_ids"]
+
+
+def save_tokenizer(folder, to):
+    """Write the tokenizer of a folder as the reference writes it: tokenizer.json alone."""
+    GPT2TokenizerFast.from_pretrained(folder).save_pretrained(to)
+
+
+@torch.no_grad()
+def answers(folder, prompts, new=12):
+    """The texts with which a model of a folder continues prompts, the likeliest token each time."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, texts = open_reference(folder), []
+    for prompt in prompts:
+        ids = tokenizer(prompt, return_tensors="pt")
+        options = {"do_sample": False, "max_new_tokens": new, "pad_token_id": 0}
+        (out,) = model.generate(**ids, **options)
+        rest = out[ids["input_ids"].shape[1] :]
+        texts.append(tokenizer.decode(rest, skip_special_tokens=True))
+    return texts
 
 
 def padded(case):
