@@ -26,6 +26,7 @@ from minigpt2.data.statistics import (
     lengths_of,
     near_duplicates,
     normalised_question,
+    whole_question,
 )
 from minigpt2.data.truncation import Policy, truncate_all
 from minigpt2.errors import UserError, require_at_least, require_picture, require_share
@@ -33,7 +34,7 @@ from minigpt2.outputs import require_new_file, whole_file
 from minigpt2.reports.plots import draw_lengths
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, new_table
-from minigpt2.wording import plural
+from minigpt2.wording import plural, shorten
 
 CONTEXTS = (64, 128, 256, 512, 1024)
 BINS, WIDTH = 10, 30  # of a histogram in the terminal
@@ -168,10 +169,8 @@ def print_repetitions(
     console: Screen, records: Sequence[Record], validation: float, seed: int
 ) -> None:
     """Print the number of repeated questions, and of validation questions in the training set."""
-    training, held_out = (
-        [normalised_question(record) for record in part]
-        for part in split(records, validation, seed)
-    )
+    parts = split(records, validation, seed)
+    training, held_out = ([normalised_question(record) for record in part] for part in parts)
     repeated, copies = count_repeated([*training, *held_out])
     verb = "is" if repeated == 1 else "are"
     console.print("\nRepetitions", style="bold")
@@ -194,8 +193,8 @@ def print_repetitions(
     near = sorted((p for p in pairs if p.similarity < 100), key=lambda p: -p.similarity)
     for pair in near[:MOST_PAIRS]:
         console.print(f"  {pair.similarity:.0f} % alike", style="dim")
-        for text in (held_out[pair.question], training[pair.candidate]):
-            console.print(f"    {text[:110]}")
+        for record in (parts[1][pair.question], parts[0][pair.candidate]):
+            console.print(f"    {shorten(whole_question(record), 110)}")
 
 
 def describe_training(context: int, trained: TrainingSet, epoch: EpochBatches) -> str:

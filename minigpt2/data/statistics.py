@@ -101,14 +101,16 @@ def count_rows(batches: Iterable[Sequence[Example]]) -> RowCounts:
     return RowCounts(padded, packed, forest)
 
 
-def normalised_question(record: Record) -> str:
-    """Return all text before a record's last answer, in lower case and with single spaces.
-
-    Of a record that is a plain text, return the text.
-    """
+def whole_question(record: Record) -> str:
+    """Return all text before a record's last answer; of a record that is a plain text, the text."""
     exchanges = [text for e in record.earlier for text in (e.question, e.answer)]
     texts = [record.system, *exchanges, record.instruction, record.input]
-    return " ".join(" ".join([record.output] if record.is_text else texts).lower().split())
+    return record.output if record.is_text else " ".join(filter(None, texts))
+
+
+def normalised_question(record: Record) -> str:
+    """Return the whole question of a record, in lower case and with single spaces."""
+    return " ".join(whole_question(record).lower().split())
 
 
 def count_repeated(questions: Sequence[str]) -> tuple[int, int]:
