@@ -26,6 +26,7 @@ from minigpt2.yaml_files import NULL, TEXT, compose, is_null, node_kind, read_it
 WHOLE = re.compile(r"[-+]?\d[\d_]*")
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+BREAKS = set("\x85\u2028\u2029")
 LARGEST = 2**63 - 1  # of whole numbers
 WORDS = {  # for types of the help
     "integer": "a whole number",
@@ -207,7 +208,10 @@ def as_file(kind: type, settings: Mapping[str, Setting]) -> str:
         for name, value in values.items()
         if not (value == "" and is_path(name, hints[name]))
     }
-    return yaml.safe_dump(texts, sort_keys=False, allow_unicode=True)
+    file = yaml.safe_dump(texts, sort_keys=False, allow_unicode=True)
+    if BREAKS & set(file):  # a reader of YAML takes them for line breaks
+        file = yaml.safe_dump(texts, sort_keys=False)
+    return file
 
 
 def has_default(field: Field[Any]) -> bool:

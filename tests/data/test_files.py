@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from minigpt2.data.files import Entry, files_of, read_entries
 from minigpt2.errors import UserError
@@ -131,3 +133,18 @@ def test_an_object_is_not_a_list_of_entries(tmp_path):
 def test_what_holds_nothing_is_refused(tmp_path):
     assert "empty list" in refusal(written(tmp_path, "a.json", []))
     assert "is empty" in refusal(written(tmp_path, "a.jsonl", "\n\n"))
+
+
+BYTES = st.binary(max_size=40) | st.text('[]{},:"\\\n 1aen', max_size=40).map(str.encode)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BYTES, st.sampled_from(["a.json", "a.jsonl", "a.txt", "a"]))
+def test_whatever_a_file_holds_it_is_entries_or_one_line(tmp_path, content, name):
+    path = written(tmp_path, name, content)
+    try:
+        entries = read_entries(path)
+    except UserError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+        return
+    assert entries and all(str(path) in entry.where for entry in entries)

@@ -51,7 +51,7 @@ def test_a_text_without_quotation_marks_is_a_text(tmp_path):
     [
         ("", "mine.yaml is empty: it must hold the texts of a template: question, question_with"),
         ("[", "mine.yaml, line 1, is not YAML"),
-        ("[" * 3000, "it is nested too deeply"),
+        ("[" * 1000, "it is nested too deeply"),
         ("- a", "mine.yaml is a list: it must hold the texts of a template"),
         ("opening: a", "has no text 'question'"),
         ("question: 2020-13-45", "'question' has no place for {instruction}"),
@@ -113,6 +113,22 @@ def test_a_template_is_read_as_it_was_saved(tmp_path, before, after):
     template = replace(TEMPLATES["alpaca"], question=question, opening=before)
     template.save(tmp_path)
     assert stored_template(tmp_path) == open_template(str(tmp_path / "template.json")) == template
+
+
+BYTES = st.binary(max_size=40) | st.text("[]{},:'\"\\\n -?&*!|>%@#question1", max_size=40).map(
+    str.encode
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BYTES, st.sampled_from(["mine.yaml", "mine.json", "template.json"]))
+def test_whatever_a_file_holds_it_is_a_template_or_one_line(tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    try:
+        open_template(str(tmp_path / name))
+        stored_template(tmp_path)
+    except UserError as error:
+        assert "\n" not in str(error) and str(tmp_path) in str(error)
 
 
 def test_an_unknown_template_is_refused():
