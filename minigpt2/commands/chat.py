@@ -102,7 +102,8 @@ def respond(conversation: Conversation, question: str) -> None:
     started = perf_counter()
     try:
         count = print_stream(conversation.tokenizer, conversation.answer(question))
-        note(rate(count, perf_counter() - started))
+        cut = "; cut: raise --max-new-tokens" if count == conversation.max_new_tokens else ""
+        note(rate(count, perf_counter() - started) + cut)
     except KeyboardInterrupt:
         say("")
         note("stopped")

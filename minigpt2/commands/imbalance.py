@@ -17,7 +17,7 @@ from minigpt2.errors import UserError, require_at_least, require_picture
 from minigpt2.outputs import require_new_file, whole_file
 from minigpt2.reports.imbalance_plot import draw_imbalance
 from minigpt2.reports.progress import progress
-from minigpt2.reports.screen import Screen, new_table
+from minigpt2.reports.screen import Screen, describe_cuts, new_table
 from minigpt2.training.gradient_imbalance import Imbalance, measure, norms_per_token
 from minigpt2.wording import plural
 
@@ -64,7 +64,7 @@ def imbalance(settings: ImbalanceSettings) -> Imbalance:
         model = open_start(settings.model, settings.from_scratch, rng)
         dataset = open_dataset(settings, reader_of(model))
         chosen = rng.permutation(len(dataset.records))[: settings.count]
-        examples, _ = dataset.examples([dataset.records[i] for i in chosen])
+        examples, cuts = dataset.examples([dataset.records[i] for i in chosen])
     with progress("gradients, example by example", len(examples)) as advance:
         measured = measure(model.parameters, examples, advance)
     console.print(
@@ -72,6 +72,8 @@ def imbalance(settings: ImbalanceSettings) -> Imbalance:
         f"{plural(measured.prompt_tokens, 'prompt target')}, "
         f"{plural(measured.answer_tokens, 'answer target')}"
     )
+    if cuts.is_any:
+        console.print(f"over the context of {dataset.context:,}: {describe_cuts(cuts)}")
     console.print(weight_table(measured, settings.weights))
     console.print(part_table(measured))
     console.print(group_table(measured))

@@ -48,7 +48,10 @@ class LossWeights:
         """Return the weight of each token of an example."""
         w = [1.0 if answer else self.prompt_weight for answer in example.is_answer]  # (25.1)
         w[0] = 0.0  # (25.1)
-        return [x / sum(w) for x in w] if self.per_example else w  # (25.2)
+        if not self.per_example:
+            return w
+        total = sum(w)
+        return [x / total for x in w]  # (25.2)
 
 
 RESPONSE_ONLY = LossWeights()

@@ -179,35 +179,36 @@ def fit_to_context(example: Example, context: int, policy: Policy = "answer") ->
     return [shorter] if shorter else []
 
 
-def count_cuts(example: Example, fitted: list[Example]) -> Cuts:
-    """Count what `fit_to_context` cut from one example."""
-    if not fitted:
-        return Cuts(1, dropped=1, dropped_tokens=len(example.ids))
-    removed = fitted[0].removed
-    return Cuts(
-        examples=1,
-        answers=int(removed.answer > 0),
-        prompts=int(removed.prompt > 0),
-        inputs=int(removed.input > 0),
-        instructions=int(removed.instruction > 0),
-        no_question=int(removed.no_question),
-        conversations=int(removed.exchanges > 0),
-        answer_tokens=removed.answer,
-        prompt_tokens=removed.prompt,
-        exchange_tokens=removed.exchanges,
-    )
-
-
 def truncate_all(
     examples: Iterable[Example], context: int, policy: Policy = "answer"
 ) -> tuple[list[Example], Cuts]:
     """Fit all examples to the context, and count the cuts."""
     fitting: list[Example] = []
-    cuts = Cuts()
+    removed: list[Removed] = []
+    dropped: list[int] = []  # tokens
+    number = 0
     for example in examples:
+        number += 1
         fitted = fit_to_context(example, context, policy)
-        cuts += count_cuts(example, fitted)
         fitting += fitted
+        if not fitted:
+            dropped.append(len(example.ids))
+        elif fitted[0].removed is not NOTHING:
+            removed.append(fitted[0].removed)
+    cuts = Cuts(
+        examples=number,
+        answers=sum(r.answer > 0 for r in removed),
+        prompts=sum(r.prompt > 0 for r in removed),
+        inputs=sum(r.input > 0 for r in removed),
+        instructions=sum(r.instruction > 0 for r in removed),
+        no_question=sum(r.no_question for r in removed),
+        conversations=sum(r.exchanges > 0 for r in removed),
+        dropped=len(dropped),
+        answer_tokens=sum(r.answer for r in removed),
+        prompt_tokens=sum(r.prompt for r in removed),
+        exchange_tokens=sum(r.exchanges for r in removed),
+        dropped_tokens=sum(dropped),
+    )
     return fitting, cuts
 
 

@@ -27,8 +27,9 @@ def answer_questions(
     """Return the model's answer to the last question of each record; their outputs are not read.
 
     The prompt is in the template of the model, or in Alpaca's if it has none.  One that leaves no
-    room for its answer is cut (data/truncation), and `warn` is called with a sentence about it.
-    The other arguments are those of `generate`.
+    room for its answer is cut (data/truncation).  `warn` is called with a sentence about it, and
+    about an answer that max_new_tokens, or the context, cuts.  The other arguments are those of
+    `generate`.
     """
     parameters, tokenizer, template = model
     context = parameters.config.n_positions
@@ -38,7 +39,19 @@ def answer_questions(
         prompts.append(fit_prompt(example, context, new_tokens=max_new_tokens))
         if len(prompts[-1]) < example.last_answer:
             warn(describe_cut(example.last_answer, len(prompts[-1]), context))
-    return answer_prompts(model, prompts, max_new_tokens=max_new_tokens, sampling=sampling, rng=rng)
+    answers = generate(
+        parameters,
+        prompts,
+        stop=tokenizer.end_of_text,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        rng=rng,
+    )
+    for prompt, ids in zip(prompts, answers, strict=True):
+        if len(ids) == min(max_new_tokens, context + 1 - len(prompt)):
+            hint = "raise max_new_tokens" if len(ids) == max_new_tokens else "the context is full"
+            warn(f"the answer is cut after {plural(len(ids), 'token')}: {hint}")
+    return [tokenizer.decode(ids) for ids in answers]
 
 
 def describe_cut(tokens: int, remaining: int, context: int) -> str:
@@ -52,20 +65,15 @@ def describe_cut(tokens: int, remaining: int, context: int) -> str:
 def answer_prompts(
     model: Model,
     prompts: Sequence[list[int]],
-    *,
     max_new_tokens: int,
-    sampling: Sampling = GREEDY,
-    rng: np.random.Generator | None = None,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> list[str]:
-    """Return the texts that continue prompts; the arguments are those of `generate`."""
+    """Return the texts with which greedy decoding continues prompts."""
     answers = generate(
         model.parameters,
         prompts,
         stop=model.tokenizer.end_of_text,
         max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        rng=rng,
         progress=progress,
     )
     return [model.tokenizer.decode(ids) for ids in answers]

@@ -80,7 +80,7 @@ def answer_all(
     longest = limits.max_new_tokens
     if longest is None:
         longest = max(references, default=0)
-    texts = answer_prompts(model, prompts, max_new_tokens=longest, progress=progress)
+    texts = answer_prompts(model, prompts, longest, progress)
     rows = parameters.config.n_positions
     room = [min(longest, rows + 1 - len(prompt)) for prompt in prompts]
     columns = zip(records, texts, references, room, strict=True)

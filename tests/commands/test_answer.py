@@ -38,7 +38,7 @@ def test_a_question_that_is_too_long_is_cut_and_it_is_said(run, little_model):
     outcome = run("answer", "why " * 200, "--model", little_model, "--max-new-tokens", "4")
     assert outcome.code == 0 and outcome.out.strip()
     pattern = r"the question has (\d+) tokens .*: (\d+) of them are left out, .* context of 96\n"
-    tokens, removed = map(int, re.fullmatch(pattern, outcome.err).groups())
+    tokens, removed = map(int, re.match(pattern, outcome.err).groups())
     assert tokens - removed == 96 + 1 - 4
 
 

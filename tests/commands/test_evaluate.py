@@ -9,6 +9,7 @@ from minigpt2.data.examples import encode
 from minigpt2.data.loading import load_records
 from minigpt2.data.template import TEMPLATES
 from minigpt2.inference.model import Model, open_model
+from minigpt2.training import evaluation
 from minigpt2.training.evaluation import Limits, answer_all, validation_losses
 
 
@@ -63,3 +64,28 @@ def test_cuts_are_told(run, little_model, data):
     assert outcome.code == 0 and "over the context of 20:" in outcome.out
     outcome = run("evaluate", data, "--model", little_model, "--context", "20", "--truncate=drop")
     assert outcome.code == 2 and "are dropped" in outcome.err
+
+
+def test_an_answer_may_be_as_long_as_the_longest_reference(
+    run, little_model, tmp_path, monkeypatch
+):
+    limits, answer_prompts = [], evaluation.answer_prompts
+
+    def spy(model, prompts, max_new_tokens, progress):
+        limits.append(max_new_tokens)
+        return answer_prompts(model, prompts, max_new_tokens, progress)
+
+    monkeypatch.setattr(evaluation, "answer_prompts", spy)
+    references = ["a" * 70, "Blue."]  # longer than a fixed default would allow, and shorter
+    entries = [{"question": "Say it.", "answer": text} for text in references]
+    (tmp_path / "data.json").write_text(json.dumps(entries))
+    tokenizer = open_model(str(little_model)).tokenizer
+    command = ("evaluate", "data.json", "--model", little_model)
+    outcome = run(*command)
+    assert outcome.code == 0 and "longer than an answer can be" not in outcome.out
+    outcome = run(*command, "--max-new-tokens", "4")
+    assert "(0.0%); 1 reference is longer than an answer can be" in outcome.out
+    options = ("--validation", "0", "--steps", "1", "--test", "data.json", "--out", "run")
+    assert run("train", "data.json", "--model", little_model, *options).code == 0
+    longest = 1 + max(len(tokenizer.encode(text)) for text in references)
+    assert longest > 64 and limits == [longest, 4, longest, longest]

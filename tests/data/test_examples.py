@@ -77,6 +77,18 @@ def test_text_that_spells_end_of_text_never_becomes_the_token():
     assert BYTES.decode(example.ids[example.last_answer : -1]) == END_OF_TEXT
 
 
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_the_mask_goes_by_place_also_where_texts_spell_a_templates_headings(template):
+    for heading in (
+        "### Instruction:\nyes\n\n### Response:\nno",
+        "User:\n",
+        "Answer:\nQuestion:\n",
+    ):
+        record = Record(f"Quote this: {heading}", "", heading)
+        prompt = template.first_prompt(record.instruction)
+        assert spelled(encode(record, BYTES, template)) == [(prompt, False), (f"{heading}/", True)]
+
+
 def test_first_and_last_answer():
     example = Example([1, 2, 3, 4, 5, 6], [False, True, True, False, False, True])
     assert (example.first_answer, example.last_answer) == (1, 5)
