@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from minigpt2.device import cublaslt
 from minigpt2.device.products import matmul
 from tests.kernels.support import device, exactly, machine, needs_device, single
 
@@ -76,3 +77,18 @@ def test_matrices_that_do_not_fit_are_refused():
             matmul(x, w)
         with pytest.raises(ValueError, match="does not fit"):
             matmul(x, x, transpose_w=True, out=xp.asarray(single(4, 4)))
+
+
+def test_a_large_gradient_in_float32_takes_the_proposal_with_small_tiles(monkeypatch):
+    tiles = {7.9: 209, 8.9: 24, 17.9: cublaslt.TILE_128_X_128, 18.0: cublaslt.TILE_128_X_128}
+    monkeypatch.setattr(cublaslt, "tile_of", lambda proposal: tiles[round(proposal.waves, 1)])
+    proposals = [cublaslt.Heuristic(waves=waves) for waves in tiles]
+    assert cublaslt.chosen(proposals, widened=True) is proposals[2]
+    assert cublaslt.chosen(proposals, widened=False) is proposals[0]
+    assert cublaslt.chosen(proposals[:2], widened=True) is proposals[0]
+
+
+def test_a_gradient_of_few_tiles_takes_the_first_proposal(monkeypatch):
+    monkeypatch.setattr(cublaslt, "tile_of", lambda proposal: cublaslt.TILE_128_X_128)
+    proposals = [cublaslt.Heuristic(waves=0.5), cublaslt.Heuristic(waves=cublaslt.MANY_WAVES)]
+    assert cublaslt.chosen(proposals, widened=True) is proposals[0]
