@@ -1,6 +1,7 @@
 """`python -m minigpt2` is the command `minigpt2`; both begin here."""
 
 import signal
+import sys
 
 
 def main() -> int:
@@ -10,8 +11,9 @@ def main() -> int:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from minigpt2 import cli  # importing takes a moment
+    from minigpt2 import cli, terminal  # importing takes a moment
 
+    sys.excepthook = terminal.report_bug
     return cli.main()
 
 

@@ -16,6 +16,8 @@ import os
 import re
 import sys
 from io import TextIOWrapper
+from traceback import format_exception
+from types import TracebackType
 from typing import TextIO
 
 from minigpt2.errors import UserError
@@ -25,6 +27,7 @@ from minigpt2.errors import UserError
 # characters, and halves of surrogate pairs, which stand for bytes that are not UTF-8.
 HIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
 LONGEST_ERROR = 2000  # characters
+BUG = "minigpt2: this is a bug of minigpt2, whatever its input was"
 PLAINER = {"█": "#", "…": "...", "→": "->", "↵": "\\n", "λ": "lambda", "–": "-"}
 
 
@@ -130,6 +133,14 @@ def remark(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
     except OSError:
         close(sys.stderr)
+
+
+def report_bug(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print the traceback of an exception that nothing caught; nothing for a second Ctrl-C."""
+    if not issubclass(kind, KeyboardInterrupt):
+        remark(visible("".join(format_exception(kind, error, trace))) + BUG)
 
 
 def is_watched() -> bool:

@@ -167,3 +167,13 @@ def test_a_line_that_is_not_in_its_encoding_costs_that_line_only(monkeypatch):
     assert [terminal.read_line(), terminal.read_line()] == ["café\n", "\n"]
     with pytest.raises(EOFError):
         terminal.read_line()
+
+
+def test_a_bug_shows_its_traceback_and_obeys_no_code_in_it(capsys):
+    error = ValueError(HOSTILE)
+    terminal.report_bug(ValueError, error, error.__traceback__)
+    text = capsys.readouterr().err
+    assert "ValueError: \\x1b]0;title" in text and "this is a bug" in text
+    assert not HIDDEN.search(text)
+    terminal.report_bug(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == ""

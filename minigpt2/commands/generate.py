@@ -14,7 +14,7 @@ from minigpt2.inference.generate import generate as generate_all
 from minigpt2.inference.generate import stream_tokens
 from minigpt2.reports.progress import progress
 from minigpt2.reports.stream import print_stream, rate
-from minigpt2.terminal import is_watched, note, read_all, write
+from minigpt2.terminal import is_typed, is_watched, note, read_all, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,8 @@ def generate(settings: GenerateSettings) -> None:
     model = settings.open_model()
     prompt = settings.prompt
     if prompt is None:
+        if is_typed():
+            note("the text to continue, then Ctrl-D:")
         prompt = read_all().rstrip("\n")
     ids = encode_start(prompt, model)
     options: dict[str, Any] = {
