@@ -32,6 +32,8 @@ from minigpt2.training.precision import Precision
 from minigpt2.weights import find_model
 from minigpt2.wording import duration, plural, size
 
+MOST_MEMORY = 1e9  # GB
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings(WeightedDataSettings):
@@ -78,6 +80,8 @@ class PlanSettings(WeightedDataSettings):
         require_share(self, "dropout", "validation")
         if self.memory is not None:
             require_above_zero(self, "memory")
+            if self.memory > MOST_MEMORY:
+                raise UserError(f"memory is in GB: {self.memory:g} is too large")
         if self.precision != "float32" and self.device == "cpu":
             raise UserError(f"--precision {self.precision} needs a GPU: add --device cuda")
 

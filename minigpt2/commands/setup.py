@@ -32,6 +32,7 @@ from minigpt2.training.run import Every
 from minigpt2.training.state import State, new_state
 from minigpt2.training.step import TrainingConfig
 
+MOST_STEPS = 2**63 - 1
 START = 0  # the stream of random numbers for initial weights and samples
 
 
@@ -189,7 +190,10 @@ def setup(settings: TrainSettings) -> Run:
 
 def training_config(settings: TrainSettings, steps_per_epoch: int) -> TrainingConfig:
     """Return the number of steps, the learning rate and AdamW's constants."""
-    steps = settings.steps or max(1, round(settings.epochs * steps_per_epoch))
+    epochs = settings.epochs * steps_per_epoch  # in steps
+    if not settings.steps and epochs > MOST_STEPS:
+        raise UserError(f"epochs is too large: {settings.epochs:g}")
+    steps = settings.steps or max(1, round(epochs))
     return TrainingConfig(
         steps=steps,
         learning_rate=settings.learning_rate,

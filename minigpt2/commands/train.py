@@ -71,7 +71,7 @@ def tune(run: Run, log: RunLog) -> None:
             losses = validation_losses(model.parameters, examples, micro_batch, advance)
         if not isfinite(losses.token_level):
             raise UserError(
-                f"step {number}: the validation loss is not finite: lower the learning rate"
+                f"step {number}: the validation loss is not finite: {run.config.remedy}"
             )
         log.add_validation(number, steps, losses)
 

@@ -49,7 +49,7 @@ def read_entries(path: Path) -> list[Entry]:
     text = read_text(path, LARGEST)
     if ending == ".txt":
         return [Entry({"text": text}, str(path))]
-    if ending in LINES or has_entry_per_line(text):
+    if ending in LINES or not text.strip() or has_entry_per_line(text):
         return parse_lines(path, text)
     try:
         entries = parse_json(text, path)

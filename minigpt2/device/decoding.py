@@ -31,14 +31,13 @@ from minigpt2.device.launch import fits, launch
 from minigpt2.device.products import matmul
 from minigpt2.inference.generate import Decoder, Sequences
 from minigpt2.inference.kv_cache import Cache
-from minigpt2.inference.sampling import Sampling, sample
+from minigpt2.inference.sampling import COLDEST, Sampling, sample
 from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import gpt2
 
 BLOCKS = 512  # of decode_attention: enough for every multiprocessor to have several
 KEYS = 32  # the fewest keys of a split: GROUPS of decode_attention.cu
 LEAST_ALIVE = 1 / 4  # of the rows
-COLDEST = 1e-30  # temperatures below draw the likeliest token
 
 
 def decoder_of(

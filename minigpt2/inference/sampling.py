@@ -90,6 +90,7 @@ class Sampling:
 
 
 GREEDY = Sampling()
+COLDEST = 1e-30  # below it float32 divides by 0; the likeliest token is drawn in any case
 
 
 def sample(
@@ -107,7 +108,7 @@ def sample(
     logits = logits.astype(accumulation_dtype(logits.dtype), copy=False)  # (N, V)
     if sampling.repetition_penalty != 1:
         logits = penalised(logits, sampling.repetition_penalty, sequences)
-    if sampling.temperature == 0:
+    if sampling.temperature < COLDEST:
         return logits.argmax(-1)  # (N,)  (28.1)
     if rng is None:
         raise ValueError("a temperature draws random numbers: pass rng")

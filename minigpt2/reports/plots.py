@@ -30,11 +30,11 @@ PANELS = {
 
 def new_figure(width: float, height: float) -> Any:
     """Return an empty figure; sizes in inches.  Raises UserError without matplotlib."""
+    getLogger("matplotlib").setLevel(CRITICAL)  # its remarks on caches that it cannot write
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("a figure needs matplotlib: pip install 'minigpt2[plot]'") from None
-    getLogger("matplotlib").setLevel(CRITICAL)  # its remarks on caches that it cannot write
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -98,7 +98,7 @@ def run_steps(
         hooks.log(result, last or number == 1 or due(number, every.log))
         saves = last or due(number, every.save)
         if saves:
-            require_finite(state.parameters, number)
+            require_finite(state.parameters, number, config)
         if hooks.validate and (last or due(number, every.validate)):
             hooks.validate(number)
         if saves:

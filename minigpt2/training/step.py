@@ -53,6 +53,12 @@ class TrainingConfig:
     dropout: float = 0.0
     recompute: bool = False
 
+    @property
+    def remedy(self) -> str:
+        """What helps where numbers grow without end: a decay of whole weights is too much, too."""
+        decays = self.learning_rate <= 1 < self.learning_rate * self.adamw.weight_decay
+        return "lower weight_decay" if decays else "lower the learning rate"
+
 
 class StepResult(NamedTuple):
     """The numbers of one step."""
@@ -108,7 +114,7 @@ def step(
     *on_host, norms = to_host(*computed, norm)  # from a device, the one copy of a step
     finite = bool(np.isfinite(norms[0]))
     if not state.scale.update(finite):
-        raise UserError(f"step {number}: the gradient is not finite: {remedy(state)}")
+        raise UserError(f"step {number}: the gradient is not finite: {remedy(state, config)}")
     state.step += finite
     remaining = iter(on_host)
     metrics = objective.metrics(batches, [r if r is None else next(remaining) for r in results])
@@ -159,16 +165,16 @@ def gather_gradients(
     return results
 
 
-def remedy(state: State) -> str:
+def remedy(state: State, config: TrainingConfig) -> str:
     """Return what to do about a gradient that is not finite, with the smallest loss scale, too."""
     if state.scale.dynamic:
         return "its numbers are too large for float16, with any loss scale: use bfloat16 or float32"
     if state.step == 0:
         return "the weights that the run begins with are too large"
-    return "lower the learning rate"
+    return config.remedy
 
 
-def require_finite(parameters: Parameters, number: int) -> None:
+def require_finite(parameters: Parameters, number: int, config: TrainingConfig) -> None:
     """Raise UserError if the parameters are no longer finite after a step."""
     if not array_module(parameters.flat).isfinite(parameters.flat).all():
-        raise UserError(f"step {number}: the weights are not finite: lower the learning rate")
+        raise UserError(f"step {number}: the weights are not finite: {config.remedy}")

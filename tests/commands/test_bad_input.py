@@ -326,3 +326,23 @@ def test_a_figure_that_is_no_picture_is_refused_before_anything_is_measured(
     outcome = run(command, data, "--model", little_model, "--figure", "x.txt")
     assert_refused(outcome, "figure must end in .png")
     assert not outcome.out
+
+
+def test_a_weight_decay_that_blows_up_is_named(run, little_model, data):
+    options = ("--weight_decay", "1e30", "--steps", "9", "--samples", "0", "--out", "run")
+    with np.errstate(all="ignore"):
+        outcome = run("train", "--model", little_model, "--data", data, *options)
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert "not finite: lower weight_decay" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "data.json", "--epochs", "1e308", "--out", "run"), "epochs is too large"),
+        (("plan", "--memory", "1e308", "--time", "false"), "memory is in GB"),
+    ],
+)
+def test_numbers_out_of_this_world(run, data, arguments, words):
+    assert_refused(run(*arguments), words)
+    assert [path.name for path in Path().iterdir()] == ["data.json"]

@@ -44,7 +44,7 @@ def test_a_large_temperature_comes_close_to_uniform():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("temperature", [1e-3, 1e-30])
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-300, 5e-324])
 def test_a_temperature_close_to_0_is_greedy(temperature, dtype):
     assert (draws(temperature, logits=LOGITS.astype(dtype), count=500) == 2).all()
 
