@@ -36,6 +36,7 @@ from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import gpt2, loss_and_gradients, loss_of
 from minigpt2.model.gradients import gradients_of
+from minigpt2.parallel import matmul
 from minigpt2.settings import require_names
 from minigpt2.terminal import note
 from minigpt2.training.checkpoint import save_checkpoint
@@ -155,7 +156,7 @@ class GPT2:
             np.array(ids, np.int64), np.arange(n), np.full(n, n), nothing, nothing, nothing
         )
         h, _ = gpt2(self._model.parameters, batch, backward=False)
-        (flat,) = to_host(h @ self.parameters["wte.weight"].T)
+        (flat,) = to_host(matmul(h, self.parameters["wte.weight"].T))
         return flat.reshape(n, -1)
 
     def loss(self, pairs: Pairs) -> float:

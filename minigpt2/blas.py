@@ -2,9 +2,10 @@
 
 `axpby` is a x + b y in one pass over memory where NumPy needs three.
 
-`single_threaded_blas` lets each matrix product run on the core that asks for it.  While every core
-works on its own blocks (`parallel`), OpenBLAS would still split each product among all cores,
-each of which is busy.
+`single_threaded_blas` lets each matrix product run on the thread that asks for it.  By default
+OpenBLAS splits a product among all cores, and the caller waits until the last of its threads is
+done.  That does not do where every core works on its own blocks (`parallel`), nor where another
+program has one of the cores: then the thread that OpenBLAS waits for must first get a turn.
 
 NumPy's wheels bring OpenBLAS in a folder next to NumPy or inside it.  Where NumPy's products are
 another library's, axpby falls back to NumPy and the switch does nothing.
@@ -13,6 +14,7 @@ another library's, axpby falls back to NumPy and the switch does nothing.
 import ctypes
 import re
 from collections.abc import Callable
+from contextlib import ContextDecorator
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -84,23 +86,25 @@ def address(x: Array) -> int:
     return x.__array_interface__["data"][0]
 
 
-class SingleThreadedBLAS:
-    """A context in which OpenBLAS runs each product on the thread that asks for it.
+class SingleThreadedBLAS(ContextDecorator):
+    """A context, or decorator, in which OpenBLAS runs each product on the thread that asks for it.
 
     Contexts may overlap, in one thread or in several: the first one in notes how many threads
-    OpenBLAS had, and the last one out restores them.
+    OpenBLAS had, and the last one out restores them.  Entering one returns that number, which is
+    0 where NumPy's products are another library's.
     """
 
     def __init__(self) -> None:
         self.lock, self.entered, self.threads = Lock(), 0, 0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> int:
         with self.lock:
             self.entered += 1
             blas = openblas()
             if blas and self.entered == 1:
                 self.threads = blas.get_threads()
                 blas.set_threads(1)
+            return self.threads
 
     def __exit__(self, *exception: object) -> None:
         with self.lock:

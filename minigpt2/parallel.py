@@ -1,18 +1,30 @@
-"""Parallel work: rows in blocks that fit in cache, and a thread for each core.
+"""Parallel work: rows in blocks that fit in cache, products in tiles, and a thread for each core.
 
 Why
     Element-wise formulas make several passes over their rows.  On a CPU those passes are cheap
     when a block of rows stays in cache from the first pass to the last, so such an op hands its
     formula to `map_rows`, which runs it block by block.  Each core takes the next block when it
     has finished its last (NumPy releases the interpreter's lock while it computes).  Threads wake
-    once for all the blocks, not once for each: waking costs more than a block.  Meanwhile
-    OpenBLAS runs on one thread a product (`blas`).  On a GPU the formula sees all rows at once.
+    once for all the blocks, not once for each: waking costs more than a block.  On a GPU the
+    formula sees all rows at once.
+
+    Other programs want the cores, too.  A helper thread whose core is taken may begin late, after
+    milliseconds.  So nobody waits for it: the thread that wants the result does all blocks that
+    no helper has begun.
+
+    OpenBLAS does wait.  It cuts a product into one piece for each of its threads, in advance, and
+    spins until the last one is done: with another program on one of two cores, a product of 0.2 ms
+    took up to 15 ms.  So `matmul` cuts a large product itself, into tiles that are blocks like all
+    others, each one OpenBLAS's work on one thread (`blas`).  A small product is the caller's alone.
+    What is cut, and where, depends on the shapes and the number of cores, so the results are the
+    same bits whoever computes the tiles.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import product
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -20,9 +32,12 @@ from typing import Any
 import numpy as np
 
 from minigpt2.backend import Array, array_module
-from minigpt2.blas import single_threaded_blas
+from minigpt2.blas import openblas, single_threaded_blas
 
 BLOCK_BYTES = 1 << 20  # of one array in one block of rows: a few such blocks fit in a core's L3
+TILE = 1 << 22  # multiplications of a tile at least: less than 0.1 ms is not worth a second core
+TILE_EDGE = 48  # sides of tiles are multiples of it, and of what OpenBLAS computes at once
+LARGE_VECTOR = 1 << 19  # multiplications of a vector with a matrix that OpenBLAS's threads share
 
 
 def cores() -> int:
@@ -44,59 +59,107 @@ def row_blocks(n: int, row_bytes: int) -> list[slice]:
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 
-def run_tasks(tasks: SimpleQueue[Any]) -> None:
-    """Run one task after the other, for ever; report each task's exception, or None."""
+class Blocks:
+    """Blocks of work, of which each thread takes the next one when it has finished its last."""
+
+    def __init__(self, work: Callable[[Any], None], blocks: Sequence[Any]):
+        self.work, self.remaining = work, deque(blocks)
+        self.outcomes: SimpleQueue[BaseException | None] = SimpleQueue()  # of helpers' blocks
+
+    def __iter__(self) -> Iterator[Any]:
+        """Take one block after the other, until none remains."""
+        while self.remaining:
+            try:
+                block = self.remaining.popleft()
+            except IndexError:  # another thread was faster
+                return
+            yield block
+
+    def help(self) -> None:
+        """Do blocks until none remains; report for each its exception, or None."""
+        for block in self:
+            failure = None
+            try:
+                self.work(block)
+            except BaseException as error:
+                failure = error
+            self.outcomes.put(failure)
+
+
+def help_all(queue: SimpleQueue[Blocks]) -> None:
+    """Help with one set of blocks after the other, for ever."""
     while True:
-        task, done = tasks.get()
-        failure = None
-        try:
-            task()
-        except BaseException as error:
-            failure = error
-        del task  # and the arrays that it refers to
-        done.put(failure)
+        queue.get().help()  # and keep none of its arrays
 
 
 @cache
-def workers() -> SimpleQueue[Any]:
-    """Return the task queue of the worker threads: one for each core but the caller's.
+def helpers() -> SimpleQueue[Blocks]:
+    """Return the queue at which helper threads wait: one for each core but the caller's.
 
     The standard library's pool would do the same, and take four times as long to wake.
     """
-    tasks: SimpleQueue[Any] = SimpleQueue()
+    queue: SimpleQueue[Blocks] = SimpleQueue()
     for _ in range(cores() - 1):
-        Thread(target=run_tasks, args=(tasks,), daemon=True).start()
-    return tasks
+        Thread(target=help_all, args=(queue,), daemon=True).start()
+    return queue
 
 
 def each_block(work: Callable[[Any], None], blocks: Sequence[Any]) -> None:
     """Do the work for every block; each core takes the next one when it has finished its last.
 
+    The caller waits for blocks that helpers have begun, never for a helper that has begun none.
     An exception in a block is raised when no core is at work any more.
     """
-    remaining = deque(blocks)
-
-    def take_blocks() -> None:
-        while remaining:
-            try:
-                block = remaining.popleft()
-            except IndexError:  # another core was faster
-                return
-            work(block)
-
-    others = min(cores(), len(blocks)) - 1
-    if others < 1:
-        return take_blocks()
-    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    shared, own = Blocks(work, blocks), 0
     with single_threaded_blas:
-        for _ in range(others):
-            workers().put((take_blocks, done))
+        for _ in range(min(cores(), len(blocks)) - 1):
+            helpers().put(shared)
         try:
-            take_blocks()
+            for block in shared:
+                own += 1
+                work(block)
         finally:
-            failures = [done.get() for _ in range(others)]
+            abandoned = sum(1 for _ in shared)  # blocks that nobody begins after an exception
+            begun = len(blocks) - own - abandoned
+            failures = [shared.outcomes.get() for _ in range(begun)]
+            del shared.work  # a helper that comes too late has nothing to keep arrays for
     for failure in filter(None, failures):
         raise failure
+
+
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Return a @ b of two matrices, made in `out` if there is one."""
+    xp, blas = array_module(a), openblas()
+    work = a.size * b.shape[1]  # multiplications
+    is_vector = len(a) == 1 or b.shape[1] == 1
+    if xp is not np or not blas or (is_vector and work >= LARGE_VECTOR):
+        return xp.matmul(a, b, out=out)
+    with single_threaded_blas as threads:
+        count = min(cores(), threads, work // TILE)
+        if count < 2 or is_vector or a.dtype != b.dtype:
+            return np.matmul(a, b, out=out)
+        y = np.empty((len(a), b.shape[1]), a.dtype) if out is None else out
+
+        def multiply(tile: tuple[slice, slice]) -> None:
+            rows, columns = tile
+            np.matmul(a[rows], b[:, columns], out=y[tile])
+
+        each_block(multiply, tiles(len(a), b.shape[1], count))
+    return y
+
+
+def tiles(rows: int, columns: int, count: int) -> list[tuple[slice, slice]]:
+    """Cut a matrix (rows, columns) into `count` tiles, as square as possible.
+
+    There are fewer where sides of multiples of TILE_EDGE reach the end sooner.
+    """
+    divisors = [n for n in range(1, count + 1) if count % n == 0]
+    high = min(divisors, key=lambda n: rows / n + columns * n / count)
+    cuts = []
+    for length, parts in ((rows, high), (columns, count // high)):
+        step = -(-length // parts // TILE_EDGE) * TILE_EDGE
+        cuts.append([slice(i, min(i + step, length)) for i in range(0, length, step)])
+    return list(product(*cuts))
 
 
 def map_rows(formula: Callable[..., Any], *arrays: Array, sums: int = 0) -> Any:

@@ -19,6 +19,7 @@ from minigpt2.data.forest import common_prefix
 from minigpt2.inference.kv_cache import Cache
 from minigpt2.inference.sampling import GREEDY, Sampling, sample
 from minigpt2.model.parameters import Parameters
+from minigpt2.parallel import matmul
 
 GROUP_SIZE = 64  # sequences in one forest
 Sequences = Sequence[Sequence[int]]
@@ -46,7 +47,7 @@ class FormulaDecoder:
 
     def first(self, h: Array, sequences: Sequences) -> list[int]:
         """Return the token after each sequence whose last row in the cache is h (B, C)."""
-        logits = h @ self.cache.parameters["wte.weight"].T  # (B, V)
+        logits = matmul(h, self.cache.parameters["wte.weight"].T)  # (B, V)
         return sample(logits, self.sampling, self.rng, sequences).tolist()
 
     def next(self, sequences: Sequences) -> list[int]:

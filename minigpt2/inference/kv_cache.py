@@ -72,6 +72,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
+from minigpt2.blas import single_threaded_blas
 from minigpt2.data.forest import Segment, common_prefix, lay_out
 from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import gpt2, rows_read
@@ -196,6 +197,7 @@ def store_rows(qkv: Array, prefix: Array, suffixes: Array, lengths: Array) -> No
         first += n
 
 
+@single_threaded_blas
 def attend_over(q: Array, prefix: Array, suffixes: Array, mask: Array) -> Array:
     """Return o (B, H, n, D) of the queries q (B, H, n, D), which are divided by τ already.
 

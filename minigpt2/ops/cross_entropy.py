@@ -74,7 +74,7 @@ import numpy as np
 
 from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
 from minigpt2.ops.embedding import scatter_add
-from minigpt2.parallel import map_rows
+from minigpt2.parallel import map_rows, matmul
 
 CHUNK_BYTES = 1 << 28  # of the logits of one chunk
 TABLE_BYTES = 1 << 24  # of the rows of dwte that a chunk adds to at once
@@ -129,7 +129,7 @@ def cross_entropy_gradient(
         dlogits = logits  # the same memory, which now holds the gradient (9.7)
         if dwte is not None:
             add_product(dwte, dlogits, x_n, accumulate=accumulate or part.start > 0)  # (9.8)
-        dx_used[part] = dlogits @ wte  # (9.9)
+        dx_used[part] = matmul(dlogits, wte)  # (9.9)
     nll = xp.zeros(len(rows), nll_used.dtype)
     nll[xp.asarray(used)] = nll_used
     dx = scatter_add(dx_used, rows[used], len(x))  # (N, C)  (9.9)
@@ -154,7 +154,7 @@ def logit_chunks(
     for start in range(0, len(rows), chunk):
         part = slice(start, min(start + chunk, len(rows)))
         x_n = x[xp.asarray(rows[part])]  # (B, C)
-        logits = xp.matmul(x_n, wte.T, out=memory[: len(x_n)])  # (B, V)  (9.1)
+        logits = matmul(x_n, wte.T, memory[: len(x_n)])  # (B, V)  (9.1)
         yield part, x_n, logits
 
 
@@ -203,11 +203,11 @@ def exponentials(logits: Array) -> tuple[Array, Array]:
 def add_product(dwte: Array, dlogits: Array, x: Array, *, accumulate: bool) -> None:
     """Add dlogits.T @ x, of dlogits (B, V) and x (B, C), to dwte (V, C), or write it there."""
     if not accumulate and dwte.dtype == x.dtype:
-        array_module(x).matmul(dlogits.T, x, out=dwte)  # (9.8)
+        matmul(dlogits.T, x, dwte)  # (9.8)
         return
     if not accumulate:
         dwte[...] = 0
     step = max(1, TABLE_BYTES // dwte[:1].nbytes)
     for start in range(0, len(dwte), step):
         entries = slice(start, start + step)
-        dwte[entries] += dlogits[:, entries].T @ x  # (9.8)
+        dwte[entries] += matmul(dlogits[:, entries].T, x)  # (9.8)

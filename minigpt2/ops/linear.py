@@ -51,11 +51,10 @@ from minigpt2.backend import (
     Array,
     Target,
     accumulation_dtype,
-    array_module,
     deliver,
     fusible,
 )
-from minigpt2.parallel import map_rows
+from minigpt2.parallel import map_rows, matmul
 
 
 class Saved(NamedTuple):
@@ -79,7 +78,7 @@ def linear(
 @fusible
 def affine(x: Array, w: Array, b: Array | None, residual: Array | None) -> Array:
     """Return residual + x w + b (N, K), without the terms that are None."""
-    y = x @ w  # (N, K)  (2.1)
+    y = matmul(x, w)  # (N, K)  (2.1)
     if b is not None:
         y += b  # (N, K)  (2.1)
     if residual is not None:
@@ -103,12 +102,12 @@ def linear_backward(
     computed: both are None.
     """
     x, w, biased = saved
-    dx = dy @ w.T  # (N, C)  (2.2)
+    dx = matmul(dy, w.T)  # (N, C)  (2.2)
     if not trains:
         return dx, None, None
     free = weight and not weight.accumulate and weight.array.dtype == dy.dtype
     out = weight.array if weight and free else None  # memory that the product may be made in
-    dw = array_module(dy).matmul(x.T, dy, out=out)  # (C, K)  (2.3)
+    dw = matmul(x.T, dy, out)  # (C, K)  (2.3)
     db = deliver(column_sums(dy), bias) if biased else None  # (K,)  (2.4)
     return dx, deliver(dw, weight), db
 

@@ -48,12 +48,14 @@ from typing import NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array
+from minigpt2.blas import single_threaded_blas
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.model.gpt2 import loss_and_gradients
 from minigpt2.model.gradients import Gradients, gradients_of
 from minigpt2.model.parameters import Parameters
+from minigpt2.ops.adamw import norm_of
 
 ALL_TOKENS = LossWeights(1.0)
 
@@ -151,7 +153,7 @@ def measure(
         in_answer = batch.answers >= 0
         single.clear()
         loss_and_gradients(parameters, batch._replace(weights=in_answer * 1.0), single)
-        norms.append(sqrt(float(np.vdot(single.flat, single.flat))))
+        norms.append(norm_of(single.flat))
         from_answers.flat += single.flat  # (32.1)
         loss_and_gradients(parameters, batch._replace(weights=~in_answer * 1.0), from_prompts)
         progress(1)
@@ -165,6 +167,7 @@ def measure(
     return Imbalance(products, np.array(norms), lengths, prompt_tokens, int(lengths.sum()))
 
 
+@single_threaded_blas
 def dot(names: Sequence[str], first: Gradients, second: Gradients) -> float:
     """Return the inner product of two gradients over some tensors."""
     return sum(float(np.vdot(first[name], second[name])) for name in names)
