@@ -115,6 +115,9 @@ bench-cost: $(VENV)/dev ## time a step against length and batch size, with a fit
 bench-memory: $(VENV)/dev ## measure memory and time of a step of full-size Large, next to what plan says
 	@$(BIN)/python -m tests.benchmarks.memory
 
+bench-busy: $(VENV)/dev ## time generation and tuning beside a busy process, which must not slow them 2.5 times
+	@$(BIN)/python -m tests.benchmarks.busy
+
 bench: $(VENV)/dev ## time the parts of a step, and compare them with what the machine can do
 	@$(BIN)/python -m tests.benchmarks.step
 
