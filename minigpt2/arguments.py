@@ -20,6 +20,12 @@ OPTION = re.compile(r"--([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 SHORT_OPTION = re.compile(r"-[A-Za-z]\w*")
 TRUTHS = ("true", "false", "yes", "no", "on", "off", "0", "1")  # words that follow a flag
 FREE = {"-h": "help", "--help": "help", "--print-config": "print_config"}  # these have no value
+QUOTE = "; put a text of several words in quotation marks"
+SEVERAL = {  # what to do with several words, for settings that need no name
+    "data": "; put several files in a folder, and name that",
+    "prompt": QUOTE,
+    "question": QUOTE,
+}
 # What a setting or a command is called elsewhere.
 ALSO = {
     "ask": "answer",
@@ -78,8 +84,8 @@ def read_arguments(
 def with_first(pairs: list[tuple[str, str]], free: list[str], first: str) -> list[tuple[str, str]]:
     """Return the pairs with the word that has no name; raises UserError if there are more."""
     if len(free) > bool(first):
-        hint = "; put a text of several words in quotation marks" if len(free) > 2 else ""
-        raise UserError(f"unexpected: {shorten(' '.join(free[bool(first) :]))}{hint}")
+        surplus = shorten(" ".join(free[bool(first) :]))
+        raise UserError(f"unexpected: {surplus}{SEVERAL.get(first, '')}")
     if free and first in dict(pairs):
         raise UserError(f"{first} is given twice: {free[0]} and --{first} {dict(pairs)[first]}")
     return [(first, word) for word in free] + pairs
@@ -102,7 +108,8 @@ def unknown_option(option: str, names: Collection[str]) -> str:
     >>> unknown_option("--lr", ["learning_rate"])
     'there is no option --lr; did you mean --learning-rate?'
     """
-    meant = nearest(option.lstrip("-").replace("-", "_").lower(), names)
+    known = [*names, *FREE.values()]
+    meant = nearest(option.lstrip("-").replace("-", "_").lower(), known)
     hint = f"; did you mean --{meant.replace('_', '-')}?" if meant else ""
     return f"there is no option {option.replace('_', '-')}{hint}"
 
@@ -115,8 +122,10 @@ def unknown_command(word: str, commands: Collection[str]) -> str:
     """
     if not word:
         return f"a command is missing: {', '.join(commands)}"
-    if word.startswith("-"):
+    if word.startswith("-") and not nearest(word.lstrip("-"), ["help", "version"]):
         return f"a command comes before {word}: {', '.join(commands)}"
+    if word.startswith("-"):
+        return unknown_option(word, ["version"])
     meant = nearest(word.lower(), commands)
     return f"there is no command {word!r}" + (f"; did you mean {meant!r}?" if meant else "")
 

@@ -92,7 +92,7 @@ def read_command(arguments: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
     if command in ("version", "--version"):
         return "", [("version", "")]
     if command == "help":
-        command, words = (words[0] if words else "--help"), ["--help"]
+        command, words = next((w for w in words if w != "help"), "--help"), ["--help"]
     if command in ("-h", "--help"):
         return "", [("help", "")]
     if command not in COMMANDS:

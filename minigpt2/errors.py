@@ -13,12 +13,17 @@ class UserError(ValueError):
     """Something that the user gave cannot be used; the text says what, where, and what to do."""
 
 
+def in_digits(number: float) -> str:
+    """Return a number as people write it: 1 rather than 1.0."""
+    return f"{number:.15g}"
+
+
 def require_at_least(minimum: float, settings: object, *names: str) -> None:
     """Raise UserError unless each named setting, where it is not None, is finite and >= minimum."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and not (isfinite(value) and value >= minimum):
-            raise UserError(f"{name} must be at least {minimum}, not {value}")
+            raise UserError(f"{name} must be at least {minimum}, not {in_digits(value)}")
 
 
 def require_picture(settings: object, *names: str) -> None:
@@ -34,7 +39,7 @@ def require_above_zero(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if not (isfinite(value) and value > 0):
-            raise UserError(f"{name} must be above 0, not {value}")
+            raise UserError(f"{name} must be above 0, not {in_digits(value)}")
 
 
 def require_share(settings: object, *names: str) -> None:
@@ -42,4 +47,4 @@ def require_share(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if not 0 <= value < 1:
-            raise UserError(f"{name} must be at least 0 and below 1, not {value}")
+            raise UserError(f"{name} must be at least 0 and below 1, not {in_digits(value)}")

@@ -57,7 +57,7 @@ def find_model(model: str) -> Path:
     if model in OFFICIAL:
         raise UserError(
             f"the weights of {model} are not in weights/{model}: `minigpt2 download {model}` "
-            "fetches them (or use --from_scratch true for random ones)"
+            "fetches them"
         )
     names = ", ".join(["tiny", *OFFICIAL])
     raise UserError(

@@ -83,8 +83,8 @@ def test_a_text_behind_two_hyphens_is_taken_as_it_is(text):
         ("--max-steps=3", "there is no option --max-steps; did you mean --steps?"),
         ("-s", "there is no option -s"),
         ("--xyzzy", "there is no option --xyzzy"),
-        ("a.json b.json", "unexpected: b.json"),
-        ("What is it?", "unexpected: is it?; put a text of several words in quotation marks"),
+        ("a.json b.json", "unexpected: b.json; put several files in a folder, and name that"),
+        ("--print-confg", "there is no option --print-confg; did you mean --print-config?"),
         ("a.json --data b.json", "data is given twice: a.json and --data b.json"),
     ],
 )
@@ -92,6 +92,11 @@ def test_what_cannot_be_read_is_named(line, words):
     with pytest.raises(UserError) as error:
         read(line)
     assert str(error.value) == words
+
+
+def test_a_text_of_several_words_belongs_in_quotation_marks():
+    with pytest.raises(UserError, match=r"unexpected: is it\?; put a text .* in quotation marks"):
+        read("What is it?", first="prompt")
 
 
 def test_a_command_without_a_first_setting_takes_no_word_without_a_name():

