@@ -103,10 +103,13 @@ def parse_json(text: str, path: Path, line: int | None = None) -> Any:
         return values
 
     place = f"{path}" if line is None else f"line {line} of {path}"
+    if not text.strip():
+        raise UserError(f"{path} is not JSON: it is empty")
     try:
         value = json.loads(text, object_pairs_hook=to_dict)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON: {error.msg}, line {line or error.lineno}") from None
+        where = f"line {line or error.lineno}, column {error.colno}"
+        raise UserError(f"{path} is not JSON: {error.msg}, {where}") from None
     except RecursionError:
         raise UserError(f"{place} cannot be read as JSON: it is nested too deeply") from None
     except ValueError:

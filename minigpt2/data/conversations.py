@@ -66,7 +66,9 @@ def read_turns(
         speaker = message[speaker_field]
         if not isinstance(speaker, str) or speaker not in SPEAKERS:
             known = ", ".join(SPEAKERS)
-            raise UserError(f"{place} has the {speaker_field} {quoted(speaker)}; known are {known}")
+            is_text = isinstance(speaker, str)
+            wrong = f"the {speaker_field} " if is_text else f"a '{speaker_field}' that is "
+            raise UserError(f"{place} has {wrong}{quoted(speaker)}; known are {known}")
         is_system = SPEAKERS[speaker] == "system"
         text = message[text_field]
         text = check_text("" if is_system and text is None else text, place, is_system)

@@ -46,16 +46,18 @@ def files_of(path: Path) -> tuple[list[Path], list[str]]:
 def read_entries(path: Path) -> list[Entry]:
     """Read the entries of one file; raises UserError if it cannot be read, or is empty."""
     ending = path.suffix.lower()
-    text = read_text(path, LARGEST)
-    if ending == ".txt":
-        return [Entry({"text": text}, str(path))]
-    if ending in LINES or not text.strip() or has_entry_per_line(text):
-        return parse_lines(path, text)
     try:
+        text = read_text(path, LARGEST)
+        if ending == ".txt":
+            fault = "" if text.strip() else f"{path} is empty: there is nothing to learn from"
+            return [Entry({"text": text}, str(path), fault)]
+        if ending in LINES or not text.strip() or has_entry_per_line(text):
+            return parse_lines(path, text)
         entries = parse_json(text, path)
     except UserError as error:
-        hint = f"; a data set is {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
-        raise UserError(f"{error}{'' if ending in ENDINGS else hint}") from None
+        is_other = path.is_file() and ending not in ENDINGS
+        hint = f"; a data set is {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}" if is_other else ""
+        raise UserError(f"{error}{hint}") from None
     if not isinstance(entries, list):
         raise UserError(
             f"{path} holds {json_kind(entries)}, not a list of entries; "

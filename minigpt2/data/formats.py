@@ -39,7 +39,7 @@ class Format(NamedTuple):
     turn: tuple[str, ...] = ()  # the fields of a message
 
     def __str__(self) -> str:
-        optional = "".join(f", {field} (may be empty)" for field in self.optional)
+        optional = f" (optionally {', '.join(self.optional)})" if self.optional else ""
         return f"{self.name}: {', '.join(self.fields)}{optional}"
 
 
@@ -170,7 +170,7 @@ FORMATS = (
     Format("text", ("text",), plain_text, "raw"),
 )
 ALPACA_FORMAT = next(data_format for data_format in FORMATS if data_format.name == "Alpaca")
-ALL_FORMATS = "; ".join(map(str, FORMATS))  # for errors
+ALL_FORMATS = "; ".join(map(str, sorted(FORMATS, key=lambda f: "rejected" in f.fields)))
 
 
 def has_fields(entry: Entry, data_format: Format) -> bool:

@@ -33,6 +33,10 @@ class Record(NamedTuple):
 
     def as_entry(self) -> dict[str, object]:
         """Return the fields as JSON holds them: Alpaca's, and the others that are not empty."""
-        fields = self._asdict()
-        alpaca = ("instruction", "input", "output")
-        return {name: value for name, value in fields.items() if name in alpaca or value}
+        alpaca = {"instruction": self.instruction, "input": self.input, "output": self.output}
+        others = {
+            "system": self.system,
+            "history": [[exchange.question, exchange.answer] for exchange in self.earlier],
+            "rejected": self.rejected,
+        }
+        return {**alpaca, **{name: value for name, value in others.items() if value}}

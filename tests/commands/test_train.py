@@ -129,6 +129,9 @@ def test_settings_come_from_a_file_and_the_command_line_goes_before(run, little_
         str(little_model),
     )
     assert "step 2/2" in outcome.out
+    again = run("train", "--config", "run/settings.json", "--out", "again")
+    assert again.code == 0, again.err
+    assert json.loads(Path("again/settings.json").read_text()) == {**settings, "out": "again"}
 
 
 def test_a_test_file_is_answered_before_and_after(run, little_model, data, tmp_path):

@@ -18,9 +18,12 @@ BAD_TURNS = {
     "no content": ([{"role": "user"}], "turn 0, is not an object with 'role' and 'content'"),
     "a role that is a list": (
         [USER, message(["a"], "3")],
-        "turn 1, has the role a list; known are",
+        "turn 1, has a 'role' that is a list; known are",
     ),
-    "a role that is an object": ([message({"a": 1}, "3"), BOT], "turn 0, has the role an object;"),
+    "a role that is an object": (
+        [message({"a": 1}, "3"), BOT],
+        "turn 0, has a 'role' that is an object;",
+    ),
     "a role without end": ([message("x" * 1_000_000, "3"), BOT], "turn 0, has the role 'xxx"),
     "a weight of another kind": (
         [USER, {**BOT, "weight": 0.5}],

@@ -91,9 +91,10 @@ def test_a_folder_without_data_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a"])
-def test_a_file_of_another_kind_is_told_what_a_data_set_is(tmp_path, name):
-    error = refusal(written(tmp_path, name, "instruction,output\n"))
-    assert "is not JSON" in error and "a data set is .json, .jsonl, .ndjson or .txt" in error
+@pytest.mark.parametrize("content", [b"instruction,output\n", b"PAR1\xff"])
+def test_a_file_of_another_kind_is_told_what_a_data_set_is(tmp_path, name, content):
+    error = refusal(written(tmp_path, name, content))
+    assert " is not " in error and "a data set is .json, .jsonl, .ndjson or .txt" in error
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -131,6 +132,8 @@ def test_an_object_is_not_a_list_of_entries(tmp_path):
 
 
 def test_what_holds_nothing_is_refused(tmp_path):
+    path = written(tmp_path, "b.txt", " \n")
+    assert read_entries(path)[0].fault == f"{path} is empty: there is nothing to learn from"
     assert "empty list" in refusal(written(tmp_path, "a.json", []))
     for name in ("a.jsonl", "a.json"):
         assert "is empty" in refusal(written(tmp_path, name, "\n\n"))

@@ -49,7 +49,9 @@ def test_lines_that_are_not_json_are_left_out_if_wished(tmp_path):
         '{"output": 1, "output": 2}',
     ]
     path.write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"is not JSON: .*, line 2; 2 of 4 entries .*: line 4\)"):
+    with pytest.raises(
+        UserError, match=r"is not JSON: .*, line 2, column 17; 2 of 4 entries .*: line 4\)"
+    ):
         load_data(path)
     assert len(load_data(path, skip_bad=True).records) == 2
 
@@ -98,7 +100,7 @@ def test_names_in_a_sentence_are_few_and_short(tmp_path):
 def test_a_field_of_columns_that_no_format_has_is_named(tmp_path):
     error = refusal(tmp_path, [GOOD], {"instuction": "ask"})
     assert "'instuction', which no format has; did you mean 'instruction'?" in error
-    assert "known are Alpaca pair" in refusal(tmp_path, [GOOD], {"zzz": "ask"})
+    assert "known are messages: messages" in refusal(tmp_path, [GOOD], {"zzz": "ask"})
 
 
 def test_a_column_of_a_field_that_may_be_empty_may_be_absent_but_not_everywhere(tmp_path):

@@ -13,9 +13,19 @@ def test_a_record_without_an_instruction_is_a_text():
 def test_an_entry_has_alpacas_fields_and_the_others_that_are_not_empty():
     assert Record("Add.", "", "3").as_entry() == {"instruction": "Add.", "input": "", "output": "3"}
     record = Record("Why?", "", "So.", "Be kind.", (Exchange("Hi.", "Hello!"),), "No.")
-    assert record.as_entry() == record._asdict()
+    assert record.as_entry() == {
+        "instruction": "Why?",
+        "input": "",
+        "output": "So.",
+        "system": "Be kind.",
+        "history": [["Hi.", "Hello!"]],
+        "rejected": "No.",
+    }
 
 
 def test_a_record_written_in_alpacas_format_is_read_back():
-    record = Record("Add.", "1 + 2", "3")
-    assert ALPACA_FORMAT.to_record(Entry(record.as_entry(), "here")) == record
+    for record in (
+        Record("Add.", "1 + 2", "3"),
+        Record("Why?", "", "So.", "Be kind.", (Exchange("Hi.", "Hello!"), Exchange("How?", "So."))),
+    ):
+        assert ALPACA_FORMAT.to_record(Entry(record.as_entry(), "here")) == record
