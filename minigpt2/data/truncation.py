@@ -24,6 +24,8 @@ in this order, until it fits:
     5. more of the instruction
     6. the rest, from its start: the heading of the answer stays longest
 
+A cut may fall within a character that several tokens spell.
+
 Where a model answers a question, its prompt is cut in the same way, so the answer has room.  All
 cuts are counted.  A plain text is split, not cut: each piece begins with the last token of the
 piece before, so every token is predicted once.

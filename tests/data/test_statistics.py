@@ -103,6 +103,30 @@ def test_the_command_prints_all_of_it(data, little_model, tmp_path, capsys):
         stats(settings)
 
 
+def test_where_all_examples_are_dropped_no_rows_are_counted(data, little_model, capsys):
+    settings = StatsSettings(data=data, model=str(little_model), context=9, truncate="drop")
+    stats(settings)
+    out = capsys.readouterr().out
+    assert "0 examples for training, 0 for validation; 0 prompt tokens, 0 answer tokens" in out
+    assert "an epoch has 0 steps" in out and "Rows computed" not in out
+
+
+def test_it_is_said_which_texts_spell_end_of_text_and_lose_their_question(
+    little_model, tmp_path, capsys
+):
+    entries = [
+        {"question": "Why? " * 30, "answer": answer} for answer in ("So.<|endoftext|>", "So.")
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(entries))
+    settings = {"data": str(tmp_path / "data.json"), "model": str(little_model)}
+    stats(StatsSettings(**settings))
+    out = capsys.readouterr().out
+    assert "warning: 1 text spells <|endoftext|>: there it is ordinary text" in out
+    assert "no question left" not in out
+    stats(StatsSettings(**settings, context=4))
+    assert "warning: 2 examples have no question left: use a longer" in capsys.readouterr().out
+
+
 def test_contexts_beyond_the_model_s_are_counted_only_when_they_are_listed(
     data, little_model, capsys
 ):
