@@ -32,7 +32,7 @@ from minigpt2.data.truncation import Policy, truncate_all
 from minigpt2.errors import UserError, require_at_least, require_picture, require_share
 from minigpt2.outputs import require_new_file, whole_file
 from minigpt2.reports.plots import draw_lengths
-from minigpt2.reports.progress import progress
+from minigpt2.reports.progress import progress, tracked
 from minigpt2.reports.screen import Screen, new_table
 from minigpt2.wording import plural, shorten
 
@@ -158,7 +158,7 @@ def cut_table(examples: Sequence[Example], contexts: Sequence[int], policy: Poli
     title = f"\nExamples that lose tokens, and their tokens, with --truncate {policy}"
     names = ("answers", "prompts", "earlier turns", "question gone", "dropped", "tokens")
     table = new_table(title, "context", *names)
-    for context in contexts:
+    for context in tracked("counting cuts", contexts):
         _, cuts = truncate_all(examples, context, policy)
         counts = (cuts.answers, cuts.prompts, cuts.conversations, cuts.no_question, cuts.dropped)
         table.add_row(f"{context:,}", *(f"{count:,}" for count in (*counts, cuts.tokens)))
@@ -211,7 +211,7 @@ def describe_training(context: int, trained: TrainingSet, epoch: EpochBatches) -
 
 def row_table(epoch: EpochBatches) -> Table:
     """Return the rows that an epoch computes, padded, packed and as a forest."""
-    rows = count_rows(epoch.epoch())
+    rows = count_rows(tracked("counting rows", list(epoch.epoch())))
     names = ("", "rows", "of padded")
     table = new_table("\nRows computed in an epoch", *names)
     labels = ("padded to the longest of the batch", "packed, without padding", "the forest")
