@@ -60,6 +60,9 @@ check: $(VENV)/dev ## format, lint and types
 	@$(BIN)/ruff check $(STYLE) $(RULES) .
 	@$(BIN)/mypy
 
+check-inputs: $(VENV)/dev ## run every command on malformed and odd inputs: one line, or the right result
+	@$(BIN)/python -m tests.inputs
+
 gradcheck: $(VENV)/dev ## check every gradient against two numerical derivatives, and plant bugs
 	@$(BIN)/python -m tests.gradcheck
 
@@ -130,4 +133,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test check check-inputs check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean

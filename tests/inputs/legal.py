@@ -1,0 +1,63 @@
+"""Odd requests that are none the less right."""
+
+from tests.inputs.row import GOOD, LITTLE, works
+
+ONE = GOOD[:1]
+SHORT = "--max-new-tokens 4"
+
+# fmt: off
+# ruff: noqa: E501 (a row is a line)
+ROWS = [
+    works("one example to train on", f"train d.json --out run {LITTLE}", "done", {"d.json": ONE}, makes="run"),
+    works("one example to measure", "stats d.json", "1 example,", {"d.json": ONE}),
+    works("one example for the gradient", "imbalance d.json", "all answers have the same length", {"d.json": ONE}),
+    works("answers of one length", "imbalance d.json --count 4", "all answers have the same length", {"d.json": ONE * 4}),
+    works("one question four times", "stats d.json --validation 0", "1 question", {"d.json": ONE * 4}),
+    works("a batch larger than the data", "train ok.json --out run --batch-size 1000 --steps 1 --samples 0", "done", makes="run"),
+    works("a micro-batch larger than the batch", f"train ok.json --out run --micro-batch 999 {LITTLE}", "done", makes="run"),
+    works("a context of one token", f"train ok.json --out run --context 1 {LITTLE}", "done", makes="run"),
+    works("no weight for prompts", f"train ok.json --out run --prompt-weight 0 {LITTLE}", "done", makes="run"),
+    works("all prompts cut", "show ok.json --context 2 --count 1", "entry 0"),
+    works("everything dropped, shown", "show ok.json --context 2 --truncate drop --count 1", "dropped"),
+    works("more entries than there are", "show ok.json --count 999999999999", "entry 11"),
+    works("more tokens than the context", "answer hi --max-new-tokens 100000", ""),
+    works("more choices than tokens", f"answer hi --top-k 999999999 --temperature 1 {SHORT}", ""),
+    works("a temperature near 0", "generate 'The capital of France' --temperature 1e-300 --max-new-tokens 4", "is Paris"),
+    works("a temperature without end", f"generate hi --temperature 1e300 {SHORT}", ""),
+    works("a share near 0", f"generate hi --top-p 1e-300 --temperature 1 {SHORT}", ""),
+    works("no limit of choices", f"answer hi --top-k 0 --temperature 1 {SHORT}", ""),
+    works("a large seed", f"answer hi --seed 999999999999999999 --temperature 1 {SHORT}", ""),
+    works("an empty text", f"generate '' {SHORT}", ""),
+    works("a text that YAML reads as a mapping", f"generate 'The list:' --temperature 0 {SHORT}", ""),
+    works("a text that YAML reads as nothing", f"generate null --temperature 0 {SHORT}", ""),
+    works("a text that YAML reads as a comment", f"generate '# a' --temperature 0 {SHORT}", ""),
+    works("a question that begins with a hyphen", f"answer '-5 + 3?' {SHORT}", ""),
+    works("a question after --", f"answer {SHORT} -- -5", ""),
+    works("a question in braces", f"answer '{{a: 1}}' {SHORT}", ""),
+    works("a question in brackets", f"answer '[/bold]' {SHORT}", ""),
+    works("a question that is a number", f"answer 42 {SHORT}", ""),
+    works("a question that is true", f"answer true {SHORT}", ""),
+    works("a question with an emoji", f"answer 'why \U0001f600?' {SHORT}", ""),
+    works("a question that spells the special token", f"answer '<|endoftext|>' {SHORT}", ""),
+    works("a question with control codes", f"answer 'a\x1b[2Jb' {SHORT}", ""),
+    works("a question that is not UTF-8", f"answer 'caf\udce9' {SHORT}", "question is not UTF-8 text")._replace(code=2),
+    works("a flag without a value", f"train ok.json --recompute --out run {LITTLE}", "done", makes="run"),
+    works("a setting after an equals sign", f"train --data=ok.json --out=run {LITTLE}", "done", makes="run"),
+    works("an option twice", f"train ok.json --seed 1 --seed 2 --out run {LITTLE}", "done", makes="run"),
+    works("data after options", f"train {LITTLE} --out run ok.json", "done", makes="run"),
+    works("the help of a command", "train --help", "usage: minigpt2 train"),
+    works("the help of no command", "--help", "usage: minigpt2"),
+    works("help as a command", "help", "usage: minigpt2"),
+    works("version as a command", "version", "0.1.0"),
+    works("settings to keep", "train --print-config", "batch_size: 8"),
+    works("a plan with numbers of its own", "plan --memory 0.001 --time false", "does not fit"),
+    works("a plan of a model that is not there", "plan gpt2-xl --time false", "1,557,611,200 parameters"),
+    works("a plan that fits", "plan --data ok.json --memory 64 --time false", "fits"),
+    works("a batch of a thousand million", "plan --batch-size 1000000000 --time false --data ok.json", "fits"),
+    works("the steps of an epoch", "plan --data d.json", "an epoch has 19 steps", {"d.json": GOOD * 13 + GOOD[:4]}),
+    works("a context of one token, to plan", "plan --context 1 --time false", "8 rows, 8 supervised"),
+    works("a question that is too long", f"answer '{'why ' * 400}' {SHORT}", "of them are left out"),
+    works("contexts that repeat", "stats ok.json --contexts '[8, 8]'", "12 examples"),
+    works("more held back than there is", f"train d.json --validation 0.99 --out run {LITTLE}", "done", {"d.json": ONE}, makes="run"),
+    works("a folder as data, by its path", "stats ./d/", "12 examples", {"d/a.json": GOOD}),
+]
