@@ -10,8 +10,8 @@ from typing import Any
 from minigpt2.commands.decoding import DecodingSettings
 from minigpt2.errors import require_at_least
 from minigpt2.inference.answers import encode_start
+from minigpt2.inference.generate import GROUP_SIZE, stream_tokens
 from minigpt2.inference.generate import generate as generate_all
-from minigpt2.inference.generate import stream_tokens
 from minigpt2.reports.progress import progress
 from minigpt2.reports.stream import print_stream, rate
 from minigpt2.terminal import is_typed, is_watched, note, read_all, write
@@ -68,10 +68,11 @@ def generate(settings: GenerateSettings) -> None:
         count = print_stream(model.tokenizer, tokens)
     else:
         with progress("generating", settings.samples) as advance:
-            texts = generate_all(
-                model.parameters, [ids] * settings.samples, **options, progress=advance
-            )
-        count = sum(map(len, texts))
-        write("\n---\n".join(map(model.tokenizer.decode, texts)))
+            count = 0
+            for first in range(0, settings.samples, GROUP_SIZE):
+                group = [ids] * min(GROUP_SIZE, settings.samples - first)
+                texts = generate_all(model.parameters, group, **options, progress=advance)
+                count += sum(map(len, texts))
+                write("\n---\n" * bool(first) + "\n---\n".join(map(model.tokenizer.decode, texts)))
     if is_watched():
         note(rate(count, perf_counter() - started))

@@ -77,7 +77,7 @@ def imbalance(settings: ImbalanceSettings) -> Imbalance:
     console.print(weight_table(measured, settings.weights))
     console.print(part_table(measured))
     console.print(group_table(measured))
-    console.print(slope_lines(measured.slope))
+    console.print(slope_lines(measured))
     if settings.figure:
         with whole_file(settings.figure) as file:
             draw_imbalance(file, measured, f"{Path(settings.data).name}, {settings.model}")
@@ -85,12 +85,12 @@ def imbalance(settings: ImbalanceSettings) -> Imbalance:
     return measured
 
 
-def slope_lines(slope: float) -> str:
-    """Return two lines on the growth of an answer's gradient with its length."""
+def slope_lines(measured: Imbalance) -> str:
+    """Return one or two lines on the growth of an answer's gradient with its length."""
+    slope = measured.slope
     if not isfinite(slope):
-        return (
-            "all answers have the same length, so they do not show how the gradient grows with it"
-        )
+        same = "there is one answer only" if len(measured.lengths) == 1 else "all have one length"
+        return f"how the gradient grows with the answer's length cannot be seen: {same}"
     return (
         f"with --loss token, an answer's share of the gradient grows as length^{slope:.2f} "
         f"(0.5 to 1 is normal)\nwith --loss example, as length^{slope - 1:.2f}"

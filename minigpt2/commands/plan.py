@@ -14,7 +14,7 @@ from minigpt2.commands.dataset import WeightedDataSettings, open_dataset, open_r
 from minigpt2.data.examples import Example
 from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.planning.available import available_memory
+from minigpt2.planning.available import available_memory, memory_of_machine
 from minigpt2.planning.batch_profile import BatchProfile, Choice, RunShape, choices, profile
 from minigpt2.planning.device_memory import parts_counter
 from minigpt2.planning.memory_and_flops import (
@@ -25,7 +25,7 @@ from minigpt2.planning.memory_and_flops import (
     operations,
     peak,
 )
-from minigpt2.planning.microbenchmark import StepTimes, time_step
+from minigpt2.planning.microbenchmark import StepTimes, bytes_to_time, time_step
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, new_table
 from minigpt2.training.precision import Precision
@@ -121,6 +121,10 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         shape = choice.shape
         counted = profile(shape, examples)
     if settings.time and settings.device == "cpu":
+        to_time = bytes_to_time(config, counted.typical, counted.length)
+        if to_time > memory_of_machine():
+            console.print(f"not timed: a block of this micro-batch takes {size(to_time)} here")
+            return numbers
         with progress("timing a block"):
             rng = np.random.default_rng(settings.seed)
             times = time_step(config, counted.typical, counted.length, rng)
@@ -197,7 +201,7 @@ def print_times(
     console: Screen, config: GPT2Config, shape: RunShape, counted: BatchProfile, times: StepTimes
 ) -> dict[str, float]:
     """Print the time of a step and its operations; return the seconds by part."""
-    micro_batches = len(counted.micro_batches) / counted.steps
+    micro_batches = counted.all_micro_batches / counted.steps
     step = times.step(layers=config.n_layer, micro_batches=micro_batches, recompute=shape.recompute)
     loss = micro_batches * times.loss
     seconds = {

@@ -24,9 +24,11 @@ from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.data.train_tokenizer import train_tokenizer
 from minigpt2.errors import require_above_zero, require_at_least
 from minigpt2.inference.model import Model, open_model
-from minigpt2.model.config import TINY
+from minigpt2.memory import require_memory
+from minigpt2.model.config import TINY, GPT2Config
 from minigpt2.model.induction import initialise_induction
 from minigpt2.ops.adamw import AdamW
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog, claim_folder
 from minigpt2.training.checkpoint import save_checkpoint
@@ -84,6 +86,8 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
 
     The checkpoint is stored in half precision, in the folder `checkpoint` of the run.
     """
+    if not settings.start:
+        require_room(TINY, settings.rows)
     with RunLog(claim_folder(settings.out, "pretrain")) as log:
         log.write("settings.json", asdict(settings))
         log.say("text", "the almanac, worded anew in every document; learning the vocabulary")
@@ -93,6 +97,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
             else:
                 model = initial_model(np.random.default_rng([settings.seed, START]))
         config = model.parameters.config
+        require_room(config, settings.rows)
         log.say(
             "model",
             f"{plural(config.n_parameters, 'parameter')}, {settings.start or 'random'}; "
@@ -112,6 +117,12 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         text = f"{plural(rows, 'token')} in {duration(seconds)}; see {log.folder}"
         log.say("done", text, tokens=rows, seconds=seconds)
     return log.summary
+
+
+def require_room(config: GPT2Config, rows: int) -> None:
+    """Raise UserError if a step of so many tokens needs more memory than the machine has."""
+    needed = peak(memory(config, MicroBatch(rows, rows), MemoryOptions()))
+    require_memory(needed, f"a step of {plural(rows, 'token')}")
 
 
 def training_config(settings: PretrainSettings) -> TrainingConfig:

@@ -31,7 +31,7 @@ from minigpt2.device.launch import fits, launch
 from minigpt2.device.products import matmul
 from minigpt2.inference.generate import Decoder, Sequences
 from minigpt2.inference.kv_cache import Cache
-from minigpt2.inference.sampling import COLDEST, Sampling, sample
+from minigpt2.inference.sampling import HOTTEST, Sampling, sample
 from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import gpt2
 
@@ -85,7 +85,7 @@ class DeviceDecoder(Decoder):
         """Whether kernels/sample.cu can draw the tokens."""
         s, v = self.sampling, self.cache.parameters.config.vocab_size
         all_drawn_from = (s.top_k == 0 or s.top_k >= v) and s.top_p == 1
-        return s.repetition_penalty == 1 and (all_drawn_from or s.temperature == 0)
+        return s.repetition_penalty == 1 and (all_drawn_from or s.is_greedy)
 
     def prepare(self) -> None:
         """Make the arrays of a step, for all sequences of the cache."""
@@ -184,15 +184,15 @@ class DeviceDecoder(Decoder):
         else:
             matmul(h, self.table, transpose_w=True, out=self.logits[:, : len(self.table)])
         if self.draws_by_kernel:
-            temperature = self.sampling.temperature
-            u = self.u if temperature >= COLDEST else None
+            temperature = min(self.sampling.temperature, HOTTEST)
+            u = None if self.sampling.is_greedy else self.u
             v, last = self.cache.parameters.config.vocab_size, self.last
             arrays = self.logits, u, self.ids, self.positions
             launch(self.xp, "sample", *arrays, V=v, last=last, temperature=temperature)
 
     def send_numbers(self) -> None:
         """Send the random numbers of a step to the device, each as the sum of two floats."""
-        if self.sampling.temperature == 0 or not self.draws_by_kernel:
+        if self.sampling.is_greedy or not self.draws_by_kernel:
             return
         if self.rng is None:
             raise ValueError("a temperature draws random numbers: pass rng")

@@ -61,6 +61,9 @@ from minigpt2.backend import Array, accumulation_dtype, array_module
 from minigpt2.errors import UserError, require_above_zero, require_at_least
 from minigpt2.ops.softmax import softmax
 
+COLDEST, HOTTEST = 1e-30, 1e30  # τ: beyond, a draw is the likeliest token, or any
+MOST_PENALTY = 1e6  # ρ, or 1 / ρ: logits of float32 stay finite
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -87,10 +90,17 @@ class Sampling:
         require_above_zero(self, "top_p", "repetition_penalty")
         if self.top_p > 1:
             raise UserError(f"top_p must be at most 1, not {self.top_p:g}")
+        if not 1 / MOST_PENALTY <= self.repetition_penalty <= MOST_PENALTY:
+            text = f"must be from {1 / MOST_PENALTY:g} to {MOST_PENALTY:,.0f}"
+            raise UserError(f"repetition_penalty {text}, not {self.repetition_penalty:g}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken: where τ is 0, or so near that no other is."""
+        return self.temperature < COLDEST
 
 
 GREEDY = Sampling()
-COLDEST = 1e-30  # below it float32 divides by 0; the likeliest token is drawn in any case
 
 
 def sample(
@@ -108,7 +118,7 @@ def sample(
     logits = logits.astype(accumulation_dtype(logits.dtype), copy=False)  # (N, V)
     if sampling.repetition_penalty != 1:
         logits = penalised(logits, sampling.repetition_penalty, sequences)
-    if sampling.temperature < COLDEST:
+    if sampling.is_greedy:
         return logits.argmax(-1)  # (N,)  (28.1)
     if rng is None:
         raise ValueError("a temperature draws random numbers: pass rng")
@@ -117,7 +127,7 @@ def sample(
         smallest = xp.partition(logits, -k, axis=-1)[:, -k, None]  # (N, 1) the k-th largest
         logits = xp.where(logits < smallest, -xp.inf, logits)  # (N, V)  (28.5)
     relative = logits - logits.max(-1, keepdims=True)  # (N, V)
-    p, _ = softmax(relative / sampling.temperature)  # (N, V)  (28.2)
+    p, _ = softmax(relative / min(sampling.temperature, HOTTEST))  # (N, V)  (28.2)
     if sampling.top_p < 1:
         p = nucleus(p, sampling.top_p)  # (N, V)
     u = xp.asarray(rng.random((len(p), 1)))  # (N, 1)

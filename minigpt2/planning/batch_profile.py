@@ -41,6 +41,12 @@ class BatchProfile(NamedTuple):
     micro_batches: list[MicroBatch]
     steps: int  # to which they belong
     length: int  # of a sequence, on average
+    times: Sequence[int] = ()  # that each occurs; once if this is empty
+
+    @property
+    def all_micro_batches(self) -> int:
+        """The number of micro-batches."""
+        return sum(self.times) or len(self.micro_batches)
 
     @property
     def largest(self) -> MicroBatch:
@@ -51,7 +57,8 @@ class BatchProfile(NamedTuple):
     @property
     def typical(self) -> MicroBatch:
         """The average micro-batch."""
-        rows, supervised = (np.mean(counts) for counts in zip(*self.micro_batches, strict=True))
+        columns = zip(*self.micro_batches, strict=True)
+        rows, supervised = (np.average(c, weights=self.times or None) for c in columns)
         return MicroBatch(max(1, round(rows)), max(1, round(supervised)))
 
 
@@ -65,15 +72,15 @@ class Choice(NamedTuple):
 def profile(shape: RunShape, examples: Sequence[Example]) -> BatchProfile:
     """Count the rows of the micro-batches; without data, each example fills the context.
 
-    >>> profile(RunShape(context=5, batch_size=3, micro_batch=2), []).micro_batches
-    [MicroBatch(rows=10, supervised=10), MicroBatch(rows=5, supervised=5)]
+    >>> counted = profile(RunShape(context=5, batch_size=7, micro_batch=2), [])
+    >>> print(*counted.micro_batches, counted.times)
+    MicroBatch(rows=10, supervised=10) MicroBatch(rows=5, supervised=5) [3, 1]
     """
     if examples:
         return profile_of_examples(shape, examples)
     full, rest = divmod(shape.batch_size, shape.micro_batch)
-    sizes = [shape.micro_batch] * full + [rest] * bool(rest)
-    rows = [size * shape.context for size in sizes]
-    return BatchProfile([MicroBatch(n, n) for n in rows], 1, shape.context)
+    rows = [size * shape.context for size in (shape.micro_batch, rest) if size]
+    return BatchProfile([MicroBatch(n, n) for n in rows], 1, shape.context, [full, 1][: len(rows)])
 
 
 def profile_of_examples(shape: RunShape, examples: Sequence[Example]) -> BatchProfile:

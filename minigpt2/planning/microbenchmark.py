@@ -1,13 +1,13 @@
 """Microbenchmark: the time of a step on this machine, estimated from one block.
 
 A step of GPT-2 Large takes minutes on a CPU, and its blocks are all alike.  So one block is timed
-forward and backward on the rows of a micro-batch, the loss on M′ of its M triples, and AdamW on P′
-of the P parameters.  From the seconds t of each,
-t_step = micro-batches · ( L·(t_forward + t_backward) + t_loss·M/M′ ) + t_adamw·P/P′   (37.1)
+forward and backward on N′ of the N rows of a micro-batch, the loss on M′ of its M triples, and
+AdamW on P′ of the P parameters.  From the seconds t of each,
+t_step = micro-batches · ( L·(t_forward + t_backward)·N/N′ + t_loss·M/M′ ) + t_adamw·P/P′   (37.1)
 where t_backward includes the recomputation, if there is any.
 
 Example: L = 12 blocks, 2 micro-batches; a block takes 0.2 s forward and 0.4 s backward
-    The loss of a micro-batch takes 0.6 s and AdamW 0.3 s, both already scaled to M and P:
+    The loss of a micro-batch takes 0.6 s and AdamW 0.3 s, all already scaled to N, M and P:
     2 · (12 · (0.2 + 0.4) + 0.6) + 0.3 = 15.9 s.  With recomputation, here 0.1 s a block, it is
     2 · (12 · (0.2 + 0.5) + 0.6) + 0.3 = 18.3 s.
     >>> times = StepTimes(0.2, 0.4, backward_with_recomputation=0.5, loss=0.6, adamw=0.3)
@@ -34,9 +34,10 @@ from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import tensor_shapes
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat
 from minigpt2.ops.cross_entropy import cross_entropy_gradient
-from minigpt2.planning.memory_and_flops import MicroBatch, chunk_of
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, chunk_of, memory, peak
 from minigpt2.training.state import new_state
 
+MOST_ROWS = 8192  # that a block is timed on
 TIMES = 2  # runs that count, after one that does not
 
 
@@ -66,6 +67,18 @@ def seconds_of(action: Callable[[], Any]) -> float:
     return median(times[1:])
 
 
+def rows_to_time(batch: MicroBatch, length: int) -> int:
+    """Return N′: all rows of a micro-batch, or as many whole sequences as MOST_ROWS are."""
+    return min(batch.rows, max(1, MOST_ROWS // length) * length)
+
+
+def bytes_to_time(config: GPT2Config, batch: MicroBatch, length: int) -> int:
+    """Return the memory that `time_step` takes, in bytes."""
+    rows = rows_to_time(batch, length)
+    timed = MicroBatch(rows, min(batch.supervised, rows))
+    return peak(memory(replace(config, n_layer=1), timed, MemoryOptions()))
+
+
 def time_step(
     config: GPT2Config, batch: MicroBatch, length: int, rng: np.random.Generator
 ) -> StepTimes:
@@ -73,9 +86,10 @@ def time_step(
     keep_freed_memory()
     single = replace(config, n_layer=1, vocab_size=1)
     state = new_state(initialise(single, rng))
-    row = np.arange(batch.rows)
-    end = np.minimum((row // length + 1) * length, batch.rows)
-    x = rng.standard_normal((batch.rows, config.n_embd), np.float32)
+    few = rows_to_time(batch, length)
+    row, share = np.arange(few), batch.rows / few
+    end = np.minimum((row // length + 1) * length, few)
+    x = rng.standard_normal((few, config.n_embd), np.float32)
     run_block = partial(block, x, end, state.parameters.block(0), n_head=config.n_head)
     saved, checkpointed = (run_block(recompute=recompute)[1] for recompute in (False, True))
 
@@ -87,9 +101,9 @@ def time_step(
     theta, g = state.parameters.trainable, state.gradients.flat
     adamw = seconds_of(lambda: adamw_flat(theta, g, state.m, state.v, update))
     return StepTimes(
-        forward=seconds_of(run_block),
-        backward=seconds_of(lambda: backward(saved)),
-        backward_with_recomputation=seconds_of(lambda: backward(checkpointed)),
+        forward=share * seconds_of(run_block),  # (37.1)
+        backward=share * seconds_of(lambda: backward(saved)),
+        backward_with_recomputation=share * seconds_of(lambda: backward(checkpointed)),
         loss=loss_seconds(config, batch, x, rng),
         adamw=adamw * config.n_parameters / single.n_parameters,  # (37.1)
     )
@@ -102,7 +116,7 @@ def loss_seconds(
     few = min(chunk_of(config), batch.supervised)
     shape = tensor_shapes(config)["wte.weight"]
     wte, dwte = np.full(shape, 0.02, np.float32), np.zeros(shape, np.float32)
-    rows, targets = np.arange(few) % batch.rows, rng.integers(config.vocab_size, size=few)
+    rows, targets = np.arange(few) % len(x), rng.integers(config.vocab_size, size=few)
     weights = np.full(few, 1 / few, np.float32)
     seconds = seconds_of(
         lambda: cross_entropy_gradient(x, wte, rows, targets, weights, dwte, accumulate=False)

@@ -110,10 +110,11 @@ class Imbalance(NamedTuple):
     @property
     def slope(self) -> float:
         """The slope of ln‖Gᵢ‖ against ln|Aᵢ|; NaN where all answers are equally long."""
+        if np.ptp(self.lengths) == 0:
+            return float("nan")
         x, y = np.log(self.lengths), np.log(np.maximum(self.norms, 1e-300))
         spread = x - x.mean()
-        variance = float(spread @ spread)
-        return float(spread @ y) / variance if variance else float("nan")  # (32.6)
+        return float(spread @ y) / float(spread @ spread)  # (32.6)
 
     @property
     def fit(self) -> tuple[float, float]:

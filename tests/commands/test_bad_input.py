@@ -63,6 +63,7 @@ OPTIONS = {
     "a negative number": (("--learning_rate", "-1"), "learning_rate must be above 0"),
     "a share above 1": (("--dropout", "1.5"), "dropout must be at least 0 and below 1"),
     "no steps": (("--steps", "0"), "steps must be at least 1"),
+    "endless epochs": (("--epochs", "1e308"), "epochs is too large: 1e+308"),
     "an unknown schedule": (("--schedule", "square"), "schedule"),
     "an unknown option": (("--speed", "9"), "--speed"),
     "too long a context": (("--context", "4000"), "context 4000 is longer than"),

@@ -4,6 +4,8 @@ from io import StringIO
 
 import pytest
 
+from minigpt2.commands import generate as generate_command
+from minigpt2.inference import generate as generation
 from tests.commands.conftest import in_a_process
 
 
@@ -32,6 +34,14 @@ def test_a_prompt_on_the_command_line_is_the_text_as_typed(run, monkeypatch, pro
     monkeypatch.setattr("sys.stdin", StringIO(f"{prompt}\n"))
     assert run("generate", *greedy) == outcome and outcome.code == 0
     assert outcome.out != run("generate", "", *greedy).out
+
+
+def test_samples_are_those_of_all_at_once_and_come_in_groups(run, monkeypatch):
+    how = ("generate", "hi", "--samples", "5", "--max-new-tokens", "3")
+    expected = run(*how).out
+    for module in (generate_command, generation):
+        monkeypatch.setattr(module, "GROUP_SIZE", 2)
+    assert run(*how).out.count("\n---\n") == expected.count("\n---\n") == 4
 
 
 def test_several_samples_are_separated(run):

@@ -73,3 +73,18 @@ def test_bad_input_is_one_line(run, arguments, text):
     outcome = run(*arguments)
     assert outcome.code == 2 and text in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1 and "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--memory", "1e308"), 2, "memory is in GB: 1e+308 is too large"),
+        (("--memory", "1e9", "--batch-size", "1000000000", "--time", "false"), 0, ": fits"),
+        (("--batch-size", "1000000000", "--micro-batch", "1", "--time", "false"), 0, ": fits"),
+        (("--batch-size", "1000000000", "--memory", "1", "--time", "false"), 0, "this fits, in"),
+    ],
+    ids=str,
+)
+def test_numbers_out_of_this_world_are_planned_or_refused(run, options, code, words):
+    outcome = run("plan", "tiny", *options)
+    assert outcome.code == code and words in outcome.out + outcome.err

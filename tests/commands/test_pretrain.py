@@ -117,3 +117,9 @@ def test_the_shipped_base_has_the_shape_and_the_size_that_are_told():
     assert 3_000_000 <= config.n_parameters <= 5_000_000
     assert f"{config.n_parameters:,}" in (folder / "README.md").read_text()
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 10 * 2**20
+
+
+def test_a_step_that_no_machine_can_hold_is_refused_before_anything_is_made(run, tmp_path):
+    outcome = run("pretrain", "--rows", "1000000000", "--steps", "1", "--out", "run")
+    assert outcome.code == 2 and "a step of 1,000,000,000 tokens would take" in outcome.err
+    assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt2.errors import UserError
-from minigpt2.inference.sampling import Sampling, sample
+from minigpt2.inference.sampling import Sampling, penalised, sample
 
 LOGITS = np.array([0.3, -1.0, 2.0, 1.1, 0.0, 1.9, -0.4])
 P = np.exp(LOGITS) / np.exp(LOGITS).sum()
@@ -172,3 +172,43 @@ def test_a_penalty_divides_what_is_positive_and_multiplies_what_is_not():
 def test_settings_out_of_range_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         Sampling(**values)
+
+
+EXTREMES = [1e-320, 1e-300, 1e-45, 1e-30, 1e-3, 1.0, 1e3, 1e30, 1e45, 1e300, 1.7e308]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("temperature", EXTREMES)
+@pytest.mark.parametrize("more", [{}, {"top_k": 2}, {"top_p": 1e-300}, {"repetition_penalty": 1e6}])
+def test_every_temperature_has_its_limit(temperature, dtype, more):
+    logits = np.tile(np.array([-6e4, 3.0, 0.0, 6e4, 5.9e4]).astype(dtype), (64, 1))
+    sampling, rng = Sampling(temperature, **more), np.random.default_rng(0)
+    with np.errstate(over="ignore"):
+        drawn = set(sample(logits, sampling, rng, [[0, 1]] * 64).tolist())
+    if "top_p" in more and temperature >= 1e30:  # all are alike, and one is enough
+        assert len(drawn) == 1
+    elif temperature <= 1e-3 or "top_p" in more:
+        assert drawn == {3}
+    elif temperature >= 1e30:
+        assert drawn == ({3, 4} if "top_k" in more else {0, 1, 2, 3, 4})
+    else:
+        assert drawn <= {3, 4}
+
+
+@pytest.mark.parametrize("penalty", [1e-6, 1e6])
+@pytest.mark.parametrize("logit", [0.0, 100.0, -100.0])
+def test_the_largest_penalties_leave_the_others_as_they_are(penalty, logit):
+    logits = np.array([[logit, 1.0, 2.0]], np.float32)
+    result = penalised(logits, penalty, [[0]])
+    assert np.isfinite(result).all() and result[0, 1:].tolist() == [1.0, 2.0]
+    larger = logit > 0 if penalty < 1 else logit < 0  # than it was, away from 0
+    drawn = sample(
+        logits, Sampling(1e-3, repetition_penalty=penalty), np.random.default_rng(0), [[0]]
+    )
+    assert drawn[0] == (0 if larger and logit > 0 else 2)
+
+
+@pytest.mark.parametrize("penalty", [1e-300, 9e-7, 1.1e6, 1e300])
+def test_a_penalty_out_of_this_world_is_refused(penalty):
+    with pytest.raises(UserError, match="repetition_penalty must be from 1e-06 to 1,000,000, not"):
+        Sampling(repetition_penalty=penalty)

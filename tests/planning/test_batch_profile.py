@@ -19,9 +19,18 @@ FULL = RunShape(context=100, batch_size=8, micro_batch=3)
 
 def test_without_data_every_example_is_as_long_as_the_context():
     counted = profile(FULL, [])
-    assert [batch.rows for batch in counted.micro_batches] == [3 * 100, 3 * 100, 2 * 100]
+    times = list(zip(counted.micro_batches, counted.times, strict=True))
+    assert times == [((300, 300), 2), ((200, 200), 1)] and counted.all_micro_batches == 3
     assert counted.largest == (300, 300) and counted.steps == 1
-    assert sum(batch.supervised for batch in counted.micro_batches) == 8 * 100
+    assert counted.typical.rows == round(800 / 3)
+    assert sum(batch.supervised * n for batch, n in times) == 8 * 100
+
+
+def test_a_batch_of_any_size_takes_no_time_and_no_memory():
+    huge = FULL._replace(batch_size=10**15, micro_batch=3)
+    counted = profile(huge, [])
+    assert counted.all_micro_batches == -(-(10**15) // 3) and counted.typical.rows == 300
+    assert len(list(choices(TINY, huge._replace(micro_batch=10**15), [], memory))) < 300
 
 
 def test_with_data_the_batches_are_those_that_a_run_would_compute():

@@ -7,8 +7,9 @@ import pytest
 
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
+from minigpt2.planning import microbenchmark as module
 from minigpt2.planning.memory_and_flops import MicroBatch
-from minigpt2.planning.microbenchmark import StepTimes, time_step
+from minigpt2.planning.microbenchmark import StepTimes, bytes_to_time, time_step
 from minigpt2.training.step import TrainingConfig
 from tests.benchmarks.work import make_batch
 from tests.stepping import take
@@ -37,3 +38,15 @@ def test_a_step_takes_about_as_long_as_its_parts():
         taken += [next(steps).seconds, next(steps).seconds]
     assert min(estimates) == pytest.approx(min(taken), rel=1.0)
     assert min(taken) == pytest.approx(min(estimates), rel=1.0)
+
+
+def test_a_large_micro_batch_is_timed_on_some_of_its_rows(monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "seconds_of", lambda action: seen.append(action()) or 1.0)
+    monkeypatch.setattr(module, "MOST_ROWS", 100)
+    batch = MicroBatch(3000, 3000)
+    times = time_step(CONFIG, batch, 32, np.random.default_rng(0))
+    y, _ = seen[1]
+    assert len(y) == 96  # three sequences
+    assert times.forward == times.backward == 3000 / 96
+    assert bytes_to_time(CONFIG, batch, 32) < bytes_to_time(CONFIG, batch, 3000)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minigpt2.commands.imbalance import ImbalanceSettings, group_table, imbalance
+from minigpt2.commands.imbalance import ImbalanceSettings, group_table, imbalance, slope_lines
 from minigpt2.data.batches import batch_of
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.errors import UserError
@@ -141,3 +141,14 @@ def test_the_command_prints_tables_and_draws(data, little_model, tmp_path, capsy
     for wrong in ({"count": 0}, {"weights": [-1.0]}, {"context": 0}):
         with pytest.raises(UserError):
             ImbalanceSettings(data=str(data), **wrong)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("length", [1, 3, 7, 49, 1013])
+def test_equal_lengths_tell_no_slope(count, length):
+    norms = np.linspace(1, 2, count)
+    measured = Imbalance({}, norms, np.full(count, length), 0, count * length)
+    assert np.isnan(measured.slope)
+    told = slope_lines(measured)
+    assert "cannot be seen" in told and "^" not in told
+    assert ("there is one answer only" in told) == (count == 1)
