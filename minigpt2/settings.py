@@ -61,7 +61,7 @@ def read_settings(file: str, command: str, hints: Mapping[str, Any]) -> dict[str
             hint = f"; did you mean {meant!r}?" if meant else ""
             raise UserError(f"{where}: {command} has no setting {shorten(written)!r}{hint}")
         if name in settings:
-            raise UserError(f"{where}: {name} stands in the file twice")
+            raise UserError(f"{where}: {name} is in the file twice")
         if is_null(node) and NoneType not in get_args(hints[name]):
             raise UserError(f"{where}: {name} has no value: give one, or leave it out")
         words = node.value if isinstance(node, yaml.ScalarNode) else node_kind(node)

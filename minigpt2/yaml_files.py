@@ -38,7 +38,7 @@ def read_items(path: Path, content: str) -> list[Item]:
     for name, value, line in read(text, path, content):
         where = f"{path}, line {line}"
         if name in items:
-            raise UserError(f"{where}: {quoted(name)} stands in line {lines[name]}, too")
+            raise UserError(f"{where}: {quoted(name)} is in line {lines[name]}, too")
         items[name], lines[name] = Item(name, value, where), line
     return list(items.values())
 

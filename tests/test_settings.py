@@ -205,7 +205,7 @@ FILES = [
     ("count:", "line 1: count has no value: give one, or leave it out"),
     ("count: 1\nrate: ~", "line 2: rate has no value"),
     ("name: null", "line 1: name has no value"),
-    ("count: 1\nrate: 2\ncount: 1", "line 3: 'count' stands in line 1, too"),
+    ("count: 1\nrate: 2\ncount: 1", "line 3: 'count' is in line 1, too"),
     ("data: ''", "line 1: data is empty"),
     ('data: "a\\0b"', "line 1: data has a character that no name can have"),
     ('data: "a\\ud800"', "line 1: data must be a file or folder, not"),
@@ -247,7 +247,7 @@ def test_names_may_be_written_as_on_the_command_line(tmp_path):
     values = read_settings(str(path), "train", {"batch_size": int, "micro_batch": int})
     assert {name: s.value for name, s in values.items()} == {"batch_size": 4, "micro_batch": 2}
     path.write_text("batch-size: 4\nbatch_size: 4")
-    assert "batch_size stands in the file twice" in refusal(
+    assert "batch_size is in the file twice" in refusal(
         read_settings, str(path), "train", {"batch_size": int}
     )
 

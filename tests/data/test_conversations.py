@@ -33,6 +33,10 @@ BAD_TURNS = {
     "no answer to learn": ([USER, {**BOT, "weight": 0}], "has no answer to learn: all have the"),
     "a tool": ([USER, message("tool", "3")], "turn 1, has the role 'tool'; known are system, user"),
     "content is no text": ([USER, message("assistant", None)], "turn 1, is not text, but null"),
+    "a call of a tool": (
+        [USER, {**message("assistant", None), "tool_calls": [{"id": "a"}]}, message("tool", "3")],
+        "turn 1, is not text, but null",
+    ),
     "content is empty": ([USER, message("assistant", " ")], "turn 1, is empty"),
     "begins with the assistant": ([BOT, USER], "turn 0, is the assistant's, not the user's"),
     "user twice": ([USER, USER, BOT], "turn 1, is the user's, not the assistant's"),

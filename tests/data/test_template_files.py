@@ -67,7 +67,7 @@ def test_a_text_without_quotation_marks_is_a_text(tmp_path):
         (PLACE + "answer: a", "'answer' is none of a template's question"),
         (PLACE + "opening: [a]", "line 2: 'opening' is not text, but a list"),
         (PLACE + "opening: {a: b}", "line 2: 'opening' is not text, but a mapping"),
-        (PLACE + PLACE, "line 2: 'question' stands in line 1, too"),
+        (PLACE + PLACE, "line 2: 'question' is in line 1, too"),
         (PLACE + 'opening: "\\ud800"', "line 2: 'opening' is not text"),
         (PLACE + "x" * 100_000 + ": 1", "is not YAML"),
         ("question: &a [*a, *a]", "line 1: 'question' is not text, but a list"),
