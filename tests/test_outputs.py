@@ -1,10 +1,8 @@
 """Outputs: whole or not at all, and every error names its file."""
 
 import os
-import resource
 import subprocess
 import sys
-from contextlib import contextmanager
 from errno import EPERM
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from minigpt2.outputs import (
 from minigpt2.reports.run_log import RunLog, claim_folder
 from minigpt2.tensors import write_tensors
 from tests.commands.conftest import run  # noqa: F401
+from tests.full_disk import nearly_full_disk
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,17 +29,6 @@ ROOT = Path(__file__).parent.parent
 def here(tmp_path, monkeypatch):
     """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-
-@contextmanager
-def nearly_full_disk(room):
-    """Let no file become larger than `room` bytes, as if the disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def names():

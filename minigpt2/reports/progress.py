@@ -51,11 +51,12 @@ class Work:
     def state(self) -> str:
         """How much is done, and the time that is left at the speed so far."""
         if not self.total:
-            return f"{duration(self.seconds)} so far"
+            return f"{duration(round(self.seconds))} so far"
         state = f"{self.done:,} of {self.total:,}"
         if not 0 < self.done < self.total:
             return state
-        return f"{state}, {duration(self.seconds * (self.total / self.done - 1))} left"
+        left = self.seconds * (self.total / self.done - 1)
+        return f"{state}, {duration(round(left))} left"
 
 
 _under_way: list[Work] = []  # the innermost last

@@ -10,6 +10,7 @@ from minigpt2.commands.setup import TrainSettings
 from minigpt2.commands.train import train
 from minigpt2.errors import UserError
 from minigpt2.reports.tensorboard import Events, require_tensorboard
+from tests.full_disk import nearly_full_disk
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
 
@@ -53,3 +54,11 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match=r"minigpt2\[tensorboard\]"):
         require_tensorboard()
+
+
+def test_a_full_disk_is_named(tmp_path):
+    events = Events(tmp_path / "events")
+    with nearly_full_disk(1000), pytest.raises(UserError, match="events cannot be written: "):
+        for step in range(1000):
+            events.add({"step": step, "loss": 0.5})
+    events.close()
