@@ -23,7 +23,7 @@ Why
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from queue import SimpleQueue
 from threading import Thread
@@ -135,8 +135,9 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     if xp is not np or not blas or (is_vector and work >= LARGE_VECTOR):
         return xp.matmul(a, b, out=out)
     with single_threaded_blas as threads:
-        count = min(cores(), threads, work // TILE)
-        if count < 2 or is_vector or a.dtype != b.dtype:
+        is_small = is_vector or work < 2 * TILE or a.dtype != b.dtype
+        count = 1 if is_small else min(cores(), threads, work // TILE)
+        if count < 2:
             return np.matmul(a, b, out=out)
         y = np.empty((len(a), b.shape[1]), a.dtype) if out is None else out
 
@@ -148,6 +149,7 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     return y
 
 
+@lru_cache(256)
 def tiles(rows: int, columns: int, count: int) -> list[tuple[slice, slice]]:
     """Cut a matrix (rows, columns) into `count` tiles, as square as possible.
 
