@@ -36,6 +36,7 @@ from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import gpt2, loss_and_gradients, loss_of
 from minigpt2.model.gradients import gradients_of
+from minigpt2.outputs import exists
 from minigpt2.parallel import matmul
 from minigpt2.settings import require_names
 from minigpt2.terminal import note
@@ -71,11 +72,10 @@ class GPT2:
     @classmethod
     def from_scratch(cls, name: str | Path, seed: int = 0, device: Device = "auto") -> "GPT2":
         """Return a model of the shape of `name` with random weights."""
-        values = checked(
-            {"name": str, "seed": int, "device": Device},
-            {"name": name, "seed": seed, "device": device},
-            "from_scratch",
-        )
+        types = {"name": str, "seed": int, "device": Device}
+        values = checked(types, {"name": name, "seed": seed, "device": device}, "from_scratch")
+        if values["seed"] < 0:
+            raise UserError(f"seed must be at least 0, not {seed}")
         model = random_model(values["name"], np.random.default_rng(values["seed"]))
         parameters = model.parameters.on(open_device(values["device"]))
         return cls(model._replace(parameters=parameters))
@@ -173,14 +173,14 @@ class GPT2:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model in the official layout, which transformers opens, too."""
         path = checked({"folder": Path}, {"folder": folder}, "save_pretrained")["folder"]
-        if path.exists():
+        if exists(path):
             raise UserError(f"{path} exists already: choose another folder, or move it")
         model = self._model
         save_checkpoint(path, model.parameters, model.tokenizer, template=model.template)
 
     def _batch(self, pairs: Pairs) -> Batch:
         """Return questions and answers as a batch whose weights sum to 1."""
-        if not pairs:
+        if not isinstance(pairs, Sequence) or not pairs:
             raise UserError("there is no question: pass a list of (question, answer)")
         for pair in pairs:
             if not (isinstance(pair, tuple | list) and [type(text) for text in pair] == [str, str]):
@@ -202,6 +202,8 @@ class GPT2:
     def _check_ids(self, ids: Sequence[int]) -> None:
         """Raise UserError unless the model can read these ids."""
         longest, size = self.config.n_positions, self.config.vocab_size
+        if not isinstance(ids, Sequence | np.ndarray):
+            raise UserError(f"ids must be a list of whole numbers, not {ids!r}")
         if not 0 < len(ids) <= longest:
             raise UserError(f"a sequence must have 1 to {plural(longest, 'id')}, not {len(ids)}")
         wrong = [i for i in ids if not (isinstance(i, int | np.integer) and 0 <= i < size)]

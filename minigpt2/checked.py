@@ -7,6 +7,7 @@ of the wrong type, or a name that does not exist, becomes one sentence.
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -43,6 +44,8 @@ def checked(types: Mapping[str, Any], values: Mapping[str, Any], owner: str) -> 
             raise UserError(f"{owner} has no argument {name!r}; {hint}")
         try:
             result[name] = converted(types[name], value)
+        except OverflowError:
+            raise UserError(f"{name} is too large") from None
         except TypeError:
             wanted = in_words(types[name])
             raise UserError(f"{name} must be {wanted}, not {value!r}") from None
@@ -77,13 +80,20 @@ def converted(wanted: Any, value: Any) -> Any:
 
 
 def as_plain(wanted: type, value: Any) -> Any:
-    """Return a value as a plain type wants it.  Raises TypeError if it is another kind of value."""
+    """Return a value as a plain type wants it; numbers may be those of another library, too.
+
+    Raises TypeError if it is another kind of value, OverflowError if a number is too large.
+    """
     if wanted is bool or isinstance(value, bool):
         if wanted is bool and isinstance(value, bool):
             return value
     elif wanted is float:
-        if isinstance(value, int | float):
+        if isinstance(value, Real):
             return float(value)
+    elif wanted is int:
+        if isinstance(value, Integral):
+            float(value)  # raises OverflowError where settings could not be compared
+            return int(value)
     elif wanted in (str, Path):
         if isinstance(value, str | Path):
             return wanted(value)

@@ -13,6 +13,7 @@ HF_ENDPOINT names another hub; HF_HUB_OFFLINE forbids downloads.
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from io import BufferedWriter, FileIO
 from pathlib import Path
@@ -27,6 +28,7 @@ from minigpt2.weights import check_tensors, open_stored
 OWNER = "openai-community"
 FILES = ("config.json", "vocab.json", "merges.txt", TENSORS)
 HASHES = {64: "sha256", 40: "sha1"}  # by the number of hexadecimal digits
+CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def download_model(model: str, folder: Path) -> GPT2Config:
@@ -73,6 +75,12 @@ def fetch(repository: str, name: str, folder: Path) -> None:
     part = folder / f"{name}.part"
     try:
         metadata = get_hf_file_metadata(url, endpoint=endpoint)
+        checksum = metadata.etag or ""
+        if not CHECKSUM.fullmatch(checksum):
+            raise UserError(
+                f"{url}: this hub states no checksum of the file, so it cannot be checked; use "
+                "another HF_ENDPOINT, or pass a folder that you fetched in another way as --model"
+            )
         disable_progress_bars()  # here, it has the form that it has elsewhere
         total = metadata.size or 0
         with progress(f"fetching {name}", total) as advance, Counted(part, advance) as file:
@@ -91,7 +99,7 @@ def fetch(repository: str, name: str, folder: Path) -> None:
             f"{url} cannot be downloaded ({first_cause(error)}); "
             "run the same command again to continue"
         ) from None
-    if not has_checksum(part, metadata.etag or ""):
+    if not has_checksum(part, checksum):
         part.unlink()
         raise UserError(
             f"{url} arrived damaged and was deleted; run the same command again to download it anew"
@@ -108,8 +116,6 @@ def first_cause(error: BaseException) -> str:
 
 def has_checksum(path: Path, checksum: str) -> bool:
     """Whether a file has this checksum, in hexadecimal: SHA-256, or git's SHA-1."""
-    if len(checksum) not in HASHES:
-        return False
     digest = hashlib.new(HASHES[len(checksum)])
     if len(checksum) == 40:
         digest.update(f"blob {path.stat().st_size}\0".encode())

@@ -138,6 +138,16 @@ WRONG = {
     "no data": (lambda m: minigpt2.evaluate(), "evaluate needs data: pass data="),
     "no model": (lambda m: minigpt2.GPT2.from_pretrained("nope"), "there is no model 'nope'"),
     "no name": (lambda m: minigpt2.GPT2.from_pretrained(7), "name must be text, not 7"),
+    "no list of pairs": (lambda m: m.loss(3), "there is no question"),
+    "no list of ids": (lambda m: m.logits(None), "ids must be a list of whole numbers, not None"),
+    "impossible folder": (lambda m: m.save_pretrained("a\0b"), "cannot be written"),
+    "seed below 0": (
+        lambda m: minigpt2.GPT2.from_scratch("tiny", seed=-1),
+        "seed must be at least",
+    ),
+    "huge epochs": (lambda m: minigpt2.train(epochs=10**400), "epochs is too large"),
+    "huge steps": (lambda m: minigpt2.train(steps=10**400), "steps is too large"),
+    "huge heat": (lambda m: m.generate("a", temperature=10**400), "temperature is too large"),
     "no device": (lambda m: minigpt2.GPT2.from_pretrained("tiny", "gpu"), "device must be one of"),
 }
 
@@ -147,3 +157,12 @@ def test_wrong_arguments_are_refused_in_words(model, call):
     action, text = WRONG[call]
     with pytest.raises(minigpt2.UserError, match=text):
         action(model)
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    numbers = {"temperature": np.float32(0.5), "top_k": np.int64(3), "seed": np.int32(1)}
+    same = {"temperature": 0.5, "top_k": 3, "seed": 1}
+    assert model.generate("a", max_new_tokens=3, **numbers) == model.generate(
+        "a", max_new_tokens=np.int64(3), **same
+    )
+    assert model.logits(np.array([1, 2])).shape[0] == 2

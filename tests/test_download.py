@@ -31,6 +31,7 @@ class Hub:
         self.cut: dict[str, int] = {}  # file -> after so many bytes the connection breaks, once
         self.dies = False  # whether a break is for good: later requests get an error
         self.dead = False
+        self.etag: str | None = "right"  # what it states of every file, if not the right checksum
         self.garbled: set[str] = set()  # files whose contents change on the way, once
         self.requests: list[tuple[str, str, str | None]] = []
         hub = self
@@ -68,7 +69,10 @@ class Hub:
                 self.send_header("Content-Length", str(len(data) - start))
                 self.send_header("Accept-Ranges", "bytes")
                 self.send_header("X-Repo-Commit", COMMIT)
-                if name == TENSORS:
+                if hub.etag != "right":
+                    if hub.etag is not None:
+                        self.send_header("ETag", hub.etag)
+                elif name == TENSORS:
                     self.send_header("X-Linked-Etag", f'"{hashlib.sha256(data).hexdigest()}"')
                     self.send_header("X-Linked-Size", str(len(data)))
                     self.send_header("ETag", '"something-else"')
@@ -163,6 +167,19 @@ def test_an_interrupted_download_continues_where_it_stopped(hub, tmp_path):
     assert hub.fetched(TENSORS) == ["bytes=100000-"]
     assert not hub.fetched("vocab.json")
     np.testing.assert_array_equal(load_parameters(folder).flat, PARAMETERS.flat)
+
+
+@pytest.mark.parametrize(
+    "etag", [None, "", '"md5-of-another-server"', '"' + 32 * "a" + '"', 'W/"1-2"']
+)
+def test_a_hub_without_checksums_is_told_and_no_file_is_called_damaged(hub, tmp_path, etag):
+    hub.etag = etag
+    for _ in range(2):
+        with pytest.raises(UserError) as refused:
+            download(DownloadSettings("gpt2"))
+        text = str(refused.value)
+        assert "states no checksum" in text and "HF_ENDPOINT" in text and "damaged" not in text
+    assert {method for method, *_ in hub.requests} == {"HEAD"}  # nothing was fetched in vain
 
 
 def test_a_damaged_file_is_noticed_deleted_and_fetched_again(hub, tmp_path):
