@@ -23,9 +23,11 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     backward pass.  The two do not overlap, so the peak is
     peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (36.7)
     and in addition the program itself, its libraries and code, and the workspace of matrix
-    products: OpenBLAS copies a strip of the right factor for every thread, 384 rows (its constant
-    for float32 on processors of today) of at most about 18,000 columns (measured):
-    products = 384 · min(V, 18,000) a thread                       (36.8)
+    products: for every thread OpenBLAS copies a strip of the left factor, 384 of its columns (its
+    constant for float32 on processors of today) and at most about 18,000 of its rows, unless the
+    result is too narrow to use the strip again, up to 448 columns (measured).  The left factor with
+    most rows has those of the batch, or, in the gradient of the table, V:
+    products = 384 · min(N, 18,000) a thread, with max(N, V) in place of N if C > 448    (36.8)
 
 Derivation: operations of a step over packed sequences of length T, N rows in all
     A block has 12·C² weights, and each takes 2 operations a row forward and 4 backward.  In the
@@ -74,7 +76,8 @@ from minigpt2.parallel import cores
 
 NUMBER = 4  # bytes of a float32
 PROGRAM = "program"
-STRIP, WIDEST = 384, 18_000  # rows and columns that a thread of OpenBLAS copies
+STRIP, TALLEST = 384, 18_000  # columns and rows that a thread of OpenBLAS copies
+NARROW = 448  # columns of a result up to which it keeps no copy
 
 
 class MicroBatch(NamedTuple):
@@ -133,6 +136,12 @@ def backward_workspace(config: GPT2Config, batch: MicroBatch) -> int:
     return 8 * batch.rows * config.n_embd + 8 * config.n_embd**2  # (36.6)
 
 
+def strips(config: GPT2Config, batch: MicroBatch) -> int:
+    """Return the numbers that the threads of OpenBLAS copy for a product."""
+    tables = config.vocab_size if config.n_embd > NARROW else 0
+    return cores() * STRIP * min(max(batch.rows, tables), TALLEST)  # (36.8)
+
+
 def memory(
     config: GPT2Config, batch: MicroBatch, options: MemoryOptions, program: int = 0
 ) -> dict[str, int]:
@@ -146,7 +155,7 @@ def memory(
         "moments": 2 * p,  # (36.1)
         "activations": activations(config, batch.rows, options),
         "workspace": max(0, work),
-        "products": cores() * STRIP * min(config.vocab_size, WIDEST),  # (36.8)
+        "products": strips(config, batch),
     }
     return {name: NUMBER * numbers for name, numbers in parts.items()} | {PROGRAM: program}
 

@@ -46,6 +46,7 @@ print(peak(parts) / found)
         (4096, 224, 4, 7, 2048, 256, 1, 0.0),
         (4096, 224, 4, 7, 1024, 64, 0, 0.1),  # with dropout
         (50257, 256, 3, 4, 400, 200, 1, 0.0),  # the table and the loss rule
+        (50257, 512, 1, 8, 400, 200, 0, 0.0),  # and the strips of products
         (3000, 640, 6, 10, 300, 300, 0, 0.0),  # parameters rule
         (50257, 128, 2, 2, 1500, 500, 0, 0.0),  # the loss in several chunks
     ],
