@@ -10,8 +10,8 @@ SHORT = "--max-new-tokens 4"
 ROWS = [
     works("one example to train on", f"train d.json --out run {LITTLE}", "done", {"d.json": ONE}, makes="run"),
     works("one example to measure", "stats d.json", "1 example,", {"d.json": ONE}),
-    works("one example for the gradient", "imbalance d.json", "all answers have the same length", {"d.json": ONE}),
-    works("answers of one length", "imbalance d.json --count 4", "all answers have the same length", {"d.json": ONE * 4}),
+    works("one example for the gradient", "imbalance d.json", "cannot be seen", {"d.json": ONE}),
+    works("answers of one length", "imbalance d.json --count 4", "cannot be seen", {"d.json": ONE * 4}),
     works("one question four times", "stats d.json --validation 0", "1 question", {"d.json": ONE * 4}),
     works("a batch larger than the data", "train ok.json --out run --batch-size 1000 --steps 1 --samples 0", "done", makes="run"),
     works("a micro-batch larger than the batch", f"train ok.json --out run --micro-batch 999 {LITTLE}", "done", makes="run"),
