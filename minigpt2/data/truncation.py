@@ -144,7 +144,8 @@ def cut_prompt(example: Example, room: int) -> tuple[list[int], Removed]:
         if len(stays) > room:
             stays = [i for i in stays if i not in span]
             removed["exchanges"] += len(span)
-    steps = (("input", 0), ("instruction", room // 2), ("opening", 0), ("instruction", 0))
+    half = max(1, room // 2)
+    steps = (("input", 0), ("instruction", half), ("opening", 0), ("instruction", 0))
     for field, least in steps:
         for span in spans_of(example, field):
             inside = [i for i in stays if i in span]

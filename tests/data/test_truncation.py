@@ -4,7 +4,7 @@ import dataclasses
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minigpt2.data.examples import Example, Removed, Span, encode
@@ -142,6 +142,7 @@ RECORDS_OF_ALL_KINDS = st.builds(
     st.sampled_from(get_args(Policy)),
     st.sampled_from([BYTES, small_tokenizer(MERGES)]),
 )
+@example(Record("0", "", "0", system="0"), TEMPLATES["raw"], 1, "answer", BYTES)
 @quick
 def test_whatever_is_cut_the_rules_hold(record, template, context, policy, tokenizer):
     whole = encode(record, tokenizer, template)
