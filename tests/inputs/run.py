@@ -54,19 +54,37 @@ def shell_line(row: Row) -> str:
     return f'ulimit -v {ADDRESSES // 1024}; {largest}exec "$@" {closed}'
 
 
+# A process begins with the memory of the one that started it, and Linux counts that as its peak.
+# So a small process starts the command; it writes the command's peak, and ends as it ended.
+STARTER = """
+import os, sys
+place, *words = sys.argv[1:]
+os.set_inheritable(int(place), False)
+process = os.fork()
+if not process:
+    os.execvp(words[0], words)
+_, status, usage = os.wait4(process, 0)
+os.write(int(place), str(usage.ru_maxrss * 1024).encode())
+code = os.waitstatus_to_exitcode(status)
+os._exit(code) if code >= 0 else os.kill(os.getpid(), -code)
+"""
+
+
 def execute(row: Row, folder: Path, seconds: float) -> Outcome:
     """Run the command of a row in a folder, in a process group of its own."""
     environment = {"PATH": os.environ["PATH"], "HOME": HOME.name, "PYTHONPATH": str(ROOT)}
     environment |= {"LANG": "C.UTF-8", "COLUMNS": "100", "HF_HUB_OFFLINE": "1", **row.variables}
+    starter = [sys.executable, "-S", "-E", "-c", STARTER]
     words = [sys.executable, "-m", "minigpt2", *shlex.split(row.command)]
     started, stopped = monotonic(), Event()
     with ExitStack() as files:
-        typed, out, err = (files.enter_context(TemporaryFile()) for _ in range(3))
+        typed, out, err, peak = (files.enter_context(TemporaryFile()) for _ in range(4))
         typed.write(as_bytes(row.typed))
         typed.seek(0)
         process = subprocess.Popen(
-            ["sh", "-c", shell_line(row), "sh", *words],
+            [*starter, str(peak.fileno()), "sh", "-c", shell_line(row), "sh", *words],
             cwd=folder,
+            pass_fds=[peak.fileno()],
             env=environment,
             stdin=typed,
             stdout=files.enter_context(open(row.printed, "wb")) if row.printed else out,
@@ -80,14 +98,13 @@ def execute(row: Row, folder: Path, seconds: float) -> Outcome:
 
         timer = Timer(seconds, stop)
         timer.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        process.wait()
         timer.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
         return Outcome(
             process.returncode,
             *map(text_of, (out, err)),
             seconds=monotonic() - started,
-            memory=usage.ru_maxrss * 1024,
+            memory=int(text_of(peak) or 0),
             is_stopped=stopped.is_set(),
             left=is_alive(process.pid),
         )
