@@ -52,8 +52,11 @@ prove-train: $(VENV)/dev ## make train, and fail unless it reaches its goals
 	@$(MAKE) --no-print-directory train OUT=runs/proof
 	@$(BIN)/python -m tests.train_goals runs/proof
 
-test: check ## check, and run all tests
-	@$(BIN)/python -m pytest -n 2
+test: check ## check, and run the tests, but for the longest
+	@$(BIN)/python -m pytest -n 2 -m 'not long'
+
+test-long: $(VENV)/dev ## run the longest tests, of kernels in 16 bits and of the benchmarks
+	@$(BIN)/python -m pytest -n 2 -m long
 
 check: $(VENV)/dev ## format, lint and types
 	@$(BIN)/ruff format $(STYLE) --check .
@@ -133,4 +136,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test check check-inputs check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test test-long check check-inputs check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean

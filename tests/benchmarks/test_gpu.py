@@ -188,6 +188,7 @@ def test_ratios_are_those_of_the_same_step(questions):
     assert summed_up(plan, {"failed": "x"}, ours, [], []) == {"failed": "x"}
 
 
+@pytest.mark.long
 @needs_compiler
 def test_the_whole_benchmark_runs_emulated(monkeypatch, tmp_path, questions, capsys):
     monkeypatch.setitem(MODELS, "nano", NANO)
@@ -350,6 +351,7 @@ def test_in_16_bits_few_sequences_may_begin_with_other_tokens():
     assert least == [0.9, 0.9, 0, 0.5]
 
 
+@pytest.mark.long
 @needs_compiler
 def test_the_whole_decoding_runs_emulated(tmp_path, capsys):
     path = tmp_path / "numbers.json"

@@ -35,6 +35,7 @@ def test_contenders_take_turns_and_the_ratio_is_that_of_one_round(way):
     assert BARE in text.get() and f"{result['ratio'][BARE]:.2f}" in text.get()
 
 
+@pytest.mark.long
 @needs_compiler
 def test_on_a_device_the_same_contenders_take_the_same_steps():
     job = dense(1, 40, peers.COMPARED + 1, "tiny")

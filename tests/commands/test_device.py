@@ -76,6 +76,7 @@ def test_a_step_copies_from_the_device_once(precision):
 
 
 @needs_device
+@pytest.mark.long
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.05), ("float16", 0.01)])
 def test_a_run_in_16_bits_learns_as_one_in_32(run, data, tmp_path, tokenizer, precision, bound):
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=32, n_layer=2, n_head=1)

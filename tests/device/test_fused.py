@@ -96,6 +96,7 @@ OLD = [name for name in ATTENTION if name.endswith(("an end after a tile", "padd
 OLD += [f"attention, heads of {d}" for d in (32, 80, 128)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SHORT)
 @pytest.mark.parametrize("name", [name for name in OLD if not name.startswith(LARGE)])
 def test_attention_has_16_bits_without_tensor_cores_too(name, kind, monkeypatch):
@@ -115,7 +116,7 @@ def test_attention_on_tensor_cores_over_any_forest(kind, end):
     assert_close(run_on(machine(), job, dtype), exact, 4 * 2.0 ** -BITS[kind])
 
 
-@pytest.mark.parametrize("kind", SHORT)
+@pytest.mark.parametrize("kind", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", [name for name in ATTENTION if name not in OTHER_SIZES])
 def test_tensor_cores_repeat_bit_for_bit(name, kind):
     orders = [machine(), machine(order="descending"), machine(order="random", seed=2)]
