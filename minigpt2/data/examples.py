@@ -113,6 +113,4 @@ def locate(
 
 def spells_end_of_text(record: Record) -> bool:
     """Whether a record's text has the characters of end-of-text, which do not become the token."""
-    texts = [record.instruction, record.input, record.output, record.system]
-    texts += [text for exchange in record.earlier for text in (exchange.question, exchange.answer)]
-    return any(END_OF_TEXT in text for text in texts)
+    return any(END_OF_TEXT in text for text in (*record.texts_before_answer, record.output))

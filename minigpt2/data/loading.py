@@ -91,11 +91,6 @@ def load_data(
     return DataSet(records, data_format, notes)
 
 
-def load_records(path: Path, columns: Mapping[str, str] | None = None) -> list[Record]:
-    """Read the records of a data set (`load_data`)."""
-    return load_data(path, columns).records
-
-
 def check_columns(columns: Mapping[str, str]) -> None:
     """Raise UserError if columns name a field that no format has."""
     for field in columns:

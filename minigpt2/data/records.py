@@ -31,6 +31,12 @@ class Record(NamedTuple):
         """Whether this is a plain text that answers no question."""
         return not self.instruction
 
+    @property
+    def texts_before_answer(self) -> list[str]:
+        """The texts before the answer, in their order; some may be empty."""
+        exchanges = [text for e in self.earlier for text in (e.question, e.answer)]
+        return [self.system, *exchanges, self.instruction, self.input]
+
     def as_entry(self) -> dict[str, object]:
         """Return the fields as JSON holds them: Alpaca's, and the others that are not empty."""
         alpaca = {"instruction": self.instruction, "input": self.input, "output": self.output}

@@ -103,9 +103,7 @@ def count_rows(batches: Iterable[Sequence[Example]]) -> RowCounts:
 
 def whole_question(record: Record) -> str:
     """Return all text before a record's last answer; of a record that is a plain text, the text."""
-    exchanges = [text for e in record.earlier for text in (e.question, e.answer)]
-    texts = [record.system, *exchanges, record.instruction, record.input]
-    return record.output if record.is_text else " ".join(filter(None, texts))
+    return record.output if record.is_text else " ".join(filter(None, record.texts_before_answer))
 
 
 def normalised_question(record: Record) -> str:

@@ -48,10 +48,15 @@ def answer_questions(
         rng=rng,
     )
     for prompt, ids in zip(prompts, answers, strict=True):
-        if len(ids) == min(max_new_tokens, context + 1 - len(prompt)):
+        if len(ids) == most_tokens(prompt, max_new_tokens, context):
             hint = "raise max_new_tokens" if len(ids) == max_new_tokens else "the context is full"
             warn(f"the answer is cut after {plural(len(ids), 'token')}: {hint}")
     return [tokenizer.decode(ids) for ids in answers]
+
+
+def most_tokens(prompt: Sequence[int], max_new_tokens: int, context: int) -> int:
+    """Return how many tokens an answer can have: the last one needs no row of the context."""
+    return min(max_new_tokens, context + 1 - len(prompt))
 
 
 def describe_cut(tokens: int, remaining: int, context: int) -> str:

@@ -22,7 +22,7 @@ from minigpt2.data.examples import Example, encode
 from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA
 from minigpt2.data.truncation import Policy, fit_prompt
-from minigpt2.inference.answers import answer_prompts
+from minigpt2.inference.answers import answer_prompts, most_tokens
 from minigpt2.inference.model import Model
 from minigpt2.model.gpt2 import loss_of
 from minigpt2.model.parameters import Parameters
@@ -82,7 +82,7 @@ def answer_all(
         longest = max(references, default=0)
     texts = answer_prompts(model, prompts, longest, progress)
     rows = parameters.config.n_positions
-    room = [min(longest, rows + 1 - len(prompt)) for prompt in prompts]
+    room = [most_tokens(prompt, longest, rows) for prompt in prompts]
     columns = zip(records, texts, references, room, strict=True)
     return [
         Answer(record, text, within_reach=reference - 1 <= most)

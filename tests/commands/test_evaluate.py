@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from minigpt2.data.examples import encode
-from minigpt2.data.loading import load_records
 from minigpt2.data.template import TEMPLATES
 from minigpt2.inference.model import Model, open_model
 from minigpt2.training import evaluation
 from minigpt2.training.evaluation import Limits, answer_all, validation_losses
+from tests.data.entries import load_records
 
 
 @pytest.mark.parametrize("template", ["alpaca", "qa"])

@@ -9,6 +9,11 @@ from minigpt2.data.records import Exchange, Record
 from minigpt2.errors import UserError
 
 
+def load_records(path, columns=None):
+    """The records of a data set."""
+    return load_data(path, columns).records
+
+
 def message(role, content):
     return {"role": role, "content": content}
 

@@ -3,9 +3,17 @@
 import pytest
 
 from minigpt2.data.examples import encode
-from minigpt2.data.loading import load_records
 from minigpt2.data.template import TEMPLATES
-from tests.data.entries import FIRST, MESSAGES, SHARED, message, refusal, saved, shared
+from tests.data.entries import (
+    FIRST,
+    MESSAGES,
+    SHARED,
+    load_records,
+    message,
+    refusal,
+    saved,
+    shared,
+)
 from tests.data.small import small_tokenizer
 
 BYTES = small_tokenizer()

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from minigpt2.data.formats import FORMATS
-from minigpt2.data.loading import load_data, load_records
+from minigpt2.data.loading import load_data
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.template import parts_of
 from minigpt2.errors import UserError
-from tests.data.entries import ENTRIES, MESSAGES, TALK, message, refusal, saved
+from tests.data.entries import ENTRIES, MESSAGES, TALK, load_records, message, refusal, saved
 
 KNOWN = {data_format.name: data_format for data_format in FORMATS}
 

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minigpt2.data.formats import FORMATS
-from minigpt2.data.loading import load_data, load_records
+from minigpt2.data.loading import load_data
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError
-from tests.data.entries import ENTRIES, message, refusal, saved
+from tests.data.entries import ENTRIES, load_records, message, refusal, saved
 
 GOOD = ENTRIES["Alpaca"][0]
 BAD = {
