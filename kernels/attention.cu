@@ -14,8 +14,8 @@
 //     dpᵢⱼ = doᵢ · vⱼ                                             (8.14)
 //     dsᵢₙ = pᵢₙ (dpᵢₙ − Δᵢ)                                      (8.17)
 //     Δᵢ = doᵢ · oᵢ                                               (8.18)
-//     dqᵢ = (1/τ) Σⱼ dsᵢⱼ kⱼ                                       (8.19)
-//     dkⱼ = (1/τ) Σᵢ dsᵢⱼ qᵢ                                       (8.20)
+//     dqᵢ = (1/τ) Σⱼ dsᵢⱼ kⱼ                                      (8.19)
+//     dkⱼ = (1/τ) Σᵢ dsᵢⱼ qᵢ                                      (8.20)
 //
 // end[j] is the row where the subtree of row j's segment ends.  Rows are cut into tiles of M.
 // max_end[t] is the largest end of tile t's keys: queries from q₀ on sees

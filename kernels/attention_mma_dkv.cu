@@ -6,7 +6,7 @@
 //     dvⱼ  = Σᵢ pᵢⱼ doᵢ                                           (8.13)
 //     dpᵢⱼ = doᵢ · vⱼ                                             (8.14)
 //     dsᵢₙ = pᵢₙ (dpᵢₙ − Δᵢ)                                      (8.17)
-//     dkⱼ = (1/τ) Σᵢ dsᵢⱼ qᵢ                                       (8.20)
+//     dkⱼ = (1/τ) Σᵢ dsᵢⱼ qᵢ                                      (8.20)
 //
 // A block owns keys of one head, and the queries that see them follow each other: from the block's
 // first row to the furthest end of its keys.  It loops over STAGE of them at a time; while one

@@ -6,7 +6,7 @@
 //     dpᵢⱼ = doᵢ · vⱼ                                             (8.14)
 //     dsᵢₙ = pᵢₙ (dpᵢₙ − Δᵢ)                                      (8.17)
 //     Δᵢ = doᵢ · oᵢ                                               (8.18)
-//     dqᵢ = (1/τ) Σⱼ dsᵢⱼ kⱼ                                       (8.19)
+//     dqᵢ = (1/τ) Σⱼ dsᵢⱼ kⱼ                                      (8.19)
 //
 // A block owns queries of one head and walks back over their tiles of keys, as attention_mma.cu
 // does, by (8.21) and (8.22).  Its scores need registers for STEP keys at a time.  The sums for dp
