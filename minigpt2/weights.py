@@ -37,21 +37,27 @@ from minigpt2.wording import plural, shorten
 
 LM_HEAD = "lm_head.weight"
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
+CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")  # its step; a run's folder holds several
+RUN_FILES = ("log.jsonl", "run.json", "settings.json")
 HEAD_FEATURES = 64  # of each head, in all official sizes
 
 
 def find_model(model: str) -> Path:
     """Return the path of a model: a folder, a run's folder, a file, or a name under weights/.
 
-    Raises UserError if there is none.
+    In a run's folder it is the newest checkpoint.  Raises UserError if there is none, or if it is
+    damaged.
     """
     named = [Path("weights") / model, shipped(f"weights/{model}")]
-    candidates = [Path(model), Path(model) / "checkpoint", *named]
     if model.endswith(".safetensors") and Path(model).is_file():
         return Path(model)
-    for folder in candidates:
+    if not (Path(model) / "config.json").is_file() and (saved := checkpoints_of(Path(model))):
+        return require_whole(saved)
+    for folder in (Path(model), Path(model) / "checkpoint", *named):
         if (folder / "config.json").is_file():
             return folder
+    if any((Path(model) / name).is_file() for name in RUN_FILES):
+        raise UserError(f"{model!r} holds a run without a checkpoint yet: it has saved nothing")
     if Path(model).exists():
         raise UserError(f"{model!r} holds no model: it has no config.json")
     if model in OFFICIAL:
@@ -64,6 +70,36 @@ def find_model(model: str) -> Path:
         f"there is no model {model!r}: give a folder with config.json and {TENSORS}, a run's "
         f"folder, or one of {names}"
     )
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """Return the checkpoints in a run's folder, oldest first.
+
+    A checkpoint has this name only when all of it is written; a hidden folder is none.  Raises
+    UserError if the folder cannot be read.
+    """
+    try:
+        paths = list(run.iterdir()) if run.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{run} cannot be read: {error.strerror}") from None
+    numbered = [(CHECKPOINT.fullmatch(path.name), path) for path in paths]
+    steps = [(int(match[1]), path) for match, path in numbered if match and path.is_dir()]
+    return [path for _, path in sorted(steps)]
+
+
+def require_whole(checkpoints: list[Path]) -> Path:
+    """Return the newest checkpoint.
+
+    Raises UserError, which names the one before, if a file of it is missing or cut.
+    """
+    *older, newest = checkpoints
+    try:
+        GPT2Config.load(newest / "config.json")
+        open_folder(newest)
+    except UserError as error:
+        remedy = f"; use {older[-1]}, the one before it" if older else ""
+        raise UserError(f"the checkpoint {newest} is damaged: {error}{remedy}") from None
+    return newest
 
 
 def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:

@@ -11,7 +11,13 @@ from minigpt2 import shipped as place_of_files
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
-from minigpt2.weights import TENSORS, find_model, load_parameters, save_parameters
+from minigpt2.weights import (
+    TENSORS,
+    checkpoints_of,
+    find_model,
+    load_parameters,
+    save_parameters,
+)
 from tests.small_model import CONFIG, PARAMETERS, assert_loaded, change, refusal
 
 
@@ -134,6 +140,49 @@ def test_a_model_is_found_by_its_folder_its_run_and_its_name(tmp_path, monkeypat
     assert find_model(str(tmp_path / "run")) == tmp_path / "run" / "checkpoint"
     assert find_model("small") == tmp_path / "weights" / "small"
     assert find_model("mine").resolve() == tmp_path / "here" / "weights" / "mine"
+
+
+def test_the_model_of_a_run_is_its_newest_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    for name in ("checkpoint", "checkpoint-000009", "checkpoint-1000000", "checkpoint-999999"):
+        (run / name).mkdir(parents=True)
+        save_parameters(PARAMETERS, run / name)
+    for name in (".checkpoint-2000000.1", "checkpoint-2000000.old", "checkpoint-٣٣٣٣٣٣٣٣"):
+        (run / name).mkdir()
+    (run / "checkpoint-3000000").touch()
+    assert find_model(str(run)) == run / "checkpoint-1000000"
+    assert find_model(str(run / "checkpoint-000009")) == run / "checkpoint-000009"
+    numbers = [int(path.name.split("-")[1]) for path in checkpoints_of(run)]
+    assert numbers == [9, 999_999, 1_000_000]
+
+
+@pytest.mark.parametrize("name", [TENSORS, "config.json"])
+@pytest.mark.parametrize("harm", ["cut", "missing"])
+def test_a_damaged_newest_checkpoint_is_told_with_the_one_before_it(tmp_path, name, harm):
+    for step in (1, 2):
+        folder = tmp_path / f"checkpoint-{step:06}"
+        folder.mkdir()
+        save_parameters(PARAMETERS, folder)
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-9]) if harm == "cut" else path.unlink()
+    text = rf"checkpoint-000002 is damaged: .*{name}.*; use .*checkpoint-000001, the one before it$"
+    with pytest.raises(UserError, match=text):
+        find_model(str(tmp_path))
+
+
+def test_a_run_that_has_saved_nothing_is_told_so(tmp_path):
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(UserError, match="holds a run without a checkpoint yet"):
+        find_model(str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_read_is_told_so(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    with pytest.raises(UserError, match="cannot be read: Permission denied"):
+        find_model(str(tmp_path))
 
 
 def test_what_ships_is_found_inside_an_installed_package_first(tmp_path, monkeypatch):
