@@ -35,6 +35,7 @@ Part II: The network
      ·  checked                        Checked values
      ·  wording                        Wording
      ·  outputs                        Outputs
+     ·  durable                        Durable folders
      ·  reading                        Reading
      ·  memory                         Memory
      ·  shipped                        Shipped files

@@ -1,7 +1,7 @@
 """Download: the official weights, from the Hugging Face hub into weights/.
 
 The files go to a folder next to the final one.  An interrupted download continues where it
-stopped.  When all files are there, each with the checksum that the hub states, the folder is
+stopped.  When all files are on the disk, each with the checksum that the hub states, the folder is
 renamed, so `--model gpt2-large` finds a whole model or none.
 
 The hub's own library locates and reads the files.  It does not resume a file that an earlier run
@@ -19,8 +19,10 @@ from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
+from minigpt2.durable import publish
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
+from minigpt2.outputs import naming
 from minigpt2.reports.progress import progress
 from minigpt2.tensors import TENSORS
 from minigpt2.weights import check_tensors, open_stored
@@ -42,7 +44,8 @@ def download_model(model: str, folder: Path) -> GPT2Config:
         fetch(f"{OWNER}/{model}", name, part)
     config = GPT2Config.load(part / "config.json")
     check_tensors(part, open_stored(part), config)
-    os.rename(part, folder)
+    with naming(folder):
+        publish(part, folder)
     return config
 
 

@@ -2,21 +2,32 @@
 
 Before the work begins, `require_new_file` and `require_new_folder` refuse a place that cannot be
 written.  Afterwards the contents go to a hidden name next to their place, which becomes the real
-name when all is written.  So a full disk or a crash leaves no half of a file, and no error comes
-without the name of its file.
+name when all is on the disk.  So neither a full disk nor a crash nor a power cut leaves half of a
+file, and no error comes without the name of its file.
+
+A write only hands data to the operating system, which puts it on the disk when it likes, and a
+name may get there before its data.  fsync waits until the data of a file are on the disk, or the
+names that a folder holds: each needs its own.
 """
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from errno import EDQUOT, EINVAL, EIO, ENOSPC, EROFS
 from math import isfinite
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from minigpt2.errors import UserError
+
+REMEDIES = {
+    ENOSPC: "; free some space on its disk",
+    EDQUOT: "; remove some of your files there",
+    EROFS: "; choose a place that can be written",
+    EIO: "; its disk may be failing: check it, or choose another",
+}
 
 
 @contextmanager
@@ -27,7 +38,8 @@ def naming(path: Path) -> Iterator[None]:
     except FileExistsError:
         raise UserError(f"{path} exists already: choose another name, or move it") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+        remedy = REMEDIES.get(error.errno or 0, "")
+        raise UserError(f"{path} cannot be written: {error.strerror or error}{remedy}") from None
 
 
 def require_new_file(path: Path | None, option: str) -> None:
@@ -85,28 +97,67 @@ def hidden_name(path: Path) -> Path:
     return path.with_name(f".{uuid4().hex}{path.suffix[:8]}")
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield the name under which to write a new file; in the end it becomes `path`.
+def fsync_file(path: Path) -> None:
+    """Wait until what was written into a file is on the disk.
 
-    If the block fails, nothing is left.  Raises UserError if the file cannot be written, or exists.
+    Raises OSError if it is not.  Then it never will be, even if a second fsync succeeds: the
+    operating system may have dropped the data.
+    """
+    file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def fsync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk.  Raises OSError if they are not."""
+    if os.name != "posix":  # Windows opens no folder
+        return
+    try:
+        fsync_file(path)
+    except OSError as error:
+        if error.errno != EINVAL:  # some network file systems know no such thing
+            raise
+
+
+@contextmanager
+def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield the name under which to write a file; in the end it becomes `path`, on the disk.
+
+    If the block fails, nothing has changed.  Raises UserError if the file cannot be written, or
+    if it exists, unless it is to be replaced.
     """
     hidden = hidden_name(path)
     try:
         with naming(path):
-            if exists(path):
+            if exists(path) and not replace:
                 raise FileExistsError
             yield hidden
-            try:
-                os.link(hidden, path)  # unlike a renaming, it spares a file that has come meanwhile
-            except FileExistsError:
-                raise
-            except OSError:  # a file system without links
-                if exists(path):
-                    raise FileExistsError from None
-                os.rename(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
+            fsync_file(hidden)
+            if replace:
+                os.replace(hidden, path)
+            else:
+                put_in_place(hidden, path)
+            fsync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(hidden)
+        raise
+
+
+def put_in_place(hidden: Path, path: Path) -> None:
+    """Give a hidden file its name.  Raises FileExistsError if something has this name."""
+    try:
+        os.link(hidden, path)  # unlike a renaming, it spares a file that has come meanwhile
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if exists(path):
+            raise FileExistsError from None
+        os.rename(hidden, path)
+    else:
+        os.unlink(hidden)
 
 
 def json_text(content: Any, indent: int | None = None) -> str:
@@ -125,42 +176,12 @@ def json_text(content: Any, indent: int | None = None) -> str:
     return json.dumps(finite(content), indent=indent, ensure_ascii=False, default=str)
 
 
-def write_texts(texts: Mapping[Path, str]) -> None:
-    """Write new files, all of them or none; half a character becomes its code.
+def write_texts(texts: Mapping[Path, str], *, replace: bool = False) -> None:
+    """Write files, all of them or none; half a character becomes its code.
 
-    Raises UserError if a file cannot be written, or exists.
+    Raises UserError if a file cannot be written, or if it exists, unless it is to be replaced.
     """
     with ExitStack() as files:
         for path, text in texts.items():
-            hidden = files.enter_context(whole_file(path))
+            hidden = files.enter_context(whole_file(path, replace=replace))
             hidden.write_bytes(text.encode("utf-8", errors="backslashreplace"))
-
-
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a new folder, then put the whole of it in the place of `folder`.
-
-    If anything fails, `folder` stays as it was.  Raises UserError if it cannot be written.
-    """
-    new = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
-    try:
-        with naming(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            new.mkdir()
-            fill(new)
-            exchange(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def exchange(new: Path, folder: Path) -> None:
-    """Put a folder in the place of another, which is removed; if that fails, the other stays."""
-    old = folder.with_name(f"{new.name}.old")
-    try:
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(new, folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

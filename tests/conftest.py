@@ -1,5 +1,7 @@
 """What several tests start from."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,14 @@ def pytest_configure(config):
         choose_device(config.getoption("--device"))
     except UserError as error:
         pytest.exit(str(error), returncode=2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Let fsync do nothing: what a test wrote need not survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,21 @@
 """Outputs: whole or not at all, and every error names its file."""
 
 import os
+import stat
 import subprocess
 import sys
-from errno import EPERM
+from errno import EDQUOT, EINVAL, EIO, ENOSPC, EPERM, EROFS
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minigpt2.durable import new_folder
 from minigpt2.errors import UserError
 from minigpt2.outputs import (
     require_new_file,
     require_new_folder,
     whole_file,
-    write_folder,
     write_texts,
 )
 from minigpt2.reports.run_log import RunLog, claim_folder
@@ -73,18 +74,63 @@ def test_a_file_that_comes_meanwhile_is_spared(monkeypatch, has_links):
 
 
 def test_a_full_disk_leaves_nothing_and_names_the_file():
-    Path("model").mkdir()
-    Path("model/old").write_text("old")
-
-    def fill(folder):
-        write_tensors(folder / "x.safetensors", {"x": np.zeros((500, 500), np.float32)}, np.float32)
-
+    tensors = {"x": np.zeros((500, 500), np.float32)}
     with nearly_full_disk(100_000):
         with pytest.raises(UserError, match=r"a.txt cannot be written: File too large"):
             write_texts({Path("b.txt"): "", Path("a.txt"): "a" * 200_000})
-        with pytest.raises(UserError, match="model cannot be written: File too large"):
-            write_folder(Path("model"), fill)
-    assert names() == ["model"] and os.listdir("model") == ["old"]
+        with (
+            pytest.raises(UserError, match="above/model cannot be written: File too large"),
+            new_folder(Path("above/model")) as folder,
+        ):
+            write_tensors(folder / "x.safetensors", tensors, np.float32)
+    assert names() == ["above"] and os.listdir("above") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(ENOSPC, "free some space"), (EDQUOT, "remove some"), (EROFS, "choose"), (EIO, "check it")],
+)
+def test_what_ails_a_disk_and_what_to_do_about_it(number, remedy, monkeypatch):
+    def fail(file):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    words = rf"^a.txt cannot be written: {os.strerror(number)}; .*{remedy}"
+    for replace in (False, True):
+        with pytest.raises(UserError, match=words):
+            write_texts({Path("a.txt"): "one"}, replace=replace)
+    assert names() == []
+
+
+def test_a_file_is_replaced_by_a_whole_one_where_that_is_asked_for():
+    for text in ("old", "new"):
+        write_texts({Path("a.txt"): text}, replace=True)
+    with pytest.raises(KeyboardInterrupt), whole_file(Path("a.txt"), replace=True) as hidden:
+        hidden.write_text("half")
+        raise KeyboardInterrupt
+    assert names() == ["a.txt"] and Path("a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_file_and_its_name_are_fsynced(monkeypatch, replace):
+    calls = []
+    for name in ("fsync", "link", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *a, name=name, call=call: calls.append(name) or call(*a)
+        )
+    write_texts({Path("a.txt"): "one"}, replace=replace)
+    assert calls == ["fsync", "replace" if replace else "link", "fsync"]
+
+
+def test_a_file_system_whose_folders_cannot_be_fsynced_will_do(monkeypatch):
+    def fail(file):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(EINVAL, "not here")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    write_texts({Path("a.txt"): "one"})
+    assert names() == ["a.txt"]
 
 
 def test_a_full_disk_leaves_whole_lines_in_the_log():

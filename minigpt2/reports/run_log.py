@@ -17,9 +17,10 @@ from typing import Any
 
 from rich.text import Text
 
+from minigpt2.durable import make_folder
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
-from minigpt2.outputs import json_text, naming, require_new_folder, write_texts
+from minigpt2.outputs import fsync_folder, json_text, naming, require_new_folder, write_texts
 from minigpt2.reports.screen import Screen
 from minigpt2.reports.tensorboard import Events
 from minigpt2.terminal import visible
@@ -163,7 +164,9 @@ def claim_folder(out: Path | None, name: str) -> Path:
     for k in count(1):
         folder = out or RUNS / f"{name}-{k}"
         try:
-            folder.mkdir(parents=True, exist_ok=out is not None)
+            make_folder(folder.parent)
+            folder.mkdir(exist_ok=out is not None)
+            fsync_folder(folder.parent)
             return folder
         except FileExistsError:
             continue

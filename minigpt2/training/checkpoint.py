@@ -9,8 +9,9 @@ import numpy as np
 
 from minigpt2.data.template import Template
 from minigpt2.data.tokenizer import Tokenizer
+from minigpt2.durable import new_folder, remove_folder
 from minigpt2.model.parameters import Parameters
-from minigpt2.outputs import write_folder
+from minigpt2.outputs import exists
 from minigpt2.weights import save_parameters
 
 
@@ -23,13 +24,12 @@ def save_checkpoint(
 ) -> None:
     """Write a model with its tokenizer and its template, if it has one.
 
-    The new folder replaces an older one in one move: it is never half written.
+    When the new folder is written, an older one makes room for it.
     """
-
-    def fill(new_folder: Path) -> None:
-        save_parameters(parameters, new_folder, dtype)
-        tokenizer.save(new_folder)
+    with new_folder(folder) as new:
+        save_parameters(parameters, new, dtype)
+        tokenizer.save(new)
         if template:
-            template.save(new_folder)
-
-    write_folder(folder, fill)
+            template.save(new)
+        if exists(folder):
+            remove_folder(folder)

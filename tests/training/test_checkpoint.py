@@ -1,14 +1,11 @@
 """Checkpoint: what is saved comes back, and a folder is whole or not there."""
 
 import numpy as np
-import pytest
 
 from minigpt2.data.tokenizer import open_tokenizer
-from minigpt2.errors import UserError
 from minigpt2.inference.generate import generate
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
-from minigpt2.outputs import write_folder
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.weights import load_parameters
 from tests.data.small import MERGES, small_tokenizer
@@ -91,52 +88,3 @@ def test_nothing_of_the_old_folder_is_left_in_the_new_one(tmp_path):
     (folder / "left over").write_text("")
     save_checkpoint(folder, model(), TOKENIZER)
     assert names(folder) == FILES
-
-
-@pytest.mark.parametrize("failure", [OSError, KeyboardInterrupt, ValueError])
-@pytest.mark.parametrize("old", [True, False])
-def test_when_filling_fails_the_old_folder_stays_and_nothing_strays(tmp_path, failure, old):
-    folder = tmp_path / "checkpoint"
-    if old:
-        folder.mkdir()
-        (folder / "kept").write_text("old")
-
-    def fill(beside):
-        (beside / "half").write_text("new")
-        raise failure
-
-    with pytest.raises(UserError if failure is OSError else failure):
-        write_folder(folder, fill)
-    assert names(tmp_path) == (["checkpoint"] if old else [])
-    assert not old or (folder / "kept").read_text() == "old"
-
-
-def test_while_it_is_filled_a_folder_is_not_in_its_place(tmp_path):
-    folder = tmp_path / "above" / "checkpoint"
-    folder.mkdir(parents=True)
-    (folder / "file").write_text("old")
-
-    def fill(beside):
-        (beside / "file").write_text("new")
-        assert beside != folder and beside.parent == folder.parent
-        assert (folder / "file").read_text() == "old"
-
-    write_folder(folder, fill)
-    assert (folder / "file").read_text() == "new" and names(folder.parent) == ["checkpoint"]
-
-
-def test_when_the_new_folder_cannot_be_put_in_place_the_old_one_comes_back(tmp_path, monkeypatch):
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    (folder / "kept").write_text("old")
-    rename = __import__("os").rename
-
-    def refuses(source, target):
-        if target == folder and not str(source).endswith(".old"):
-            raise OSError("the disk is full")
-        rename(source, target)
-
-    monkeypatch.setattr("os.rename", refuses)
-    with pytest.raises(UserError, match="checkpoint cannot be written: the disk is full"):
-        write_folder(folder, lambda beside: None)
-    assert names(tmp_path) == ["checkpoint"] and (folder / "kept").read_text() == "old"
