@@ -65,7 +65,7 @@ def tune(run: Run, log: RunLog) -> None:
         folder = log.folder / "checkpoint"
         save_checkpoint(folder, model.parameters, model.tokenizer, template=model.template)
 
-    def validate(number: int) -> None:
+    def validate(number: int) -> float:
         examples, micro_batch = run.examples.validation, run.batches.micro_batch
         with progress("validating", len(examples), log.console) as advance:
             losses = validation_losses(model.parameters, examples, micro_batch, advance)
@@ -74,6 +74,7 @@ def tune(run: Run, log: RunLog) -> None:
                 f"step {number}: the validation loss is not finite: {run.config.remedy}"
             )
         log.add_validation(number, steps, losses)
+        return losses.token_level
 
     with progress("training", steps, log.console) as advance:
         hooks = Hooks(

@@ -1,6 +1,7 @@
 """Run: the one loop that logs, validates and saves, for every kind of training."""
 
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 from minigpt2.data.batches import StepBatches
@@ -8,7 +9,7 @@ from minigpt2.memory import keep_freed_memory
 from minigpt2.model.gpt2 import prepare
 from minigpt2.training.objective import Objective
 from minigpt2.training.state import State
-from minigpt2.training.step import StepResult, TrainingConfig, require_finite, step
+from minigpt2.training.step import StepResult, TrainingConfig, nothing, require_finite, step
 from minigpt2.training.world import ONE_PROCESS, World
 
 
@@ -20,28 +21,68 @@ class Data(Protocol):
 
 
 class Every(NamedTuple):
-    """Steps between two printed lines, two validations and two saves.
+    """How often a run prints a line, validates and saves, and when it stops early.
 
-    After the last step all three are done; 0 means then only.
+    After the last step all three are done.  0 means then only; for `patience`, never.
     """
 
-    log: int = 10
-    validate: int = 0
-    save: int = 0
+    log: int = 10  # steps
+    validate: int = 0  # steps
+    save: int = 0  # steps
+    save_minutes: float = 0  # since the run began or saved
+    patience: int = 0  # validations without an improvement
 
 
 class Hooks(NamedTuple):
-    """The functions that a run calls between its steps."""
+    """The functions that a run calls between its steps and micro-batches."""
 
     log: Callable[[StepResult, bool], None]  # with a step or a try, and whether to print it
     save: Callable[[], None]
-    validate: Callable[[int], None] | None = None  # with the number of the step before
+    validate: Callable[[int], float] | None = None  # with the steps taken; returns the loss
     advance: Callable[[int], None] = lambda steps: None  # of a progress bar
+    between: Callable[[], None] = nothing  # after each micro-batch and step; it may save or raise
+    settle: Callable[[], None] = nothing  # before the parameters and moments change
+
+
+class Timer:
+    """Whether so many minutes have passed since the start; never if they are 0."""
+
+    def __init__(self, minutes: float, clock: Callable[[], float] = monotonic):
+        self.seconds = 60 * minutes
+        self.clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Start again."""
+        self.started = self.clock()
+
+    @property
+    def due(self) -> bool:
+        """Whether the time has passed."""
+        return bool(self.seconds) and self.clock() - self.started >= self.seconds
 
 
 def due(number: int, every: int) -> bool:
     """Whether step `number` is one of every `every` steps; never if `every` is 0."""
     return bool(every) and number % every == 0
+
+
+def stopped_early(state: State, every: Every) -> bool:
+    """Whether the last validations of a run had no improvement, as many as its patience."""
+    return bool(every.patience and state.best and state.best.since >= every.patience)
+
+
+def finished(state: State, config: TrainingConfig, every: Every) -> bool:
+    """Whether no step of a run is left."""
+    return state.step == config.steps or stopped_early(state, every)
+
+
+def validation_due(state: State, config: TrainingConfig, every: Every) -> bool:
+    """Whether the model is to be validated before the next step."""
+    last = state.step == config.steps
+    return state.validated < state.step and (
+        last or state.step == 0 or due(state.step, every.validate)
+    )
 
 
 def take_steps(
@@ -50,11 +91,15 @@ def take_steps(
     objective: Objective,
     config: TrainingConfig,
     world: World = ONE_PROCESS,
+    *,
+    between: Callable[[], None] = nothing,
+    settle: Callable[[], None] = nothing,
 ) -> Iterator[StepResult]:
     """Take the remaining steps, one by one, from the step and the place in the state.
 
     The batches of a step are made while a device computes the step before it.  A step that
-    overflows in float16 is taken again; each try yields a result.
+    overflows in float16 is taken again; each try yields a result.  `between` and `settle` are
+    those of `step`.
     """
     keep_freed_memory()
     ahead: list[StepBatches] = []  # this step's batches, then the next step's
@@ -64,10 +109,12 @@ def take_steps(
             ahead.append(data.at(ahead[0].epoch, ahead[0].position))
             prepare(state.compute, ahead[1].batches)
 
+    hooks: dict[str, Callable[[], None]] = {"between": between, "settle": settle}
     while state.step < config.steps:
         if not ahead:
             ahead.append(data.at(state.epoch, state.position))
-        result = step(state, ahead[0].batches, objective, config, world, meanwhile=make_next)
+        batches = ahead[0].batches
+        result = step(state, batches, objective, config, world, meanwhile=make_next, **hooks)
         if result.updated:
             _, state.epoch, state.position = ahead.pop(0)
         yield result
@@ -82,25 +129,44 @@ def run_steps(
     every: Every,
     hooks: Hooks,
     world: World = ONE_PROCESS,
+    clock: Callable[[], float] = monotonic,
 ) -> None:
-    """Take all steps; log each one, validate and save as often as `every` says.
+    """Take the remaining steps; log each one, validate and save as often as `every` says.
 
-    The model is also validated before the first step.  Raises UserError, and saves nothing, if
-    the weights are not finite.
+    The model is also validated before the first step; a run that was stopped while it validated
+    begins with that.  With patience, each best model is saved.  Raises UserError, and saves
+    nothing, if the weights are not finite.
     """
-    if hooks.validate and state.step == 0:
-        hooks.validate(0)
-    for result in take_steps(state, data, objective, config, world):
-        if not result.updated:
-            hooks.log(result, True)
-            continue
+    timer = Timer(every.save_minutes, clock)
+
+    def save() -> None:
+        require_finite(state.parameters, state.step, config)
+        hooks.save()
+        timer.restart()
+
+    def between() -> None:
+        hooks.between()
+        if timer.due:
+            save()
+
+    def validate_and_save() -> None:
+        saves = state.step == config.steps or due(state.step, every.save) or timer.due
+        if saves:
+            require_finite(state.parameters, state.step, config)
+        if hooks.validate and validation_due(state, config, every):
+            state.add_validation(hooks.validate(state.step))
+            saves = saves or stopped_early(state, every) or bool(every.patience and state.improved)
+        if state.step and saves:
+            save()
+
+    if hooks.validate and validation_due(state, config, every):
+        validate_and_save()
+    tries = take_steps(state, data, objective, config, world, between=between, settle=hooks.settle)
+    while not finished(state, config, every):
+        result = next(tries)
         number, last = result.step, result.step == config.steps
-        hooks.log(result, last or number == 1 or due(number, every.log))
-        saves = last or due(number, every.save)
-        if saves:
-            require_finite(state.parameters, number, config)
-        if hooks.validate and (last or due(number, every.validate)):
-            hooks.validate(number)
-        if saves:
-            hooks.save()
-        hooks.advance(1)
+        hooks.log(result, not result.updated or last or number == 1 or due(number, every.log))
+        if result.updated:
+            validate_and_save()
+            hooks.advance(1)
+        between()

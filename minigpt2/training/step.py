@@ -41,6 +41,10 @@ from minigpt2.training.world import ONE_PROCESS, World
 MASKS = 2  # the stream of random numbers that dropout's masks are drawn from
 
 
+def nothing() -> None:
+    """Do nothing, where a step would call a function."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """The number of steps, their learning rates, AdamW's constants, dropout."""
@@ -86,27 +90,25 @@ def step(
     config: TrainingConfig,
     world: World = ONE_PROCESS,
     *,
-    meanwhile: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], None] = nothing,
+    between: Callable[[], None] = nothing,
+    settle: Callable[[], None] = nothing,
 ) -> StepResult:
     """Take one step: change the state's parameters, moments, loss scale and count.
 
-    If the gradient overflows in float16, only the loss scale is changed.  `meanwhile` is called
-    when all of the step's work was sent to a device, and before its numbers are waited for.
-    Raises UserError, and leaves the parameters unchanged, if the normaliser is 0, or if the
-    gradient is not finite and a smaller loss scale cannot help.
+    A step that was interrupted after some of its micro-batches continues behind them.  If the
+    gradient overflows in float16, only the loss scale is changed.  `between` is called between two
+    micro-batches: it may store the state, or raise.  `settle` is called before the parameters and
+    moments change: from the step before until then they can be read by another thread.
+    `meanwhile` is called when all of the step's work was sent to a device, and before its numbers
+    are waited for.  Raises UserError, and leaves the parameters unchanged, if the normaliser is 0,
+    or if the gradient is not finite and a smaller loss scale cannot help.
     """
     started = perf_counter()
     number = state.step + 1
-    results = gather_gradients(state, batches, objective, config, world)
-    update = Update(
-        step=number,
-        learning_rate=learning_rate(
-            number, config.steps, config.learning_rate, config.warmup, config.schedule
-        ),
-        n_decayed=state.parameters.n_decayed,
-        constants=config.adamw,
-        loss_scale=state.scale.value,
-    )
+    results = gather_gradients(state, batches, objective, config, world, between=between)
+    settle()
+    update = update_of(state, config)
     theta, g = state.parameters.trainable, state.gradients.flat
     norm = adamw_flat(theta, g, state.m, state.v, update, copy=state.rounded_copy)
     meanwhile()
@@ -131,24 +133,43 @@ def step(
     )
 
 
+def update_of(state: State, config: TrainingConfig) -> Update:
+    """Return the numbers of AdamW's next step."""
+    number = state.step + 1
+    return Update(
+        step=number,
+        learning_rate=learning_rate(
+            number, config.steps, config.learning_rate, config.warmup, config.schedule
+        ),
+        n_decayed=state.parameters.n_decayed,
+        constants=config.adamw,
+        loss_scale=state.scale.value,
+    )
+
+
 def gather_gradients(
     state: State,
     batches: Sequence[Batch],
     objective: Objective,
     config: TrainingConfig,
     world: World = ONE_PROCESS,
+    *,
+    between: Callable[[], None] = nothing,
 ) -> list[Array | None]:
     """Compute S times the gradients of a step into the state; return the objective's results.
 
-    Raises UserError if the normaliser is 0.
+    Continues behind the micro-batches whose results are in `state.partial`; `between` is called
+    between two micro-batches.  Raises UserError if the normaliser is 0.
     """
     number = state.step + 1
     normaliser = world.sum(objective.normaliser(batches))  # Z; in tuning that of (20.1)
     if normaliser == 0:
         raise UserError(f"step {number}: none of its tokens is supervised, so it can learn nothing")
-    state.gradients.clear()
-    results: list[Array | None] = []
-    for k, batch in enumerate(batches):
+    results = state.partial
+    if not results:
+        state.gradients.clear()
+    for k, batch in enumerate(batches[len(results) :], len(results)):
+        state.partial = []  # if the micro-batch fails in its middle, the step begins again
         seeds = [state.seed, MASKS, number, k]
         rng = np.random.default_rng(seeds) if config.dropout else None
         options = Options(
@@ -160,6 +181,10 @@ def gather_gradients(
         )
         result = objective.add_gradients(state.compute, batch, state.gradients, options)  # (20.2)
         results.append(result)
+        state.partial = results
+        if len(results) < len(batches):
+            between()
+    state.partial = []
     state.gradients.complete()
     world.sum_in_place(state.gradients.flat)
     return results

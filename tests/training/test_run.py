@@ -1,12 +1,16 @@
-"""Run: when the batches of a step are made."""
+"""Run: when the batches of a step are made, and when a run validates, saves and stops early."""
+
+from math import nan
 
 import numpy as np
+import pytest
 
 from minigpt2.data.batches import EpochBatches, StepBatches
+from minigpt2.errors import UserError
 from minigpt2.training import step as step_module
 from minigpt2.training.objective import WeightedNLL
-from minigpt2.training.run import take_steps
-from minigpt2.training.state import new_state
+from minigpt2.training.run import Every, Hooks, finished, run_steps, take_steps
+from minigpt2.training.state import Best, new_state
 from minigpt2.training.step import TrainingConfig
 from tests.data.small import example_of
 from tests.model.cases import V, random_parameters
@@ -57,3 +61,145 @@ def test_the_state_is_that_of_the_steps_taken_not_of_the_batches_made(monkeypatc
     events, state = events_of(monkeypatch, steps=9, taken=2)
     assert events[-2:] == ["made 0.4", "waited"]
     assert (state.step, state.epoch, state.position) == (2, 0, 4)
+
+
+class Recorded:
+    """A run of seven steps on one state, and what its hooks were called for."""
+
+    def __init__(self, *, losses=(), breaks=(), save_at=(), minutes=(), **every):
+        self.state = new_state(random_parameters())
+        self.every = Every(**{"log": 0, **every})
+        self.losses = iter(losses)
+        self.minutes = iter(minutes)
+        self.breaks = list(breaks)
+        self.events = []
+
+    def note(self, event):
+        """Note a call; raises if the run is to be stopped there."""
+        self.events.append(event)
+        if event in self.breaks:
+            self.breaks.remove(event)
+            raise KeyboardInterrupt
+
+    def validate(self, number):
+        assert number == self.state.step
+        self.note(f"validate {number}")
+        return next(self.losses)
+
+    def between(self):
+        state = self.state
+        self.note(f"between {state.step}" + ("+" if state.partial else ""))
+
+    def go(self, *, steps=7, validates=True, quiet=("between", "log")):
+        """Take the steps that are left; returns the calls, without the quiet ones."""
+        hooks = Hooks(
+            log=lambda result, printed: self.note(f"log {result.step}" + " printed" * printed),
+            save=lambda: self.note(f"save {self.state.step}"),
+            validate=self.validate if validates else None,
+            between=self.between,
+        )
+        data = EpochBatches(EXAMPLES, batch_size=2, micro_batch=1)
+        config = TrainingConfig(steps, 1e-3)
+        clock = (lambda: 60.0 * next(self.minutes)) if self.every.save_minutes else None
+        run_steps(
+            self.state,
+            data,
+            WeightedNLL(),
+            config,
+            every=self.every,
+            hooks=hooks,
+            **({"clock": clock} if clock else {}),
+        )
+        assert finished(self.state, config, self.every)
+        shown = [event for event in self.events if not event.startswith(quiet)]
+        self.events.clear()
+        return shown
+
+
+def test_a_run_logs_validates_saves_and_then_may_be_interrupted():
+    run = Recorded(losses=[3.0, 2.0, 1.0], log=2, validate=2, save=2)
+    assert run.go(steps=3, quiet=("nothing",)) == [
+        "validate 0",
+        *("between 0+", "log 1 printed", "between 1"),
+        *("between 1+", "log 2 printed", "validate 2", "save 2", "between 2"),
+        *("log 3 printed", "validate 3", "save 3", "between 3"),
+    ]
+
+
+def test_a_run_validates_and_saves_at_the_end_whatever_its_settings():
+    run = Recorded(losses=[3.0, 2.0])
+    assert run.go() == ["validate 0", "validate 7", "save 7"]
+    assert run.state.best == Best(2.0, 7) and run.state.validated == 7
+    assert Recorded().go(validates=False) == ["save 7"]
+
+
+def test_a_run_that_is_finished_does_nothing():
+    run = Recorded(losses=[3.0, 2.0])
+    run.go()
+    assert run.go(quiet=()) == []
+
+
+@pytest.mark.parametrize("place", [0, 4, 7])
+def test_a_run_that_was_stopped_while_it_validated_begins_with_that(place):
+    losses = [3.0, 2.0, 1.0, 0.5, 0.2]
+    whole = Recorded(losses=losses, validate=2, save=2).go(quiet=("between",))
+    run = Recorded(losses=losses, validate=2, save=2, breaks=[f"validate {place}"])
+    with pytest.raises(KeyboardInterrupt):
+        run.go()
+    assert run.state.step == place and run.state.validated < place
+    before, run.events = [e for e in run.events if "between" not in e], []
+    assert before[:-1] + run.go(quiet=("between",)) == whole
+    assert run.state.best == Best(0.2, 7)
+
+
+def test_a_run_that_was_stopped_elsewhere_logs_and_validates_nothing_twice():
+    losses = [3.0, 2.0, 1.0, 0.5, 0.2]
+    options = {"validate": 2, "save": 3, "log": 2}
+    whole = Recorded(losses=losses, **options).go(quiet=("between",))
+    places = [f"between {step}{more}" for step in range(7) for more in ("", "+")]
+    missing = {"between 0", "between 2+", "between 5+"}  # the last step of an epoch has one part
+    run = Recorded(losses=losses, **options, breaks=set(places) - missing)
+    calls = []
+    while run.breaks:
+        try:
+            calls += run.go(quiet=("between",))
+        except KeyboardInterrupt:
+            calls += [event for event in run.events if "between" not in event]
+            run.events.clear()
+    assert calls + run.go(quiet=("between",)) == whole
+
+
+def test_a_run_without_an_improvement_stops_early_and_is_finished():
+    run = Recorded(losses=[3.0, 2.0, 2.5, nan, 2.0, 9.9], validate=1, patience=3)
+    expected = ["validate 0", "validate 1", "save 1", "validate 2", "validate 3", "validate 4"]
+    assert run.go() == [*expected, "save 4"]
+    assert run.state.best == Best(2.0, 1, since=3)
+    assert run.go(quiet=()) == []
+
+
+def test_without_patience_no_run_stops_early():
+    run = Recorded(losses=[3.0] + [4.0] * 7, validate=1)
+    assert run.go()[-1] == "save 7"
+    assert run.state.best == Best(3.0, 0, since=7)
+
+
+def test_a_run_saves_when_so_many_minutes_have_passed_since_it_saved_last():
+    ticks = iter(range(100))
+    run = Recorded(save_minutes=4, save=5, minutes=ticks)
+    # Each look at the clock takes a minute: after each step, and between its micro-batches.
+    calls = run.go(validates=False, quiet=("log",))
+    assert calls[:5] == ["between 0+", "between 1", "between 1+", "save 1", "between 2"]
+    saves = [event for event in calls if event.startswith("save")]
+    assert "save 5" in saves and saves[-1] == "save 7"
+
+
+def test_weights_that_are_not_finite_are_never_saved():
+    run = Recorded(save_minutes=1, minutes=iter(range(0, 1000, 9)))
+
+    def spoil():
+        run.state.parameters.flat[0] = nan
+
+    run.between = spoil
+    with pytest.raises(UserError, match="step 0: the weights are not finite"):
+        run.go(validates=False)
+    assert "save 0" not in run.events
