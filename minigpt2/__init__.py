@@ -140,6 +140,8 @@ Appendix: planning, reports, commands
     38  planning/device_memory         Memory on a GPU
      ·  planning/available             Available memory
      ·  planning/batch_profile         Batch profile
+     ·  planning/room                  Room
+     ·  planning/disk_space            Disk space
      ·  terminal                       Terminal
      ·  reports/screen                 Screen
      ·  reports/progress               Progress

@@ -30,6 +30,7 @@ from minigpt2.data.loading import load_data
 from minigpt2.model.config import OFFICIAL
 from minigpt2.planning import memory_and_flops
 from minigpt2.planning.batch_profile import profile
+from minigpt2.planning.disk_space import disk_need
 from minigpt2.planning.memory_and_flops import MemoryOptions, memory
 from minigpt2.reports.run_log import RunLog, step_line
 from minigpt2.training.losses import Losses
@@ -203,6 +204,8 @@ def test_the_memory_of_large_is_what_plan_says(monkeypatch):
     for name, columns in shown.items():
         assert columns == [size(column[name]) for column in parts]
     assert sum(parts[1].values()) < 14e9
+    disk = disk_need(config, keep=settings.keep, validates=True, accumulates=True)
+    assert f"     Disk: {disk}\n" in README
     assert f"{config.n_parameters / 1e6:.0f} million" in README
 
 

@@ -17,15 +17,15 @@ from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.planning.available import available_memory, memory_of_machine
 from minigpt2.planning.batch_profile import BatchProfile, Choice, RunShape, choices, profile
 from minigpt2.planning.device_memory import parts_counter
+from minigpt2.planning.disk_space import DiskNeed, disk_need
 from minigpt2.planning.memory_and_flops import (
     MemoryOptions,
-    MicroBatch,
-    PartsOf,
     crossing,
     operations,
     peak,
 )
 from minigpt2.planning.microbenchmark import StepTimes, bytes_to_time, time_step
+from minigpt2.planning.room import nothing_fits
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, new_table
 from minigpt2.training.precision import Precision
@@ -53,6 +53,7 @@ class PlanSettings(WeightedDataSettings):
             rest in the backward pass
         dropout: share of features and attention weights that are set to 0 in training
         validation: share of the examples for validation, as in a training run
+        keep: newest checkpoints that stay, as in a training run; 0 for all
         seed: seed of the split and of the order, as in a training run
         device: cpu counts the memory of a run on this processor, cuda that of one on a GPU, which
             need not be there
@@ -67,6 +68,7 @@ class PlanSettings(WeightedDataSettings):
     recompute: bool = False
     dropout: float = 0.0
     validation: float = 0.05
+    keep: int = 2
     seed: int = 0
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Precision = "float32"
@@ -76,7 +78,7 @@ class PlanSettings(WeightedDataSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(1, self, "batch_size", "micro_batch")
-        require_at_least(0, self, "seed")
+        require_at_least(0, self, "keep", "seed")
         require_share(self, "dropout", "validation")
         if self.memory is not None:
             require_above_zero(self, "memory")
@@ -104,17 +106,20 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     needed = peak(parts[shape.recompute])
     console.print(describe(settings, config, shape, counted))
     console.print(memory_table(parts))
+    disk = disk_of(settings, config, shape)
+    console.print(f"\nDisk: {disk}")
     console.print(f"\n{verdict(needed, available)}")
     numbers: dict[str, Any] = {
         "parts": parts[shape.recompute],
         "peak": needed,
         "available": available,
+        "disk": disk._asdict(),
     }
     if available is not None and needed > available:
         fitting = (c for c in choices(config, shape, examples, parts_of) if c.bytes <= available)
         choice = next(fitting, None)
         text = proposal(settings, choice) if choice else nothing_fits(config, available, parts_of)
-        console.print(text)
+        console.print(f"\n{text}")
         numbers["proposal"] = choice._asdict() if choice else None
         if not choice:
             return numbers
@@ -122,7 +127,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         counted = profile(shape, examples)
     if settings.time and settings.device == "cpu":
         to_time = bytes_to_time(config, counted.typical, counted.length)
-        if to_time > memory_of_machine():
+        if to_time > memory_of_machine().free:
             console.print(f"not timed: a block of this micro-batch takes {size(to_time)} here")
             return numbers
         with progress("timing a block"):
@@ -197,6 +202,12 @@ def memory_table(parts: dict[bool, dict[str, int]]) -> Table:
     return table
 
 
+def disk_of(settings: PlanSettings, config: GPT2Config, shape: RunShape) -> DiskNeed:
+    """Return what the run's checkpoints take on the disk."""
+    validates, accumulates = settings.validation > 0, shape.micro_batch < shape.batch_size
+    return disk_need(config, keep=settings.keep, validates=validates, accumulates=accumulates)
+
+
 def print_times(
     console: Screen, config: GPT2Config, shape: RunShape, counted: BatchProfile, times: StepTimes
 ) -> dict[str, float]:
@@ -231,19 +242,8 @@ def proposal(settings: PlanSettings, choice: Choice) -> str:
     shape, data = choice.shape, f"--data {settings.data} " if settings.data else ""
     on_gpu = f" --device cuda --precision {settings.precision}"
     return (
-        f"\nthis fits, in {size(choice.bytes)}:\n  minigpt2 train "
+        f"this fits, in {size(choice.bytes)}:\n  minigpt2 train "
         f"--model {settings.model} {data}--context {shape.context} "
         f"--batch-size {shape.batch_size} --micro-batch {shape.micro_batch} "
         f"--recompute {str(shape.recompute).lower()}{on_gpu if settings.device == 'cuda' else ''}"
     )
-
-
-def nothing_fits(config: GPT2Config, available: int, parts_of: PartsOf) -> str:
-    """Return the memory that a model of this size needs in any case, and a size that fits."""
-
-    def least(config: GPT2Config) -> int:
-        return peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
-
-    smaller = [name for name, other in OFFICIAL.items() if least(other) < available]
-    hint = f"; {smaller[-1]} would" if smaller else ""
-    return f"\nnothing fits: weights, gradients and moments alone take {size(least(config))}{hint}"

@@ -24,11 +24,12 @@ from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.data.train_tokenizer import train_tokenizer
 from minigpt2.errors import require_above_zero, require_at_least
 from minigpt2.inference.model import Model, open_model
-from minigpt2.memory import require_memory
 from minigpt2.model.config import TINY, GPT2Config
 from minigpt2.model.induction import initialise_induction
 from minigpt2.ops.adamw import AdamW
+from minigpt2.planning.available import memory_of_machine
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak
+from minigpt2.planning.room import Room
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog, claim_folder
 from minigpt2.training.checkpoint import save_checkpoint
@@ -87,7 +88,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     The checkpoint is stored in half precision, in the folder `checkpoint` of the run.
     """
     if not settings.start:
-        require_room(TINY, settings.rows)
+        check_room(TINY, settings.rows)
     with RunLog(claim_folder(settings.out, "pretrain")) as log:
         log.write("settings.json", asdict(settings))
         log.say("text", "the almanac, worded anew in every document; learning the vocabulary")
@@ -97,7 +98,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
             else:
                 model = initial_model(np.random.default_rng([settings.seed, START]))
         config = model.parameters.config
-        require_room(config, settings.rows)
+        warning = check_room(config, settings.rows)
         log.say(
             "model",
             f"{plural(config.n_parameters, 'parameter')}, {settings.start or 'random'}; "
@@ -105,6 +106,8 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
             parameters=config.n_parameters,
             vocabulary=config.vocab_size,
         )
+        if warning:
+            log.say("warning", warning, key="memory")
         batches = DocumentBatches(
             partial(almanac_texts, settings.seed),
             model.tokenizer,
@@ -119,10 +122,15 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     return log.summary
 
 
-def require_room(config: GPT2Config, rows: int) -> None:
-    """Raise UserError if a step of so many tokens needs more memory than the machine has."""
+def check_room(config: GPT2Config, rows: int) -> str | None:
+    """Return a warning if a step of so many tokens takes more memory than is free.
+
+    Raises UserError if it takes more than there is.
+    """
     needed = peak(memory(config, MicroBatch(rows, rows), MemoryOptions()))
-    require_memory(needed, f"a step of {plural(rows, 'token')}")
+    return Room(memory_of_machine()).require(
+        needed, f"a step of {plural(rows, 'token')}", lambda most: "use smaller --rows"
+    )
 
 
 def training_config(settings: PretrainSettings) -> TrainingConfig:

@@ -10,6 +10,7 @@ from minigpt2.data.examples import Example
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.data.truncation import Policy, require_examples
 from minigpt2.errors import UserError
+from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, PartsOf, peak
 
@@ -99,10 +100,14 @@ def profile_of_examples(shape: RunShape, examples: Sequence[Example]) -> BatchPr
         seed=shape.seed,
         loss_weights=shape.loss_weights,
     )
-    batches = [batch_of(part, shape.loss_weights) for part in epoch.epoch()]
-    sizes = [MicroBatch(len(b.ids), int(np.count_nonzero(b.weights))) for b in batches]
+    sizes = [size_of(batch_of(part, shape.loss_weights)) for part in epoch.epoch()]
     length = round(np.mean([len(example.ids) for example in fitting]))
     return BatchProfile(sizes, epoch.steps, max(1, length))
+
+
+def size_of(batch: Batch) -> MicroBatch:
+    """Return the size of a micro-batch that is laid out."""
+    return MicroBatch(len(batch.ids), int(np.count_nonzero(batch.weights)))
 
 
 def choices(

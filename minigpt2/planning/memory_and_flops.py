@@ -22,7 +22,8 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     The loss is computed while every block keeps its activations, and so is the last block's
     backward pass.  The two do not overlap, so the peak is
     peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (36.7)
-    and in addition the program itself, its libraries and code, and the workspace of matrix
+    and in addition the program itself, its libraries and code; one piece of a checkpoint, which is
+    written while the next step is computed, from where the arrays are; and the workspace of matrix
     products: for every thread OpenBLAS copies a strip of the left factor, 384 of its columns (its
     constant for float32 on processors of today) and at most about 18,000 of its rows, unless the
     result is too narrow to use the strip again, up to 448 columns (measured).  The left factor with
@@ -76,6 +77,7 @@ from minigpt2.parallel import cores
 
 NUMBER = 4  # bytes of a float32
 PROGRAM = "program"
+PIECE = 1 << 20  # numbers of a checkpoint that are written at once
 STRIP, TALLEST = 384, 18_000  # columns and rows that a thread of OpenBLAS copies
 NARROW = 448  # columns of a result up to which it keeps no copy
 
@@ -156,8 +158,14 @@ def memory(
         "activations": activations(config, batch.rows, options),
         "workspace": max(0, work),
         "products": strips(config, batch),
+        "checkpoint": PIECE,
     }
     return {name: NUMBER * numbers for name, numbers in parts.items()} | {PROGRAM: program}
+
+
+def state_bytes(config: GPT2Config) -> int:
+    """Return the bytes of the weights, the gradients and the moments."""
+    return 4 * NUMBER * config.n_parameters  # (36.1)
 
 
 def peak(parts: Mapping[str, int]) -> int:

@@ -1,0 +1,81 @@
+"""Disk space: what the checkpoints of a run take, and whether their disk has it.
+
+A checkpoint holds the weights and AdamW's two moments; one that is written within an accumulated
+step holds the gradients so far, too.  The newest few stay, and the one with the best validation
+loss; while a new one is written, no old one is gone.
+"""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from minigpt2.errors import UserError
+from minigpt2.model.config import GPT2Config
+from minigpt2.outputs import exists
+from minigpt2.wording import size
+
+WORD = 32  # bytes of a token in the tokenizer's files, on average
+
+
+class DiskNeed(NamedTuple):
+    """The bytes of a run's checkpoints."""
+
+    each: int  # the largest checkpoint
+    best: int  # the best one, where there is validation, else 0
+    keep: int  # newest checkpoints that stay; 0 for all
+
+    @property
+    def at_once(self) -> int:
+        """The bytes of all checkpoints that are there at once; of two if all of them stay."""
+        return (self.keep + 1 if self.keep else 2) * self.each + self.best
+
+    def __str__(self) -> str:
+        if not self.keep:
+            return f"each checkpoint takes up to {size(self.each)}, and all of them stay"
+        return f"checkpoints take up to {size(self.at_once)}, {size(self.each)} each"
+
+
+def disk_need(
+    config: GPT2Config, *, keep: int, validates: bool, accumulates: bool, number: int = 4
+) -> DiskNeed:
+    """Return the bytes of a run's checkpoints, whose weights have `number` bytes each.
+
+    `validates` says whether there is a best one, `accumulates` whether a step has several
+    micro-batches.
+    """
+    p = config.n_parameters
+    whole = (number + 8) * p + WORD * config.vocab_size
+    return DiskNeed(whole + (4 * p if accumulates else 0), whole if validates else 0, keep)
+
+
+def require_disk(need: DiskNeed, folder: Path, held: int = 0) -> str:
+    """Return a line that says what the checkpoints take in a run's folder, and what is free there.
+
+    `held` bytes of them are there already.  Raises UserError if less is free.
+    """
+    free = free_bytes(folder)
+    needed, more = need.at_once, need.at_once - held
+    if free is not None and more > free:
+        least = need._replace(keep=1)
+        smaller = f"use --keep 1, which takes {size(least.at_once)}, or "
+        raise UserError(
+            f"the checkpoints of this run take up to {size(needed)}, but {folder} has {size(free)} "
+            f"free: {smaller if need.keep != 1 else ''}choose an --out on another disk"
+        )
+    room = "" if free is None else f"; {size(free)} are free"
+    return f"{need}, in {folder}{room}"
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Return the bytes that this user may still write into a folder, or where it will be made.
+
+    None if its file system does not tell.
+    """
+    place = folder.absolute()
+    while not exists(place):
+        place = place.parent
+    try:
+        total, _, free = shutil.disk_usage(place)
+    except OSError:
+        return None
+    return free if total else None

@@ -1,0 +1,139 @@
+"""Room: whether the memory is large enough for a run, said before its first step.
+
+Linux grants more memory than there is.  A run that does not fit starts all the same, and ends in
+its largest micro-batch, perhaps hours later, killed without a word.  So that one is counted first.
+What is counted is right within a tenth: a run is refused if even nine tenths are too much.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from heapq import nlargest
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+
+from minigpt2.data.batches import EpochBatches, batch_of
+from minigpt2.errors import UserError
+from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.planning.available import Available, memory_of_device
+from minigpt2.planning.batch_profile import RunShape, choices, size_of
+from minigpt2.planning.device_memory import memory_on_device
+from minigpt2.planning.memory_and_flops import (
+    MemoryOptions,
+    MicroBatch,
+    PartsOf,
+    memory,
+    peak,
+    state_bytes,
+)
+from minigpt2.training.precision import Precision
+from minigpt2.wording import size
+
+CERTAIN = 0.9  # of what is counted, a step takes this much at least
+LAID_OUT = 32  # micro-batches, at most, whose rows are counted one by one
+
+
+class Room(NamedTuple):
+    """What is there for a run, and what it has taken already."""
+
+    available: Available
+    held: int = 0  # bytes
+
+    def require(self, needed: int, what: str, remedy: Callable[[int], str]) -> str | None:
+        """Return a warning if `what` needs more bytes than are free, None if not.
+
+        `remedy(bytes)` says what takes no more than that.  Raises UserError if it needs more than
+        there is.
+        """
+        place, whole, free = self.available
+        if CERTAIN * needed > whole:
+            text = f"{what} would take {size(needed)}, but {place} has {size(whole)}"
+            raise UserError(f"{text}: {remedy(whole)}")
+        if needed - self.held > free:
+            text = f"{what} takes {size(needed - self.held)}, but {place} has {size(free)} free"
+            return f"{text}: {remedy(free + self.held)}"
+        return None
+
+
+def check_step(
+    config: GPT2Config,
+    library: ModuleType,
+    precision: Precision,
+    batches: EpochBatches,
+    shape: RunShape,
+    steps: int,
+) -> str | None:
+    """Return a warning if a step of a run, which has its state, takes more than is free.
+
+    `library` is the array library of the run's device; there is no count for an emulated one.
+    Raises UserError if it takes more than there is.
+    """
+    available = memory_of_device(library)
+    if not available:
+        return None
+    state = state_bytes(config)
+    if library is np:
+        held = max(state, psutil.Process().memory_info().rss)
+        parts_of: PartsOf = partial(memory, program=held - state)
+    else:
+        parts_of = partial(memory_on_device, precision=precision)
+        held = peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
+    options = shape.memory_options
+
+    def needed(batch: MicroBatch) -> int:
+        return peak(parts_of(config, batch, options))
+
+    def remedy(most: int) -> str:
+        return proposal(config, shape, batches, parts_of, most)
+
+    if needed(bound_of(batches)) - held <= available.free:
+        return None
+    room = Room(available, held)
+    return room.require(needed(largest_of(batches, steps)), "a step", remedy)
+
+
+def bound_of(batches: EpochBatches) -> MicroBatch:
+    """Return the size of a micro-batch of the longest examples, none of which share a beginning."""
+    rows = sum(nlargest(batches.micro_batch, (len(e.ids) for e in batches.examples)))
+    return MicroBatch(rows, rows)
+
+
+def largest_of(batches: EpochBatches, steps: int) -> MicroBatch:
+    """Return the most rows and the most triples of a micro-batch of the first epoch.
+
+    Those whose examples are the longest are laid out.
+    """
+    parts = [
+        part
+        for number in range(min(steps, batches.steps))
+        for part in batches.examples_at(0, number * batches.batch_size)
+    ]
+    longest = nlargest(LAID_OUT, parts, key=lambda part: sum(len(e.ids) for e in part))
+    sizes = [size_of(batch_of(part, batches.loss_weights)) for part in longest]
+    return MicroBatch(max(s.rows for s in sizes), max(s.supervised for s in sizes))
+
+
+def proposal(
+    config: GPT2Config, shape: RunShape, batches: EpochBatches, parts_of: PartsOf, most: int
+) -> str:
+    """Return the options of a run that takes at most so many bytes."""
+    fitting = (c for c in choices(config, shape, batches.examples, parts_of) if c.bytes <= most)
+    choice = next(fitting, None)
+    if not choice:
+        return nothing_fits(config, most, parts_of)
+    context = f"--context {choice.shape.context} " if choice.shape.context < shape.context else ""
+    options = f"--micro-batch {choice.shape.micro_batch} --recompute {choice.shape.recompute}"
+    return f"{context}{options.lower()} takes {size(choice.bytes)}"
+
+
+def nothing_fits(config: GPT2Config, most: int, parts_of: PartsOf) -> str:
+    """Return the memory that a model of this size needs in any case, and a size that fits."""
+
+    def least(config: GPT2Config) -> int:
+        return peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
+
+    smaller = [name for name, other in OFFICIAL.items() if least(other) < most]
+    hint = f"; {smaller[-1]} would" if smaller else ""
+    return f"nothing fits: weights, gradients and moments alone take {size(least(config))}{hint}"
