@@ -157,6 +157,7 @@ Appendix: planning, reports, commands
      ·  reports/run_page               Page of a run
      ·  commands/decoding              Decoding
      ·  commands/dataset               Data set
+     ·  commands/tests                 Tests
      ·  commands/setup                 Setup
      ·  commands/train                 Train
      ·  commands/plan                  Plan

@@ -29,7 +29,7 @@ GROUPS = {  # "evaluate.batch_size" is the setting of that command alone
         "epochs steps batch_size rows learning_rate schedule warmup weight_decay beta1 beta2 eps "
         "clip"
     ),
-    "run": "out seed evaluate_every save_every keep log_every tensorboard html figure",
+    "run": ("out seed evaluate_every patience save_every keep log_every tensorboard html figure"),
     "device": "device precision evaluate.batch_size micro_batch recompute memory time",
 }
 

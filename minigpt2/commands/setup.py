@@ -4,6 +4,7 @@ Everything is opened and checked here, before anything is written.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,12 +14,10 @@ from minigpt2.commands.dataset import (
     ALMANAC,
     Dataset,
     WeightedDataSettings,
-    almanac_records,
     open_dataset,
-    open_files,
     reader_of,
 )
-from minigpt2.data.almanac import questions
+from minigpt2.commands.tests import choose_samples, open_tests
 from minigpt2.data.batches import EpochBatches, TrainingSet, split
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
@@ -33,6 +32,7 @@ from minigpt2.training.state import State, new_state
 from minigpt2.training.step import TrainingConfig
 
 MOST_STEPS = 2**63 - 1
+VALIDATIONS = 10  # in a run, after that before its first step
 START = 0  # the stream of random numbers for initial weights and samples
 
 
@@ -85,6 +85,9 @@ class TrainSettings(WeightedDataSettings):
             rest in the backward pass; saves memory, costs time
         validation: share of the examples for validation
         evaluate_every: steps between validations; 0 validates at the start and the end only
+            (default: a tenth of the steps)
+        patience: validations without an improvement after which the run stops; each model that is
+            the best so far is saved; 0 is off
         save_every: steps between checkpoints; 0 saves at the end only
         log_every: steps between printed lines (log.jsonl has every step)
         tensorboard: also write event files for TensorBoard
@@ -115,7 +118,8 @@ class TrainSettings(WeightedDataSettings):
     dropout: float = 0.0
     recompute: bool = False
     validation: float = 0.05
-    evaluate_every: int = 0
+    evaluate_every: int | None = None
+    patience: int = 0
     save_every: int = 0
     log_every: int = 10
     tensorboard: bool = False
@@ -130,8 +134,8 @@ class TrainSettings(WeightedDataSettings):
         require_share(self, "warmup", "validation", "dropout", "beta1", "beta2")
         require_above_zero(self, "epochs", "learning_rate", "eps")
         require_at_least(1, self, "steps", "batch_size", "micro_batch", "log_every")
-        require_at_least(0, self, "weight_decay", "clip", "evaluate_every", "save_every", "samples")
-        require_at_least(0, self, "max_new_tokens", "seed")
+        require_at_least(0, self, "weight_decay", "clip", "evaluate_every", "patience")
+        require_at_least(0, self, "save_every", "samples", "max_new_tokens", "seed")
 
 
 class Run(NamedTuple):
@@ -157,7 +161,7 @@ def setup(settings: TrainSettings) -> Run:
     library = open_device(settings.device)
     check_precision(settings.precision, library)
     rng = np.random.default_rng([settings.seed, START])
-    tests = open_tests(settings)
+    tests = open_tests(settings.data, settings.test, settings.columns, settings.skip_bad)
     model = open_start(settings.model, settings.from_scratch, rng)
     dataset = open_dataset(settings, reader_of(model))
     examples = dataset.training_set(settings.validation, settings.seed)
@@ -171,6 +175,7 @@ def setup(settings: TrainSettings) -> Run:
         seed=settings.seed,
         loss_weights=settings.loss_weights(),
     )
+    config = training_config(settings, batches.steps)
     return Run(
         model_name=settings.model,
         from_scratch=settings.from_scratch,
@@ -183,8 +188,19 @@ def setup(settings: TrainSettings) -> Run:
         limits=Limits(dataset.context, settings.truncate, settings.max_new_tokens),
         state=new_state(parameters, settings.precision, settings.seed),
         batches=batches,
-        config=training_config(settings, batches.steps),
-        every=Every(settings.log_every, settings.evaluate_every, settings.save_every),
+        config=config,
+        every=every_of(settings, config.steps),
+    )
+
+
+def every_of(settings: TrainSettings, steps: int) -> Every:
+    """Return how often a run of so many steps logs, validates and saves."""
+    validate = settings.evaluate_every
+    return Every(
+        log=settings.log_every,
+        validate=ceil(steps / VALIDATIONS) if validate is None else validate,
+        save=settings.save_every,
+        patience=settings.patience,
     )
 
 
@@ -214,31 +230,3 @@ def training_config(settings: TrainSettings, steps_per_epoch: int) -> TrainingCo
 def open_start(model: str, from_scratch: bool, rng: np.random.Generator) -> Model:
     """Return the model to start from, trained or random."""
     return random_model(model, rng) if from_scratch else open_model(model)
-
-
-def open_tests(settings: TrainSettings) -> dict[str, list[Record]]:
-    """Return the test questions by name; raises UserError."""
-    tests = {}
-    if settings.data == ALMANAC:
-        almanac = questions(0)
-        tests = {
-            "held-out facts": almanac_records(almanac.held_out_facts),
-            "held-out arithmetic": almanac_records(almanac.held_out_arithmetic),
-        }
-    files = [settings.test] if isinstance(settings.test, str) else settings.test or []
-    for path in map(Path, files):
-        if path.stem in tests:
-            raise UserError(f"two tests are called {path.stem!r}: rename the file {path}")
-        tests[path.stem] = open_files(path, settings.columns, settings.skip_bad).records
-        if any(record.is_text for record in tests[path.stem]):
-            raise UserError(f"{path} holds texts, not questions: a test needs questions")
-    return tests
-
-
-def choose_samples(
-    sources: list[list[Record]], count: int, rng: np.random.Generator
-) -> list[Record]:
-    """Draw `count` records, from each source in turn; all of them questions."""
-    shuffled = [[source[i] for i in rng.permutation(len(source))] for source in sources]
-    rounds = zip(*(s[:count] for s in shuffled), strict=False)
-    return [record for turn in rounds for record in turn][:count]

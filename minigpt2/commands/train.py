@@ -87,6 +87,25 @@ def tune(run: Run, log: RunLog) -> None:
     if log.overflows:
         count, scale = plural(log.overflows, "overflow"), run.state.scale.value
         log.say("float16", f"{count}, after each the step was taken again; loss scale {scale:,.0f}")
+    if best := run.state.best:
+        log.say("best", best_line(run), step=best.step, loss=best.loss)
+    if run.state.step < steps:
+        log.say("stopped", early_line(run), key="stopped_early", step=run.state.step)
+
+
+def best_line(run: Run) -> str:
+    """Return a line about the best validation of a run."""
+    best = run.state.best
+    return f"validation loss {best.loss:.4f}, after step {best.step:,}" if best else ""
+
+
+def early_line(run: Run) -> str:
+    """Return a line about a run that stopped early; empty for one that took all steps."""
+    step, steps = run.state.step, run.config.steps
+    if step == steps:
+        return ""
+    count = plural(run.every.patience, "validation")
+    return f"after step {step:,} of {steps:,}: {count} without an improvement (--patience)"
 
 
 def introduce(run: Run, log: RunLog) -> None:
@@ -151,6 +170,8 @@ def page_of(run: Run, log: RunLog, answers: list[dict[str, Any]], settings: dict
             examples=run.examples.training + run.examples.validation,
             tokens=tokens_of(example, run.loss_weights.of(example), run.model.tokenizer),
             log=log.entries(),
+            best=best_line(run),
+            stopped=early_line(run),
             before=log.summary.get("before", {}),
             after=log.summary.get("after", {}),
             answers=answers,

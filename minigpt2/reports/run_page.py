@@ -27,6 +27,8 @@ class Page(NamedTuple):
     examples: Sequence[Example]
     tokens: Sequence[Token]  # of one training example
     log: Sequence[dict[str, Any]]  # the entries of log.jsonl
+    best: str  # a line about the best validation; may be empty
+    stopped: str  # a line about a run that stopped early, else empty
     before: dict[str, dict[str, Any]]  # the results of each test
     after: dict[str, dict[str, Any]]
     answers: Sequence[dict[str, Any]]  # the rows of answers.json
@@ -40,6 +42,8 @@ def run_page(page: Page) -> str:
         title=page.title,
         model=page.model,
         results=[*test_rows(page.before, page.after), *loss_rows(page.log)],
+        best=page.best,
+        stopped=page.stopped,
         data=page.data,
         cuts=f"Context {page.context:,}: {describe_cuts(page.cuts)}.",
         warnings=page.warnings,

@@ -234,6 +234,7 @@ SHARED_BY_COMMANDS = {
     "commands/dataset": "the one opening of a data set",
     "commands/decoding": "the settings of the commands that let a model write",
     "commands/setup": "the one setup of a run",
+    "commands/tests": "the questions that a run answers before and after",
 }
 
 

@@ -238,3 +238,34 @@ def test_a_run_that_is_told_to_terminate_keeps_its_records(little_model, data, t
     assert said == "minigpt2: stopped\n"
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["printed_steps"][-1]["step"] >= 10
+
+
+def test_a_run_is_validated_ten_times_unless_it_is_told_otherwise(
+    run, little_model, data, tmp_path
+):
+    how = ("--model", little_model, "--data", data, "--samples", "0", "--steps", "23")
+    for name, more, expected in (
+        ("default", (), [0, 3, 6, 9, 12, 15, 18, 21, 23]),
+        ("ends", ("--evaluate-every", "0"), [0, 23]),
+    ):
+        assert run("train", *how, *more, "--out", name).code == 0
+        lines = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
+        assert [line["step"] for line in lines if "validation_token_loss" in line] == expected
+
+
+def test_a_run_that_stops_early_says_so_and_names_its_best_step(run, little_model, data, tmp_path):
+    how = ("--learning-rate", "30", "--steps", "90", "--evaluate-every", "1", "--patience", "2")
+    outcome = run("train", "--model", little_model, "--data", data, "--out", "run", *how)
+    assert outcome.code == 0, outcome.err
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    best, step = summary["best"], summary["stopped_early"]["step"]
+    assert step == best["step"] + 2 < 90
+    lines = list(map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines()))
+    losses = {e["step"]: e["validation_token_loss"] for e in lines if "validation_token_loss" in e}
+    assert best["loss"] == min(losses.values()) == losses[best["step"]]
+    assert [*losses] == list(range(step + 1))
+    early = f"after step {step} of 90: 2 validations without an improvement (--patience)"
+    named = f"validation loss {best['loss']:.4f}, after step {best['step']}"
+    assert f"best      {named}\nstopped   {early}\n" in outcome.out
+    page = (tmp_path / "run/report.html").read_text()
+    assert f"<p>Best: {named}.</p>" in page and f"<p>Stopped {early}.</p>" in page
