@@ -58,6 +58,27 @@ test: check ## check, and run the tests, but for the longest
 test-long: $(VENV)/dev ## run the longest tests, of kernels in 16 bits and of the benchmarks
 	@$(BIN)/python -m pytest -n 2 -m long
 
+# Warnings are errors also in the commands that the tests start.  One seed is one order, with one
+# worker or two.
+SHUFFLED = PYTHONWARNINGS=error $(BIN)/python -W error -m pytest -m 'not long' \
+  --random-order-bucket=global --random-order-seed
+
+test-shuffled: $(VENV)/dev ## run the tests in random order, three times with one worker and with two (SEED=)
+	@for round in 1 2 3; do \
+	  seed=$(or $(SEED),$$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')); \
+	  for workers in 0 2; do \
+	    echo "order $$seed, $$workers workers besides"; \
+	    $(SHUFFLED)=$$seed -n $$workers || { echo "again: make test-shuffled SEED=$$seed"; exit 1; }; \
+	  done; \
+	done
+
+cover: $(VENV)/dev ## count the branches that the tests take: 95 % of them at least
+	@mkdir -p build/coverage
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -n 2 -m 'not long'
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
 check: $(VENV)/dev ## format, lint and types
 	@$(BIN)/ruff format $(STYLE) --check .
 	@$(BIN)/ruff check $(STYLE) $(RULES) .
@@ -136,4 +157,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test test-long check check-inputs check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test test-long test-shuffled cover check check-inputs check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean

@@ -150,6 +150,7 @@ def test_help_and_version_are_commands_and_options(capsys, words, expected):
         (["finetune"], "there is no command 'finetune'; did you mean 'train'?"),
         (["help", "trian"], "there is no command 'trian'; did you mean 'train'?"),
         (["questions.json"], "there is no command 'questions.json'"),
+        (["--verson"], "there is no option --verson; did you mean --version?"),
         (["--steps", "3", "train"], "a command comes before --steps: train, plan"),
     ],
 )

@@ -41,6 +41,20 @@ def test_openblas_is_found_if_numpy_has_it(monkeypatch, tmp_path):
     assert (again is not None) == (blas_of_numpy() == "openblas")
 
 
+def test_another_blas_is_no_openblas(monkeypatch):
+    monkeypatch.setattr(blas.ctypes, "PyDLL", lambda path: object())
+    blas.openblas.cache_clear()
+    try:
+        assert blas.openblas() is None
+    finally:
+        blas.openblas.cache_clear()
+
+
+def test_an_openblas_without_axpby_has_none(monkeypatch):
+    monkeypatch.setattr(blas.ctypes, "CDLL", lambda path: object())
+    assert blas.axpby_functions("libopenblas.so", "cblas_{}axpby64_") == {}
+
+
 lengths = st.integers(0, 300)
 
 

@@ -1,7 +1,7 @@
 """Checked values: right ones pass, as their type wants them, and wrong ones do not."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -65,3 +65,8 @@ def test_an_unknown_name_is_named_with_the_nearest_one():
         checked(TYPES, {"colums": None}, "train")
     with pytest.raises(UserError, match="it has count, rate, flag"):
         checked(TYPES, {"zzz": 1}, "train")
+
+
+def test_any_value_is_right_where_no_type_is_wanted():
+    value = object()
+    assert checked({"x": Any}, {"x": value}, "train") == {"x": value}

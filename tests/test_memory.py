@@ -3,9 +3,12 @@
 import platform
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from types import SimpleNamespace
 
 import pytest
 
+from minigpt2 import memory
 from minigpt2.memory import keep_freed_memory, peak_memory
 
 SCRIPT = """
@@ -46,6 +49,31 @@ def test_the_same_arrays_made_again_take_no_page_faults():
 
 def test_says_whether_the_c_library_does_it():
     assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_without_the_status_of_the_process_the_system_is_asked(
+    monkeypatch, tmp_path, platform, unit
+):
+    usage = SimpleNamespace(ru_maxrss=7)
+    stand_in = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: usage)
+    monkeypatch.setattr(memory, "resource", stand_in)
+    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform=platform))
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "status")
+    assert peak_memory() == 7 * unit
+    (tmp_path / "status").write_text("Name: python\n")  # of a kernel that leaves the peak out
+    assert peak_memory() == 7 * unit
+    monkeypatch.setattr(memory, "resource", None)
+    assert peak_memory() is None
+
+
+def test_on_windows_there_is_no_such_module(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    spec = spec_from_file_location("memory_on_windows", memory.__file__)
+    on_windows = module_from_spec(spec)
+    spec.loader.exec_module(on_windows)
+    on_windows.STATUS = tmp_path / "status"
+    assert on_windows.resource is None and on_windows.peak_memory() is None
 
 
 def test_the_peak_does_not_fall():

@@ -3,9 +3,11 @@
 import gc
 import time
 import weakref
+from collections import deque
 from itertools import chain
 from queue import SimpleQueue
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from minigpt2 import blas, parallel
 from minigpt2.blas import openblas
-from minigpt2.parallel import each_block, map_rows, matmul, row_blocks, tiles
+from minigpt2.parallel import Blocks, each_block, map_rows, matmul, row_blocks, tiles
 from tests.fake_cores import fake_core_count
 from tests.test_blas import threads_of_blas
 
@@ -89,6 +91,27 @@ def test_the_caller_waits_for_a_block_that_a_helper_has_begun(late_helpers):
 
     each_block(work, ["first", "second"])
     assert done == ["first", "second"]
+
+
+def test_what_goes_wrong_in_a_helpers_block_is_raised_by_the_caller(late_helpers):
+    begun = Event()
+
+    def work(block):
+        if block == "first":
+            Thread(target=late_helpers.get().help).start()
+            begun.wait()
+        else:
+            begun.set()
+            raise ArithmeticError(block)
+
+    with pytest.raises(ArithmeticError, match="second"):
+        each_block(work, ["first", "second"])
+
+
+def test_another_core_may_take_the_last_block_first():
+    shared = Blocks(None, [])
+    shared.remaining = SimpleNamespace(popleft=deque().popleft)  # it seems that one remains
+    assert list(shared) == []
 
 
 def test_a_helper_that_comes_too_late_keeps_no_arrays(late_helpers):

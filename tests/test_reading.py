@@ -1,5 +1,6 @@
 """Reading: what is read, what is refused before it is read, and the faults of JSON."""
 
+import errno
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt2.errors import UserError
-from minigpt2.reading import json_kind, parse_json, quoted, read_bytes, read_text
+from minigpt2.reading import json_kind, next_chunk, parse_json, quoted, read_bytes, read_text
 
 PLACE = "a.json"
 
@@ -95,6 +96,29 @@ def test_a_pipe_is_read_to_its_end(pipe):
 
 def test_a_pipe_is_read_up_to_the_bound(pipe):
     assert "has more than the 1,000 bytes that are read" in refusal(read_bytes, pipe, 1000)
+
+
+def test_a_pipe_is_waited_for(tmp_path):
+    """A pipe whose program writes late is read when it has written."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    thread = threading.Timer(0.02, os.write, [writer, b"late"])
+    thread.start()
+    assert next_chunk(reader) == b"late"
+    thread.join()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_disk_that_fails_is_told(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_bytes(b"text")
+
+    def fail(file, size):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "read", fail)
+    message = refusal(read_bytes, tmp_path / "a.txt", 100)
+    assert message == f"{tmp_path}/a.txt cannot be read: {os.strerror(errno.EIO)}"
 
 
 def test_a_pipe_that_no_program_writes_to_is_refused_at_once(tmp_path):

@@ -177,3 +177,8 @@ def test_a_bug_shows_its_traceback_and_obeys_no_code_in_it(capsys):
     assert not HIDDEN.search(text)
     terminal.report_bug(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert capsys.readouterr().err == ""
+
+
+def test_bytes_that_cannot_be_read_are_an_error_as_ever():
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode("ascii", "minigpt2.spell")

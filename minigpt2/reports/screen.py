@@ -63,6 +63,8 @@ def describe_cuts(cuts: Cuts) -> str:
 
     >>> describe_cuts(Cuts(answers=1, prompts=2, inputs=2, answer_tokens=1, prompt_tokens=1200))
     '1 answer cut (1 token), 2 prompts cut (1,200 tokens; inputs: 2, instructions: 0)'
+    >>> describe_cuts(Cuts(conversations=1, exchange_tokens=9))
+    'oldest exchanges of 1 conversation left out (9 tokens)'
     >>> describe_cuts(Cuts(examples=10))
     'nothing cut'
     """

@@ -1,6 +1,8 @@
 """chat: answers in the terminal, and the commands that begin with /."""
 
 import json
+import sys
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -32,6 +34,40 @@ def test_chat_works_without_a_terminal(tmp_path):
     assert outcome.out.count("\n") >= 2
     assert outcome.err.count("tokens/s") == 2 and "is not a command" in outcome.err
     assert "\x1b" not in outcome.out + outcome.err and "> " not in outcome.out
+
+
+class Keyboard(StringIO):
+    """A terminal in which a text was typed."""
+
+    def isatty(self):
+        return True
+
+
+def test_in_a_terminal_it_says_how_to_end_and_ctrl_d_ends_its_line(run, little_model, monkeypatch):
+    monkeypatch.setattr("sys.stdin", Keyboard(""))
+    monkeypatch.setattr("builtins.input", lambda prompt="": sys.stdin.readline() or end())
+    outcome = run("chat", little_model)
+    assert outcome.code == 0 and outcome.out == "\n"
+    assert outcome.err == f"{little_model}: /help lists the commands, Ctrl-D ends\n"
+
+
+def end():
+    """What `input` does where a text ends."""
+    raise EOFError
+
+
+def test_ctrl_c_at_the_prompt_begins_a_new_line(monkeypatch, capsys):
+    typed = iter([KeyboardInterrupt, "Hi.\n", EOFError])
+
+    def read_line():
+        line = next(typed)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr(chapter, "read_line", read_line)
+    assert list(chapter.read_lines()) == ["Hi."]
+    assert capsys.readouterr().out.startswith("\n")
 
 
 def test_a_model_that_does_not_exist_is_refused_in_one_line(run):

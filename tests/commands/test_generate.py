@@ -24,6 +24,13 @@ def test_generate_reads_standard_input(run, tmp_path):
     assert from_input.out == from_option.out
 
 
+def test_in_a_terminal_it_asks_for_the_text(run, little_model, monkeypatch):
+    monkeypatch.setattr("sys.stdin", StringIO("Hi.\n"))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    outcome = run("generate", "--model", little_model, "--max-new-tokens", "2")
+    assert outcome.code == 0 and outcome.err == "the text to continue, then Ctrl-D:\n"
+
+
 @pytest.mark.parametrize(
     "prompt",
     ["null", "~", "# Tide tables", "#!/bin/sh", "2026-11-26", "12", "[1, 2]", "a: b", "no"],

@@ -88,3 +88,11 @@ def test_bad_input_is_one_line(run, arguments, text):
 def test_numbers_out_of_this_world_are_planned_or_refused(run, options, code, words):
     outcome = run("plan", "tiny", *options)
     assert outcome.code == code and words in outcome.out + outcome.err
+
+
+def test_what_this_machine_cannot_hold_is_not_timed(run, little_model, monkeypatch):
+    monkeypatch.setattr("minigpt2.commands.plan.memory_of_machine", lambda: 1 << 10)
+    outcome = run("plan", little_model, "--memory", "1")
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"not timed: a block of this micro-batch takes [\d.]+ MB here", outcome.out)
+    assert "a step takes" not in outcome.out

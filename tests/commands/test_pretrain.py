@@ -11,6 +11,7 @@ from minigpt2.commands.pretrain import PretrainSettings, almanac_texts, words_of
 from minigpt2.data import documents as chapter_of_text
 from minigpt2.data.almanac import documents
 from minigpt2.data.documents import DocumentBatches, as_root, longest_piece, pieces
+from minigpt2.inference.model import open_model
 from minigpt2.model.config import TINY, GPT2Config
 from minigpt2.shipped import shipped
 
@@ -123,3 +124,19 @@ def test_a_step_that_no_machine_can_hold_is_refused_before_anything_is_made(run,
     outcome = run("pretrain", "--rows", "1000000000", "--steps", "1", "--out", "run")
     assert outcome.code == 2 and "a step of 1,000,000,000 tokens would take" in outcome.err
     assert not (tmp_path / "run").exists()
+
+
+def test_pretraining_goes_on_from_a_model(tmp_path, little_model):
+    settings = PretrainSettings(out=tmp_path / "run", start=str(little_model), steps=1, rows=90)
+    assert chapter.pretrain(settings)["done"]["tokens"] > 0
+    assert (
+        open_model(str(tmp_path / "run")).parameters.config
+        == open_model(str(little_model)).parameters.config
+    )
+
+
+def test_the_vocabulary_is_learnt_from_the_text_and_the_questions(monkeypatch):
+    monkeypatch.setattr(chapter, "SAMPLE", 5)
+    monkeypatch.setattr(chapter, "REPEATS", 1)
+    learnt = chapter.almanac_tokenizer(300)
+    assert learnt.n_vocab == 300 and len(learnt.encode(" the")) == 1

@@ -103,6 +103,12 @@ def test_the_command_prints_all_of_it(data, little_model, tmp_path, capsys):
         stats(settings)
 
 
+def test_without_validation_nothing_is_compared(data, little_model, capsys):
+    stats(StatsSettings(data=data, model=str(little_model), validation=0.0))
+    out = capsys.readouterr().out
+    assert "1 question is there more than once" in out and "validation question" not in out
+
+
 def test_where_all_examples_are_dropped_no_rows_are_counted(data, little_model, capsys):
     settings = StatsSettings(data=data, model=str(little_model), context=9, truncate="drop")
     stats(settings)

@@ -60,6 +60,12 @@ def test_bytes_that_are_not_utf8_become_u_fffd(tokenizer):
     assert tokenizer.decode(half[:1]) == "\ufffd"
 
 
+def test_a_package_with_other_files_than_gpt2s_is_passed_over(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "check_hash", lambda contents, expected: False)
+    monkeypatch.setattr(tokenizer_module, "read_file_cached", lambda url, expected: url.encode())
+    assert gpt2_file("encoder.json").endswith(b"/encoder.json")
+
+
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
 def test_half_a_surrogate_pair_is_no_reason_to_fail(text):
     assert "\ufffd" in GPT2.decode(GPT2.encode(text))

@@ -294,6 +294,29 @@ def test_a_token_of_several_merges_is_read_if_they_follow_each_other(tmp_path):
         opened(value, tmp_path)
 
 
+def test_two_tokens_that_never_meet_may_spell_a_third(tmp_path):
+    """Of a and bc would come abc, but where an a is before b and c, ab is joined first."""
+    value = described([("a", "b"), ("b", "c"), ("ab", "c")])
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(value))
+    tokenizer = opened(value, tmp_path)
+    for text in ("abc", "bcabc", "aabcc"):
+        assert tokenizer.encode(text) == theirs.encode(text).ids
+
+
+def test_a_file_that_is_not_utf_8_is_named_with_its_byte(tmp_path):
+    contents = json.dumps(described(), ensure_ascii=False).encode()
+    (tmp_path / "tokenizer.json").write_bytes(contents.replace(b"hell", b"he\xff\xff", 1))
+    with pytest.raises(UserError, match=r"tokenizer\.json is not UTF-8 text: .*, byte \d+"):
+        open_tokenizer(tmp_path)
+
+
+def test_a_post_processor_that_adds_nothing_changes_nothing(tmp_path):
+    alone = {"Sequence": {"id": "A", "type_id": 0}}
+    processor = {"type": "TemplateProcessing", "single": [alone], "pair": [alone]}
+    tokenizer = opened(described() | {"post_processor": processor}, tmp_path)
+    assert tokenizer.encode("hello") == opened(described(), tmp_path).encode("hello")
+
+
 @given(
     st.lists(st.tuples(*[st.sampled_from(["a", "b", "ab", "ba", "aa", "bb", "aba"])] * 2)),
     st.data(),

@@ -2,7 +2,7 @@
 
 import re
 
-from minigpt2.device.includes import text_of
+from minigpt2.device.includes import expanded_lines, text_of
 from minigpt2.shipped import shipped
 
 
@@ -20,3 +20,12 @@ def test_included_text_keeps_its_lines():
         assert originals[file][number - 1] == line
         number, compared = number + 1, compared + 1
     assert compared > 150
+
+
+def test_a_file_is_included_once(tmp_path):
+    (tmp_path / "a.cu").write_text('#include "b.cuh"\n#include "c.cuh"\nkernel\n')
+    (tmp_path / "b.cuh").write_text('#include "c.cuh"\nfrom b\n')
+    (tmp_path / "c.cuh").write_text("from c\n")
+    lines = expanded_lines(tmp_path, "a.cu", set())
+    assert [line for line in lines if line[0] != "#"] == ["from c", "from b", "kernel"]
+    assert lines[-2:] == ['#line 3 "a.cu"', "kernel"]

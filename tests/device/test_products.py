@@ -1,14 +1,24 @@
 """Products on a device: each form against the same product in float64."""
 
+import sys
 from itertools import product
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from minigpt2.device import cublaslt
+from minigpt2.device import cublaslt, fake_cupy, products
 from minigpt2.device.products import matmul
-from tests.kernels.support import device, exactly, machine, needs_device, single
+from tests.device.cublaslt import CublasLt
+from tests.kernels.support import (
+    device,
+    emulated_only,
+    exactly,
+    machine,
+    needs_device,
+    single,
+)
 
 pytestmark = needs_device
 SHAPES = ((1, 8, 8), (7, 32, 257), (33, 48, 64), (40, 16, 24))
@@ -77,6 +87,74 @@ def test_matrices_that_do_not_fit_are_refused():
             matmul(x, w)
         with pytest.raises(ValueError, match="does not fit"):
             matmul(x, x, transpose_w=True, out=xp.asarray(single(4, 4)))
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """The emulated device with the products of a GPU, by a stand-in for their library."""
+    library = CublasLt()
+    caches = cublaslt.handle, products.planned, products.workspace
+    monkeypatch.setattr(cublaslt, "cublaslt", lambda: library)
+    monkeypatch.delattr(fake_cupy, "product_into")
+    for cached in caches:
+        cached.cache_clear()
+    yield library
+    for cached in caches:
+        cached.cache_clear()
+
+
+@emulated_only
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("added", ["", "bias", "residual", "bias residual"])
+def test_the_library_is_told_the_product(stand_in, dtype, added):
+    test_a_product_with_what_is_added_to_it(dtype, added)
+
+
+@emulated_only
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_the_library_is_told_where_a_gradient_goes(stand_in, dtype, accumulate):
+    test_a_gradient_is_written_or_added_in_float32(dtype, accumulate)
+
+
+@emulated_only
+def test_the_library_is_told_how_rows_lie_in_memory(stand_in):
+    test_rows_may_be_longer_than_the_matrix()
+    assert stand_in.search[cublaslt.MAX_WORKSPACE] == cublaslt.WORKSPACE_BYTES
+    with device(machine()) as xp:
+        x, dy, out = xp.asarray(single(9, 16)), xp.asarray(single(9, 32)), xp.asarray(single(32, 8))
+        with pytest.raises(ValueError, match="must be neighbours"):
+            matmul(x, dy[:, ::2].T)
+        empty = matmul(x[:0], out[:16])
+        assert empty.shape == (0, 8)
+        shifted = matmul(x[:, 1:], out[:15])
+        compare(xp.asnumpy(shifted), exactly(single(9, 16)[:, 1:]) @ single(32, 8)[:15], 2e-6)
+    assert stand_in.search[cublaslt.ALIGNMENT_B] == 4  # of the address of x[:, 1:]
+
+
+@emulated_only
+def test_what_the_library_refuses_is_an_error(stand_in):
+    with device(machine()) as xp:
+        x = xp.asarray(single(8, 8))
+        stand_in.proposals = 0
+        with pytest.raises(cublaslt.ProductError, match=r"no algorithm for Matrix.*rows=8"):
+            matmul(x, x)
+        stand_in.proposals, stand_in.status = 1, 13
+        with pytest.raises(cublaslt.ProductError, match=r"cublasLtMatmul failed with .* 13"):
+            matmul(x, x)
+
+
+def test_the_library_is_loaded_from_where_nvidia_puts_it(monkeypatch):
+    loaded = SimpleNamespace(cublasLtMatmul=SimpleNamespace())
+    finder = SimpleNamespace(
+        load_nvidia_dynamic_lib=lambda name: SimpleNamespace(abs_path=f"/lib/{name}")
+    )
+    monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(pathfinder=finder))
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", finder)
+    paths = []
+    monkeypatch.setattr(cublaslt.ctypes, "CDLL", lambda path: paths.append(path) or loaded)
+    assert cublaslt.cublaslt.__wrapped__() is loaded and paths == ["/lib/cublasLt"]
+    assert len(loaded.cublasLtMatmul.argtypes) == 16
 
 
 def test_a_large_gradient_in_float32_takes_the_proposal_with_small_tiles(monkeypatch):

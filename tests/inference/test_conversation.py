@@ -122,3 +122,12 @@ def test_messages_have_roles_and_the_system_comes_first(start, tokenizer):
         {"role": "user", "content": "Why?"},
         {"role": "assistant", "content": tokenizer.decode(answer)},
     ]
+
+
+def test_an_answer_ends_before_end_of_text(start, monkeypatch):
+    conversation = start()
+    (first, second, *_) = conversation.answer("Hi.")
+    conversation.forget()
+    monkeypatch.setattr(conversation.tokenizer, "end_of_text", second)
+    assert list(conversation.answer("Hi.")) == [first]
+    assert conversation.turns[-1].answer == [first]

@@ -11,7 +11,7 @@ from minigpt2.data.tokenizer import gpt2_tokenizer
 from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character
 from minigpt2.errors import UserError
 from minigpt2.inference.model import open_model, random_model
-from minigpt2.model.config import GPT2Config
+from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.training.checkpoint import save_checkpoint
 
@@ -79,3 +79,11 @@ def test_gpt2s_tokenizer_is_only_taken_where_there_is_none_of_any_kind(tmp_path)
 
 def test_the_small_base_has_a_name():
     assert open_model("tiny").parameters.config.n_positions == 256
+
+
+def test_an_official_shape_needs_no_weights(monkeypatch):
+    little = GPT2Config(gpt2_tokenizer().n_vocab, n_positions=8, n_embd=4, n_layer=1, n_head=1)
+    monkeypatch.setitem(OFFICIAL, "gpt2", little)
+    model = random_model("gpt2", np.random.default_rng(0))
+    assert model.parameters.config == little and model.tokenizer is gpt2_tokenizer()
+    assert model.template is None

@@ -47,6 +47,27 @@ def test_the_innermost_task_is_mentioned(quick, capsys):
         wait_for("outer: 1 of 2, ", capsys)
 
 
+def test_a_task_within_another_waits_for_its_own_moment(monkeypatch, capsys):
+    pauses, now = [], [0.0]
+
+    class Clock:
+        def wait(self, seconds):
+            pauses.append(seconds)
+            now[0] += seconds
+            if now[0] == 2:  # the inner task began half a second ago
+                chapter._under_way.append(Work("inner"))
+                chapter._under_way[-1]._started = 1.5
+            return len(pauses) > 2
+
+    monkeypatch.setattr(chapter, "monotonic", lambda: now[0])
+    monkeypatch.setattr(chapter, "_under_way", [Work("outer")])
+    lines = chapter.Lines()
+    lines._over = Clock()
+    lines._print()
+    assert pauses[:2] == [2, 1.5]
+    assert capsys.readouterr().err.startswith("inner: ")
+
+
 def test_a_short_task_writes_nothing(capsys):
     assert list(tracked("encoding", [3, 1, 2])) == [3, 1, 2]
     with pytest.raises(ValueError), progress("failing"):

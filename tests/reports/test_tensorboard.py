@@ -9,6 +9,7 @@ import pytest
 from minigpt2.commands.setup import TrainSettings
 from minigpt2.commands.train import train
 from minigpt2.errors import UserError
+from minigpt2.reports import tensorboard
 from minigpt2.reports.tensorboard import Events, require_tensorboard
 from tests.full_disk import nearly_full_disk
 
@@ -38,6 +39,15 @@ def test_every_number_stands_under_its_step(tmp_path):
         ("training/supervised", 3, 7.0),
         ("validation/validation_loss", 4, 0.25),
     ]
+
+
+def test_events_are_on_the_disk_after_a_while(tmp_path, monkeypatch):
+    events = Events(tmp_path)
+    events.add({"step": 1, "loss": 0.5})
+    monkeypatch.setattr(tensorboard, "PAUSE", 0)
+    events.add({"step": 2, "loss": 0.25})
+    assert [step for _, step, _ in scalars(tmp_path)] == [1, 2]
+    events.close()
 
 
 def test_a_run_logs_the_same_into_both(little_model, tmp_path):

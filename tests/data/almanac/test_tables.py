@@ -34,6 +34,18 @@ def test_what_is_asked_backwards_has_one_answer(name, relation):
     assert len(set(values)) == len(values)
 
 
+def test_a_row_that_does_not_fit_or_repeats_a_subject_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "files", lambda package: tmp_path)
+    (tmp_path / "tables").mkdir()
+    for rows, words in (
+        ("gold,Au,79\nzinc,Zn", "made-up.csv line 3 has 2 cells, expected 3"),
+        ("gold,Au,79\ngold,Au,79", "made-up.csv line 3 repeats the subject 'gold'"),
+    ):
+        (tmp_path / "tables" / "made-up.csv").write_text(f"name,symbol,number\n{rows}\n")
+        with pytest.raises(ValueError, match=words):
+            tables.table("made-up")
+
+
 def test_an_opposite_stands_in_one_pair_only():
     words = Counter(
         word for fact in almanac.facts() if fact.table == "opposites" for word in fact[1::2]
