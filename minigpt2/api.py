@@ -67,7 +67,7 @@ class GPT2:
         values = checked(
             {"name": str, "device": Device}, {"name": name, "device": device}, "from_pretrained"
         )
-        return cls(open_model(values["name"], open_device(values["device"])))
+        return cls(open_model(values["name"], open_device(values["device"]), warn=note))
 
     @classmethod
     def from_scratch(cls, name: str | Path, seed: int = 0, device: Device = "auto") -> "GPT2":

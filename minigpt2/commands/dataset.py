@@ -93,6 +93,7 @@ class Dataset(NamedTuple):
     name: str
     format: str
     records: list[Record]
+    numbers: Sequence[int]  # of the records' entries in the data
     tokenizer: Tokenizer
     template: Template
     context: int  # tokens
@@ -158,7 +159,7 @@ def open_reader(model: str) -> Reader:
     path = find_model(model)
     folder = path if path.is_dir() else path.parent
     config = GPT2Config.load(folder / "config.json")
-    tokenizer = tokenizer_for(folder, config.vocab_size)
+    tokenizer = tokenizer_for(folder, config.vocab_size, warn=note)
     return Reader(tokenizer, config.n_positions, stored_template(folder))
 
 
@@ -180,6 +181,7 @@ def open_dataset(settings: DataSettings, reader: Reader) -> Dataset:
         name=settings.data,
         format=data.format.name,
         records=data.records,
+        numbers=data.numbers,
         tokenizer=reader.tokenizer,
         template=template or open_template(settings.template or data.format.template),
         context=context,
@@ -197,7 +199,8 @@ def open_data(
     if name == ALMANAC:
         from minigpt2.data.almanac import questions  # it takes time to load
 
-        return DataSet(almanac_records(questions(0).train), ALPACA_FORMAT, notes=[])
+        records = almanac_records(questions(0).train)
+        return DataSet(records, ALPACA_FORMAT, notes=[], numbers=range(len(records)))
     return open_files(Path(name), columns, skip_bad)
 
 

@@ -9,6 +9,7 @@ from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model, open_model
 from minigpt2.inference.sampling import Sampling
 from minigpt2.reports.progress import progress
+from minigpt2.terminal import note
 from minigpt2.training.precision import Precision, check_precision, rounded
 
 
@@ -58,5 +59,5 @@ def open_rounded(model: str, device: Device, precision: Precision) -> Model:
     """
     library = open_device(device)
     check_precision(precision, library)
-    exact = open_model(model, library)
+    exact = open_model(model, library, warn=note)
     return exact._replace(parameters=rounded(exact.parameters, precision))

@@ -32,6 +32,7 @@ from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory
 from minigpt2.planning.room import Room
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog, claim_folder
+from minigpt2.terminal import note
 from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import Every, Hooks, run_steps
@@ -94,7 +95,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         log.say("text", "the almanac, worded anew in every document; learning the vocabulary")
         with progress(f"opening {settings.start or 'the almanac'}", console=log.console):
             if settings.start:
-                model = open_model(settings.start)
+                model = open_model(settings.start, warn=note)
             else:
                 model = initial_model(np.random.default_rng([settings.seed, START]))
         config = model.parameters.config

@@ -25,6 +25,7 @@ from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
 from minigpt2.inference.model import Model, open_model, random_model
 from minigpt2.ops.adamw import AdamW
+from minigpt2.terminal import note
 from minigpt2.training.evaluation import Limits
 from minigpt2.training.precision import Precision, check_precision
 from minigpt2.training.run import Every
@@ -229,4 +230,6 @@ def training_config(settings: TrainSettings, steps_per_epoch: int) -> TrainingCo
 
 def open_start(model: str, from_scratch: bool, rng: np.random.Generator) -> Model:
     """Return the model to start from, trained or random."""
-    return random_model(model, rng) if from_scratch else open_model(model)
+    if from_scratch:
+        return random_model(model, rng, warn=note)
+    return open_model(model, warn=note)

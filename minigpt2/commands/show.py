@@ -5,6 +5,7 @@ breaks are spelled out.  Below each entry is the shift by one: the row that read
 the next one.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class ShowSettings(WeightedDataSettings):
         minigpt2 show questions.json --model gpt2 --html entries.html
 
     Args:
-        first: number of the first entry to show, from 0
+        first: number of the first entry to show, counted from 0 in the file
         count: number of entries to show
         html: write the entries to this HTML file instead
     """
@@ -68,13 +69,14 @@ def show(settings: ShowSettings) -> None:
     """Print the entries, or write the page."""
     require_new_file(settings.html, "--html")
     dataset = open_dataset(settings, open_reader(settings.model))
-    total = len(dataset.records)
+    total = dataset.numbers[-1] + 1
     if settings.first >= total:
         raise UserError(
             f"{settings.data} has {plural(total, 'entry')}: first must be below {total}"
         )
-    numbers = range(settings.first, min(settings.first + settings.count, total))
-    entries = [entry(dataset, number, settings.loss_weights()) for number in numbers]
+    start = bisect_left(dataset.numbers, settings.first)
+    places = range(start, min(start + settings.count, len(dataset.records)))
+    entries = [entry(dataset, place, settings.loss_weights()) for place in places]
     if settings.html is None:
         console = Screen(wrap=True)
         for shown in entries:
@@ -85,9 +87,13 @@ def show(settings: ShowSettings) -> None:
     say(f"{plural(len(entries), 'entry')} written to {settings.html}")
 
 
-def entry(dataset: Dataset, number: int, loss_weights: LossWeights) -> Entry:
-    """Return an entry of a data set as the model is trained on it."""
-    (example,) = dataset.encode([dataset.records[number]])
+def entry(dataset: Dataset, place: int, loss_weights: LossWeights) -> Entry:
+    """Return an entry of a data set as the model is trained on it; its place is among the records.
+
+    Its number is that of the file: it counts the entries that were left out.
+    """
+    number, record = dataset.numbers[place], dataset.records[place]
+    (example,) = dataset.encode([record])
     parts = fit_to_context(example, dataset.context, dataset.truncate)
     if not parts:
         tokens = plural(len(example.ids), "token")
@@ -95,7 +101,7 @@ def entry(dataset: Dataset, number: int, loss_weights: LossWeights) -> Entry:
         return Entry(number, line, None)
     piece = parts[0]
     line = describe(piece, loss_weights)
-    if spells_end_of_text(dataset.records[number]):
+    if spells_end_of_text(record):
         line += f"; the text spells {END_OF_TEXT} (with a {GAP} here): no end, but ordinary tokens"
     if len(parts) > 1:
         line += f"; the first piece of {len(parts)}"

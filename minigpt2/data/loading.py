@@ -36,6 +36,7 @@ class DataSet(NamedTuple):
     records: list[Record]
     format: Format
     notes: list[str]
+    numbers: Sequence[int]  # of the records' entries, counted from 0 over all files
 
 
 class Fault(NamedTuple):
@@ -57,9 +58,9 @@ def load_data(
     check_columns(columns)
     files, others = files_of(Path(path))
     entries = [entry for file in files for entry in read_entries(file)]
-    records, used, faults = [], [], []
+    records, numbers, used, faults = [], [], [], []
     first = data_format = None
-    for entry in entries:
+    for number, entry in enumerate(entries):
         try:
             renamed = rename_fields(entry, columns)
             if first is None or data_format is None:
@@ -67,6 +68,7 @@ def load_data(
             if not has_fields(renamed, data_format):
                 raise wrong_format(renamed, first, data_format)
             records.append(data_format.to_record(renamed))
+            numbers.append(number)
             used.append(renamed)
         except UserError as error:
             faults.append(Fault(entry.where, str(error)))
@@ -88,7 +90,7 @@ def load_data(
     if names := unused_fields(used, data_format):
         noun = "field" if len(names) == 1 else "fields"
         notes.append(f"{path}: passed over the {noun} {listed(names)}")
-    return DataSet(records, data_format, notes)
+    return DataSet(records, data_format, notes, numbers)
 
 
 def check_columns(columns: Mapping[str, str]) -> None:

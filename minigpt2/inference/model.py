@@ -1,5 +1,6 @@
 """Model: parameters with the tokenizer and the template that belong to them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -9,8 +10,9 @@ import numpy as np
 from minigpt2.data.template import Template
 from minigpt2.data.template_files import stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, has_tokenizer, open_tokenizer
+from minigpt2.data.vocabulary import END_OF_TEXT
 from minigpt2.errors import UserError
-from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model.config import OFFICIAL, GPT2Config, end_of_text_ids
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.weights import find_model, load_parameters
@@ -28,7 +30,14 @@ class Model(NamedTuple):
     template: Template | None
 
 
-def open_model(model: str, library: ModuleType = np) -> Model:
+Warn = Callable[[str], None]  # takes a line that a user should read
+
+
+def ignore(text: str) -> None:
+    """Take a line, and do nothing."""
+
+
+def open_model(model: str, library: ModuleType = np, *, warn: Warn = ignore) -> Model:
     """Open a model by its name, its folder, the folder of a run, or its .safetensors file.
 
     `library` is the array library that the parameters are made with: NumPy, or that of a device
@@ -36,11 +45,11 @@ def open_model(model: str, library: ModuleType = np) -> Model:
     """
     folder = find_model(model)
     parameters = load_parameters(folder)
-    tokenizer = tokenizer_for(folder, parameters.config.vocab_size)
+    tokenizer = tokenizer_for(folder, parameters.config.vocab_size, warn=warn)
     return Model(parameters.on(library), tokenizer, stored_template(folder))
 
 
-def random_model(model: str, rng: np.random.Generator) -> Model:
+def random_model(model: str, rng: np.random.Generator, *, warn: Warn = ignore) -> Model:
     """Return a model with random weights, of the shape of an official or a stored one.
 
     An official shape needs no weights on disk.  Raises UserError if there is no such model.
@@ -49,15 +58,16 @@ def random_model(model: str, rng: np.random.Generator) -> Model:
         return Model(initialise(OFFICIAL[model], rng), gpt2_tokenizer(), None)
     folder = find_model(model)
     config = GPT2Config.load(folder / "config.json")
-    tokenizer = tokenizer_for(folder, config.vocab_size)
+    tokenizer = tokenizer_for(folder, config.vocab_size, warn=warn)
     return Model(initialise(config, rng), tokenizer, stored_template(folder))
 
 
-def tokenizer_for(path: Path, n_vocab: int) -> Tokenizer:
+def tokenizer_for(path: Path, n_vocab: int, *, warn: Warn = ignore) -> Tokenizer:
     """Return the tokenizer in a model's folder.
 
     If there is no tokenizer's file of any kind, and the model has as many ids as GPT-2, it is
-    GPT-2's.  Raises UserError if there is none, or it has not n_vocab ids.
+    GPT-2's.  Warns if the model's end-of-text is another id.  Raises UserError if there is no
+    tokenizer, or it has not n_vocab ids.
     """
     folder = path if path.is_dir() else path.parent
     official = n_vocab == OFFICIAL["gpt2"].vocab_size and not has_tokenizer(folder)
@@ -65,4 +75,8 @@ def tokenizer_for(path: Path, n_vocab: int) -> Tokenizer:
     if tokenizer.n_vocab != n_vocab:
         ids = plural(tokenizer.n_vocab, "id")
         raise UserError(f"{path}: the tokenizer has {ids}, but the model {n_vocab:,}")
+    config, used = folder / "config.json", tokenizer.end_of_text
+    if config.is_file() and (named := end_of_text_ids(config)) and used not in named:
+        text = f"eos_token_id is {named[0]}, but the tokenizer's {END_OF_TEXT} is {used}"
+        warn(f"{config}: {text}; {used} is used")
     return tokenizer

@@ -129,6 +129,16 @@ class GPT2Config:
         return config
 
 
+def end_of_text_ids(path: Path) -> list[int]:
+    """Return the ids that a config.json names as ends of a text: one, several, or none.
+
+    Raises UserError if the file is not JSON.
+    """
+    values = parse_json(read_text(path), path)
+    ids = values.get("eos_token_id") if isinstance(values, dict) else None
+    return [i for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int]
+
+
 FLAGS = [field.name for field in fields(GPT2Config) if field.type is bool]
 
 

@@ -1,5 +1,7 @@
 """generate, run as a user would."""
 
+import json
+import shutil
 from io import StringIO
 
 import pytest
@@ -41,6 +43,15 @@ def test_a_prompt_on_the_command_line_is_the_text_as_typed(run, monkeypatch, pro
     monkeypatch.setattr("sys.stdin", StringIO(f"{prompt}\n"))
     assert run("generate", *greedy) == outcome and outcome.code == 0
     assert outcome.out != run("generate", "", *greedy).out
+
+
+def test_an_end_of_text_that_is_not_the_tokenizers_is_one_line(run, little_model, tmp_path):
+    shutil.copytree(little_model, tmp_path / "model")
+    path = tmp_path / "model/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": 3}))
+    outcome = run("generate", "hi", "--model", "model", "--max-new-tokens", "1")
+    assert outcome.code == 0 and "model/config.json: eos_token_id is 3, but the" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
 
 
 def test_samples_are_those_of_all_at_once_and_come_in_groups(run, monkeypatch):

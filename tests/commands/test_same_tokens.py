@@ -62,6 +62,7 @@ def datasets(draw):
         name="data",
         format="Alpaca",
         records=draw(st.lists(st.one_of(QUESTIONS, QUESTIONS, PLAIN), min_size=1, max_size=6)),
+        numbers=range(6),
         tokenizer=draw(st.sampled_from(TOKENIZERS)),
         template=draw(st.one_of(st.sampled_from(list(TEMPLATES.values())), OWN)),
         context=draw(st.integers(1, 150)),

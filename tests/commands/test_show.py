@@ -109,6 +109,23 @@ def test_a_page_holds_every_token_with_its_weight(data, little_model, tmp_path, 
         show(ShowSettings(data=data, model=str(little_model), html=page))
 
 
+def test_an_entry_has_its_number_in_the_file_also_where_others_are_left_out(
+    little_model, tmp_path, monkeypatch
+):
+    entries = [*ENTRIES[:1], {"instruction": "No answer"}, *ENTRIES[1:], {"instruction": 3}]
+    (tmp_path / "data.json").write_text(json.dumps(entries))
+    settings = {"data": str(tmp_path / "data.json"), "model": str(little_model), "skip_bad": True}
+
+    def numbers(**more):
+        text = printed(monkeypatch, ShowSettings(**settings, **more))
+        return [int(number) for number in re.findall(r"^entry (\d)", text, re.M)]
+
+    assert numbers(count=9) == [0, 2, 3] and numbers(first=1) == numbers(first=2) == [2, 3]
+    assert numbers(count=2) == [0, 2] and numbers(first=3) == [3]
+    with pytest.raises(UserError, match="first must be below 4"):
+        show(ShowSettings(**settings, first=4))
+
+
 INVISIBLE = "one\r\ntwo\u200b\u00a0\ufeff\tthree\u202e"
 
 

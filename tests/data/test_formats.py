@@ -21,7 +21,7 @@ def test_every_format_has_an_entry_here():
 @pytest.mark.parametrize("name", ENTRIES)
 def test_an_entry_of_each_format_spelled_out(tmp_path, name):
     entry, record = ENTRIES[name]
-    records, data_format, _ = load_data(saved(tmp_path, [entry]))
+    records, data_format, *_ = load_data(saved(tmp_path, [entry]))
     assert records == [record] and data_format.name == name
 
 

@@ -34,9 +34,10 @@ def test_entries_that_cannot_be_used_are_counted_and_the_first_places_named(tmp_
 @pytest.mark.parametrize("kind", BAD)
 def test_entries_that_cannot_be_used_are_left_out_if_wished(tmp_path, kind):
     entries = [GOOD, BAD[kind], GOOD]
-    records, data_format, notes = load_data(saved(tmp_path, entries), skip_bad=True)
+    records, data_format, notes, numbers = load_data(saved(tmp_path, entries), skip_bad=True)
     assert records == load_records(saved(tmp_path, [GOOD, GOOD])) and data_format.name == "Alpaca"
     assert notes[0].startswith(f"{tmp_path}/data.json: left out 1 of 3 entries; entry 1 of ")
+    assert numbers == [0, 2]
     assert "1 of 3 entries cannot be used: --skip-bad leaves" in refusal(tmp_path, entries)
 
 
@@ -139,7 +140,7 @@ def test_whatever_an_entry_is_it_is_a_record_or_one_line_that_names_its_place(
 ):
     path = saved(tmp_path, entries)
     try:
-        records, _, notes = load_data(path, skip_bad=skip_bad)
+        records, _, notes, _ = load_data(path, skip_bad=skip_bad)
     except UserError as error:
         assert "\n" not in str(error) and str(path) in str(error)
         return

@@ -43,6 +43,18 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path, tokenizer):
         open_model(str(tmp_path / "model"))
 
 
+@pytest.mark.parametrize(("named", "warns"), [(0, True), ([1, 4095], False), (None, False)])
+def test_another_end_of_text_than_the_tokenizers_is_told(tmp_path, tokenizer, named, warns):
+    save(tmp_path / "model", tokenizer, tokenizer.n_vocab)
+    path = tmp_path / "model/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": named}))
+    text = "eos_token_id is 0, but the tokenizer's <|endoftext|> is 4095; 4095 is used"
+    lines = []
+    model = open_model(str(tmp_path / "model"), warn=lines.append)
+    assert model.tokenizer.end_of_text == 4095 and len(lines) == warns
+    assert all(line == f"{path}: {text}" for line in lines)
+
+
 def tokenizer_json():
     """A vocabulary as large as GPT-2's, without a merge."""
     bytes_first = [*byte_of_character(), *(f"<unused{i}>" for i in range(256, 50_256)), END_OF_TEXT]
