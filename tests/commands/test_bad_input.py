@@ -245,6 +245,7 @@ def test_a_damaged_model(run, little_model, data, tmp_path, case):
 
 def test_a_learning_rate_that_blows_up_is_said_in_one_line(run, little_model, data):
     options = ("--learning_rate", "1e30", "--clip", "0", "--steps", "9", "--samples", "0")
+    options += ("--evaluate_every", "0")  # so the next gradient is the first to notice
     with np.errstate(all="ignore"):
         outcome = run("train", "--model", little_model, "--data", data, "--out", "run", *options)
     assert outcome.code == 2
