@@ -44,6 +44,12 @@ $(VENV)/nvrtc: $(VENV)/dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[nvrtc]'
 	@touch $@
 
+$(VENV)/fuzz: $(VENV)/dev
+	@echo 'installing Atheris ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' || \
+	  echo 'there is no Atheris for this machine: inputs are made without it'
+	@touch $@
+
 train: $(VENV)/run ## tune the small base, and show its answers before and after
 	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml $(if $(OUT),--out $(OUT))
 
@@ -86,6 +92,9 @@ check: $(VENV)/dev ## format, lint and types
 
 check-inputs: $(VENV)/dev ## run every command on malformed and odd inputs: one line, or the right result
 	@$(BIN)/python -m tests.inputs
+
+fuzz: $(VENV)/fuzz ## feed damaged and hostile files to each reader of files for MINUTES=10 (READERS="data weights")
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(READERS)
 
 gradcheck: $(VENV)/dev ## check every gradient against two numerical derivatives, and plant bugs
 	@$(BIN)/python -m tests.gradcheck
@@ -157,4 +166,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test test-long test-shuffled cover check check-inputs check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test test-long test-shuffled cover check check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean

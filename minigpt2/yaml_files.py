@@ -13,9 +13,12 @@ import yaml
 
 from minigpt2.errors import UserError
 from minigpt2.reading import json_kind, parse_json, quoted, read_text
-from minigpt2.wording import shorten
+from minigpt2.wording import plural, shorten
 
 NULL, TEXT, LIST, MAPPING = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "str", "seq", "map"))
+
+DEEPEST = 20  # levels of lists and mappings
+MOST_NODES = 10_000  # names and values
 
 
 class Item(NamedTuple):
@@ -94,10 +97,30 @@ def json_node(value: Any, text: str = "") -> yaml.Node:
     return yaml.ScalarNode(TEXT, value)
 
 
+class Bounded(yaml.SafeLoader):
+    """A reader of YAML that ends early where a text has more than any settings file or template.
+
+    PyYAML takes a tenth of a millisecond a node, and longer the deeper they are nested.
+    """
+
+    nodes = depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        """Read the next node, with all that is inside; raises RecursionError or YAMLError."""
+        self.nodes, self.depth = self.nodes + 1, self.depth + 1
+        if self.depth > DEEPEST:
+            raise RecursionError
+        if self.nodes > MOST_NODES:
+            raise yaml.YAMLError(f"it has more than {plural(MOST_NODES, 'value')}")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
 def compose(text: str, where: str) -> yaml.Node | None:
     """Return the node of a YAML text, None if it is empty; raises UserError."""
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.compose(text, Loader=Bounded)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}," if mark else ""

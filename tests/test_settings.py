@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from minigpt2 import yaml_files
 from minigpt2.cli import COMMANDS, settings_class
 from minigpt2.errors import UserError
 from minigpt2.settings import Setting, as_file, read_settings, require_all, setting_of
@@ -239,6 +240,12 @@ def test_aliases_that_would_grow_without_end_are_one_line(tmp_path):
     assert "train has no setting 'a1'" in refusal(read, tmp_path, content)
     nested = "{" + ", ".join(f"a{i}: &a{i} {{b: *a{i - 1}}}" for i in range(1, 60)) + "}"
     assert "columns must be a mapping" in refusal(read, tmp_path, f"name: &a0 x\ncolumns: {nested}")
+
+
+def test_more_values_than_any_settings_file_has_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(yaml_files, "MOST_NODES", 30)
+    many = "{" + ", ".join(f"a{i}: b" for i in range(20)) + "}"
+    assert "it has more than 30 values" in refusal(read, tmp_path, f"columns: {many}")
 
 
 def test_names_may_be_written_as_on_the_command_line(tmp_path):

@@ -18,7 +18,6 @@ One file, as newer programs write it
     on the text around them.  So each token is made once from its bytes alone, to see that.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 
 from minigpt2.errors import UserError
 from minigpt2.reading import parse_json
+from minigpt2.wording import shorten
 
 END_OF_TEXT = "<|endoftext|>"
 TWO_FILES = ("vocab.json", "merges.txt")
@@ -72,37 +72,54 @@ def first_ranks() -> dict[bytes, int]:
 
 
 def from_two_files(vocab_json: bytes, merges_txt: bytes, name: str) -> Vocabulary:
-    """Read both files; raises UserError, with `name` for their place, if they are damaged."""
+    """Read both files; raises UserError, with `name` for their folder, if they are damaged."""
+    vocab, merges = (Path(name) / file for file in TWO_FILES)
+    ids = parse_json(utf8_text(vocab_json, vocab), vocab)
     ranks = first_ranks()
-    try:
-        for line in merges_txt.decode("utf-8").split("\n")[1:]:
+    for number, line in enumerate(utf8_text(merges_txt, merges).split("\n")[1:], start=2):
+        try:
             if line:
                 left, right = line.split(" ")
                 ranks[bytes_of(left) + bytes_of(right)] = len(ranks)
-        vocabulary = json.loads(vocab_json)
-        end_of_text = vocabulary.pop(END_OF_TEXT)
-        agree = {bytes_of(token): i for token, i in vocabulary.items()} == ranks
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f"{name}: vocab.json or merges.txt is damaged ({error!r})") from None
+        except ValueError:
+            raise UserError(
+                f"{merges}, line {number}, is not two tokens: {shorten(line, width=60)!r}"
+            ) from None
+    if not (isinstance(ids, dict) and are_ids(ids.values()) and END_OF_TEXT in ids):
+        raise UserError(f"{vocab} does not map tokens to ids, {END_OF_TEXT} among them")
+    end_of_text = ids.pop(END_OF_TEXT)
+    try:
+        agree = {bytes_of(token): i for token, i in ids.items()} == ranks
+    except ValueError:  # a character that stands for no byte
+        agree = False
     if not agree or end_of_text != len(ranks):
-        raise UserError(f"{name}: vocab.json does not have the ids that merges.txt gives")
+        raise UserError(f"{vocab} does not have the ids that {merges.name} gives")
     tokens = {i: token for token, i in ranks.items()} | {end_of_text: END_OF_TEXT.encode()}
     return Vocabulary(ranks, list(range(len(ranks))), tokens, end_of_text)
 
 
-def from_one_file(contents: bytes, path: Path) -> Vocabulary:
-    """Read tokenizer.json; raises UserError unless it describes a tokenizer such as GPT-2's."""
+def utf8_text(contents: bytes, path: Path) -> str:
+    """Return the text of a file; raises UserError if it is not UTF-8."""
     try:
-        text = contents.decode("utf-8-sig")
+        return contents.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error.reason}, byte {error.start}") from None
-    described = parse_json(text, path)
+
+
+def are_ids(values: Iterable[object]) -> bool:
+    """Whether all values are whole numbers; JSON's true and 1.0 equal 1, but are none."""
+    return all(type(value) is int for value in values)
+
+
+def from_one_file(contents: bytes, path: Path) -> Vocabulary:
+    """Read tokenizer.json; raises UserError unless it describes a tokenizer such as GPT-2's."""
+    described = parse_json(utf8_text(contents, path), path)
     try:
         require_like_gpt2(described)
         model = described["model"]
         special = special_tokens(described.get("added_tokens") or [], model["vocab"])
         ids = {**model["vocab"], **special}
-        if sorted(ids.values()) != list(range(len(ids))):
+        if not are_ids(ids.values()) or sorted(ids.values()) != list(range(len(ids))):
             raise UserError(f"the ids of its tokens are not 0 to {len(ids) - 1:,}, each once")
         if END_OF_TEXT not in ids:
             raise UserError(f"it has no token {END_OF_TEXT}")
@@ -111,7 +128,7 @@ def from_one_file(contents: bytes, path: Path) -> Vocabulary:
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
     except (ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise UserError(f"{path} is not a tokenizer.json: {error!r}") from None
+        raise UserError(f"{path} is not a tokenizer.json: {error!r:.200}") from None
 
 
 def require_like_gpt2(described: Mapping[str, Any]) -> None:
@@ -192,12 +209,13 @@ def joined(merges: list[Pair], ids: Mapping[str, int], special: Mapping[str, int
     ranks = first_ranks()
     for left, right in merges:
         if left not in ranks or right not in ranks:
-            raise UserError(f"it joins {left!r} and {right!r}, but one of them is not a token yet")
+            pair = f"{left!r:.60} and {right!r:.60}"
+            raise UserError(f"it joins {pair}, but one of them is not a token yet")
         if ranks.setdefault(left + right, len(ranks)) < len(ranks) - 1:
-            raise UserError(f"it joins {left + right!r} twice, with other tokens between")
+            raise UserError(f"it joins {left + right!r:.60} twice, with other tokens between")
     for needed in ranks:
         if needed not in known:
-            raise UserError(f"it has no token {needed!r}, which GPT-2's tokenizer needs")
+            raise UserError(f"it has no token {needed!r:.60}, which GPT-2's tokenizer needs")
     require_same_cuts(merges, ranks)
     return Vocabulary(ranks, [known[token] for token in ranks], tokens, special[END_OF_TEXT])
 

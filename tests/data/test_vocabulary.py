@@ -69,12 +69,18 @@ def with_end(value):
         (with_end(1000), TXT),
         (with_end("260"), TXT),
         (with_end(None), TXT),
+        (with_end(260.0), TXT),
+        (VOCAB.replace(b'"!": 0', b'"!": false'), TXT),
+        (VOCAB.replace(b'"!": 0', b'"!": 0, "!": 0'), TXT),
+        (VOCAB + b"\xff", TXT),
+        (VOCAB, TXT + b"x" * 3000 + b"\n"),
     ],
-    ids=range(22),
+    ids=range(27),
 )
 def test_damaged_files_are_a_user_error(vocab, merges):
-    with pytest.raises(UserError, match="broken"):
+    with pytest.raises(UserError, match=r"broken/(vocab\.json|merges\.txt)") as refused:
         from_two_files(vocab, merges, "broken")
+    assert len(str(refused.value)) < 200
 
 
 # tokenizer.json.  The library that writes such files says what their ids are.
@@ -232,9 +238,12 @@ LAST = len(described()["model"]["vocab"])
         (change_vocab(**{"!": None, "?!": 1}), "it has no token b'!'"),
         (change_vocab(hell=None), "are not 0 to"),
         (change_vocab(hell=3), "are not 0 to"),
+        (change_vocab(**{"!": 1.0}), "are not 0 to"),
+        (change_vocab(**{"!": True}), "are not 0 to"),
         (change_vocab(more=LAST + 1), f"are not 0 to {LAST}"),
         (change_model(merges=["h e", "he l", "x"]), "is not a tokenizer.json"),
         (change_model(merges=["he ll"]), "but one of them is not a token yet"),
+        (change_model(merges=["x" * 3000 + " h"]), "but one of them is not a token yet"),
         (change_model(merges=["h e", "l l", "he l", "hel l", "Ġ w"]), "it has no token b'hel'"),
         (change(added_tokens=[]), ""),
         (change(added_tokens=[added(END_OF_TEXT, 7)]), "has two ids"),
