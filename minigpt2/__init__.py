@@ -143,6 +143,7 @@ Appendix: planning, reports, commands
      ·  planning/room                  Room
      ·  planning/disk_space            Disk space
      ·  terminal                       Terminal
+     ·  signals                        Signals
      ·  reports/screen                 Screen
      ·  reports/progress               Progress
      ·  download                       Download

@@ -7,7 +7,6 @@ An error that the user can fix is one line on the error stream, with exit code 2
 
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -18,10 +17,10 @@ from minigpt2.arguments import read_arguments, unknown_command
 from minigpt2.errors import UserError
 from minigpt2.help import command_help, program_help
 from minigpt2.settings import Setting, as_file, read_settings, require_all, setting_of
+from minigpt2.signals import ENDED, Stopped, catch_signals, exit_code
 from minigpt2.terminal import close_output, complain, flush, open_streams, write
 
 PROGRAM = "minigpt2"
-ENDED = 128  # plus the number of a signal: the exit code of what the signal ended
 TITLE = "GPT-2 and its instruction tuning, every gradient written by hand."
 EXAMPLES = """\
 Examples:
@@ -147,26 +146,6 @@ def run(arguments: Sequence[str]) -> None:
     action(command)(settings_of(command, settings))
 
 
-class Stopped(BaseException):
-    """A signal to end the program: SIGTERM, or SIGHUP of a terminal that was closed."""
-
-
-def be_stopped(number: int, frame: object) -> NoReturn:
-    """End a command as Ctrl-C does: its records are written."""
-    raise Stopped(number)
-
-
-def catch_signals() -> None:
-    """Turn signals to end the program into exceptions; what is ignored (nohup) stays ignored."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    handlers = {"SIGINT": signal.default_int_handler, "SIGTERM": be_stopped, "SIGHUP": be_stopped}
-    for name, handler in handlers.items():
-        number = getattr(signal, name, None)
-        if number and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, handler)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     open_streams()
@@ -190,5 +169,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (KeyboardInterrupt, Stopped) as stop:
         complain("stopped")
-        return ENDED + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT)
+        return exit_code(stop)
     return 0

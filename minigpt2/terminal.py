@@ -15,6 +15,7 @@ import codecs
 import os
 import re
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from traceback import format_exception
 from types import TracebackType
@@ -133,6 +134,13 @@ def remark(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
     except OSError:
         close(sys.stderr)
+
+
+def remark_at_once(text: str) -> None:
+    """Print a line on the error stream from the handler of a signal, past what buffers it."""
+    if sys.__stderr__:
+        with suppress(OSError, ValueError):
+            os.write(sys.__stderr__.fileno(), f"minigpt2: {text}\n".encode("ascii"))
 
 
 def report_bug(
