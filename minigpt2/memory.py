@@ -19,6 +19,8 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from minigpt2.errors import UserError
@@ -33,6 +35,9 @@ except ModuleNotFoundError:  # not on Windows
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 NEVER = -1
 STATUS = Path("/proc/self/status")
+MACHINE = Path("/proc/meminfo")
+GROUPS = Path("/proc/self/cgroup")  # the groups of processes that this one belongs to
+LIMITS = Path("/sys/fs/cgroup")  # what Linux grants to each group: a container is one
 PAD = 1 << 26  # bytes by which the heap grows at least
 
 
@@ -44,13 +49,63 @@ def keep_freed_memory() -> bool:
 
 
 def require_memory(needed: int, what: str) -> None:
-    """Raise UserError if so many bytes are more than the whole memory of this machine."""
+    """Raise UserError if so many bytes are more than this machine, or its container, has.
+
+    The swap counts: with it a model runs, if slowly.
+    """
     pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    if 0 < pages * os.sysconf("SC_PAGE_SIZE") < needed:
-        total = pages * os.sysconf("SC_PAGE_SIZE")
-        raise UserError(
-            f"{what} would take {in_words(needed)}, but this machine has {in_words(total)}"
-        )
+    total, place = pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else 0, "this machine"
+    smallest = min((limit for limit, _ in container_limits()), default=total)
+    if smallest < total:
+        total, place = smallest, "this container"
+    if 0 < total + swap_memory() < needed:
+        raise UserError(f"{what} would take {in_words(needed)}, but {place} has {in_words(total)}")
+
+
+def swap_memory() -> int:
+    """Return the bytes of this machine's swap; 0 if Linux does not say."""
+    with suppress(OSError):
+        swap_in_kb = re.search(r"SwapTotal:\s*(\d+) kB", MACHINE.read_text())
+        return int(swap_in_kb[1]) * 1024 if swap_in_kb else 0
+    return 0
+
+
+def container_limits() -> Iterator[tuple[int, int]]:
+    """Yield the bytes that each group around this process may take, and has taken.
+
+    Memory that holds copies of files counts as free.
+    """
+    try:
+        lines = GROUPS.read_text().splitlines()
+    except OSError:  # not on Linux
+        return
+    for line in lines:
+        _, kinds, group = line.split(":", 2)
+        if not kinds:  # the groups of today, then those of old systems
+            names, top = ("memory.max", "memory.current", "inactive_file "), LIMITS
+        elif "memory" in kinds.split(","):
+            names, top = (
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+                LIMITS / "memory",
+            )
+        else:
+            continue
+        folder = top / group.lstrip("/")
+        for above in (folder, *folder.parents):
+            if above.is_relative_to(top):
+                with suppress(OSError, ValueError):  # no such group here, or "max"
+                    yield limit_of(above, *names)
+
+
+def limit_of(folder: Path, limit: str, used: str, of_files: str) -> tuple[int, int]:
+    """Return the bytes that a group may take, and has taken without copies of files.
+
+    Raises OSError or ValueError if it has no limit.
+    """
+    most, taken = (int((folder / name).read_text()) for name in (limit, used))
+    lines = (folder / "memory.stat").read_text().splitlines()
+    copies = sum(int(line.split()[1]) for line in lines if line.startswith(of_files))
+    return most, taken - copies
 
 
 def peak_memory() -> int | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from minigpt2.errors import UserError
+from minigpt2.memory import require_memory
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, tensor_shapes
 from minigpt2.parallel import cores
@@ -115,6 +116,8 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
     else:
         config = GPT2Config.load(folder / "config.json")
     check_tensors(path, stored, config)
+    size = config.n_parameters * np.dtype(dtype).itemsize
+    require_memory(size, f"a model of {plural(config.n_parameters, 'parameter')}")
     parameters = Parameters(config, np.empty(config.n_parameters, dtype))
 
     def read(name: str) -> None:

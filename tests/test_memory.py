@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import pytest
 
 from minigpt2 import memory
+from minigpt2.errors import UserError
 from minigpt2.memory import keep_freed_memory, peak_memory
 
 SCRIPT = """
 import resource
 import sys
 import numpy as np
+from minigpt2.errors import UserError
 from minigpt2.memory import keep_freed_memory
 
 def faults():
@@ -79,3 +81,16 @@ def test_on_windows_there_is_no_such_module(monkeypatch, tmp_path):
 def test_the_peak_does_not_fall():
     before = peak_memory()
     assert before is None or peak_memory() >= before > 1 << 20
+
+
+def test_a_container_that_is_too_small_is_named(tmp_path, monkeypatch):
+    for name, text in {"memory.max": "1000", "memory.current": "0", "memory.stat": ""}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "cgroup").write_text("0::/\n")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "LIMITS", tmp_path)
+    monkeypatch.setattr(memory, "MACHINE", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemTotal: 1 kB\n")
+    memory.require_memory(1000, "it")
+    with pytest.raises(UserError, match="it would take 0 MB, but this container has 0 MB"):
+        memory.require_memory(1001, "it")

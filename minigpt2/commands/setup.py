@@ -25,6 +25,7 @@ from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
 from minigpt2.inference.model import Model, open_model, random_model
 from minigpt2.ops.adamw import AdamW
+from minigpt2.planning.room import require_state
 from minigpt2.terminal import note
 from minigpt2.training.evaluation import Limits
 from minigpt2.training.precision import Precision, check_precision
@@ -164,6 +165,7 @@ def setup(settings: TrainSettings) -> Run:
     rng = np.random.default_rng([settings.seed, START])
     tests = open_tests(settings.data, settings.test, settings.columns, settings.skip_bad)
     model = open_start(settings.model, settings.from_scratch, rng)
+    require_state(model.parameters.config, library)
     dataset = open_dataset(settings, reader_of(model))
     examples = dataset.training_set(settings.validation, settings.seed)
     _, held_out = split(dataset.records, settings.validation, settings.seed)

@@ -51,10 +51,18 @@ class Room(NamedTuple):
         if CERTAIN * needed > whole:
             text = f"{what} would take {size(needed)}, but {place} has {size(whole)}"
             raise UserError(f"{text}: {remedy(whole)}")
-        if needed - self.held > free:
-            text = f"{what} takes {size(needed - self.held)}, but {place} has {size(free)} free"
-            return f"{text}: {remedy(free + self.held)}"
+        if needed > free + self.held:
+            text = f"{what} takes {size(needed)}, but {place} has {size(free + self.held)} free"
+            return f"{text} for it: {remedy(free + self.held)}"
         return None
+
+
+def require_state(config: GPT2Config, library: ModuleType) -> None:
+    """Raise UserError if what training holds in any case is more than a device has."""
+    available = memory_of_device(library)
+    if available:
+        what, needed = "the weights, gradients and moments", state_bytes(config)
+        Room(available, held=needed).require(needed, what, smaller_model)
 
 
 def check_step(
@@ -118,22 +126,29 @@ def largest_of(batches: EpochBatches, steps: int) -> MicroBatch:
 def proposal(
     config: GPT2Config, shape: RunShape, batches: EpochBatches, parts_of: PartsOf, most: int
 ) -> str:
-    """Return the options of a run that takes at most so many bytes."""
-    fitting = (c for c in choices(config, shape, batches.examples, parts_of) if c.bytes <= most)
-    choice = next(fitting, None)
-    if not choice:
-        return nothing_fits(config, most, parts_of)
-    context = f"--context {choice.shape.context} " if choice.shape.context < shape.context else ""
-    options = f"--micro-batch {choice.shape.micro_batch} --recompute {choice.shape.recompute}"
-    return f"{context}{options.lower()} takes {size(choice.bytes)}"
+    """Return the options of a run that takes at most so many bytes, or the least that one takes."""
+    longest = nlargest(shape.batch_size, batches.examples, key=lambda e: len(e.ids))
+    for choice in choices(config, shape, longest, parts_of):
+        if choice.bytes <= most:
+            break
+    else:
+        if state_bytes(config) > most:
+            return nothing_fits(config, most, parts_of)
+    smaller = choice.shape
+    context = f"--context {smaller.context} " if smaller.context < shape.context else ""
+    options = f"--micro-batch {smaller.micro_batch} --recompute {str(smaller.recompute).lower()}"
+    least = "" if choice.bytes <= most else "even "
+    return f"{least}{context}{options} takes {size(choice.bytes)}"
 
 
 def nothing_fits(config: GPT2Config, most: int, parts_of: PartsOf) -> str:
     """Return the memory that a model of this size needs in any case, and a size that fits."""
+    least = peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
+    text = f"nothing fits: weights, gradients and moments alone take {size(least)}"
+    return f"{text}; {smaller_model(most, least - state_bytes(config))}"
 
-    def least(config: GPT2Config) -> int:
-        return peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
 
-    smaller = [name for name, other in OFFICIAL.items() if least(other) < most]
-    hint = f"; {smaller[-1]} would" if smaller else ""
-    return f"nothing fits: weights, gradients and moments alone take {size(least(config))}{hint}"
+def smaller_model(most: int, besides: int = 0) -> str:
+    """Return which official model fits into so many bytes, of which some hold other things."""
+    fitting = [n for n, other in OFFICIAL.items() if besides + state_bytes(other) < most]
+    return f"{fitting[-1]} would" if fitting else "take a smaller model"

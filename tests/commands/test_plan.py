@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from minigpt2.planning.available import Available
 from tests.commands.conftest import in_a_process
 
 
@@ -91,7 +92,8 @@ def test_numbers_out_of_this_world_are_planned_or_refused(run, options, code, wo
 
 
 def test_what_this_machine_cannot_hold_is_not_timed(run, little_model, monkeypatch):
-    monkeypatch.setattr("minigpt2.commands.plan.memory_of_machine", lambda: 1 << 10)
+    little = Available("this machine", whole=1 << 20, free=1 << 10)
+    monkeypatch.setattr("minigpt2.commands.plan.memory_of_machine", lambda: little)
     outcome = run("plan", little_model, "--memory", "1")
     assert outcome.code == 0, outcome.err
     assert re.search(r"not timed: a block of this micro-batch takes [\d.]+ MB here", outcome.out)

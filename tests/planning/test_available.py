@@ -6,10 +6,10 @@ import numpy as np
 import psutil
 import pytest
 
-from minigpt2.planning import available
+from minigpt2 import memory
 from minigpt2.planning.available import Available, memory_of_device, memory_of_machine
 
-GB = 10**9
+GB = 2**30
 
 
 @pytest.fixture
@@ -22,11 +22,12 @@ def groups(tmp_path, monkeypatch):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(f"{content}\n")
 
-    memory = SimpleNamespace(total=16 * GB, available=12 * GB)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=2 * GB))
-    monkeypatch.setattr(available, "GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(available, "LIMITS", tmp_path / "limits")
+    machine = SimpleNamespace(total=16 * GB, available=12 * GB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    (tmp_path / "meminfo").write_text(f"SwapTotal:  {2 * GB // 1024} kB\n")
+    monkeypatch.setattr(memory, "MACHINE", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "LIMITS", tmp_path / "limits")
     return put
 
 
@@ -53,7 +54,7 @@ def test_the_smallest_group_around_a_process_is_its_container(groups):
         "limits/a/b/memory.stat": "inactive_file 0",
     }
     groups("0::/a/b", files)
-    assert memory_of_machine() == ("this container", 8 * GB, GB)
+    assert memory_of_machine() == ("this container", 10 * GB, GB)
 
 
 def test_a_container_of_an_old_system(groups):
@@ -63,7 +64,7 @@ def test_a_container_of_an_old_system(groups):
         "limits/memory/x/memory.stat": "total_inactive_file 0",
     }
     groups("4:memory:/x", files)
-    assert memory_of_machine() == ("this container", 4 * GB, 0)
+    assert memory_of_machine() == ("this container", 6 * GB, 0)
 
 
 def test_a_gpu_says_what_it_has_and_an_emulated_one_has_none():

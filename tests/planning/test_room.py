@@ -15,7 +15,14 @@ from minigpt2.planning import room
 from minigpt2.planning.available import Available
 from minigpt2.planning.batch_profile import RunShape, profile
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak, state_bytes
-from minigpt2.planning.room import Room, bound_of, check_step, largest_of, nothing_fits
+from minigpt2.planning.room import (
+    Room,
+    bound_of,
+    check_step,
+    largest_of,
+    nothing_fits,
+    require_state,
+)
 
 WIDE = replace(TINY, n_layer=40)  # whose activations take most of the memory
 SHAPE = RunShape(context=256, batch_size=8, micro_batch=8)
@@ -77,7 +84,7 @@ def test_a_step_that_takes_more_than_is_free_is_warned_of(machine):
     machine(10**11, 10**9)
     text = check(WIDE, batches(*[250] * 16))
     assert re.match(
-        r"a step takes \d\.\d\d GB, but this machine has 1\.00 GB free: --micro-b", text
+        r"a step takes \d\.\d\d GB, but this machine has \d\.\d\d GB free for it: --micro-b", text
     )
 
 
@@ -98,7 +105,7 @@ def test_the_estimate_may_be_a_tenth_too_high(machine):
             with pytest.raises(UserError, match=r"would take .*the GPU has .*: 899 bytes"):
                 space.require(1000, "a step", remedy)
         else:
-            assert space.require(1000, "a step", remedy).endswith("free: 901 bytes")
+            assert space.require(1000, "a step", remedy).endswith("free for it: 901 bytes")
     assert Room(Available("the GPU", 1000, 400), held=600).require(1000, "a step", remedy) is None
     assert Room(Available("the GPU", 1000, 400), held=500).require(1000, "a step", remedy)
 
@@ -132,4 +139,12 @@ def test_what_fits_where_nothing_of_a_run_does():
     counter = partial(memory, program=0)
     text = nothing_fits(OFFICIAL["gpt2-large"], 10**10, counter)
     assert re.search(r"alone take 12\.\d\d GB; gpt2-medium would$", text)
-    assert not nothing_fits(OFFICIAL["gpt2"], 10**6, counter).endswith("would")
+    assert nothing_fits(OFFICIAL["gpt2"], 10**6, counter).endswith("; take a smaller model")
+
+
+def test_a_model_that_cannot_be_trained_here_is_refused_before_its_moments_are_made(machine):
+    machine(8 * 10**9, 0)
+    text = r"and moments would take 12\.38 GB, but this machine has 8\.00 GB: gpt2-medium would$"
+    with pytest.raises(UserError, match=text):
+        require_state(OFFICIAL["gpt2-large"], np)
+    require_state(OFFICIAL["gpt2-medium"], np)
