@@ -34,7 +34,7 @@ from safetensors import SafetensorError, safe_open
 
 from minigpt2.backend import Array
 from minigpt2.errors import UserError
-from minigpt2.reading import parse_json, read_text
+from minigpt2.reading import parse_json, quoted, read_text
 from minigpt2.wording import shorten
 
 TENSORS = "model.safetensors"
@@ -62,6 +62,8 @@ class StoredTensor(NamedTuple):
 
 def open_tensors(path: Path) -> dict[str, StoredTensor]:
     """Return where one file stores its tensors; raises UserError if the file is damaged."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
     try:
         with safe_open(path, framework="numpy"):  # checks the header and all offsets
             pass
@@ -69,7 +71,8 @@ def open_tensors(path: Path) -> dict[str, StoredTensor]:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
     except (SafetensorError, OSError, ValueError) as error:
-        reason = PICKLE_REFUSED if is_pickle(path) else error
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = PICKLE_REFUSED if is_pickle(path) else shorten(text, width=200)
         raise UserError(f"{path} cannot be read as safetensors: {reason}") from None
     header.pop("__metadata__", None)
     return {
@@ -96,7 +99,7 @@ def open_folder(folder: Path) -> dict[str, StoredTensor]:
     if not index.is_file():
         raise UserError(f"there is no file {single}{pickle_hint(folder)}")
     file_of = read_index(index)
-    shards = {name: open_tensors(folder / Path(name).name) for name in set(file_of.values())}
+    shards = {name: open_tensors(folder / name) for name in set(file_of.values())}
     for name, shard in file_of.items():
         if name not in shards[shard]:
             raise UserError(
@@ -106,19 +109,30 @@ def open_folder(folder: Path) -> dict[str, StoredTensor]:
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """Return the file of each tensor; raises UserError."""
+    """Return the file of each tensor; raises UserError, also for a file of another folder."""
     content = parse_json(read_text(index, LARGEST_INDEX), index)
     file_of = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(file_of, dict) or not all(map(is_file_name, file_of.values())):
+    if not isinstance(file_of, dict):
         raise UserError(
             f"{index} is not an index of tensors: it has no weight_map from their names to files"
         )
+    for name, file in file_of.items():
+        if not is_file_name(file):
+            raise UserError(
+                f"{index} says that {shorten(name)} is in {quoted(file)}, which names no file of "
+                "the same folder"
+            )
     return file_of
 
 
 def is_file_name(name: object) -> bool:
-    """Whether a JSON value can be the name of a file."""
-    return isinstance(name, str) and len(name) <= LONGEST_NAME and "\0" not in name
+    """Whether a JSON value can name a file of a folder, and nothing outside of it."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= LONGEST_NAME
+        and name.isprintable()
+        and Path(name).name == name != ".."
+    )
 
 
 def pickle_hint(folder: Path) -> str:

@@ -1,7 +1,9 @@
 """Stored tensors: whatever a file holds is read exactly, or refused with the name of the tensor."""
 
 import json
+import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,9 +121,9 @@ def test_an_index_that_is_wrong_is_refused(folder):
             "does not have it",
         ),
         ([1], "index"),
-        ({name: 5}, "is not an index of tensors: it has no weight_map from their names to files"),
-        ({name: "x" * 1_000_000}, "is not an index of tensors"),
-        ({name: "a\0b"}, "is not an index of tensors"),
+        (None, "is not an index of tensors: it has no weight_map from their names to files"),
+        ({name: 5}, "a number, which names no file of the same folder"),
+        ({name: "x" * 1_000_000}, "which names no file"),
         ({**weight_map, "x" * 1_000_000: weight_map[name]}, "says that x+… is in model-0"),
     ):
         write_index(folder, wrong)
@@ -132,6 +134,54 @@ def test_an_index_that_is_wrong_is_refused(folder):
         (folder / tensors.INDEX).write_text(text)
         with pytest.raises(UserError, match="index"):
             load_parameters(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../{}",
+        "/tmp/{}",
+        "a/{}",
+        "./{}",
+        "..",
+        ".",
+        "",
+        "{}\n",
+        "{}\0",
+        "{}\ud800",
+        "{}\u2028",
+        "a/",
+    ],
+)
+def test_an_index_names_files_of_its_own_folder(folder, name):
+    """Also one that would be found: nothing outside of the folder is opened."""
+    weight_map = shard(folder)
+    tensor, file = next(iter(weight_map.items()))
+    (folder / "a").mkdir()
+    for other in (folder.parent, folder / "a"):
+        (other / file).write_bytes((folder / file).read_bytes())
+    write_index(folder, {**weight_map, tensor: name.format(file)})
+    with pytest.raises(UserError, match="which names no file of the same folder") as refused:
+        load_parameters(folder)
+    assert str(folder / tensors.INDEX) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_links_are_followed_as_the_hubs_cache_consists_of_them(folder):
+    (folder / "blob").mkdir()
+    for path in [path for path in folder.iterdir() if path.is_file()]:
+        path.rename(folder / "blob" / path.name)
+        path.symlink_to(Path("blob") / path.name)
+    assert_loaded(folder)
+
+
+def test_a_shard_that_is_a_pipe_is_not_waited_for(folder):
+    weight_map = shard(folder)
+    file = next(iter(weight_map.values()))
+    write_index(folder, weight_map)
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    with pytest.raises(UserError, match=f"there is no file .*{file}"):
+        load_parameters(folder)
 
 
 def test_a_tensor_larger_than_a_chunk_is_read_whole(folder, monkeypatch):

@@ -2,7 +2,8 @@
 
 A kernel's text is C++ apart from a few names, which kernels/emulator/cuda.h defines.  So g++
 compiles it, and links it with the machine that runs it, which is compiled once.  Results are
-cached in the user's cache folder, by a hash of all inputs.
+cached in the user's cache folder, by a hash of all inputs.  A library is a program: none is loaded
+from a folder that another user could have written.
 
 A checked build calls the machine at every access to memory.  A build for coverage counts how
 often each line runs.
@@ -12,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -159,20 +161,44 @@ def machine_files(*endings: str) -> list[Path]:
 def cached_folder(inputs: list[str], make: Callable[[Path], None]) -> Path:
     """Return the folder that `make` fills for these inputs; it runs only if there is none yet.
 
-    The folder appears complete, even if several processes make it at once.
+    The folder appears complete, even if several processes make it at once.  Raises UserError if
+    other users can write it.
     """
     name = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:24]
-    folder = cache_folder() / name
+    cache = cache_folder()
+    cache.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (cache.parent, cache):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        require_own(folder)
+    folder = cache / name
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+        unfinished = Path(tempfile.mkdtemp(dir=cache))
         try:
             make(unfinished)
             with suppress(OSError):  # another process was first
                 unfinished.rename(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+    require_own(folder)
     return folder
+
+
+def require_own(folder: Path) -> None:
+    """Raise UserError unless a folder, or a link to one, is this user's, and no other's to write.
+
+    The folder above may be one that all can write, as /tmp is, where nobody can move what is
+    another's.
+    """
+    if not hasattr(os, "getuid"):  # Windows, where a home folder is its user's alone
+        return
+    above, status = folder.parent.stat(), folder.stat()
+    text = f"kernels are not loaded from {folder}, which"
+    advice = "remove it, or let XDG_CACHE_HOME name a folder of your own"
+    if {status.st_uid, folder.lstat().st_uid} != {os.getuid()}:
+        raise UserError(f"{text} belongs to another user: {advice}")
+    is_shared = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
+    if is_shared or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UserError(f"{text} other users can write: {advice}")
 
 
 def run(command: list[str], folder: Path) -> None:
