@@ -116,12 +116,16 @@ class EpochBatches:
         """The number of steps in an epoch."""
         return ceil(len(self.examples) / self.batch_size)
 
+    def indices_at(self, epoch: int, position: int) -> list[list[int]]:
+        """Return which examples each micro-batch of the step takes that begins at a place."""
+        order = epoch_order(len(self.examples), self.seed, epoch)
+        chosen = order[position : position + self.batch_size].tolist()
+        starts = range(0, len(chosen), self.micro_batch)
+        return [chosen[start : start + self.micro_batch] for start in starts]
+
     def examples_at(self, epoch: int, position: int) -> list[list[Example]]:
         """Return the examples of each micro-batch of the step that begins at a place."""
-        order = epoch_order(len(self.examples), self.seed, epoch)
-        chosen = order[position : position + self.batch_size]
-        starts = range(0, len(chosen), self.micro_batch)
-        parts = (chosen[start : start + self.micro_batch] for start in starts)
+        parts = self.indices_at(epoch, position)
         return [[self.examples[i] for i in part] for part in parts]
 
     def at(self, epoch: int, position: int) -> StepBatches:

@@ -64,6 +64,14 @@ class TrainingConfig:
         return "lower weight_decay" if decays else "lower the learning rate"
 
 
+class NotFinite(UserError):
+    """The numbers of a run are no longer finite: the error of a step, with what may help."""
+
+    def __init__(self, step: int, what: str, remedy: str, micro_batches: Sequence[int] = ()):
+        super().__init__(f"step {step}: the {what} not finite: {remedy}")
+        self.micro_batches = micro_batches  # of the step, among which the cause may be
+
+
 class StepResult(NamedTuple):
     """The numbers of one step."""
 
@@ -102,7 +110,7 @@ def step(
     moments change: from the step before until then they can be read by another thread.
     `meanwhile` is called when all of the step's work was sent to a device, and before its numbers
     are waited for.  Raises UserError, and leaves the parameters unchanged, if the normaliser is 0,
-    or if the gradient is not finite and a smaller loss scale cannot help.
+    and NotFinite if the loss is not finite, or the gradient and a smaller loss scale cannot help.
     """
     started = perf_counter()
     number = state.step + 1
@@ -114,12 +122,15 @@ def step(
     meanwhile()
     computed = [result for result in results if result is not None]
     *on_host, norms = to_host(*computed, norm)  # from a device, the one copy of a step
-    finite = bool(np.isfinite(norms[0]))
-    if not state.scale.update(finite):
-        raise UserError(f"step {number}: the gradient is not finite: {remedy(state, config)}")
-    state.step += finite
     remaining = iter(on_host)
-    metrics = objective.metrics(batches, [r if r is None else next(remaining) for r in results])
+    results = [result if result is None else next(remaining) for result in results]
+    metrics = objective.metrics(batches, results)
+    finite = bool(np.isfinite(norms[0]))
+    continues = state.scale.update(finite)
+    if not continues or (finite and computed and not np.isfinite(metrics["loss"])):
+        what = "loss is" if finite else "gradient is"
+        raise NotFinite(number, what, remedy(state, config), micro_batches_at_fault(results))
+    state.step += finite
     return StepResult(
         step=number,
         metrics=metrics,
@@ -131,6 +142,12 @@ def step(
         rows=sum(len(batch.ids) for batch in batches),
         seconds=perf_counter() - started,
     )
+
+
+def micro_batches_at_fault(results: Sequence[Array | None]) -> list[int]:
+    """Return the micro-batches whose results are not finite; all, if the results do not tell."""
+    at_fault = [k for k, r in enumerate(results) if r is not None and not np.isfinite(r).all()]
+    return at_fault or list(range(len(results)))
 
 
 def update_of(state: State, config: TrainingConfig) -> Update:
@@ -200,6 +217,6 @@ def remedy(state: State, config: TrainingConfig) -> str:
 
 
 def require_finite(parameters: Parameters, number: int, config: TrainingConfig) -> None:
-    """Raise UserError if the parameters are no longer finite after a step."""
+    """Raise NotFinite if the parameters are no longer finite after a step."""
     if not array_module(parameters.flat).isfinite(parameters.flat).all():
-        raise UserError(f"step {number}: the weights are not finite: {config.remedy}")
+        raise NotFinite(number, "weights are", config.remedy)

@@ -23,7 +23,7 @@ from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import take_steps
 from minigpt2.training.schedule import learning_rate
 from minigpt2.training.state import State, new_state
-from minigpt2.training.step import TrainingConfig, gather_gradients, step
+from minigpt2.training.step import NotFinite, TrainingConfig, gather_gradients, step
 from minigpt2.training.world import World
 from tests.data.small import example_of
 from tests.model.cases import FIRST, RATE, SECOND, V, random_parameters
@@ -173,6 +173,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_parameters
     with pytest.raises(UserError, match=r"step 1: .*not finite"):
         next(take(parameters, repeat([FIRST]), TrainingConfig(2, 0.1, 0, "linear")))
     np.testing.assert_array_equal(parameters.flat, before)
+
+
+def test_a_loss_that_is_not_finite_names_the_micro_batches_at_fault():
+    parameters = random_parameters()
+    never = next(token for token in range(V) if all(token not in e.ids for e in EXAMPLES[:2]))
+    window = [batch_of([e]) for e in EXAMPLES[:2]]
+    config = TrainingConfig(2, 0.1)
+
+    class Spoilt(WeightedNLL):
+        """The second micro-batch has a result that is not finite, and a gradient that is."""
+
+        def add_gradients(self, _, batch, *rest):
+            result = super().add_gradients(_, batch, *rest)
+            return result if batch is window[0] else result * np.inf
+
+    with pytest.raises(NotFinite, match="step 1: the loss is not finite: ") as error:
+        step(new_state(parameters), window, Spoilt(), config)
+    assert error.value.micro_batches == [1]
+    parameters["wte.weight"][never] = np.inf  # which only a softmax reads
+    with np.errstate(all="ignore"), pytest.raises(NotFinite, match="the gradient is") as error:
+        step(new_state(parameters), window, WeightedNLL(), config)
+    assert error.value.micro_batches == [0, 1]
 
 
 @pytest.mark.parametrize("recompute", [False, True])
