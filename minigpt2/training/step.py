@@ -113,7 +113,6 @@ def step(
     and NotFinite if the loss is not finite, or the gradient and a smaller loss scale cannot help.
     """
     started = perf_counter()
-    number = state.step + 1
     results = gather_gradients(state, batches, objective, config, world, between=between)
     settle()
     update = update_of(state, config)
@@ -129,10 +128,10 @@ def step(
     continues = state.scale.update(finite)
     if not continues or (finite and computed and not np.isfinite(metrics["loss"])):
         what = "loss is" if finite else "gradient is"
-        raise NotFinite(number, what, remedy(state, config), micro_batches_at_fault(results))
+        raise NotFinite(update.step, what, remedy(state, config), micro_batches_at_fault(results))
     state.step += finite
     return StepResult(
-        step=number,
+        step=update.step,
         metrics=metrics,
         learning_rate=update.learning_rate,
         gradient_norm=float(norms[0]) / update.loss_scale,
