@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from errno import EDQUOT, EINVAL, EIO, ENOSPC, EROFS
+from errno import EDQUOT, EINVAL, EIO, EISDIR, ENOSPC, EOPNOTSUPP, EROFS
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,7 @@ def require_new_file(path: Path | None, option: str) -> None:
             f"another {option}"
         )
     with naming(path):
-        hidden = hidden_name(path)
-        hidden.touch()
-        hidden.unlink()
+        try_writing(path.parent)
 
 
 def require_new_folder(path: Path, option: str) -> None:
@@ -75,9 +73,20 @@ def require_new_folder(path: Path, option: str) -> None:
     if not above.is_dir():
         raise UserError(f"{path} cannot be made: {above} is a file; choose another {option}")
     with naming(path):
-        hidden = hidden_name(above / "new")
-        hidden.mkdir()
-        hidden.rmdir()
+        try_writing(above)
+
+
+def try_writing(folder: Path) -> None:
+    """Raise OSError unless a file can be made in a folder."""
+    if hasattr(os, "O_TMPFILE"):
+        try:  # a file without a name, so that a kill leaves none
+            return os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY))
+        except OSError as error:
+            if error.errno not in (EISDIR, EOPNOTSUPP):  # an old kernel, some file systems
+                raise
+    hidden = hidden_name(folder / "new")
+    hidden.touch()
+    hidden.unlink()
 
 
 def exists(path: Path) -> bool:

@@ -4,7 +4,7 @@ import os
 import stat
 import subprocess
 import sys
-from errno import EDQUOT, EINVAL, EIO, ENOSPC, EPERM, EROFS
+from errno import EDQUOT, EINVAL, EIO, EISDIR, ENOSPC, EOPNOTSUPP, EPERM, EROFS
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +188,22 @@ def test_a_place_for_a_file_that_can_be_written_is_left_as_it_is():
     require_new_file(None, "--figure")
     require_new_file(Path("x" * 250), "--figure")
     assert names() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
+@pytest.mark.parametrize("number", [EISDIR, EOPNOTSUPP])
+def test_a_place_is_tried_where_each_file_has_a_name(number, monkeypatch):
+    real, flags = os.open, []
+
+    def refuse(path, flag, *mode, **options):
+        flags.append(flag)
+        if flag & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return real(path, flag, *mode, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    require_new_file(Path("x.png"), "--figure")
+    assert len(flags) == 2 and names() == []
 
 
 def test_a_place_for_a_folder_is_checked(tmp_path):

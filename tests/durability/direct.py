@@ -22,6 +22,7 @@ from tests.durability.disk import read_tree
 
 STEPS, KEEP = 3, 2
 NAMES = ("runs",)  # one of which an error names
+DISK = 4096  # bytes that one disk has more than the one before
 
 
 def write(root, relies_on=lambda path: None):

@@ -47,6 +47,12 @@ def applied(entries, calls):
     return entries
 
 
+def kept_size(safe, now):
+    """What a file has if its new size is on the disk, and the data that are not safe are not."""
+    same = len(safe) if now.startswith(safe) else 0
+    return now[:same] + bytes(len(now) - same)
+
+
 class Relied(NamedTuple):
     """From here on the program relies on what it wrote to `path`."""
 
@@ -205,11 +211,7 @@ class Disk:
         if not files:
             return
         yield "no data", lambda file: file.safe
-        changed = set(map(id, files))
-        yield (
-            "zeros",
-            lambda file: bytes(len(file.now)) if id(file) in changed else file.now,
-        )
+        yield "zeros", lambda file: kept_size(file.safe, file.now)
         for i, file in enumerate(files):
             half = file.now[: (len(file.safe) + len(file.now)) // 2]
             yield f"half of file {i}", but(file, half, "now")

@@ -57,13 +57,13 @@ def fault(work, folder, n, error, *, lasting):
 
 
 def failing_calls(work, folder, calls):
-    """Let each of so many calls fail with each error: yields (exit code, faults)."""
+    """Let each of so many calls fail with each error: yields the faults."""
     for n in range(calls):
         for error in ERRORS:
             for lasting in (False, True):
-                ended, faults = fault(work, folder / "run", n, error, lasting=lasting)
+                _, faults = fault(work, folder / "run", n, error, lasting=lasting)
                 words = f"call {n}: {os.strerror(error)}{', and so on' if lasting else ''}"
-                yield ended.code, [f"{words}: {fault}" for fault in faults]
+                yield [f"{words}: {fault}" for fault in faults]
 
 
 @contextmanager
@@ -84,13 +84,13 @@ def small_disk(folder, size):
         folder.rmdir()
 
 
-def full_disks(work, folder, step):
-    """Run on a disk of one step, of two and so on, until there is room: yields (code, faults).
+def full_disks(work, folder):
+    """Run on disks that are ever larger, until there is room: yields the faults.
 
     Yields nothing where no file system can be mounted.
     """
     for k in count(1):
-        with small_disk(folder / "disk", k * step) as resize:
+        with small_disk(folder / "disk", k * work.DISK) as resize:
             if not resize:
                 return
             place = folder / "disk" / "run"
@@ -99,6 +99,6 @@ def full_disks(work, folder, step):
             if not ended.code:
                 return
             faults = after_fault(work, place, ended)
-            assert resize(100 * k * step)
+            assert resize(100 * k * work.DISK)
             faults += continued(work, place)
-            yield ended.code, [f"a disk of {k * step} bytes: {fault}" for fault in faults]
+            yield [f"a disk of {k * work.DISK} bytes: {fault}" for fault in faults]

@@ -1,11 +1,12 @@
 """Power cuts: after each call of a run, everything that a power cut may leave must be usable.
 
-Three promises are held against each such state.
+Four promises are held against each such state.
 1. A name that is not hidden and was given in one move (a checkpoint, run.json) is that of a
    whole: its content is one that the program gave this name, byte for byte.
 2. What the program has relied on is there, unless it has begun to remove it: a checkpoint whose
    saving has returned.
 3. When a checkpoint has been relied on, there is always one.
+4. A log has at least the lines that it had when a checkpoint that is there was named.
 """
 
 import os
@@ -35,6 +36,7 @@ class Promises:
         self.given = {}  # path -> contents that it was given in one move, the newest last
         self.relied = {}  # path -> index of the oldest content that may be there
         self.checkpoint = False
+        self.logs = {}  # path of a checkpoint -> the logs next to it: path -> content
 
     def do(self, call):
         """Take note of a call that was done."""
@@ -45,8 +47,17 @@ class Promises:
         elif call.name in ("link", "rename") and self.is_hidden(call.path):
             content = tree_of(self.disk.at(call.target))
             self.given.setdefault(call.target, []).append(content)
+            self.logs[call.target] = self.logs_next_to(call.target)
         elif call.name in ("rename", "unlink") and not self.is_hidden(call.path):
             self.relied.pop(call.path, None)
+
+    def logs_next_to(self, path):
+        """The files of a checkpoint's run that are written line by line, if it is one."""
+        if not CHECKPOINT.fullmatch(os.path.basename(path)):
+            return {}
+        folder = os.path.dirname(path)
+        entries = {os.path.join(folder, n): e for n, e in self.disk.at(folder).now.items()}
+        return {p: e.now for p, e in entries.items() if p.endswith(".jsonl")}
 
     def is_hidden(self, path):
         """Whether one of the names of a path is a hidden one."""
@@ -62,6 +73,9 @@ class Promises:
             oldest = self.relied.get(path, 0)
             if content not in self.given.get(path, [])[oldest:]:
                 yield f"{name} is not whole, or an old one"
+            for log, lines in self.logs.get(path, {}).items():
+                if not content_at(tree, self.disk.parts(log)).startswith(lines):
+                    yield f"{os.path.basename(log)} is shorter than {name} says"
         for path in self.relied.keys() - seen:
             yield f"{os.path.basename(path)} is lost"
         if self.checkpoint and not checkpoint:
@@ -75,6 +89,13 @@ class Promises:
                 yield inner, content
             elif isinstance(content, dict) and not HIDDEN.fullmatch(name):
                 yield from self.visible(inner, content)
+
+
+def content_at(tree, parts):
+    """The content of a file in a tree; nothing if it is not there."""
+    for name in parts:
+        tree = tree.get(name, b"") if isinstance(tree, dict) else b""
+    return tree
 
 
 def tree_of(entry):
