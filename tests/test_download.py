@@ -33,7 +33,9 @@ class Hub:
         self.dead = False
         self.etag: str | None = "right"  # what it states of every file, if not the right checksum
         self.garbled: set[str] = set()  # files whose contents change on the way, once
+        self.sizes: dict[str, int] = {}  # file -> what the hub states, if not the right size
         self.requests: list[tuple[str, str, str | None]] = []
+        self.tokens: list[str | None] = []
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,6 +54,7 @@ class Hub:
                 *_, owner, model, resolve, revision, name = self.path.split("/")
                 wanted = self.headers.get("Range")
                 hub.requests.append((self.command, name, wanted))
+                hub.tokens.append(self.headers.get("Authorization"))
                 known = (owner, model, resolve, revision) == (
                     "openai-community", "gpt2", "resolve", "main"
                 )  # fmt: skip
@@ -68,13 +71,16 @@ class Hub:
                     self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
                 self.send_header("Content-Length", str(len(data) - start))
                 self.send_header("Accept-Ranges", "bytes")
+                if name in hub.sizes:
+                    self.send_header("X-Linked-Size", str(hub.sizes[name]))
                 self.send_header("X-Repo-Commit", COMMIT)
                 if hub.etag != "right":
                     if hub.etag is not None:
                         self.send_header("ETag", hub.etag)
                 elif name == TENSORS:
                     self.send_header("X-Linked-Etag", f'"{hashlib.sha256(data).hexdigest()}"')
-                    self.send_header("X-Linked-Size", str(len(data)))
+                    if name not in hub.sizes:
+                        self.send_header("X-Linked-Size", str(len(data)))
                     self.send_header("ETag", '"something-else"')
                 else:
                     blob = b"blob %d\0" % len(data) + data
@@ -94,7 +100,7 @@ class Hub:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=[0.01], daemon=True).start()
 
     @property
     def url(self):
@@ -190,6 +196,46 @@ def test_a_damaged_file_is_noticed_deleted_and_fetched_again(hub, tmp_path):
         assert not (tmp_path / "weights/gpt2").exists()
     folder = download(DownloadSettings("gpt2"))
     np.testing.assert_array_equal(load_parameters(folder).flat, PARAMETERS.flat)
+
+
+@pytest.mark.parametrize("name", ["merges.txt", TENSORS])
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        (lambda size: size - 1, "it sends more than the"),
+        (lambda size: 1, "it sends more than the 1 byte that it states"),
+        (lambda size: size + 1, "cannot be downloaded"),
+        (lambda size: 60 << 30, "states 64,424,509,440 bytes, more than any official file"),
+        (lambda size: -5, "it sends more than"),
+    ],
+)
+def test_a_hub_that_lies_about_a_size_is_told_and_tried_again(hub, tmp_path, name, stated, words):
+    hub.sizes[name] = stated(len(hub.files[name]))
+    for _ in range(2):  # what is left of the first try is in nobody's way
+        with pytest.raises(UserError) as refused:
+            download(DownloadSettings("gpt2"))
+        text = str(refused.value)
+        assert f"{name} " in text and "\n" not in text
+        assert words in text or "arrived damaged and was deleted" in text
+    assert not (tmp_path / "weights/gpt2").exists()
+    hub.sizes.clear()
+    folder = download(DownloadSettings("gpt2"))
+    np.testing.assert_array_equal(load_parameters(folder).flat, PARAMETERS.flat)
+
+
+def test_a_part_of_another_file_is_taken_for_no_beginning(hub, tmp_path):
+    part = tmp_path / "weights/.gpt2.download"
+    part.mkdir(parents=True)
+    (part / f"{TENSORS}.part").write_bytes(b"x" * (len(hub.files[TENSORS]) + 1))
+    folder = download(DownloadSettings("gpt2"))
+    assert hub.fetched(TENSORS) == [None]
+    np.testing.assert_array_equal(load_parameters(folder).flat, PARAMETERS.flat)
+
+
+def test_no_token_is_sent(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    download(DownloadSettings("gpt2"))
+    assert set(hub.tokens) == {None}
 
 
 def test_a_file_that_the_hub_has_not_is_told(hub):
