@@ -49,6 +49,7 @@ Part II: The network
     15  model/gpt2                     GPT-2
     16  model/induction                Induction heads
      ·  tensors                        Stored tensors
+     ·  tensor_writer                  Writing tensors
      ·  weights                        Weights
 
 Part III: The loss and the step
@@ -101,6 +102,8 @@ Part VI: Tuning
     31  training/evaluation            Evaluation
     32  training/gradient_imbalance    Imbalance
      ·  training/checkpoint            Checkpoint
+     ·  training/checkpoint_writer     Checkpoint writer
+     ·  training/fingerprint           Fingerprint
      ·  training/run                   Run
 
 Part VII: On a GPU
@@ -159,6 +162,9 @@ Appendix: planning, reports, commands
      ·  commands/decoding              Decoding
      ·  commands/dataset               Data set
      ·  commands/tests                 Tests
+     ·  commands/resume                Resume
+     ·  commands/session               Session
+     ·  commands/train_settings        Settings of a run
      ·  commands/setup                 Setup
      ·  commands/train                 Train
      ·  commands/plan                  Plan

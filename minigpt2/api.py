@@ -19,7 +19,7 @@ import numpy as np
 
 from minigpt2.backend import Array, to_host
 from minigpt2.checked import checked
-from minigpt2.cli import action, settings_class
+from minigpt2.cli import action, build_settings, settings_class
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import encode
 from minigpt2.data.records import Record
@@ -30,7 +30,7 @@ from minigpt2.errors import UserError
 from minigpt2.help import is_path
 from minigpt2.inference.answers import answer_questions, encode_start
 from minigpt2.inference.generate import generate
-from minigpt2.inference.model import Model, open_model, random_model
+from minigpt2.inference.model import Model, open_model, random_model, save_model
 from minigpt2.inference.sampling import Sampling
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
@@ -40,7 +40,6 @@ from minigpt2.outputs import exists
 from minigpt2.parallel import matmul
 from minigpt2.settings import require_names
 from minigpt2.terminal import note
-from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.wording import plural
 
 Pairs = Sequence[tuple[str, str]]  # questions with their answers
@@ -175,8 +174,7 @@ class GPT2:
         path = checked({"folder": Path}, {"folder": folder}, "save_pretrained")["folder"]
         if exists(path):
             raise UserError(f"{path} exists already: choose another folder, or move it")
-        model = self._model
-        save_checkpoint(path, model.parameters, model.tokenizer, template=model.template)
+        save_model(path, self._model)
 
     def _batch(self, pairs: Pairs) -> Batch:
         """Return questions and answers as a batch whose weights sum to 1."""
@@ -245,4 +243,4 @@ def run_command(name: str, values: dict[str, Any]) -> Any:
         if value is not None and is_path(setting, hints[setting]):
             names = value if isinstance(value, list | tuple) else [value]
             require_names(name, setting, hints[setting], [str(path) for path in names])
-    return action(name)(kind(**settings))
+    return action(name)(build_settings(name, settings))

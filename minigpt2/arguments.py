@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from minigpt2.errors import UserError
 from minigpt2.wording import shorten
@@ -72,7 +72,7 @@ def read_arguments(
             kind = hints.get(name)
             if kind is None:
                 raise UserError(unknown_option(f"--{match[1]}", hints))
-            value = following(match[1], queue, kind is bool) if match[2] is None else match[2]
+            value = following(match[1], queue, kind) if match[2] is None else match[2]
             pairs.append((name, value))
         elif SHORT_OPTION.fullmatch(word):
             raise UserError(unknown_option(word, hints))
@@ -91,11 +91,16 @@ def with_first(pairs: list[tuple[str, str]], free: list[str], first: str) -> lis
     return [(first, word) for word in free] + pairs
 
 
-def following(option: str, queue: deque[str], is_flag: bool) -> str:
-    """Take the value of an option from the words behind it; raises UserError if there is none."""
-    if is_flag and not (queue and queue[0].lower() in TRUTHS):
+def following(option: str, queue: deque[str], kind: Any) -> str:
+    """Take the value of an option from the words behind it; raises UserError if there is none.
+
+    `kind` is the option's type.  One that may be true or something else needs no value either.
+    """
+    if kind is bool and not (queue and queue[0].lower() in TRUTHS):
         return "true"
     if not queue or queue[0] in ("--", *FREE) or OPTION.fullmatch(queue[0]):
+        if bool in get_args(kind):
+            return "true"
         raise UserError(f"--{option.replace('_', '-')} needs a value")
     return queue.popleft()
 

@@ -15,7 +15,7 @@ Why
     number, it waits for all that was launched before.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
@@ -100,6 +100,27 @@ def to_host(*arrays: Array) -> list[np.ndarray]:
     flat = [array.ravel() for array in arrays]
     together = xp.asnumpy(xp.concatenate(flat))
     return np.split(together, np.cumsum([len(array) for array in flat])[:-1])
+
+
+def host_pieces(array: Array, size: int) -> Iterator[np.ndarray]:
+    """Yield a contiguous array as flat NumPy arrays of at most `size` numbers, one after the other.
+
+    Nothing is copied from NumPy's arrays.  From a device each piece comes into the same pinned
+    memory, on a stream of its own: so a thread can read what does not change while the device
+    computes, and each piece is valid until the next.
+    """
+    xp, flat = array_module(array), array.reshape(-1)
+    starts = range(0, flat.size, size)
+    if xp is np:
+        yield from (flat[start : start + size] for start in starts)
+        return
+    count = min(size, flat.size)
+    memory = xp.cuda.alloc_pinned_memory(max(1, count * flat.dtype.itemsize))
+    host, stream = np.frombuffer(memory, flat.dtype, count), xp.cuda.Stream(non_blocking=True)
+    for start in starts:
+        piece = flat[start : start + size]
+        piece.get(stream=stream, out=host[: piece.size])  # and waits for it
+        yield host[: piece.size]
 
 
 def accumulation_dtype(dtype: Any) -> Any:

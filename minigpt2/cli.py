@@ -116,10 +116,21 @@ def read_all(command: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Settin
     return settings
 
 
+def build_settings(command: str, values: dict[str, Any]) -> Any:
+    """Return the class of a command's settings with values; raises UserError.
+
+    What is not in the values has its default, or in a run that continues its value in that run.
+    """
+    kind = settings_class(command)
+    if values.get("resume"):
+        values = import_module(f"{PROGRAM}.commands.resume").with_stored(kind, values)
+    return kind(**values)
+
+
 def settings_of(command: str, settings: Mapping[str, Setting]) -> Any:
     """Return the settings of a command as its class; raises UserError, with the place in a file."""
     try:
-        return settings_class(command)(**{name: s.value for name, s in settings.items()})
+        return build_settings(command, {name: s.value for name, s in settings.items()})
     except UserError as error:
         name = str(error).partition(" ")[0]
         where = settings[name].where if name in settings else ""

@@ -29,7 +29,10 @@ GROUPS = {  # "evaluate.batch_size" is the setting of that command alone
         "epochs steps batch_size rows learning_rate schedule warmup weight_decay beta1 beta2 eps "
         "clip"
     ),
-    "run": ("out seed evaluate_every patience save_every keep log_every tensorboard html figure"),
+    "run": (
+        "out resume resume_anyway seed evaluate_every patience save_every save_minutes keep "
+        "log_every tensorboard html figure"
+    ),
     "device": "device precision evaluate.batch_size micro_batch recompute memory time",
 }
 
@@ -40,6 +43,7 @@ TYPES = {  # of settings whose Python type says less
     "template": "name or file",
     "test": "file or list",
     "out": "folder",
+    "resume": "folder",
     "evaluate.out": "file",
 }
 WORDS = {

@@ -169,8 +169,8 @@ def put_in_place(hidden: Path, path: Path) -> None:
         os.unlink(hidden)
 
 
-def json_text(content: Any, indent: int | None = None) -> str:
-    """Return a value as JSON, on one line without an indent.
+def json_text(content: Any, indent: int | None = None, *, ascii_only: bool = False) -> str:
+    """Return a value as JSON, on one line without an indent; other characters may be escaped.
 
     What JSON does not have becomes what it has: a path a text; NaN and infinities null.
     """
@@ -182,7 +182,7 @@ def json_text(content: Any, indent: int | None = None) -> str:
             return {key: finite(item) for key, item in value.items()}
         return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
-    return json.dumps(finite(content), indent=indent, ensure_ascii=False, default=str)
+    return json.dumps(finite(content), indent=indent, ensure_ascii=ascii_only, default=str)
 
 
 def write_texts(texts: Mapping[Path, str], *, replace: bool = False) -> None:

@@ -99,8 +99,9 @@ def checked_value(command: str, name: str, hint: Any, node: yaml.Node | None, wo
             raise ValueError
         value = value_of(node, hint)
         if is_path(name, hint):
-            for path in value if isinstance(value, list) else filter(None, [value]):
-                os.fsencode(path)  # ValueError if no file can have this name
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, str | Path):
+                    os.fsencode(path)  # ValueError if no file can have this name
     except OverflowError:
         raise UserError(f"{name} is too large: {shorten(words)}") from None
     except ValueError:

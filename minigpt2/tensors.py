@@ -23,7 +23,7 @@ Dtypes
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import isfinite, prod
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from minigpt2.backend import Array
+from minigpt2.backend import Array, array_module
 from minigpt2.errors import UserError
 from minigpt2.reading import parse_json, quoted, read_text
 from minigpt2.wording import shorten
@@ -45,7 +45,6 @@ PICKLE_REFUSED = (
     "get the model's safetensors file"
 )
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
 LARGEST_INDEX = 1 << 24  # bytes
 LONGEST_NAME = 255  # characters of a file's name
 CHUNK = 1 << 18  # numbers read at a time: 1 MiB in F32
@@ -58,6 +57,11 @@ class StoredTensor(NamedTuple):
     dtype: str  # one of DTYPES, or one that is refused
     shape: tuple[int, ...]
     start: int  # the byte of the file at which its numbers begin
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes its numbers take."""
+        return prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
 
 
 def open_tensors(path: Path) -> dict[str, StoredTensor]:
@@ -142,12 +146,12 @@ def pickle_hint(folder: Path) -> str:
 
 
 def read_chunks(
-    name: str, stored: StoredTensor, array_for: Callable[[slice], Array]
+    name: str, stored: StoredTensor, array_for: Callable[[slice], Array], *, finite: bool = True
 ) -> Iterator[tuple[Array, slice]]:
     """Read a tensor's numbers chunk by chunk; yield each array and its place in the flat tensor.
 
     `array_for(place)` returns the array that the numbers of a place are read into.  Raises
-    UserError for a dtype that is not known, and for a number that is not finite.
+    UserError for a dtype that is not known, and if `finite` for a number that is not finite.
     """
     if stored.dtype not in DTYPES:
         known = ", ".join(DTYPES)
@@ -162,7 +166,7 @@ def read_chunks(
                 file.readinto(chunk.view(np.uint8))
             else:
                 chunk[...] = as_floats(np.fromfile(file, dtype, chunk.size), stored.dtype)
-            if not (isfinite(sum_of_squares(chunk)) or np.isfinite(chunk).all()):
+            if finite and not (isfinite(sum_of_squares(chunk)) or np.isfinite(chunk).all()):
                 raise UserError(f"{stored.path}: {name} holds numbers that are not finite")
             yield chunk, place
 
@@ -178,12 +182,21 @@ def as_floats(numbers: Array, dtype: str) -> Array:
     return (numbers.astype("<u4") << 16).view("<f4") if dtype == "BF16" else numbers
 
 
-def read_into(name: str, stored: StoredTensor, array: Array) -> None:
-    """Read a tensor into a contiguous array; raises UserError if their shapes differ."""
+def read_into(name: str, stored: StoredTensor, array: Array, *, finite: bool = True) -> None:
+    """Read a tensor into a contiguous array, on the host or on a device.
+
+    Raises UserError if their shapes differ, and if `finite` for a number that is not finite.
+    """
     require_shape(name, stored, array.shape)
-    flat = array.reshape(-1)
-    for _ in read_chunks(name, stored, flat.__getitem__):
-        pass
+    xp, flat = array_module(array), array.reshape(-1)
+    if xp is np:
+        for _ in read_chunks(name, stored, flat.__getitem__, finite=finite):
+            pass
+        return
+    scratch = np.empty(min(CHUNK, flat.size), flat.dtype)
+    chunks = read_chunks(name, stored, lambda p: scratch[: p.stop - p.start], finite=finite)
+    for chunk, place in chunks:
+        flat[place] = xp.asarray(chunk)
 
 
 def require_shape(name: str, stored: StoredTensor, shape: tuple[int, ...]) -> None:
@@ -201,24 +214,3 @@ def is_same(name: str, stored: StoredTensor, array: Array) -> bool:
     flat, scratch = array.reshape(-1), np.empty(CHUNK, array.dtype)
     chunks = read_chunks(name, stored, lambda place: scratch[: place.stop - place.start])
     return all(np.array_equal(chunk, flat[place]) for chunk, place in chunks)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Array], dtype: type) -> None:
-    """Write arrays as one safetensors file; each is converted alone, so no copy of all is made."""
-    stored_dtype = np.dtype(dtype).newbyteorder("<")
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    start = 0
-    for name, array in tensors.items():
-        stop = start + array.size * stored_dtype.itemsize
-        header[name] = {
-            "dtype": NAMES[stored_dtype],
-            "shape": list(array.shape),
-            "data_offsets": [start, stop],
-        }
-        start = stop
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8 bytes
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for array in tensors.values():
-            file.write(np.ascontiguousarray(array, stored_dtype).reshape(-1).view(np.uint8).data)

@@ -24,6 +24,7 @@ from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, tensor_shapes
 from minigpt2.parallel import cores
 from minigpt2.shipped import shipped
+from minigpt2.tensor_writer import write_tensors
 from minigpt2.tensors import (
     TENSORS,
     StoredTensor,
@@ -32,13 +33,14 @@ from minigpt2.tensors import (
     open_tensors,
     read_into,
     require_shape,
-    write_tensors,
 )
 from minigpt2.wording import plural, shorten
 
 LM_HEAD = "lm_head.weight"
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
-CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")  # its step; a run's folder holds several
+# A run's folder holds several.  In the name are the steps taken and, if it was written in the
+# middle of an accumulated step, the micro-batches of that step.
+CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})(?:-([0-9]{1,9}))?")
 RUN_FILES = ("log.jsonl", "run.json", "settings.json")
 HEAD_FEATURES = 64  # of each head, in all official sizes
 
@@ -84,8 +86,13 @@ def checkpoints_of(run: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"{run} cannot be read: {error.strerror}") from None
     numbered = [(CHECKPOINT.fullmatch(path.name), path) for path in paths]
-    steps = [(int(match[1]), path) for match, path in numbered if match and path.is_dir()]
-    return [path for _, path in sorted(steps)]
+    places = [(place_of(match), path) for match, path in numbered if match and path.is_dir()]
+    return [path for _, path in sorted(places)]
+
+
+def place_of(match: re.Match[str]) -> tuple[int, int]:
+    """Return the steps and the micro-batches in a checkpoint's name."""
+    return int(match[1]), int(match[2] or 0)
 
 
 def require_whole(checkpoints: list[Path]) -> Path:
@@ -187,7 +194,9 @@ def check_tensors(path: Path, stored: dict[str, StoredTensor], config: GPT2Confi
             )
 
 
-def save_parameters(parameters: Parameters, folder: Path, dtype: type = np.float32) -> None:
-    """Write config.json and model.safetensors into a folder that exists."""
+def save_parameters(
+    parameters: Parameters, folder: Path, dtype: type = np.float32
+) -> dict[str, int]:
+    """Write config.json and model.safetensors into a folder; return the checksums of the arrays."""
     parameters.config.save(folder / "config.json")
-    write_tensors(folder / TENSORS, parameters.on(np).views, dtype)
+    return write_tensors(folder / TENSORS, parameters.views, dtype)

@@ -8,10 +8,10 @@ import pytest
 from minigpt2.data.tokenizer import open_tokenizer
 from minigpt2.device.fake_stream import Stream
 from minigpt2.errors import UserError
+from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.shipped import shipped
-from minigpt2.training.checkpoint import save_checkpoint
 from tests.device_option import DEVICES, choose_device
 
 
@@ -47,7 +47,7 @@ def little_model(tmp_path_factory, tokenizer):
     """The folder of a model that is quick to run: random weights, the vocabulary that ships."""
     folder = tmp_path_factory.mktemp("models") / "little"
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=16, n_layer=2, n_head=2)
-    save_checkpoint(folder, initialise(config, np.random.default_rng(0)), tokenizer)
+    save_model(folder, Model(initialise(config, np.random.default_rng(0)), tokenizer, None))
     return folder
 
 

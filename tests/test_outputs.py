@@ -19,7 +19,7 @@ from minigpt2.outputs import (
     write_texts,
 )
 from minigpt2.reports.run_log import RunLog, claim_folder
-from minigpt2.tensors import write_tensors
+from minigpt2.tensor_writer import write_tensors
 from tests.commands.conftest import run  # noqa: F401
 from tests.full_disk import nearly_full_disk
 

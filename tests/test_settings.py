@@ -65,6 +65,7 @@ def test_the_types_here_are_those_of_the_commands():
     assert plain - {str(hint) for hint in HINTS.values()} <= {
         "float | None",
         "list[int] | None",
+        "bool | pathlib.Path",
         str(Path),
     }
 

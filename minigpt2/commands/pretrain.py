@@ -6,7 +6,7 @@ word (model/induction).
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigpt2.backend import Array
+from minigpt2.commands.session import Session
 from minigpt2.data.almanac import documents
 from minigpt2.data.almanac.ask import instructions, line_words
 from minigpt2.data.documents import DocumentBatches
@@ -23,7 +24,7 @@ from minigpt2.data.template import prompt_of
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.data.train_tokenizer import train_tokenizer
 from minigpt2.errors import require_above_zero, require_at_least
-from minigpt2.inference.model import Model, open_model
+from minigpt2.inference.model import Model, open_model, save_model
 from minigpt2.model.config import TINY, GPT2Config
 from minigpt2.model.induction import initialise_induction
 from minigpt2.ops.adamw import AdamW
@@ -31,17 +32,17 @@ from minigpt2.planning.available import memory_of_machine
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak
 from minigpt2.planning.room import Room
 from minigpt2.reports.progress import progress
-from minigpt2.reports.run_log import RunLog, claim_folder
 from minigpt2.terminal import note
-from minigpt2.training.checkpoint import save_checkpoint
+from minigpt2.training.fingerprint import Fingerprint, versions
 from minigpt2.training.objective import WeightedNLL
-from minigpt2.training.run import Every, Hooks, run_steps
+from minigpt2.training.run import Every, run_steps
 from minigpt2.training.state import new_state
 from minigpt2.training.step import StepResult, TrainingConfig
 from minigpt2.wording import duration, plural
 
 SAMPLE = 20_000  # documents that the vocabulary is learnt from
 REPEATS = 60  # of each wording of a question in that sample
+BASE = "base"
 START, TEXT = 0, 1  # streams of random numbers
 
 
@@ -62,7 +63,12 @@ class PretrainSettings:
         rows: number of tokens in a step, roughly
         learning_rate: peak learning rate
         warmup: number of steps during which the learning rate rises
-        save_every: steps between checkpoints; 0 saves at the end only
+        save_every: steps between checkpoints; 0 for none by steps
+        save_minutes: minutes between checkpoints; 0 for none by time (one is saved at the end)
+        keep: newest checkpoints that stay; 0 keeps all
+        resume: continue an unfinished run: its folder, or nothing for the newest one that has
+            these settings (if there is none, a new run starts)
+        resume_anyway: resume although settings have changed; then it is another run
         log_every: steps between printed lines (log.jsonl has every step)
         seed: seed of the text and of the initial weights
     """
@@ -74,32 +80,37 @@ class PretrainSettings:
     learning_rate: float = 2e-3
     warmup: int = 100
     save_every: int = 500
+    save_minutes: float = 10.0
+    keep: int = 2
+    resume: bool | Path = False
+    resume_anyway: bool = False
     log_every: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
         require_above_zero(self, "learning_rate")
         require_at_least(1, self, "steps", "rows", "log_every")
-        require_at_least(0, self, "warmup", "save_every", "seed")
+        require_at_least(0, self, "warmup", "save_every", "save_minutes", "keep", "seed")
 
 
 def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     """Make the base; return the content of its summary.json.
 
-    The checkpoint is stored in half precision, in the folder `checkpoint` of the run.
+    The run's folder `base` has it in half precision, as it ships.
     """
     if not settings.start:
         check_room(TINY, settings.rows)
-    with RunLog(claim_folder(settings.out, "pretrain")) as log:
-        log.write("settings.json", asdict(settings))
-        log.say("text", "the almanac, worded anew in every document; learning the vocabulary")
-        with progress(f"opening {settings.start or 'the almanac'}", console=log.console):
-            if settings.start:
-                model = open_model(settings.start, warn=note)
+    with Session(settings, "pretrain") as session:
+        start = session.model or settings.start
+        with progress(f"opening {start or 'the almanac, and learning the vocabulary'}"):
+            if start:
+                model = open_model(start, warn=note)
             else:
                 model = initial_model(np.random.default_rng([settings.seed, START]))
         config = model.parameters.config
         warning = check_room(config, settings.rows)
+        log = session.start(Fingerprint(contents={}, rounding=versions("cpu: NumPy")))
+        log.say("text", "the almanac, worded anew in every document")
         log.say(
             "model",
             f"{plural(config.n_parameters, 'parameter')}, {settings.start or 'random'}; "
@@ -116,9 +127,12 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
             steps=settings.steps,
             rows=settings.rows,
         )
-        every = Every(log=settings.log_every, save=settings.save_every)
-        rows, seconds = read(model, batches, training_config(settings), every, log)
-        text = f"{plural(rows, 'token')} in {duration(seconds)}; see {log.folder}"
+        read(model, batches, training_config(settings), every_of(settings), session)
+        if not (log.folder / BASE).exists():
+            save_model(log.folder / BASE, model, np.float16)
+        steps = [entry for entry in log.entries() if "rows" in entry]
+        rows, seconds = (sum(entry[name] for entry in steps) for name in ("rows", "seconds"))
+        text = f"{plural(rows, 'token')} in {duration(seconds)}; see {log.folder / BASE}"
         log.say("done", text, tokens=rows, seconds=seconds)
     return log.summary
 
@@ -144,26 +158,28 @@ def training_config(settings: PretrainSettings) -> TrainingConfig:
     )
 
 
+def every_of(settings: PretrainSettings) -> Every:
+    """Return how often the run prints a line and saves."""
+    minutes = settings.save_minutes
+    return Every(log=settings.log_every, save=settings.save_every, save_minutes=minutes)
+
+
 def read(
-    model: Model, batches: DocumentBatches, config: TrainingConfig, every: Every, log: RunLog
-) -> tuple[int, float]:
-    """Take all steps; return the tokens that were read, and the seconds."""
-    rows, seconds = 0, 0.0
+    model: Model, batches: DocumentBatches, config: TrainingConfig, every: Every, session: Session
+) -> None:
+    """Take all steps."""
+    state, log = new_state(model.parameters), session.log
 
     def log_step(result: StepResult, printed: bool) -> None:
-        nonlocal rows, seconds
-        rows, seconds = rows + result.rows, seconds + result.seconds
         log.add_step(result, config.steps, printed=printed)
 
-    def save() -> None:
-        folder = log.folder / "checkpoint"
-        save_checkpoint(folder, model.parameters, model.tokenizer, dtype=np.float16)
-
-    with progress("reading", config.steps, log.console) as advance:
-        hooks = Hooks(log=log_step, save=save, advance=advance)
-        state = new_state(model.parameters)
+    with (
+        session.saving(state, model) as hooks_with,
+        progress("reading", config.steps, log.console) as advance,
+    ):
+        advance(state.step)
+        hooks = hooks_with(log=log_step, advance=advance)
         run_steps(state, batches, WeightedNLL(), config, every=every, hooks=hooks)
-    return rows, seconds
 
 
 def almanac_texts(seed: int) -> tuple[Iterator[str], Iterator[str]]:

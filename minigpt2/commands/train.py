@@ -7,68 +7,98 @@ same questions again.  The run's folder has the log, the answers, the report and
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from minigpt2.backend import array_module
 from minigpt2.commands.dataset import warnings_of
+from minigpt2.commands.session import Session
 from minigpt2.commands.setup import Run, TrainSettings, setup
+from minigpt2.data.records import Record
 from minigpt2.device.devices import describe_device
 from minigpt2.errors import UserError
-from minigpt2.reports.before_after import answer_tests, compare
+from minigpt2.reports.before_after import Answers, answer_tests, compare
 from minigpt2.reports.progress import progress
-from minigpt2.reports.run_log import RunLog, claim_folder, require_free
+from minigpt2.reports.run_log import RunLog
 from minigpt2.reports.run_page import Page, run_page
 from minigpt2.reports.screen import describe_cuts
 from minigpt2.reports.tensorboard import require_tensorboard
 from minigpt2.reports.tokens import tokens_of
-from minigpt2.training.checkpoint import save_checkpoint
-from minigpt2.training.evaluation import validation_losses
+from minigpt2.training.evaluation import Answer, validation_losses
+from minigpt2.training.fingerprint import (
+    Fingerprint,
+    digest_of_examples,
+    digest_of_records,
+    versions,
+)
 from minigpt2.training.objective import WeightedNLL
-from minigpt2.training.run import Hooks, run_steps
+from minigpt2.training.run import run_steps
 from minigpt2.wording import plural
 
 __all__ = ["TrainSettings", "train"]
 
 
 def train(settings: TrainSettings) -> dict[str, Any]:
-    """Do a whole run; return the content of its summary.json.  Raises UserError for bad input."""
-    started = perf_counter()
+    """Do a whole run, or the rest of one; return the content of its summary.json.
+
+    Raises UserError for bad input.
+    """
     if settings.tensorboard:
         require_tensorboard()
-    require_free(settings.out)
-    with progress(f"opening {settings.model} and {settings.data}"):
-        run = setup(settings)
-    folder = claim_folder(settings.out, Path(settings.data).stem)
-    with RunLog(folder, tensorboard=settings.tensorboard) as log:
-        log.write("settings.json", asdict(settings))
+    with Session(settings, Path(settings.data).stem) as session:
+        with progress(f"opening {settings.model} and {settings.data}"):
+            run = setup(settings, start=session.model)
+        log = session.start(fingerprint(run, settings))
         introduce(run, log)
         tests = run.tests or ({"samples": run.samples} if run.samples else {})
-        before = answer_tests(run.model, tests, run.limits, log, "before")
-        tune(run, log)
-        after = answer_tests(run.model, tests, run.limits, log, "after")
+        before = answers_before(run, tests, session)
+        tune(run, session)
+        checked = session.signals.checked
+        after = answer_tests(run.model, tests, run.limits, log, "after", checked=checked)
         answers = compare(before, after, run.samples, log)
         log.write_text("report.html", page_of(run, log, answers, asdict(settings)))
-        seconds = perf_counter() - started
-        log.say(
-            "done", f"{seconds:.0f} s in all; see {log.folder / 'report.html'}", seconds=seconds
-        )
+        text = f"{session.seconds:.0f} s in all; see {log.folder / 'report.html'}"
+        log.say("done", text, seconds=session.seconds)
     return log.summary
 
 
-def tune(run: Run, log: RunLog) -> None:
-    """Take all steps; log, validate and save."""
-    steps = run.config.steps
-    model = run.model
+def fingerprint(run: Run, settings: TrainSettings) -> Fingerprint:
+    """Return what the numbers of a run depend on."""
+    device = describe_device(array_module(run.state.m))
+    return Fingerprint(
+        contents={
+            "the examples": digest_of_examples([run.examples.training, run.examples.validation]),
+            "the test questions": digest_of_records([*run.tests.values(), run.samples]),
+        },
+        rounding=versions(device)
+        | {"precision": settings.precision, "micro_batch": str(run.batches.micro_batch)},
+    )
 
-    def save() -> None:
-        folder = log.folder / "checkpoint"
-        save_checkpoint(folder, model.parameters, model.tokenizer, template=model.template)
+
+def answers_before(run: Run, tests: dict[str, list[Record]], session: Session) -> Answers:
+    """Return the answers before training: those of the first session, or new ones."""
+    stored = session.extra.get("before", {})
+    if {name: len(answers) for name, answers in stored.items()} != {
+        name: len(records) for name, records in tests.items()
+    }:
+        log, checked = session.log, session.signals.checked
+        answers = answer_tests(run.model, tests, run.limits, log, "before", checked=checked)
+        session.extra["before"] = {name: [a[1:] for a in row] for name, row in answers.items()}
+        return answers
+    return {
+        name: [Answer(record, *rest) for record, rest in zip(records, stored[name], strict=True)]
+        for name, records in tests.items()
+    }
+
+
+def tune(run: Run, session: Session) -> None:
+    """Take all steps; log, validate and save."""
+    steps, model, log = run.config.steps, run.model, session.log
 
     def validate(number: int) -> float:
         examples, micro_batch = run.examples.validation, run.batches.micro_batch
         with progress("validating", len(examples), log.console) as advance:
-            losses = validation_losses(model.parameters, examples, micro_batch, advance)
+            checked = session.signals.checked(advance)
+            losses = validation_losses(model.parameters, examples, micro_batch, checked)
         if not isfinite(losses.token_level):
             raise UserError(
                 f"step {number}: the validation loss is not finite: {run.config.remedy}"
@@ -76,14 +106,20 @@ def tune(run: Run, log: RunLog) -> None:
         log.add_validation(number, steps, losses)
         return losses.token_level
 
-    with progress("training", steps, log.console) as advance:
-        hooks = Hooks(
-            log=lambda result, printed: log.add_step(result, steps, printed=printed),
-            save=save,
-            validate=validate if run.examples.validation else None,
-            advance=advance,
+    with session.saving(run.state, model) as hooks, progress("training", steps, log.console) as bar:
+        bar(run.state.step)
+        run_steps(
+            run.state,
+            run.batches,
+            WeightedNLL(),
+            run.config,
+            every=run.every,
+            hooks=hooks(
+                log=lambda result, printed: log.add_step(result, steps, printed=printed),
+                validate=validate if run.examples.validation else None,
+                advance=bar,
+            ),
         )
-        run_steps(run.state, run.batches, WeightedNLL(), run.config, every=run.every, hooks=hooks)
     if log.overflows:
         count, scale = plural(log.overflows, "overflow"), run.state.scale.value
         log.say("float16", f"{count}, after each the step was taken again; loss scale {scale:,.0f}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigpt2.device.fake_stream import computed, record, refuse
+from minigpt2.device.fake_stream import Stream, computed, record, refuse
 
 API = json.loads((Path(__file__).parent / "cupy_api.json").read_text(encoding="utf-8"))
 # Functions that must look at the data to know how large their result is.
@@ -122,9 +122,20 @@ class ndarray:
         copies[cause] += 1
         return self.host
 
-    def get(self) -> np.ndarray:
-        """Return the array as a NumPy array."""
-        return self.copied("get").copy()
+    def get(self, stream: Any = None, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the array as a NumPy array, or in `out`.
+
+        A copy on a stream of its own is not refused while another one captures.
+        """
+        if stream is None or stream is Stream.capturing:
+            host = self.copied("get")
+        else:
+            copies["get"] += 1
+            host = self.host
+        if out is None:
+            return host.copy()
+        out[...] = host
+        return out
 
     def set(self, host: np.ndarray) -> None:
         """Copy a NumPy array of the same shape and type into the array."""

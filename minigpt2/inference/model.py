@@ -11,11 +11,12 @@ from minigpt2.data.template import Template
 from minigpt2.data.template_files import stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, has_tokenizer, open_tokenizer
 from minigpt2.data.vocabulary import END_OF_TEXT
+from minigpt2.durable import new_folder
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config, end_of_text_ids
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
-from minigpt2.weights import find_model, load_parameters
+from minigpt2.weights import find_model, load_parameters, save_parameters
 from minigpt2.wording import plural
 
 
@@ -80,3 +81,21 @@ def tokenizer_for(path: Path, n_vocab: int, *, warn: Warn = ignore) -> Tokenizer
         text = f"eos_token_id is {named[0]}, but the tokenizer's {END_OF_TEXT} is {used}"
         warn(f"{config}: {text}; {used} is used")
     return tokenizer
+
+
+def write_model(folder: Path, model: Model, dtype: type = np.float32) -> dict[str, int]:
+    """Write a model's files into a folder that exists; return the checksums of its arrays."""
+    checksums = save_parameters(model.parameters, folder, dtype)
+    model.tokenizer.save(folder)
+    if model.template:
+        model.template.save(folder)
+    return checksums
+
+
+def save_model(path: Path, model: Model, dtype: type = np.float32) -> None:
+    """Write a model in the official layout, as a new folder: all of it or nothing.
+
+    Raises UserError if the folder exists, or cannot be written.
+    """
+    with new_folder(path) as folder:
+        write_model(folder, model, dtype)

@@ -1,5 +1,6 @@
 """Before and after: a model answers the same questions before and after its training."""
 
+from collections.abc import Callable
 from typing import Any
 
 from minigpt2.data.records import Record
@@ -9,26 +10,33 @@ from minigpt2.reports.run_log import RunLog
 from minigpt2.training.evaluation import Answer, Limits, answer_all, describe_reach, exact_match
 from minigpt2.wording import shorten
 
+Advance = Callable[[int], None]  # counts what has been done
 Answers = dict[str, list[Answer]]  # by the name of the test
 
 
 def answer_tests(
-    model: Model, tests: dict[str, list[Record]], limits: Limits, log: RunLog, when: str
+    model: Model,
+    tests: dict[str, list[Record]],
+    limits: Limits,
+    log: RunLog,
+    when: str,
+    *,
+    checked: Callable[[Advance], Advance] = lambda advance: advance,
 ) -> Answers:
     """Answer every test question, and print the exact match of each test.
 
-    The test "samples" is not scored.
+    The test "samples" is not scored.  `checked` makes a function that counts answers stop the run.
     """
     answers = {}
     for name, records in tests.items():
         with progress(f"answering {name}", len(records), log.console) as advance:
-            answers[name] = answer_all(model, records, limits, advance)
+            answers[name] = answer_all(model, records, limits, checked(advance))
         if name != "samples":
             right, share = sum(a.exact for a in answers[name]), exact_match(answers[name])
             result = {"right": right, "asked": len(records), "exact_match": share}
             text = f"{name}: {right} of {len(records)} exactly right ({share:.1%})"
             log.say(when, text + describe_reach(answers[name]))
-            log.summary[when][name] = result
+            log.summary.setdefault(when, {})[name] = result
     return answers
 
 

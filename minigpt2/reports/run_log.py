@@ -10,6 +10,8 @@ events/        the numbers of log.jsonl for TensorBoard (with --tensorboard)
 
 import json
 import os
+from collections.abc import Mapping
+from copy import deepcopy
 from errno import ENOSPC
 from itertools import count
 from pathlib import Path
@@ -29,20 +31,38 @@ from minigpt2.training.step import StepResult
 from minigpt2.wording import size
 
 RUNS = Path("runs")  # where runs without --out are
+LOG, SETTINGS, SUMMARY = "log.jsonl", "settings.json", "summary.json"
 
 
 class RunLog:
     """Prints the lines of a run, and writes them into the run's folder."""
 
-    def __init__(self, folder: Path, *, tensorboard: bool = False):
+    def __init__(self, folder: Path, *, tensorboard: bool = False, resumed: bool = False):
         self.folder = folder
         self.console = Screen(until_closed=True)
         self.summary: dict[str, Any] = {}
         self.overflows = 0  # of steps in float16
-        self._path = folder / "log.jsonl"
-        with naming(self._path):  # a second run in this folder is refused here
-            self._log = self._path.open("xb", buffering=0)
+        self._path = folder / LOG
+        with naming(self._path):  # a second new run in this folder is refused here
+            self._log = self._path.open("ab" if resumed else "xb", buffering=0)
         self._events = Events(folder / "events") if tensorboard else None
+
+    def notes(self) -> dict[str, Any]:
+        """Return what `continue_from` needs to continue the log from here."""
+        length, summary = self._log.tell(), deepcopy(self.summary)
+        return {"log_bytes": length, "summary": summary, "overflows": self.overflows}
+
+    def continue_from(self, notes: Mapping[str, Any]) -> None:
+        """Continue the log from a checkpoint's notes; what was logged after it is removed."""
+        self.summary, self.overflows = deepcopy(notes["summary"]), notes["overflows"]
+        with naming(self._path):
+            self._log.truncate(notes["log_bytes"])
+            self._log.seek(0, os.SEEK_END)
+
+    def sync(self) -> None:
+        """Wait until the log is on the disk."""
+        with naming(self._path):
+            os.fsync(self._log.fileno())
 
     def __enter__(self) -> "RunLog":
         return self
@@ -52,11 +72,12 @@ class RunLog:
         self._log.close()
         if self._events:
             self._events.close()
-        self.write("summary.json", self.summary)
+        self.write(SUMMARY, self.summary)
 
     def say(self, label: str, text: str, *, key: str = "", **numbers: Any) -> None:
         """Print a line with a label; add its numbers to the summary, under `key` or the label."""
-        self.summary.setdefault(key or label, {}).update(numbers)
+        if numbers:
+            self.summary.setdefault(key or label, {}).update(numbers)
         self.console.print(Text.assemble((f"{label:<9}", "bold"), f" {visible(text)}"))
 
     def add(self, entry: dict[str, Any], line: str | None) -> None:
@@ -129,8 +150,8 @@ class RunLog:
         self.write_text(name, json_text(content, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file of the run's folder."""
-        write_texts({self.folder / name: text})
+        """Write a text file of the run's folder, in the place of an older one."""
+        write_texts({self.folder / name: text}, replace=True)
 
 
 def step_line(result: StepResult, steps: int, peak: int | None) -> str:

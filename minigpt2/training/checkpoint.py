@@ -1,35 +1,217 @@
-"""Checkpoint: a complete folder of a model, in the official layout.
+"""Checkpoint: the whole state of a run in one folder, which is also a model.
 
-Every command opens it like any other model.
+    checkpoint-000120/
+        config.json, model.safetensors, tokenizer, template    a model, which every command opens
+        optimizer.safetensors    AdamW's m and v (P,); in the middle of an accumulated step also
+                                 the gradients (P,), and the results of its micro-batches
+        state.json               everything else, and a CRC-32 of each array and each other file
+
+The number is that of the steps taken.  In the middle of a step the name ends with the number of
+its micro-batches that are finished: checkpoint-000120-3.
+
+A folder of this name is whole: it is written under a hidden name, fsynced and renamed (durable).
+What a disk damages later, the checksums show.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
-from minigpt2.data.template import Template
-from minigpt2.data.tokenizer import Tokenizer
-from minigpt2.durable import new_folder, remove_folder
-from minigpt2.model.parameters import Parameters
-from minigpt2.outputs import exists
-from minigpt2.weights import save_parameters
+from minigpt2.backend import Array, array_module
+from minigpt2.checked import checked
+from minigpt2.durable import new_folder
+from minigpt2.errors import UserError
+from minigpt2.inference.model import Model, write_model
+from minigpt2.outputs import json_text
+from minigpt2.reading import parse_json, read_text
+from minigpt2.tensor_writer import checksums_of, write_tensors
+from minigpt2.tensors import DTYPES, TENSORS, open_tensors, read_into
+from minigpt2.training.precision import Precision
+from minigpt2.training.state import Best, State
+from minigpt2.wording import shorten
+
+OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+FORMAT = 1
+LARGEST = 1 << 28  # bytes of state.json
+Checksums = dict[str, Any]  # by file: its CRC-32, or those of its arrays
 
 
-def save_checkpoint(
-    folder: Path,
-    parameters: Parameters,
-    tokenizer: Tokenizer,
-    dtype: type = np.float32,
-    template: Template | None = None,
-) -> None:
-    """Write a model with its tokenizer and its template, if it has one.
+class Numbers(NamedTuple):
+    """What a state holds besides its arrays."""
 
-    When the new folder is written, an older one makes room for it.
+    step: int
+    epoch: int
+    position: int
+    seed: int
+    precision: Precision
+    loss_scale: float
+    finite_steps: int  # since the loss scale last changed
+    validated: int
+    best_loss: float | None
+    best_step: int | None
+    best_since: int | None  # as in state.Best
+    partial: list[bool]  # for each finished micro-batch of the step, whether it has a result
+    holding: list[str]  # tensors that have a gradient of the step
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint on the disk, whose checksums were right."""
+
+    folder: Path
+    numbers: Numbers
+    notes: dict[str, Any]  # of the run
+
+
+class Snapshot(NamedTuple):
+    """A state between two updates: its numbers, and its arrays where they are.
+
+    The arrays do not change before the next update; those of a step that has begun (`partial`)
+    not before its next micro-batch.
     """
-    with new_folder(folder) as new:
-        save_parameters(parameters, new, dtype)
-        tokenizer.save(new)
-        if template:
-            template.save(new)
-        if exists(folder):
-            remove_folder(folder)
+
+    model: Model
+    numbers: Numbers
+    arrays: dict[str, Array]  # of the optimizer's file
+
+
+def checkpoint_name(step: int, micro_batches: int = 0) -> str:
+    """Return the name of a checkpoint's folder.
+
+    >>> checkpoint_name(120), checkpoint_name(120, 3)
+    ('checkpoint-000120', 'checkpoint-000120-3')
+    """
+    return f"checkpoint-{step:06d}" + (f"-{micro_batches}" if micro_batches else "")
+
+
+def snapshot_of(state: State, model: Model) -> Snapshot:
+    """Return the state of a run that tunes a model; nothing is copied."""
+    arrays = {"m": state.m, "v": state.v}
+    if state.partial:
+        arrays["gradients"] = state.gradients.flat
+        results = {f"result.{k}": r for k, r in enumerate(state.partial) if r is not None}
+        arrays |= results
+    numbers = Numbers(
+        step=state.step,
+        epoch=state.epoch,
+        position=state.position,
+        seed=state.seed,
+        precision=state.precision,
+        loss_scale=state.scale.value,
+        finite_steps=state.scale.finite_steps,
+        validated=state.validated,
+        best_loss=state.best.loss if state.best else None,
+        best_step=state.best.step if state.best else None,
+        best_since=state.best.since if state.best else None,
+        partial=[result is not None for result in state.partial],
+        holding=sorted(state.gradients.holding) if state.partial else [],
+    )
+    return Snapshot(model._replace(parameters=state.parameters), numbers, arrays)
+
+
+def write_checkpoint(
+    path: Path,
+    snapshot: Snapshot,
+    notes: dict[str, Any],
+    before: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a new checkpoint; `notes` are what the run needs besides, as JSON holds it.
+
+    `before` is called before the checkpoint gets its name.  Raises UserError if it cannot be
+    written.
+    """
+    with new_folder(path) as folder:
+        files: Checksums = {
+            TENSORS: write_model(folder, snapshot.model),
+            OPTIMIZER: write_tensors(folder / OPTIMIZER, snapshot.arrays),
+        }
+        others = [file for file in folder.iterdir() if file.name not in files]
+        files |= {file.name: crc32(file.read_bytes()) for file in others}
+        content = {
+            "format": FORMAT,
+            "files": files,
+            "numbers": snapshot.numbers._asdict(),
+            "notes": notes,
+        }
+        content["checksum"] = checksum_of(content)
+        (folder / STATE).write_text(json_text(content, indent=1, ascii_only=True))
+        before()
+
+
+def checksum_of(content: dict[str, Any]) -> int:
+    """Return the CRC-32 of what state.json holds, apart from its checksum."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return crc32(json_text(rest, ascii_only=True).encode())
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint's numbers, and check all of its files.
+
+    Raises UserError if something is missing or not as it was written.
+    """
+    path = folder / STATE
+    content = parse_json(read_text(path, LARGEST), path)
+    fields = {"format", "files", "numbers", "notes", "checksum"}
+    if not isinstance(content, dict) or not fields <= set(content):
+        raise UserError(f"{path} is not the state of a checkpoint")
+    if content["checksum"] != checksum_of(content):
+        raise UserError(f"{path} is not what was written: its checksum differs")
+    if content["format"] != FORMAT:
+        text = f"{path} has format {content['format']}, and this program knows {FORMAT}"
+        raise UserError(f"{text}: use the version of minigpt2 that wrote it, or a newer one")
+    require_whole_files(folder, content["files"])
+    if not isinstance(content["numbers"], dict) or not isinstance(content["notes"], dict):
+        raise UserError(f"{path} is not the state of a checkpoint")
+    numbers = checked(Numbers.__annotations__, content["numbers"], str(path))
+    if missing := sorted(set(Numbers._fields) - set(numbers)):
+        raise UserError(f"{path} has no number {missing[0]}")
+    return Checkpoint(folder, Numbers(**numbers), content["notes"])
+
+
+def require_whole_files(folder: Path, files: Any) -> None:
+    """Raise UserError unless a folder has these files, each with its checksums."""
+    names = {path.name for path in folder.iterdir()} - {STATE}
+    if not isinstance(files, dict) or not {TENSORS, OPTIMIZER} <= set(files):
+        raise UserError(f"{folder / STATE} lacks the checksums")
+    if missing := sorted(set(files) - names):
+        raise UserError(f"there is no file {folder / shorten(missing[0])}")
+    for name, expected in files.items():
+        path = folder / name  # one of the names in the folder
+        is_tensors = name in (TENSORS, OPTIMIZER)
+        checksums = checksums_of(path) if is_tensors else crc32(path.read_bytes())
+        if checksums != expected:
+            raise UserError(f"{path} is not what was written: its checksum differs")
+
+
+def restore(checkpoint: Checkpoint, state: State, *, partial: bool = True) -> None:
+    """Give a state, which has the checkpoint's model, everything else that the checkpoint holds.
+
+    The loss scale of another precision is left out, and a step that has begun if not `partial`:
+    then it is taken from its beginning.  Raises UserError if the arrays are not the model's.
+    """
+    numbers, path = checkpoint.numbers, checkpoint.folder / OPTIMIZER
+    stored = open_tensors(path)
+    arrays = {"m": state.m, "v": state.v}
+    if partial and numbers.partial:
+        arrays["gradients"] = state.gradients.flat
+        xp = array_module(state.m)
+        for k, has_result in enumerate(numbers.partial):
+            name = f"result.{k}"
+            if has_result and name in stored:
+                dtype = np.dtype(DTYPES[stored[name].dtype])
+                arrays[name] = xp.empty(stored[name].shape, dtype)
+            state.partial.append(arrays.get(name))
+        state.gradients.clear()
+        state.gradients.hold(numbers.holding)
+    for name, array in arrays.items():
+        if name not in stored:
+            raise UserError(f"{path} has no tensor {name}")
+        read_into(name, stored[name], array, finite=name in ("m", "v"))
+    state.step, state.epoch, state.position = numbers.step, numbers.epoch, numbers.position
+    state.validated = numbers.validated
+    best = numbers.best_loss, numbers.best_step, numbers.best_since
+    state.best = None if None in best else Best(*best)  # type: ignore[arg-type]
+    if state.precision == numbers.precision:
+        state.scale.value, state.scale.finite_steps = numbers.loss_scale, numbers.finite_steps

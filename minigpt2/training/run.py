@@ -134,7 +134,7 @@ def run_steps(
     """Take the remaining steps; log each one, validate and save as often as `every` says.
 
     The model is also validated before the first step; a run that was stopped while it validated
-    begins with that.  With patience, each best model is saved.  Raises UserError, and saves
+    begins with that.  Each best model is saved.  Raises UserError, and saves
     nothing, if the weights are not finite.
     """
     timer = Timer(every.save_minutes, clock)
@@ -155,7 +155,7 @@ def run_steps(
             require_finite(state.parameters, state.step, config)
         if hooks.validate and validation_due(state, config, every):
             state.add_validation(hooks.validate(state.step))
-            saves = saves or stopped_early(state, every) or bool(every.patience and state.improved)
+            saves = saves or state.improved or stopped_early(state, every)
         if state.step and saves:
             save()
 

@@ -8,8 +8,7 @@ from minigpt2.commands.dataset import DataSettings, open_dataset, open_reader, r
 from minigpt2.commands.setup import TrainSettings, setup
 from minigpt2.data.template import TEMPLATES, Template
 from minigpt2.errors import UserError
-from minigpt2.inference.model import Model, open_model
-from minigpt2.training.checkpoint import save_checkpoint
+from minigpt2.inference.model import Model, open_model, save_model
 
 OWN = Template(question="Ask: {instruction}\nTell: ")
 COMMANDS = ("train --data", "evaluate", "show", "stats", "imbalance", "plan MODEL --data")
@@ -20,7 +19,7 @@ def tuned(little_model, tmp_path):
     """The little model as if it had been tuned with a template of its own."""
     model = open_model(str(little_model))
     folder = tmp_path / "tuned"
-    save_checkpoint(folder, model.parameters, model.tokenizer, template=OWN)
+    save_model(folder, Model(model.parameters, model.tokenizer, OWN))
     return folder
 
 

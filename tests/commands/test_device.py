@@ -10,9 +10,9 @@ from minigpt2 import backend
 from minigpt2.data.forest import Segment, lay_out
 from minigpt2.device import fake_cupy
 from minigpt2.device.devices import describe_device, open_device
+from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
-from minigpt2.training.checkpoint import save_checkpoint
 from minigpt2.training.step import TrainingConfig
 from tests.device.test_devices import cupy_with, no_driver
 from tests.kernels.support import DEVICE, emulated_only, needs_device
@@ -40,7 +40,7 @@ def model(request, tmp_path, tokenizer):
     folder, heads = tmp_path / "model", request.param
     width = 16 if heads == 2 else 32
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=width, n_layer=2, n_head=heads)
-    save_checkpoint(folder, initialise(config, np.random.default_rng(0)), tokenizer)
+    save_model(folder, Model(initialise(config, np.random.default_rng(0)), tokenizer, None))
     return folder
 
 
@@ -80,7 +80,9 @@ def test_a_step_copies_from_the_device_once(precision):
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.05), ("float16", 0.01)])
 def test_a_run_in_16_bits_learns_as_one_in_32(run, data, tmp_path, tokenizer, precision, bound):
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=32, n_layer=2, n_head=1)
-    save_checkpoint(tmp_path / "model", initialise(config, np.random.default_rng(0)), tokenizer)
+    save_model(
+        tmp_path / "model", Model(initialise(config, np.random.default_rng(0)), tokenizer, None)
+    )
     how = ("--model", tmp_path / "model", "--data", data, *QUICK, "--steps", "12")
     for folder, more in {"cpu": ("--device", "cpu"), "short": ("--device", DEVICE)}.items():
         kind = ("--precision", precision) if folder == "short" else ()
@@ -98,7 +100,7 @@ def test_steps_that_overflow_in_float16_are_told_and_taken_again(run, data, tmp_
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=32, n_layer=1, n_head=1)
     parameters = initialise(config, np.random.default_rng(0))
     parameters["wte.weight"][...] *= 300
-    save_checkpoint(tmp_path / "model", parameters, tokenizer)
+    save_model(tmp_path / "model", Model(parameters, tokenizer, None))
     how = ("--device", DEVICE, "--precision", "float16", "--samples", "0", "--steps", "1")
     how += ("--batch_size", "1", "--validation", "0", "--out", "run")
     outcome = run("train", data, "--model", tmp_path / "model", *how)
@@ -134,7 +136,9 @@ def test_a_model_in_16_bits_writes_and_is_measured(
     run, data, tmp_path, tokenizer, precision, bound, heads
 ):
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=32, n_layer=2, n_head=heads)
-    save_checkpoint(tmp_path / "model", initialise(config, np.random.default_rng(0)), tokenizer)
+    save_model(
+        tmp_path / "model", Model(initialise(config, np.random.default_rng(0)), tokenizer, None)
+    )
     how = ("--model", tmp_path / "model", "--max_new_tokens", "5")
     short_options = ("--device", DEVICE, "--precision", precision)
     losses = []

@@ -108,7 +108,7 @@ def test_a_short_pretraining_leaves_a_model_that_opens(tmp_path, tokenizer, monk
     losses = [json.loads(line)["loss"] for line in log.splitlines()]
     assert losses[-1] < losses[0] - 0.3
     assert summary["done"]["tokens"] > 30 * 200
-    assert (tmp_path / "run/checkpoint/model.safetensors").is_file()
+    assert (tmp_path / "run/base/model.safetensors").is_file()
 
 
 def test_the_shipped_base_has_the_shape_and_the_size_that_are_told():

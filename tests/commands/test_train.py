@@ -11,6 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from minigpt2.inference.model import open_model
+from minigpt2.signals import STOPPING
+from minigpt2.weights import find_model
 from tests.commands.conftest import in_a_process
 
 QUICK = ("--steps", "3", "--samples", "2", "--max_new_tokens", "4")
@@ -35,15 +37,19 @@ def trained(run, little_model, data, tmp_path):
 def test_a_run_leaves_checkpoint_log_report_answers_settings_and_summary(trained):
     folder, _ = trained
     assert {p.name for p in folder.iterdir()} == {
-        "checkpoint",
+        "checkpoint-000002",
+        "checkpoint-000003",
+        "lock",
         "log.jsonl",
         "report.html",
         "answers.json",
         "settings.json",
         "summary.json",
     }
-    files = {p.name for p in (folder / "checkpoint").iterdir()}
+    files = {p.name for p in (folder / "checkpoint-000003").iterdir()}
     assert files == {
+        "optimizer.safetensors",
+        "state.json",
         "config.json",
         "model.safetensors",
         "template.json",
@@ -79,7 +85,7 @@ def test_the_same_seed_gives_the_same_numbers(run, trained, little_model, data, 
     assert (
         run("train", "--model", little_model, "--data", data, "--out", "second", *QUICK).code == 0
     )
-    first, second = (load_file(tmp_path / n / "checkpoint/model.safetensors") for n in NAMES)
+    first, second = (load_file(find_model(str(tmp_path / n)) / "model.safetensors") for n in NAMES)
     assert all(np.array_equal(first[name], second[name]) for name in first)
     answers = [(tmp_path / name / "answers.json").read_text() for name in NAMES]
     assert answers[0] == answers[1]
@@ -91,14 +97,14 @@ NAMES = ("first", "second")
 def test_another_seed_gives_other_numbers(run, trained, little_model, data, tmp_path):
     options = ("--out", "second", "--seed", "1", *QUICK)
     assert run("train", "--model", little_model, "--data", data, *options).code == 0
-    first, second = (load_file(tmp_path / n / "checkpoint/model.safetensors") for n in NAMES)
+    first, second = (load_file(find_model(str(tmp_path / n)) / "model.safetensors") for n in NAMES)
     assert not np.array_equal(first["wte.weight"], second["wte.weight"])
 
 
 def test_micro_batches_change_nothing_but_rounding(run, trained, little_model, data, tmp_path):
     options = ("--out", "second", "--micro_batch", "3", *QUICK)
     assert run("train", "--model", little_model, "--data", data, *options).code == 0
-    first, second = (load_file(tmp_path / n / "checkpoint/model.safetensors") for n in NAMES)
+    first, second = (load_file(find_model(str(tmp_path / n)) / "model.safetensors") for n in NAMES)
     for name in first:
         np.testing.assert_allclose(first[name], second[name], atol=2e-5, err_msg=name)
 
@@ -199,7 +205,7 @@ def test_template_columns_and_truncation_are_taken_to_the_model(run, little_mode
     outcome = run("train", "--model", little_model, *options, *how)
     assert outcome.code == 0, outcome.err
     assert "1 example dropped" in outcome.out and "question/answer" in outcome.out
-    stored = json.loads((tmp_path / "run/checkpoint/template.json").read_text())
+    stored = json.loads((find_model(str(tmp_path / "run")) / "template.json").read_text())
     assert stored["question"] == "Ask: {instruction} "
     model = open_model(str(tmp_path / "run"))
     assert model.template.first_prompt("Hi.") == "Ask: Hi. "
@@ -235,7 +241,7 @@ def test_a_run_that_is_told_to_terminate_keeps_its_records(little_model, data, t
         process.terminate()
         _, said = process.communicate()
     assert process.returncode == 143  # 128 and the number of SIGTERM
-    assert said == "minigpt2: stopped\n"
+    assert said == f"minigpt2: {STOPPING}\nminigpt2: stopped\n"
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["printed_steps"][-1]["step"] >= 10
 

@@ -7,10 +7,10 @@ import pytest
 
 from minigpt2.commands import train as command
 from minigpt2.commands.setup import TrainSettings
+from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
-from minigpt2.training.checkpoint import save_checkpoint
-from minigpt2.weights import load_parameters
+from minigpt2.weights import find_model, load_parameters
 from tests.data.small import RECORDS, small_tokenizer
 
 
@@ -19,7 +19,9 @@ def run(tmp_path, capsys):
     """A function that tunes a small model and returns its losses and the run's folder."""
     tokenizer = small_tokenizer()
     config = GPT2Config(tokenizer.n_vocab, 280, n_embd=8, n_layer=1, n_head=2)
-    save_checkpoint(tmp_path / "base", initialise(config, np.random.default_rng(0)), tokenizer)
+    save_model(
+        tmp_path / "base", Model(initialise(config, np.random.default_rng(0)), tokenizer, None)
+    )
     asked = tmp_path / "asked.json"
     asked.write_text(json.dumps([record._asdict() for record in RECORDS]))
 
@@ -45,5 +47,5 @@ def test_recomputation_changes_memory_not_the_result(run):
 def test_a_run_repeats_and_its_checkpoint_is_what_it_ended_with(run):
     (one, first), (two, second), (other, _) = run("1"), run("2"), run("3", seed=1)
     assert one == two != other and one[-1] < one[0]
-    ends = [load_parameters(folder / "checkpoint").flat for folder in (first, second)]
+    ends = [load_parameters(find_model(str(folder))).flat for folder in (first, second)]
     np.testing.assert_array_equal(*ends)

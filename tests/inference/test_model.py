@@ -10,17 +10,16 @@ from minigpt2.data.template import TEMPLATES
 from minigpt2.data.tokenizer import gpt2_tokenizer
 from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character
 from minigpt2.errors import UserError
-from minigpt2.inference.model import open_model, random_model
+from minigpt2.inference.model import Model, open_model, random_model, save_model
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
-from minigpt2.training.checkpoint import save_checkpoint
 
 
 def save(folder, tokenizer, n_vocab, template=None):
     """Write a model of random parameters, and return it."""
     config = GPT2Config(n_vocab, n_positions=16, n_embd=8, n_layer=1, n_head=1)
     parameters = initialise(config, np.random.default_rng(0))
-    save_checkpoint(folder, parameters, tokenizer, template=template)
+    save_model(folder, Model(parameters, tokenizer, template))
     return parameters
 
 

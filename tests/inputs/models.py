@@ -13,10 +13,10 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from minigpt2.data.tokenizer import open_tokenizer
+from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.shipped import shipped
-from minigpt2.training.checkpoint import save_checkpoint
 
 TENSORS = "model.safetensors"
 HOLDER = TemporaryDirectory(prefix="minigpt2-model-")
@@ -29,7 +29,7 @@ def folder() -> Path:
     path = Path(HOLDER.name) / "little"
     tokenizer = open_tokenizer(shipped("weights/tiny"))
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=16, n_layer=2, n_head=2)
-    save_checkpoint(path, initialise(config, np.random.default_rng(0)), tokenizer)
+    save_model(path, Model(initialise(config, np.random.default_rng(0)), tokenizer, None))
     return path
 
 

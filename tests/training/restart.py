@@ -40,8 +40,11 @@ def whole_run(state, data, config):
     return state, [numbers_of(r) for r in take_steps(state, data, WeightedNLL(), config)]
 
 
-def broken_run(state, data, config):
-    """Interrupt a run after every micro-batch; returns what `whole_run` does, and the places."""
+def broken_run(state, data, config, reopen=reopened):
+    """Interrupt a run after every micro-batch; returns what `whole_run` does, and the places.
+
+    `reopen` stores the state, and returns it as a new one.
+    """
     results, places = [], []
 
     def between():
@@ -56,7 +59,7 @@ def broken_run(state, data, config):
             results.append(numbers_of(next(steps)))
         except Interrupted:
             assert state.partial
-        state = reopened(state)
+        state = reopen(state)
     return state, results, places
 
 

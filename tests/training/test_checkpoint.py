@@ -1,90 +1,216 @@
-"""Checkpoint: what is saved comes back, and a folder is whole or not there."""
+"""Checkpoint: a run goes on from the disk bit for bit, and every damage is noticed."""
+
+import json
+import shutil
+from zlib import crc32
 
 import numpy as np
+import pytest
 
+from minigpt2 import backend
+from minigpt2.backend import array_module
+from minigpt2.data.template import TEMPLATES
 from minigpt2.data.tokenizer import open_tokenizer
-from minigpt2.inference.generate import generate
+from minigpt2.device.captured import CAPTURED
+from minigpt2.device.devices import stream_of
+from minigpt2.errors import UserError
+from minigpt2.inference.model import Model, open_model
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.parameters import Parameters
-from minigpt2.training.checkpoint import save_checkpoint
-from minigpt2.weights import load_parameters
+from minigpt2.model.initialisation import initialise
+from minigpt2.outputs import json_text
+from minigpt2.training.checkpoint import (
+    OPTIMIZER,
+    STATE,
+    checkpoint_name,
+    checksum_of,
+    open_checkpoint,
+    restore,
+    snapshot_of,
+    write_checkpoint,
+)
+from minigpt2.training.objective import WeightedNLL
+from minigpt2.training.run import take_steps
+from minigpt2.training.state import Best, new_state
+from minigpt2.training.step import TrainingConfig
+from minigpt2.weights import checkpoints_of
 from tests.data.small import MERGES, small_tokenizer
+from tests.kernels.support import device, machine, needs_device
+from tests.training.restart import Interrupted, assert_same_bits, broken_run, same, whole_run
+from tests.training.test_state import RATE, data_of
 
 TOKENIZER = small_tokenizer(MERGES)
-FILES = ["config.json", "merges.txt", "model.safetensors", "vocab.json"]
-CONFIG = GPT2Config(TOKENIZER.n_vocab, 24, n_embd=8, n_layer=2, n_head=2, layer_norm_epsilon=1e-6)
+CONFIG = GPT2Config(TOKENIZER.n_vocab, 24, n_embd=8, n_layer=2, n_head=2)
+STEPS = TrainingConfig(4, 1e-2, 2, "cosine", dropout=RATE)
+NOTES = {"log_bytes": 12, "before": ["an answer", "ein Weg über die Brücke", "\ud800"]}
 
 
-def model(seed=0, dtype=np.float32):
-    """Random parameters."""
-    rng = np.random.default_rng(seed)
-    return Parameters(CONFIG, (0.5 * rng.standard_normal(CONFIG.n_parameters)).astype(dtype))
+def start(xp=np, precision="float32"):
+    """The state of a run that begins."""
+    return new_state(initialise(CONFIG, np.random.default_rng(3)).on(xp), precision, seed=5)
 
 
-def names(folder):
-    """What a folder holds, hidden files too."""
-    return sorted(path.name for path in folder.iterdir())
+def stored(state, folder, **options):
+    """The state, written to the disk and read into a new one."""
+    model = Model(state.parameters, TOKENIZER, TEMPLATES["qa"])
+    path = folder / checkpoint_name(state.step, len(state.partial))
+    write_checkpoint(path, snapshot_of(state, model), NOTES)
+    xp = array_module(state.m)
+    fresh = new_state(open_model(str(path), xp).parameters, state.precision, seed=5)
+    fresh.gradients.flat[...] = np.nan
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.notes == NOTES
+    restore(checkpoint, fresh, **options)
+    shutil.rmtree(path)
+    return fresh
 
 
-def test_what_is_saved_is_loaded_byte_for_byte(tmp_path):
-    saved = model()
-    save_checkpoint(tmp_path / "run" / "checkpoint", saved, TOKENIZER)
-    folder = tmp_path / "run" / "checkpoint"
-    loaded = load_parameters(folder)
-    assert loaded.config == CONFIG
-    assert loaded.flat.tobytes() == saved.flat.tobytes() and loaded.flat.dtype == np.float32
-    assert open_tokenizer(folder).files == TOKENIZER.files
-    assert names(folder) == FILES and names(tmp_path / "run") == ["checkpoint"]
-
-
-def test_a_loaded_checkpoint_gives_the_same_answers(tmp_path):
-    saved = model()
-    save_checkpoint(tmp_path / "checkpoint", saved, TOKENIZER)
-    loaded, tokenizer = (
-        load_parameters(tmp_path / "checkpoint"),
-        open_tokenizer(tmp_path / "checkpoint"),
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_run_goes_on_from_the_disk_between_any_two_micro_batches(tmp_path, recompute):
+    config = TrainingConfig(4, 1e-2, 2, "cosine", dropout=RATE, recompute=recompute)
+    whole, expected = whole_run(start(), data_of(), config)
+    state, results, places = broken_run(
+        start(), data_of(), config, reopen=lambda state: stored(state, tmp_path)
     )
-    prompts = [tokenizer.encode(text) for text in ("hello", "hell", "a world", "he said")]
-    answers = [
-        generate(p, prompts, stop=TOKENIZER.end_of_text, max_new_tokens=9) for p in (saved, loaded)
-    ]
-    assert answers[0] == answers[1] and any(answers[0])
+    assert results == expected and len(places) == 6
+    assert_same_bits(state, whole)
 
 
-def test_half_precision_is_loaded_as_single(tmp_path):
-    saved = model()
-    save_checkpoint(tmp_path / "half", saved, TOKENIZER, np.float16)
-    loaded = load_parameters(tmp_path / "half")
-    assert loaded.flat.dtype == np.float32
-    np.testing.assert_array_equal(loaded.flat, saved.flat.astype(np.float16).astype(np.float32))
-    size = (tmp_path / "half" / "model.safetensors").stat().st_size
-    assert CONFIG.n_parameters * 2 < size < CONFIG.n_parameters * 3
+@needs_device
+def test_so_does_one_in_float16_on_a_device(tmp_path, monkeypatch):
+    monkeypatch.setattr("minigpt2.training.precision.GROWTH_INTERVAL", 1)
+    config = TrainingConfig(2, 1e-2, 1, "linear", dropout=RATE)
+    with device(machine()) as library, stream_of(library), np.errstate(all="ignore"):
+        backend.register(library, CAPTURED)
+
+        def begun():
+            state = start(library, "float16")
+            state.scale.value = 2.0**19
+            return state
+
+        whole, expected = whole_run(begun(), data_of(batch_size=2), config)
+        state, results, places = broken_run(
+            begun(), data_of(batch_size=2), config, reopen=lambda state: stored(state, tmp_path)
+        )
+        assert results == expected and len({scale for _, scale, _ in places}) > 1
+        assert_same_bits(state, whole)
 
 
-def test_a_checkpoint_is_loaded_in_double_precision_where_that_is_asked_for(tmp_path):
-    save_checkpoint(tmp_path / "checkpoint", model(), TOKENIZER)
-    loaded = load_parameters(tmp_path / "checkpoint", np.float64)
-    assert loaded.flat.dtype == np.float64
-    np.testing.assert_array_equal(loaded.flat, model().flat)
+def interrupted():
+    """A state in the middle of its second step, after two of three micro-batches."""
+    state = start()
+
+    def stop():
+        if state.step == 1 and len(state.partial) == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        list(take_steps(state, data_of(), WeightedNLL(), STEPS, between=stop))
+    return state
 
 
-def test_saving_leaves_the_parameters_alone(tmp_path):
-    saved = model()
-    save_checkpoint(tmp_path / "checkpoint", saved, TOKENIZER, np.float16)
-    np.testing.assert_array_equal(saved.flat, model().flat)
+def test_everything_that_a_state_holds_comes_back(tmp_path):
+    state = interrupted()
+    state.best, state.validated = Best(2.5, 1, 3), 1
+    state.partial[0] = None
+    state.gradients.flat[7] = np.inf  # of an overflow in a micro-batch
+    fresh = stored(state, tmp_path)
+    assert fresh.partial[0] is None and same(fresh.partial[1], state.partial[1])
+    assert same(fresh.gradients.flat, state.gradients.flat)
+    assert fresh.gradients.holding == state.gradients.holding
+    fresh.partial = state.partial
+    assert_same_bits(fresh, state)
 
 
-def test_a_new_checkpoint_takes_the_place_of_the_old_one(tmp_path):
-    for seed in (0, 1, 2):
-        save_checkpoint(tmp_path / "checkpoint", model(seed), TOKENIZER)
-        loaded = load_parameters(tmp_path / "checkpoint")
-        np.testing.assert_array_equal(loaded.flat, model(seed).flat)
-        assert names(tmp_path) == ["checkpoint"]
+def test_the_step_that_has_begun_can_be_taken_from_its_beginning(tmp_path):
+    state = interrupted()
+    fresh = stored(state, tmp_path, partial=False)
+    assert fresh.partial == [] and (fresh.step, fresh.position) == (state.step, state.position)
+    whole, _ = whole_run(start(), data_of(), STEPS)
+    assert_same_bits(whole_run(fresh, data_of(), STEPS)[0], whole)
 
 
-def test_nothing_of_the_old_folder_is_left_in_the_new_one(tmp_path):
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    (folder / "left over").write_text("")
-    save_checkpoint(folder, model(), TOKENIZER)
-    assert names(folder) == FILES
+def test_another_precision_has_its_own_loss_scale(tmp_path):
+    state = start()
+    state.scale.value = 4096.0
+    state.precision = "float16"
+    path = tmp_path / checkpoint_name(0)
+    write_checkpoint(path, snapshot_of(state, Model(state.parameters, TOKENIZER, None)), {})
+    fresh = start()
+    restore(open_checkpoint(path), fresh)
+    assert fresh.scale.value == 1.0
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder of a checkpoint in the middle of a step."""
+    path = tmp_path_factory.mktemp("run") / checkpoint_name(1, 2)
+    state = interrupted()
+    model = Model(state.parameters, TOKENIZER, TEMPLATES["qa"])
+    write_checkpoint(path, snapshot_of(state, model), NOTES)
+    return path
+
+
+def test_a_checkpoint_is_a_model_with_the_rest_beside_it(written):
+    model = open_model(str(written))
+    assert same(model.parameters.flat, interrupted().parameters.flat)
+    assert model.template == TEMPLATES["qa"]
+    assert open_tokenizer(written).files == TOKENIZER.files
+    assert checkpoints_of(written.parent) == [written]
+
+
+FILES = ["config.json", "merges.txt", "model.safetensors", OPTIMIZER, "template.json", "vocab.json"]
+
+
+@pytest.mark.parametrize("name", [*FILES, STATE])
+def test_a_damaged_file_is_named(written, tmp_path, name):
+    assert sorted([*FILES, STATE]) == sorted(path.name for path in written.iterdir())
+    contents, rng = (written / name).read_bytes(), np.random.default_rng(1)
+    places = {0, len(contents) - 1, *rng.integers(len(contents), size=40).tolist()}
+    for damage in ["removed", "empty", "cut", *places]:
+        folder = shutil.copytree(written, tmp_path / str(damage))
+        path = folder / name
+        changed = bytearray(contents)
+        if damage == "removed":
+            path.unlink()
+        else:
+            if damage == "cut":
+                del changed[-5:]
+            elif damage == "empty":
+                changed.clear()
+            else:
+                changed[damage] ^= 1 << int(rng.integers(8))
+            path.write_bytes(changed)
+        with pytest.raises(UserError, match=str(path)):
+            open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"format": 2}, "has format 2, and this program knows 1: use the version of minigpt2"),
+        ({"files": {}}, "lacks the checksums"),
+        ({"files": {"../secret": 1}}, "lacks the checksums"),
+        ({"numbers": {}}, "has no number best_loss"),
+        ({"numbers": []}, "is not the state of a checkpoint"),
+        ({"numbers": {"step": "many"}}, "step must be a whole number"),
+        ({"notes": None}, "is not the state of a checkpoint"),
+    ],
+)
+def test_a_state_that_was_written_by_something_else_is_refused(written, tmp_path, change, message):
+    folder = shutil.copytree(written, tmp_path / "copy")
+    content = json.loads((folder / STATE).read_text()) | change
+    content["checksum"] = checksum_of(content)
+    (folder / STATE).write_text(json_text(content, ascii_only=True))
+    with pytest.raises(UserError, match=message):
+        open_checkpoint(folder)
+
+
+def test_a_name_in_the_state_does_not_lead_out_of_the_folder(written, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    folder = shutil.copytree(written, tmp_path / "copy")
+    content = json.loads((folder / STATE).read_text())
+    content["files"]["../secret"] = crc32(b"x")
+    content["checksum"] = checksum_of(content)
+    (folder / STATE).write_text(json_text(content, ascii_only=True))
+    with pytest.raises(UserError, match="there is no file"):
+        open_checkpoint(folder)

@@ -1,0 +1,182 @@
+"""Session: one process's part of a run, with the run's folder, its log, checkpoints and signals.
+
+A run may have several: each one that is stopped leaves a checkpoint, from which the next continues.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from minigpt2.commands.resume import difference, find_unfinished, open_newest, set_aside
+from minigpt2.durable import FolderLock, remove_leftovers
+from minigpt2.errors import UserError
+from minigpt2.inference.model import Model
+from minigpt2.reports.progress import progress
+from minigpt2.reports.run_log import SETTINGS, RunLog, claim_folder, require_free
+from minigpt2.signals import Signals, Stopped
+from minigpt2.training.checkpoint import Checkpoint, restore
+from minigpt2.training.checkpoint_writer import CheckpointWriter
+from minigpt2.training.fingerprint import Fingerprint
+from minigpt2.training.run import Hooks
+from minigpt2.training.state import State
+from minigpt2.wording import plural
+
+BEGINNING: dict[str, Any] = {"log_bytes": 0, "summary": {}, "overflows": 0}
+
+
+class Session(ExitStack):
+    """A context in which a run is started, or continues; the folder is locked while it lasts.
+
+    Raises UserError if the run cannot continue, or another process writes it.
+    """
+
+    def __init__(self, settings: Any, name: str):
+        """`name` is that of the data set: runs/<name>-1 is the folder of its first run."""
+        super().__init__()
+        self.settings = settings
+        self.name = name
+        self.checkpoint: Checkpoint | None = None
+        self.log: RunLog
+        self.signals: Signals
+        self.extra: dict[str, Any] = {}  # notes of the command
+        self._started = perf_counter()
+        self._folder: Path | None = None
+        self._damaged: list[Path] = []
+        self._line = ""
+        self._now: Fingerprint
+
+    def __enter__(self) -> "Session":
+        """Lock the run that continues, if there is one, and check its newest checkpoint."""
+        super().__enter__()
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _open(self) -> None:
+        """Look for the run that continues."""
+        self._folder, self._line = find_unfinished(self.settings, self.name)
+        if self._folder is None:
+            require_free(self.settings.out)
+        else:
+            self.enter_context(FolderLock(self._folder))
+            remove_leftovers(self._folder)
+            with progress(f"checking the checkpoints of {self._folder}"):
+                self.checkpoint, self._damaged = open_newest(self._folder)
+
+    @property
+    def model(self) -> str | None:
+        """The model from which the run continues; None if it begins."""
+        return str(self.checkpoint.folder) if self.checkpoint else None
+
+    def __exit__(self, kind: Any, *rest: Any) -> Any:
+        """Release what the session holds; say how a run that was stopped continues."""
+        if kind and issubclass(kind, Stopped | KeyboardInterrupt) and hasattr(self, "log"):
+            self.log.say("stopped", f"to continue: --resume {self.log.folder}")
+        return super().__exit__(kind, *rest)
+
+    def start(self, now: Fingerprint) -> RunLog:
+        """Claim the run's folder, and open its log.
+
+        Raises UserError if the run that continues would not be the same.
+        """
+        lines = self._compare(now)
+        self._now = now
+        resumed = self._folder is not None
+        self._folder = folder = self._folder or claim_folder(self.settings.out, self.name)
+        if not resumed:
+            self.enter_context(FolderLock(folder))
+        lines += [f"{path} is damaged: it is now {set_aside(path).name}" for path in self._damaged]
+        events = getattr(self.settings, "tensorboard", False)
+        self.signals = self.enter_context(Signals())
+        self.log = self.enter_context(RunLog(folder, tensorboard=events, resumed=resumed))
+        if resumed:
+            self.log.continue_from(self.checkpoint.notes if self.checkpoint else BEGINNING)
+        self.log.write(SETTINGS, asdict(self.settings))
+        if self._line:
+            self.log.say("resume", self._line)
+        if self.checkpoint:
+            self._started -= self.checkpoint.notes.get("seconds", 0.0)
+            self.extra = dict(self.checkpoint.notes.get("extra", {}))
+            after = plural(self.checkpoint.numbers.step, "step")
+            self.log.say("resume", f"{folder} continues after {after}")
+        elif resumed:
+            self.log.say("resume", f"{folder} has no checkpoint yet: it starts again")
+        for line in lines:
+            self.log.say("warning", line)
+        return self.log
+
+    def _compare(self, now: Fingerprint) -> list[str]:
+        """Return lines about what has changed.  Raises UserError if it is another run now."""
+        if not self.checkpoint:
+            return []
+        changed, rounding = difference(self.settings, now, self.checkpoint)
+        if changed and not self.settings.resume_anyway:
+            raise UserError(
+                f"{self._folder} cannot continue as the same run: {changed}; "
+                "--resume-anyway continues with what is now, without --resume a new run starts"
+            )
+        lines = [f"it continues as another run: {changed}"] if changed else []
+        if rounding:
+            lines.append(f"it continues, but not bit for bit ({'; '.join(rounding)})")
+        return lines
+
+    @property
+    def seconds(self) -> float:
+        """The time that the run has taken, in all its sessions."""
+        return perf_counter() - self._started
+
+    def notes(self) -> dict[str, Any]:
+        """Return what a checkpoint holds besides the state."""
+        return self.log.notes() | {
+            "settings": asdict(self.settings),
+            "contents": self._now.contents,
+            "rounding": self._now.rounding,
+            "seconds": self.seconds,
+            "extra": self.extra,
+        }
+
+    @contextmanager
+    def saving(self, state: State, model: Model) -> Iterator[Callable[..., Hooks]]:
+        """Restore the state if the run continues; yield what makes a run's hooks.
+
+        When a signal stops the block, the state is saved first.
+        """
+        if self.checkpoint:
+            now, before = self._now.rounding, self.checkpoint.notes.get("rounding", {})
+            same = all(now[name] == before.get(name) for name in ("precision", "micro_batch"))
+            restore(self.checkpoint, state, partial=same)
+        keep, folder = self.settings.keep, self.log.folder
+        writer = CheckpointWriter(folder, model, keep=keep, before=self.log.sync)
+
+        def save() -> None:
+            writer.save(state, self.notes())
+
+        def between() -> None:
+            if self.signals.save_requested:
+                self.signals.save_requested = False
+                save()
+                self.log.say("saving", f"after step {state.step:,}, as SIGUSR1 asks")
+            self.signals.check()
+
+        def hooks(**others: Any) -> Hooks:
+            return Hooks(save=save, between=between, settle=writer.settle, **others)
+
+        try:
+            yield hooks
+            writer.settle()
+        except Stopped as stop:
+            if not stop.at_once:  # else the state may be in the middle of an update
+                with progress("saving a checkpoint", console=self.log.console):
+                    writer.save(state, self.notes(), wait=True)
+                self.log.say("saved", f"{writer.newest}")
+            raise
+        except BaseException:
+            with suppress(UserError):
+                writer.settle()
+            raise

@@ -1,0 +1,86 @@
+"""Checkpoint writer: checkpoints go to the disk in the background, from where the arrays are.
+
+From one update to the next the weights and the moments do not change.  So a thread writes them
+while the next step goes forward and backward, and the next update waits until it has finished
+(`settle`).  Nothing is copied: GPT-2 Large has 9.3 GB of them.  (J. Mohan et al., CheckFreq, FAST
+2021; there the state is copied first.)
+
+In the middle of an accumulated step the gradients belong to the checkpoint.  The next micro-batch
+changes them, so there it waits.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread, get_native_id
+from time import perf_counter
+from typing import Any
+
+from minigpt2.durable import remove_folder
+from minigpt2.inference.model import Model
+from minigpt2.training.checkpoint import Snapshot, checkpoint_name, snapshot_of, write_checkpoint
+from minigpt2.training.state import State
+from minigpt2.weights import checkpoints_of
+
+NICE = 10  # how far behind the computing threads the writing one stands; at most 19
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a run's folder; keeps the newest `keep` (0: all) and the best."""
+
+    def __init__(self, folder: Path, model: Model, *, keep: int, before: Callable[[], None]):
+        """`before` is called before a checkpoint gets its name: it fsyncs what the notes name."""
+        self.folder = folder
+        self.model = model
+        self.keep = keep
+        self.before = before
+        self.newest: Path | None = None  # the last that is whole
+        self.seconds = 0.0  # that updates have waited
+        self._thread: Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, state: State, notes: dict[str, Any], *, wait: bool = False) -> None:
+        """Begin to write a checkpoint; wait for it if `wait`, or in the middle of a step.
+
+        One that exists is left as it is: a state has the same numbers each time it is reached.
+        Raises UserError if this one, or the one before, cannot be written.
+        """
+        self.settle()
+        path = self.folder / checkpoint_name(state.step, len(state.partial))
+        if not path.exists():
+            snapshot = snapshot_of(state, self.model)
+            self._thread = Thread(target=self._write, args=(path, snapshot, notes), daemon=True)
+            self._thread.start()
+        if wait or state.partial:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until the checkpoint is written.  Raises UserError if it cannot be."""
+        if self._thread:
+            started = perf_counter()
+            self._thread.join()
+            self._thread = None
+            self.seconds += perf_counter() - started
+        if self._error:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, path: Path, snapshot: Snapshot, notes: dict[str, Any]) -> None:
+        """Write a checkpoint and remove what is no longer kept; note an error for `settle`."""
+        try:
+            if sys.platform == "linux":  # elsewhere it would be that of the whole process
+                os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
+            write_checkpoint(path, snapshot, notes, self.before)
+            self.newest = path
+            self._remove_old(snapshot.numbers.best_step)
+        except BaseException as error:
+            self._error = error
+
+    def _remove_old(self, best: int | None) -> None:
+        """Remove all checkpoints but the newest ones and that of the best validation."""
+        if self.keep:
+            spared = self.folder / checkpoint_name(best) if best is not None else None
+            for path in checkpoints_of(self.folder)[: -self.keep]:
+                if path != spared:
+                    remove_folder(path)

@@ -1,0 +1,195 @@
+"""Resume: whole commands that are stopped and continue, and those that cannot."""
+
+import json
+import shutil
+
+import pytest
+
+from minigpt2.durable import FolderLock
+from minigpt2.reports.run_log import RunLog
+from minigpt2.training import fingerprint
+
+RUN = ("--samples", 1, "--batch-size", 4, "--micro-batch", 2, "--epochs", 2, "--dropout", 0.1)
+OPTIONS = (*RUN, "--save-every", 2, "--evaluate-every", 2, "--validation", 0.2, "--log-every", 1)
+TIMES = ("seconds", "rows_per_second", "supervised_per_second", "peak_memory")
+
+
+class Killed(BaseException):
+    """The end of a process that does nothing more."""
+
+
+@pytest.fixture
+def train(run, little_model, data):
+    """Train the little model on the twelve questions."""
+    return lambda *options: run(
+        "train", "--data", data, "--model", little_model, *OPTIONS, *options
+    )
+
+
+@pytest.fixture
+def killed(train, monkeypatch):
+    """Train until a step is logged, and there end."""
+
+    def kill(step, *options):
+        log_step = RunLog.add_step
+
+        def add_step(log, result, steps, *, printed):
+            log_step(log, result, steps, printed=printed)
+            if result.step == step:
+                raise Killed
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(RunLog, "add_step", add_step)
+            train(*options)
+
+    return kill
+
+
+def without_times(value):
+    """JSON without what depends on the clock and the folder."""
+    if isinstance(value, dict):
+        left = {k: v for k, v in value.items() if k not in TIMES}
+        return {name: without_times(item) for name, item in left.items() if name != "run"}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def results_of(folder):
+    """What a run leaves, without what depends on the clock and the folder."""
+    newest = max(folder.glob("checkpoint-*"))
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return (
+        newest.name,
+        (newest / "model.safetensors").read_bytes(),
+        (newest / "optimizer.safetensors").read_bytes(),
+        [without_times(json.loads(line)) for line in lines],
+        without_times(json.loads((folder / "summary.json").read_text())),
+        (folder / "answers.json").read_text(),
+    )
+
+
+def test_a_killed_run_continues_as_if_nothing_had_happened(train, killed, tmp_path):
+    assert train("--out", "whole").code == 0
+    killed(3, "--out", "broken")
+    assert {p.name for p in (tmp_path / "broken").glob("check*")} == {"checkpoint-000002"}
+    outcome = train("--resume", "--out", "broken")
+    assert outcome.code == 0, outcome.err
+    assert "resume    broken continues after 2 steps" in outcome.out
+    assert results_of(tmp_path / "broken") == results_of(tmp_path / "whole")
+
+
+def test_resume_finds_the_newest_unfinished_run_that_has_these_settings(train, killed, tmp_path):
+    killed(1)  # runs/data-1, before its first checkpoint
+    killed(3, "--seed", 7)  # runs/data-2
+    assert train("--seed", 8).code == 0  # runs/data-3
+    outcome = train("--resume", "--seed", 7, "--log-every", 2, "--keep", 1)
+    assert "runs/data-2 continues after 2 steps" in outcome.out
+    outcome = train("--resume")
+    assert "runs/data-1 has no checkpoint yet: it starts again" in outcome.out
+    outcome = train("--resume", "--seed", 9)
+    assert "no unfinished run has these settings, so a new one starts" in outcome.out
+    assert "runs/data-4/report.html" in " ".join(outcome.out.split())
+
+
+def test_a_run_with_other_settings_is_mentioned(train, killed):
+    killed(3)
+    outcome = train("--resume", "--seed", 5)
+    line = "in runs/data-1 seed is 5, and was 0: --resume runs/data-1 continues that one"
+    assert line in " ".join(outcome.out.split())
+
+
+def test_a_run_that_is_named_brings_its_settings(run, killed, tmp_path):
+    killed(3, "--out", "mine")
+    for name in ("mine", "mine/checkpoint-000002"):
+        shutil.copytree(tmp_path / "mine", tmp_path / "copy")
+        assert run("train", "--resume", name).code == 0
+        settings = json.loads((tmp_path / "mine/settings.json").read_text())
+        assert settings["dropout"] == 0.1 and settings["out"] == "mine"
+        shutil.rmtree(tmp_path / "mine")
+        shutil.move(tmp_path / "copy", tmp_path / "mine")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(train, killed, tmp_path):
+    assert train("--out", "whole").code == 0
+    killed(5, "--out", "broken")
+    path = tmp_path / "broken/checkpoint-000004/optimizer.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 4
+    path.write_bytes(content)
+    outcome = train("--resume", "--out", "broken")
+    line = "broken/checkpoint-000004 is damaged: it is now damaged-1-checkpoint-000004"
+    assert line in " ".join(outcome.out.split())
+    assert results_of(tmp_path / "broken") == results_of(tmp_path / "whole")
+
+
+def refusal(outcome):
+    """The one line with which a command ends."""
+    assert outcome.code == 2 and outcome.err.count("\n") == 1, outcome
+    return outcome.err
+
+
+def test_other_data_or_another_schedule_is_another_run(run, killed, data, tmp_path):
+    killed(3, "--out", "mine")
+    before = results_of_checkpoint(tmp_path)
+    line = refusal(run("train", "--resume", "mine", "--learning-rate", "1e-3"))
+    assert "mine cannot continue as the same run: learning_rate is 0.001, and was 5e-05" in line
+    assert "--resume-anyway continues with what is now" in line
+    data.write_text(data.read_text().replace("Count to 3", "Count to 4"))
+    assert "the examples are not those that the run began with" in refusal(
+        run("train", "--resume", "mine")
+    )
+    assert results_of_checkpoint(tmp_path) == before
+    outcome = run("train", "--resume", "mine", "--resume-anyway")
+    assert outcome.code == 0 and "it continues as another run: the examples" in outcome.out
+
+
+def results_of_checkpoint(folder):
+    """The bytes of everything in a run."""
+    return {p: p.read_bytes() for p in (folder / "mine").rglob("*") if p.is_file()}
+
+
+def test_other_rounding_is_stated(train, killed, monkeypatch):
+    killed(3)
+    monkeypatch.setattr(fingerprint, "cores", lambda: 99)
+    outcome = train("--resume")
+    assert outcome.code == 0
+    assert "it continues, but not bit for bit (cores: 99, was " in " ".join(outcome.out.split())
+
+
+def test_another_micro_batch_continues_too(train, killed):
+    killed(3)
+    outcome = train("--resume", "--micro-batch", 3)
+    assert "not bit for bit (micro_batch: 3, was 2)" in " ".join(outcome.out.split())
+
+
+def test_what_cannot_be_resumed_is_refused_in_one_line(run, train, killed, little_model, tmp_path):
+    killed(5, "--out", "mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/settings.json").write_text('{"steps": 3, "rows": 5}')
+    newest = {"checkpoint-000002": "checkpoint-000004"}
+    cases = {
+        "nowhere": "there is no folder nowhere: --resume needs the folder of a run",
+        "data.json": "data.json is a file: --resume needs the folder of a run, or comes last",
+        "empty": "empty holds no run, as it has no settings.json",
+        "other": "other/settings.json holds the settings of another command: it has 'rows'",
+        str(little_model): "to train a model further, use --model",
+        "mine/checkpoint-000002": f"to go back to it, move {newest['checkpoint-000002']}",
+    }
+    for name, message in cases.items():
+        assert message in refusal(run("train", "--resume", name)), name
+    line = refusal(run("train", "--resume", "mine", "--out", "elsewhere"))
+    assert "a run continues in its own folder, mine: leave out --out" in line
+    with FolderLock(tmp_path / "mine"):
+        assert "mine is in use: process" in refusal(run("train", "--resume", "mine"))
+    assert run("train", "--resume", "mine").code == 0
+    for options in (["--resume", "mine"], ["--resume", "--out", "mine"]):
+        assert "the run mine is finished: to train its model further" in refusal(train(*options))
+
+
+def test_without_a_whole_checkpoint_nothing_is_begun(run, killed, tmp_path):
+    killed(3, "--out", "mine")
+    (tmp_path / "mine/checkpoint-000002/state.json").write_text("{}")
+    before = results_of_checkpoint(tmp_path)
+    line = refusal(run("train", "--resume", "mine"))
+    assert "mine has no whole checkpoint" in line and "remove the checkpoints" in line
+    assert results_of_checkpoint(tmp_path) == before
