@@ -71,7 +71,7 @@ class Saved(NamedTuple):
     """What the backward pass needs from the forward pass."""
 
     slope: Array  # (N, F)
-    biased: bool = False
+    biased: bool
 
 
 @fusible

@@ -8,6 +8,7 @@ intermediate.
 
 import numpy as np
 
+from minigpt2.backend import array_module
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
 from minigpt2.ops.dropout import dropout, dropout_backward
@@ -116,7 +117,8 @@ def average(table, index, rows):
 
 def into_empty_tables(dx, saved):
     """The embedding's backward pass, with tables to add to."""
-    tables = np.zeros((V, C), dx.dtype), np.zeros((T, C), dx.dtype)
+    xp = array_module(dx)
+    tables = xp.zeros((V, C), dx.dtype), xp.zeros((T, C), dx.dtype)
     embedding_backward(dx, saved, *tables)
     return tables
 
@@ -197,14 +199,15 @@ LAYER_NORM = [
 
 def sum_and_norm(residual, a, gamma, beta):
     """What a block has after the sum: the sum itself and its normalisation, in one array."""
-    x, _ = linear(a, np.eye(C, dtype=a.dtype), None, residual)
+    xp = array_module(a)
+    x, _ = linear(a, xp.asarray(np.eye(C, dtype=a.dtype)), None, residual)
     y, _ = layer_norm(x, gamma, beta)
-    return np.concatenate([x, y], -1)
+    return xp.concatenate([x, y], -1)
 
 
 def sum_and_norm_backward(d, arguments, factor=1.0):
     """Its gradients, where the one that comes along the residual is multiplied by `factor`."""
-    d_residual, dy = factor * d[:, :C], np.ascontiguousarray(d[:, C:])
+    d_residual, dy = factor * d[:, :C], array_module(d).ascontiguousarray(d[:, C:])
     residual, a, gamma, beta = arguments
     saved = layer_norm(residual + a, gamma, beta)[1]
     dx, dgamma, dbeta = layer_norm_backward(dy, saved, d_residual=d_residual)
@@ -576,8 +579,8 @@ def cross_entropy_bug(rows=ROWS, factor=1.0, **switches):
 def weighted_gradient(dloss, arguments):
     """dx and dwte; what the loss is multiplied by is in the weights."""
     x, wte = arguments
-    dwte = np.zeros_like(wte)
-    dx = cross_entropy_gradient(x, wte, ROWS, TARGETS, dloss * WEIGHTS, dwte, chunk=5)[2]
+    dwte, weights = array_module(wte).zeros_like(wte), float(dloss) * WEIGHTS
+    dx = cross_entropy_gradient(x, wte, ROWS, TARGETS, weights, dwte, chunk=5)[2]
     return dx, dwte
 
 

@@ -5,6 +5,8 @@ from math import sqrt
 import numpy as np
 import pytest
 
+from minigpt2 import backend
+from minigpt2.device import fake_cupy
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat, adamw_update, norm_of
@@ -145,6 +147,25 @@ def test_the_norm_of_many_small_numbers_is_not_lost_to_rounding():
     assert norm_of(g) == pytest.approx(sqrt(squares), rel=1e-6)
 
 
+@pytest.mark.parametrize("clip", [0.0, 1.0, 1e3])
+def test_the_scale_of_the_loss_is_taken_out_again(clip):
+    g, states = np.random.default_rng(0).standard_normal(P), []
+    for scale in (1.0, 1024.0):
+        theta, m, v = np.ones((3, P))
+        update = Update(3, ETA, P // 2, AdamW(clip=clip), scale)
+        assert adamw_flat(theta, scale * g, m, v, update) == scale * norm_of(g)
+        states.append((theta, m, v))
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13)
+
+
+def test_a_copy_gets_the_new_parameters_rounded():
+    theta, g, m, v = np.random.default_rng(0).random((4, P))
+    copy = np.zeros(P, np.float16)
+    adamw_flat(theta, g, m, v, Update(1, ETA, P // 2, AdamW()), copy=copy)
+    np.testing.assert_array_equal(copy, theta.astype(np.float16))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     parameters, gradients, moments = start()
@@ -185,3 +206,13 @@ def test_single_precision_stays_single_precision():
     arrays = [np.ones(9, np.float32).view(Watched) for _ in range(4)]
     adamw_update(*arrays, Update(3, 0.01, 9, AdamW()), kappa=0.5, decay=0.1)
     assert Watched.kinds == {np.dtype(np.float32)}
+
+
+def test_a_piece_on_a_device_is_the_same(monkeypatch):
+    monkeypatch.setattr(backend, "LIBRARIES", [fake_cupy])
+    host = np.random.default_rng(0).random((4, P))
+    device = [fake_cupy.asarray(array) for array in host]
+    for arrays in (host, device):
+        adamw_update(*arrays, Update(3, 0.01, 9, AdamW()), kappa=0.5, decay=0.1)
+    for one, other in zip(host, device, strict=True):
+        np.testing.assert_allclose(fake_cupy.asnumpy(other), one, rtol=1e-13)

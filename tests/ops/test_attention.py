@@ -304,6 +304,7 @@ def test_keeps_qkv_o_and_lambda():
     assert saved.qkv is qkv and saved.o is o
     kept = [one for one in saved if isinstance(one, np.ndarray) and one is not saved.end]
     assert sum(one.size for one in kept) == N * (4 * o.shape[1] + H)
+    assert (saved.dropout, saved.seed, saved.block) == (0, 0, 128)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])

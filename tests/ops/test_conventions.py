@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from minigpt2 import backend, parallel
+from minigpt2.device import fake_cupy
 from tests.gradients import draw
 from tests.ops.cases import CASES
 
@@ -69,3 +71,25 @@ def test_single_precision_is_close_to_double(case):
     pairs = zip(case.backward(dy, arguments), case.backward(dy_single, single), strict=True)
     for exact, rounded in pairs:
         assert abs(exact - rounded).max() <= 1e-5 * abs(exact).max()
+
+
+@each_case
+def test_what_a_device_is_given_stays_on_it(case, monkeypatch):
+    monkeypatch.setattr(backend, "LIBRARIES", [fake_cupy])
+    monkeypatch.setattr(backend, "FUSED", {})
+    arguments, dy = typed(case, np.float64)
+    on_device = tuple(map(fake_cupy.asarray, arguments))
+    results = [case.forward(*on_device), *case.backward(fake_cupy.asarray(dy), on_device)]
+    expected = [case.forward(*arguments), *case.backward(dy, arguments)]
+    for result, exact in zip(results, expected, strict=True):
+        np.testing.assert_allclose(fake_cupy.asnumpy(result), exact, rtol=1e-12, atol=1e-14)
+
+
+@each_case
+def test_blocks_of_rows_give_what_all_rows_at_once_give(case, monkeypatch):
+    arguments, dy = typed(case, np.float64)
+    expected = [case.forward(*arguments), *case.backward(dy, arguments)]
+    monkeypatch.setattr(parallel, "BLOCK_BYTES", 200)
+    results = [case.forward(*arguments), *case.backward(dy, arguments)]
+    for result, exact in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, exact, rtol=1e-11, atol=1e-13)

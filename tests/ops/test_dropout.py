@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.ops.dropout import dropout, dropout_backward
+from minigpt2.ops.dropout import dropout, dropout_backward, keep_factors
 
 rates = st.floats(0.01, 0.95)
 seeds = st.integers(0, 999)
@@ -77,5 +77,22 @@ def test_both_precisions_drop_the_same_features(rate, seed):
 def test_dropping_needs_random_numbers_and_keeping_everything_does_not():
     x = np.ones((2, 3))
     assert dropout(x, 0.0, None)[0] is x
-    with pytest.raises(ValueError, match="dropout draws random masks: pass rng"):
+    with pytest.raises(ValueError, match=r"^dropout draws random masks: pass rng$"):
         dropout(x, 0.5, None)
+
+
+class Drawn:
+    """A generator that draws these numbers."""
+
+    def __init__(self, *numbers):
+        self.numbers = numbers
+
+    def random(self, shape, dtype):
+        """The numbers, of the type that is named."""
+        assert dtype is np.float32
+        return np.array(self.numbers, dtype).reshape(shape)
+
+
+def test_what_is_drawn_below_rho_is_dropped_and_rho_itself_is_not():
+    z = keep_factors((2, 2), 0.25, Drawn(0.0, 0.2499999, 0.25, 0.75), np.zeros(1))
+    np.testing.assert_array_equal(z, [[0, 0], [4 / 3, 4 / 3]])

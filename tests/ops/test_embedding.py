@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.ops.embedding import Saved, add_at, embedding, embedding_backward, scatter_add
+from minigpt2.ops.embedding import (
+    Saved,
+    add_at,
+    chosen_rows,
+    embedding,
+    embedding_backward,
+    scatter_add,
+    scatter_rows,
+)
 
 V, T, C = 11, 7, 3
 rows = st.lists(st.tuples(st.integers(0, V - 1), st.integers(0, T - 1)), min_size=1, max_size=30)
@@ -101,3 +109,31 @@ def test_gradients_are_added_to_what_the_tables_hold(pairs):
     table = before.copy()
     add_at(table, dx, ids)
     np.testing.assert_allclose(table, before + backward(dx, ids, positions)[0], atol=1e-13)
+
+
+def test_a_frozen_table_has_no_gradient():
+    *_, ids, positions, dx = inputs([(1, 2), (1, 3), (4, 0)])
+    both, alone = backward(dx, ids, positions), (np.zeros((V, C)), np.zeros((T, C)))
+    embedding_backward(dx, Saved(ids, positions), alone[0], None)
+    embedding_backward(dx, Saved(ids, positions), None, alone[1])
+    for table, expected in zip(alone, both, strict=True):
+        np.testing.assert_array_equal(table, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_are_chosen_and_put_back_where_they_were(dtype):
+    x, y = np.random.default_rng(0).standard_normal((2, 7, C)).astype(dtype)
+    rows = np.array([5, 0, 3])
+    some_x, some_y = chosen_rows(rows, x, y)
+    np.testing.assert_array_equal(some_x, x[rows])
+    np.testing.assert_array_equal(some_y, y[rows])
+    back = scatter_rows(some_x, rows, len(x))
+    assert back.dtype == dtype and back.shape == x.shape
+    np.testing.assert_array_equal(back[rows], some_x)
+    np.testing.assert_array_equal(np.delete(back, rows, 0), 0)
+
+
+def test_without_rows_all_are_chosen_and_nothing_is_copied():
+    x, y = np.ones((3, C)), np.zeros((3, C))
+    all_x, all_y = chosen_rows(None, x, y)
+    assert all_x is x and all_y is y and scatter_rows(x, None, 3) is x

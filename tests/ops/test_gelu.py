@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minigpt2.backend import Target
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.parallel import BLOCK_BYTES, row_blocks
 
@@ -75,3 +76,13 @@ def test_blocks_of_rows_give_what_all_rows_at_once_give():
     one, slope = value_and_slope(x)
     np.testing.assert_allclose(y.ravel(), one, rtol=1e-14)
     np.testing.assert_allclose(gelu_backward(x, saved)[0].ravel(), x.ravel() * slope, rtol=1e-14)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_db_goes_where_it_is_sent(accumulate):
+    dy, h, b = np.random.default_rng(0).standard_normal((3, 7, 5))
+    saved = gelu(h, b[0])[1]
+    out = np.full(5, 3.0)
+    db = gelu_backward(dy, saved, bias=Target(out, accumulate))[1]
+    assert db is out
+    np.testing.assert_allclose(out, gelu_backward(dy, saved)[1] + 3 * accumulate, rtol=1e-14)

@@ -1,9 +1,11 @@
 """Layer normalisation: what its chapter claims."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minigpt2.backend import Target
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from minigpt2.parallel import BLOCK_BYTES, row_blocks
 from tests import plain
@@ -124,3 +126,16 @@ def test_keeps_x_hat_and_r():
     x, gamma, beta, _ = inputs((3, 5, 0))
     saved = layer_norm(x, gamma, beta)[1]
     assert saved._fields == ("x_hat", "rstd", "gamma")
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_dgamma_and_dbeta_go_where_they_are_sent(accumulate):
+    x, gamma, beta, dy = inputs((7, 5, 0))
+    saved = layer_norm(x, gamma, beta)[1]
+    to_gamma, to_beta = np.full(5, 2.0), np.full(5, 3.0)
+    sent = Target(to_gamma, accumulate), Target(to_beta, accumulate)
+    _, dgamma, dbeta = layer_norm_backward(dy, saved, weight=sent[0], bias=sent[1])
+    assert dgamma is to_gamma and dbeta is to_beta
+    _, dgamma, dbeta = layer_norm_backward(dy, saved)
+    np.testing.assert_allclose(to_gamma, dgamma + 2 * accumulate, rtol=1e-14)
+    np.testing.assert_allclose(to_beta, dbeta + 3 * accumulate, rtol=1e-14)

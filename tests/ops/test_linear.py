@@ -1,11 +1,12 @@
 """Linear map: what its chapter claims."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2.backend import Target
-from minigpt2.ops.linear import linear, linear_backward
+from minigpt2.ops.linear import Saved, linear, linear_backward
 
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
 quick = settings(deadline=None, max_examples=40)
@@ -52,7 +53,7 @@ def test_rows_are_all_that_is_summed_in_dw(size):
 def test_keeps_x():
     x, w, b, _ = inputs((3, 5, 2, 0))
     saved = linear(x, w, b)[1]
-    assert saved.x is x and saved.w is w and saved.biased and len(saved) == 3
+    assert saved == Saved(x, w) == (x, w, True) and len(saved) == 3
 
 
 def test_dw_is_written_to_the_array_that_is_passed():
@@ -61,6 +62,27 @@ def test_dw_is_written_to_the_array_that_is_passed():
     _, dw, _ = linear_backward(dy, linear(x, w, b)[1], weight=Target(out))
     assert dw is out
     np.testing.assert_array_equal(out, linear_backward(dy, linear(x, w, b)[1])[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_dw_and_db_go_where_they_are_sent(accumulate, dtype):
+    x, w, b, dy = inputs((7, 3, 5, 5))
+    saved = linear(x, w, b)[1]
+    _, dw, db = linear_backward(dy, saved)
+    to_w, to_b = np.full_like(w, 2, dtype), np.full_like(b, 3, dtype)
+    sent = Target(to_w, accumulate), Target(to_b, accumulate)
+    _, at_w, at_b = linear_backward(dy, saved, weight=sent[0], bias=sent[1])
+    assert at_w is to_w and at_b is to_b
+    np.testing.assert_allclose(to_w, dw + 2 * accumulate, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(to_b, db + 3 * accumulate, rtol=1e-6, atol=1e-6)
+
+
+def test_without_a_bias_there_is_no_gradient_of_one():
+    x, w, _, dy = inputs((7, 3, 5, 5))
+    y, saved = linear(x, w, None)
+    np.testing.assert_array_equal(y, x @ w)
+    assert not saved.biased and linear_backward(dy, saved)[2] is None
 
 
 def test_a_frozen_layer_passes_the_gradient_on_and_has_none_of_its_own():
