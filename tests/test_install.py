@@ -37,7 +37,8 @@ def site(tmp_path_factory):
         shutil.copy(ROOT / name, source / name)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     options = ["--no-build-isolation", "--disable-pip-version-check", "--target", str(site)]
-    subprocess.run([*command, *options, str(source)], check=True)
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}  # those of pip are not ours
+    subprocess.run([*command, *options, str(source)], env=environment, check=True)
     return site
 
 

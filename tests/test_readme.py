@@ -326,7 +326,10 @@ def test_the_api_does_what_the_snippet_shows(questions_folder, little_model, cap
 def test_transformers_opens_a_run_as_the_snippet_shows(questions_folder, little_model):
     snippet = next(text for text in SNIPPETS if "import AutoModel" in text)
     shutil.copytree(little_model, questions_folder / "runs/questions-1/checkpoint-000060")
-    program = snippet + 'print(model.generate(**tokenizer("1 + 1", return_tensors="pt")).shape)'
+    program = f"""{snippet}
+ids = tokenizer("1 + 1", return_tensors="pt")
+print(model.generate(**ids, max_new_tokens=4).shape)
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "torch.Size([1," in done.stdout

@@ -37,7 +37,7 @@ def run(capsys, tmp_path, monkeypatch):
 def in_a_process(*arguments, cwd, interpreter=sys.executable, typed=None):
     """Run `python -m minigpt2 ...` as a process of its own, with a text on its standard input."""
     command = [interpreter, "-m", "minigpt2", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "100"}
+    environment = {**os.environ, "COLUMNS": "100", "PYTHONWARNINGS": "error"}
     done = subprocess.run(
         command, cwd=cwd, input=typed, capture_output=True, text=True, env=environment
     )

@@ -37,8 +37,8 @@ def test_in_a_terminal_it_asks_for_the_text(run, little_model, monkeypatch):
     "prompt",
     ["null", "~", "# Tide tables", "#!/bin/sh", "2026-11-26", "12", "[1, 2]", "a: b", "no"],
 )
-def test_a_prompt_on_the_command_line_is_the_text_as_typed(run, monkeypatch, prompt):
-    greedy = ("--temperature", "0", "--max-new-tokens", "6", "--device", "cpu")
+def test_a_prompt_on_the_command_line_is_the_text_as_typed(run, little_model, monkeypatch, prompt):
+    greedy = ("--model", little_model, "--temperature", "0", "--max-new-tokens", "6")
     outcome = run("generate", prompt, *greedy)
     monkeypatch.setattr("sys.stdin", StringIO(f"{prompt}\n"))
     assert run("generate", *greedy) == outcome and outcome.code == 0

@@ -26,6 +26,7 @@ def shell(tmp_path, little_model, data):
             "m": f"{sys.executable} -m minigpt2",
             "model": f"--model={little_model} --max-new-tokens=2",
             "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONWARNINGS": "error",
             **environment,
         }
         command = ["bash", "-c", f"set -o pipefail; {line}"]

@@ -1,5 +1,6 @@
 """A model's folder that is quick to open, and changes to it."""
 
+import atexit
 import json
 import shutil
 import struct
@@ -20,6 +21,7 @@ from minigpt2.shipped import shipped
 
 TENSORS = "model.safetensors"
 HOLDER = TemporaryDirectory(prefix="minigpt2-model-")
+atexit.register(HOLDER.cleanup)
 ABSENT = object()  # of a value of config.json
 
 

@@ -4,6 +4,7 @@ The limit of time is relative to a control, a command that has nothing to refuse
 machine is no fault.
 """
 
+import atexit
 import os
 import re
 import shlex
@@ -29,6 +30,7 @@ MEMORY = 700 << 20  # bytes at the peak
 ADDRESSES = 8 << 30  # bytes that a process may ask for
 HUGE = 1 << 30  # bytes of a file that is not read
 HOME = TemporaryDirectory(prefix="minigpt2-home-")  # where libraries keep what they prepare
+atexit.register(HOME.cleanup)
 CONTROL = works("the control", "show ok.json --count 1", "entry 0")
 FAULTS = ("Traceback", "panicked", "Exception ignored", "Error:", "Warning:")
 CONTROL_CODES = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
@@ -73,7 +75,8 @@ os._exit(code) if code >= 0 else os.kill(os.getpid(), -code)
 def execute(row: Row, folder: Path, seconds: float) -> Outcome:
     """Run the command of a row in a folder, in a process group of its own."""
     environment = {"PATH": os.environ["PATH"], "HOME": HOME.name, "PYTHONPATH": str(ROOT)}
-    environment |= {"LANG": "C.UTF-8", "COLUMNS": "100", "HF_HUB_OFFLINE": "1", **row.variables}
+    environment |= {"LANG": "C.UTF-8", "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
+    environment |= {"PYTHONWARNINGS": "error", **row.variables}
     starter = [sys.executable, "-S", "-E", "-c", STARTER]
     words = [sys.executable, "-m", "minigpt2", *shlex.split(row.command)]
     started, stopped = monotonic(), Event()
