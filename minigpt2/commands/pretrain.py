@@ -109,6 +109,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
                 model = initial_model(np.random.default_rng([settings.seed, START]))
         config = model.parameters.config
         warning = check_room(config, settings.rows)
+        disk = session.require_disk(config)
         log = session.start(Fingerprint(contents={}, rounding=versions("cpu: NumPy")))
         log.say("text", "the almanac, worded anew in every document")
         log.say(
@@ -118,6 +119,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
             parameters=config.n_parameters,
             vocabulary=config.vocab_size,
         )
+        log.say("disk", disk)
         if warning:
             log.say("warning", warning, key="memory")
         batches = DocumentBatches(

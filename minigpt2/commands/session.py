@@ -14,14 +14,17 @@ from minigpt2.commands.resume import difference, find_unfinished, open_newest, s
 from minigpt2.durable import FolderLock, remove_leftovers
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model
+from minigpt2.model.config import GPT2Config
+from minigpt2.planning.disk_space import bytes_of, disk_need, require_disk
 from minigpt2.reports.progress import progress
-from minigpt2.reports.run_log import SETTINGS, RunLog, claim_folder, require_free
+from minigpt2.reports.run_log import RUNS, SETTINGS, RunLog, claim_folder, require_free
 from minigpt2.signals import Signals, Stopped
 from minigpt2.training.checkpoint import Checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.fingerprint import Fingerprint
 from minigpt2.training.run import Hooks
 from minigpt2.training.state import State
+from minigpt2.weights import checkpoints_of
 from minigpt2.wording import plural
 
 BEGINNING: dict[str, Any] = {"log_bytes": 0, "summary": {}, "overflows": 0}
@@ -79,6 +82,16 @@ class Session(ExitStack):
         if kind and issubclass(kind, Stopped | KeyboardInterrupt) and hasattr(self, "log"):
             self.log.say("stopped", f"to continue: --resume {self.log.folder}")
         return super().__exit__(kind, *rest)
+
+    def require_disk(
+        self, config: GPT2Config, *, validates: bool = False, accumulates: bool = False
+    ) -> str:
+        """Return a line about the space of the checkpoints.  Raises UserError if it is not free."""
+        folder = self._folder or self.settings.out or RUNS
+        need = disk_need(
+            config, keep=self.settings.keep, validates=validates, accumulates=accumulates
+        )
+        return require_disk(need, folder, held=bytes_of(checkpoints_of(folder)))
 
     def start(self, now: Fingerprint) -> RunLog:
         """Claim the run's folder, and open its log.

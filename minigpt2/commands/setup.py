@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minigpt2.backend import array_module
 from minigpt2.commands.dataset import (
     Dataset,
     open_dataset,
@@ -22,7 +23,8 @@ from minigpt2.device.devices import open_device
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model, open_model, random_model
 from minigpt2.ops.adamw import AdamW
-from minigpt2.planning.room import require_state
+from minigpt2.planning.batch_profile import RunShape
+from minigpt2.planning.room import check_step, require_state
 from minigpt2.terminal import note
 from minigpt2.training.evaluation import Limits
 from minigpt2.training.precision import check_precision
@@ -104,6 +106,26 @@ def every_of(settings: TrainSettings, steps: int) -> Every:
         save_minutes=settings.save_minutes,
         patience=settings.patience,
     )
+
+
+def check_memory(run: Run) -> str | None:
+    """Return a warning if a step of a run takes more memory than is free.
+
+    Raises UserError if it takes more than there is.
+    """
+    batches, config = run.batches, run.config
+    shape = RunShape(
+        context=run.dataset.context,
+        batch_size=batches.batch_size,
+        micro_batch=min(batches.micro_batch, batches.batch_size),
+        recompute=config.recompute,
+        dropout=config.dropout > 0,
+        truncate=run.dataset.truncate,
+        loss_weights=run.loss_weights,
+    )
+    parameters, precision = run.model.parameters, run.state.precision
+    library = array_module(parameters.flat)
+    return check_step(parameters.config, library, precision, batches, shape, config.steps)
 
 
 def training_config(settings: TrainSettings, steps_per_epoch: int) -> TrainingConfig:

@@ -12,7 +12,7 @@ from typing import Any
 from minigpt2.backend import array_module
 from minigpt2.commands.dataset import warnings_of
 from minigpt2.commands.session import Session
-from minigpt2.commands.setup import Run, TrainSettings, setup
+from minigpt2.commands.setup import Run, TrainSettings, check_memory, setup
 from minigpt2.data.records import Record
 from minigpt2.device.devices import describe_device
 from minigpt2.errors import UserError
@@ -47,8 +47,12 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     with Session(settings, Path(settings.data).stem) as session:
         with progress(f"opening {settings.model} and {settings.data}"):
             run = setup(settings, start=session.model)
+        disk, scarce = require_room(run, session)
         log = session.start(fingerprint(run, settings))
         introduce(run, log)
+        log.say("disk", disk)
+        if scarce:
+            log.say("warning", scarce, key="memory")
         tests = run.tests or ({"samples": run.samples} if run.samples else {})
         before = answers_before(run, tests, session)
         tune(run, session)
@@ -59,6 +63,18 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         text = f"{session.seconds:.0f} s in all; see {log.folder / 'report.html'}"
         log.say("done", text, seconds=session.seconds)
     return log.summary
+
+
+def require_room(run: Run, session: Session) -> tuple[str, str | None]:
+    """Return a line about the disk, and a warning if the memory is scarce.
+
+    Raises UserError if one of them is too small.
+    """
+    validates, batches = bool(run.examples.validation), run.batches
+    accumulates = batches.micro_batch < batches.batch_size
+    config = run.model.parameters.config
+    disk = session.require_disk(config, validates=validates, accumulates=accumulates)
+    return disk, check_memory(run)
 
 
 def fingerprint(run: Run, settings: TrainSettings) -> Fingerprint:

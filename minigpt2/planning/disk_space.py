@@ -6,6 +6,7 @@ loss; while a new one is written, no old one is gone.
 """
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,16 +36,14 @@ class DiskNeed(NamedTuple):
         return f"checkpoints take up to {size(self.at_once)}, {size(self.each)} each"
 
 
-def disk_need(
-    config: GPT2Config, *, keep: int, validates: bool, accumulates: bool, number: int = 4
-) -> DiskNeed:
-    """Return the bytes of a run's checkpoints, whose weights have `number` bytes each.
+def disk_need(config: GPT2Config, *, keep: int, validates: bool, accumulates: bool) -> DiskNeed:
+    """Return the bytes of a run's checkpoints.
 
     `validates` says whether there is a best one, `accumulates` whether a step has several
     micro-batches.
     """
     p = config.n_parameters
-    whole = (number + 8) * p + WORD * config.vocab_size
+    whole = 12 * p + WORD * config.vocab_size
     return DiskNeed(whole + (4 * p if accumulates else 0), whole if validates else 0, keep)
 
 
@@ -64,6 +63,11 @@ def require_disk(need: DiskNeed, folder: Path, held: int = 0) -> str:
         )
     room = "" if free is None else f"; {size(free)} are free"
     return f"{need}, in {folder}{room}"
+
+
+def bytes_of(folders: Iterable[Path]) -> int:
+    """Return the bytes of the files in folders."""
+    return sum(path.stat().st_size for folder in folders for path in folder.iterdir())
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -31,7 +31,6 @@ def disk(monkeypatch):
         ({"keep": 2, "validates": True, "accumulates": False}, 12, 48),
         ({"keep": 2, "validates": True, "accumulates": True}, 16, 60),
         ({"keep": 1, "validates": True, "accumulates": False}, 12, 36),
-        ({"keep": 1, "validates": False, "accumulates": False, "number": 2}, 10, 20),
         ({"keep": 0, "validates": False, "accumulates": False}, 12, 24),
     ],
     ids=str,
