@@ -146,6 +146,25 @@ def test_a_full_disk_leaves_whole_lines_in_the_log():
     assert 0 < len(lines) < 100 and lines[-1] == f'{{"step": {len(lines) - 1}}}'
 
 
+def test_the_first_file_that_a_full_disk_stops_is_named():
+    Path("run").mkdir()
+    with (
+        nearly_full_disk(1000),
+        pytest.raises(UserError, match=r"run/log.jsonl cannot be written: "),
+        RunLog(Path("run")) as log,
+    ):
+        log.summary["long"] = {"text": "x" * 2000}
+        log.add({"text": "x" * 2000}, None)
+    assert os.listdir("run") == ["log.jsonl"]
+    Path("other").mkdir()
+    with (
+        nearly_full_disk(1000),
+        pytest.raises(UserError, match=r"other/summary.json cannot be written: "),
+        RunLog(Path("other")) as log,
+    ):
+        log.summary["long"] = {"text": "x" * 2000}
+
+
 def test_two_runs_never_share_a_folder():
     first, second = (claim_folder(Path("run"), "data") for _ in range(2))
     with RunLog(first) as log:

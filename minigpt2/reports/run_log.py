@@ -11,6 +11,7 @@ events/        the numbers of log.jsonl for TensorBoard (with --tensorboard)
 import json
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from errno import ENOSPC
 from itertools import count
@@ -67,12 +68,17 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """Write summary.json, also after an exception."""
-        self._log.close()
-        if self._events:
-            self._events.close()
-        self.write(SUMMARY, self.summary)
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Write summary.json, also after an exception.
+
+        Raises UserError if that fails, unless an exception has told already what is wrong.
+        """
+        with suppress(UserError) if kind else nullcontext():
+            with naming(self._path):
+                self._log.close()
+            if self._events:
+                self._events.close()
+            self.write(SUMMARY, self.summary)
 
     def say(self, label: str, text: str, *, key: str = "", **numbers: Any) -> None:
         """Print a line with a label; add its numbers to the summary, under `key` or the label."""
