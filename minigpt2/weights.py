@@ -195,8 +195,14 @@ def check_tensors(path: Path, stored: dict[str, StoredTensor], config: GPT2Confi
 
 
 def save_parameters(
-    parameters: Parameters, folder: Path, dtype: type = np.float32
+    parameters: Parameters,
+    folder: Path,
+    dtype: type = np.float32,
+    end_of_text: int | None = None,
 ) -> dict[str, int]:
-    """Write config.json and model.safetensors into a folder; return the checksums of the arrays."""
-    parameters.config.save(folder / "config.json")
+    """Write config.json and model.safetensors into a folder; return the checksums of the arrays.
+
+    The id of end-of-text is that of the tokenizer; None stands for the last.
+    """
+    parameters.config.save(folder / "config.json", end_of_text)
     return write_tensors(folder / TENSORS, parameters.views, dtype)

@@ -85,7 +85,7 @@ def tokenizer_for(path: Path, n_vocab: int, *, warn: Warn = ignore) -> Tokenizer
 
 def write_model(folder: Path, model: Model, dtype: type = np.float32) -> dict[str, int]:
     """Write a model's files into a folder that exists; return the checksums of its arrays."""
-    checksums = save_parameters(model.parameters, folder, dtype)
+    checksums = save_parameters(model.parameters, folder, dtype, model.tokenizer.end_of_text)
     model.tokenizer.save(folder)
     if model.template:
         model.template.save(folder)

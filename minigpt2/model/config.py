@@ -97,15 +97,16 @@ class GPT2Config:
         root = sqrt(self.n_embd // self.n_head) if self.scale_attn_weights else 1.0
         return root * (layer + 1 if self.scale_attn_by_inverse_layer_idx else 1)  # (11.4)
 
-    def save(self, path: Path) -> None:
-        """Write the official config.json."""
+    def save(self, path: Path, end_of_text: int | None = None) -> None:
+        """Write the official config.json; end-of-text is the last id unless it is another."""
+        end = self.vocab_size - 1 if end_of_text is None else end_of_text
         official = {
             "architectures": ["GPT2LMHeadModel"],
             "model_type": "gpt2",
             "activation_function": "gelu_new",
             "n_ctx": self.n_positions,
-            "bos_token_id": self.vocab_size - 1,
-            "eos_token_id": self.vocab_size - 1,
+            "bos_token_id": end,
+            "eos_token_id": end,
             "embd_pdrop": 0.0,
             "attn_pdrop": 0.0,
             "resid_pdrop": 0.0,

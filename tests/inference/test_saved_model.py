@@ -1,12 +1,15 @@
 """A saved model: what is saved comes back, and an existing folder is spared."""
 
+import json
+
 import numpy as np
 import pytest
 
 from minigpt2.data.tokenizer import open_tokenizer
+from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character
 from minigpt2.errors import UserError
 from minigpt2.inference.generate import generate
-from minigpt2.inference.model import Model, save_model
+from minigpt2.inference.model import Model, open_model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
 from minigpt2.weights import load_parameters
@@ -83,3 +86,20 @@ def test_a_folder_that_exists_is_not_replaced(tmp_path):
     loaded = load_parameters(tmp_path / "model")
     np.testing.assert_array_equal(loaded.flat, model(0).flat)
     assert names(tmp_path) == ["model"] and names(tmp_path / "model") == FILES
+
+
+def test_the_end_of_text_in_config_json_is_the_tokenizers(tmp_path):
+    ids = {END_OF_TEXT: 0} | {token: i + 1 for i, token in enumerate(byte_of_character())}
+    described = {
+        "added_tokens": [{"id": 0, "content": END_OF_TEXT, "special": True}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+        "model": {"type": "BPE", "vocab": ids, "merges": []},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    tokenizer, config = open_tokenizer(tmp_path), GPT2Config(257, 8, 4, 1, 1)
+    parameters = Parameters(config, np.zeros(config.n_parameters, np.float32))
+    save_model(tmp_path / "model", Model(parameters, tokenizer, None))
+    lines = []
+    opened = open_model(str(tmp_path / "model"), warn=lines.append)
+    assert opened.tokenizer.end_of_text == 0 and not lines
+    assert json.loads((tmp_path / "model/config.json").read_text())["eos_token_id"] == 0
