@@ -50,8 +50,8 @@ $(VENV)/fuzz: $(VENV)/dev
 	  echo 'there is no Atheris for this machine: inputs are made without it'
 	@touch $@
 
-train: $(VENV)/run ## tune the small base, and show its answers before and after
-	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml $(if $(OUT),--out $(OUT))
+train: $(VENV)/run ## tune the small base, and show its answers before and after; continues a run that was stopped
+	@$(BIN)/minigpt2 train --config weights/tiny/tune.yaml --resume $(if $(OUT),--out $(OUT))
 
 prove-train: $(VENV)/dev ## make train, and fail unless it reaches its goals
 	@rm -rf runs/proof

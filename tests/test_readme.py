@@ -223,6 +223,8 @@ def test_a_command_is_one_that_the_parser_knows(line, tmp_path, monkeypatch, cap
     shutil.copytree(ROOT / "weights/tiny", tmp_path / "weights/tiny")
     setting = re.search(r"--config settings.yaml.*\((\w+: \d+)\)", line)
     (tmp_path / "settings.yaml").write_text(setting[1] if setting else "")
+    (tmp_path / "runs/questions-1").mkdir(parents=True)
+    (tmp_path / "runs/questions-1/settings.json").write_text("{}")
     words = shlex.split(line, comments=True)[1:]
     command, pairs = read_command(words)
     if "help" in dict(pairs):

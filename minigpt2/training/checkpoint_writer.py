@@ -12,6 +12,7 @@ changes them, so there it waits.
 import os
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from threading import Thread, get_native_id
 from time import perf_counter
@@ -49,8 +50,8 @@ class CheckpointWriter:
         self.settle()
         path = self.folder / checkpoint_name(state.step, len(state.partial))
         if not path.exists():
-            snapshot = snapshot_of(state, self.model)
-            self._thread = Thread(target=self._write, args=(path, snapshot, notes), daemon=True)
+            arguments = path, snapshot_of(state, self.model), deepcopy(notes)
+            self._thread = Thread(target=self._write, args=arguments, daemon=True)
             self._thread.start()
         if wait or state.partial:
             self.settle()

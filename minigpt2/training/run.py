@@ -56,10 +56,9 @@ class Timer:
         """Start again."""
         self.started = self.clock()
 
-    @property
-    def due(self) -> bool:
-        """Whether the time has passed."""
-        return bool(self.seconds) and self.clock() - self.started >= self.seconds
+    def due(self, times: int = 1) -> bool:
+        """Whether the time has passed so many times."""
+        return bool(self.seconds) and self.clock() - self.started >= times * self.seconds
 
 
 def due(number: int, every: int) -> bool:
@@ -133,9 +132,8 @@ def run_steps(
 ) -> None:
     """Take the remaining steps; log each one, validate and save as often as `every` says.
 
-    The model is also validated before the first step; a run that was stopped while it validated
-    begins with that.  Each best model is saved.  Raises UserError, and saves
-    nothing, if the weights are not finite.
+    The model is also validated before the first step, and each best one is saved.  Raises
+    UserError, and saves nothing, if the weights are not finite.
     """
     timer = Timer(every.save_minutes, clock)
 
@@ -144,13 +142,13 @@ def run_steps(
         hooks.save()
         timer.restart()
 
-    def between() -> None:
+    def in_step() -> None:
         hooks.between()
-        if timer.due:
+        if timer.due(times=2):  # a step takes long: here it must wait until all is written
             save()
 
     def validate_and_save() -> None:
-        saves = state.step == config.steps or due(state.step, every.save) or timer.due
+        saves = state.step == config.steps or due(state.step, every.save) or timer.due()
         if saves:
             require_finite(state.parameters, state.step, config)
         if hooks.validate and validation_due(state, config, every):
@@ -161,7 +159,8 @@ def run_steps(
 
     if hooks.validate and validation_due(state, config, every):
         validate_and_save()
-    tries = take_steps(state, data, objective, config, world, between=between, settle=hooks.settle)
+    calls = {"between": in_step, "settle": hooks.settle}
+    tries = take_steps(state, data, objective, config, world, **calls)
     while not finished(state, config, every):
         result = next(tries)
         number, last = result.step, result.step == config.steps
@@ -169,4 +168,4 @@ def run_steps(
         if result.updated:
             validate_and_save()
             hooks.advance(1)
-        between()
+        hooks.between()

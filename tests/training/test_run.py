@@ -188,9 +188,15 @@ def test_a_run_saves_when_so_many_minutes_have_passed_since_it_saved_last():
     run = Recorded(save_minutes=4, save=5, minutes=ticks)
     # Each look at the clock takes a minute: after each step, and between its micro-batches.
     calls = run.go(validates=False, quiet=("log",))
-    assert calls[:5] == ["between 0+", "between 1", "between 1+", "save 1", "between 2"]
+    assert calls[:5] == ["between 0+", "between 1", "between 1+", "save 2", "between 2"]
     saves = [event for event in calls if event.startswith("save")]
     assert "save 5" in saves and saves[-1] == "save 7"
+
+
+def test_in_a_step_that_takes_long_it_saves_between_two_micro_batches():
+    run = Recorded(save_minutes=4, minutes=iter(range(0, 1000, 8)))
+    calls = run.go(steps=1, validates=False, quiet=("log",))
+    assert calls == ["between 0+", "save 0", "save 1", "between 1"]
 
 
 def test_weights_that_are_not_finite_are_never_saved():

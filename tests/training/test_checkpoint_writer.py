@@ -1,0 +1,119 @@
+"""Checkpoint writer: in the background, in order, and no error is lost."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from minigpt2.errors import UserError
+from minigpt2.inference.model import Model
+from minigpt2.training import checkpoint_writer
+from minigpt2.training.checkpoint import checkpoint_name, open_checkpoint
+from minigpt2.training.checkpoint_writer import CheckpointWriter
+from minigpt2.training.state import Best
+from tests.training.test_checkpoint import TOKENIZER, start
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A writer that keeps two checkpoints, and a state."""
+    state = start()
+    model = Model(state.parameters, TOKENIZER, None)
+    return CheckpointWriter(tmp_path, model, keep=2, before=lambda: None), state
+
+
+def saved_at(writer, state, *steps, best=None):
+    """Save after each of some steps; returns the names of what is left."""
+    for step in steps:
+        state.step = step
+        state.best = Best(1.0, best) if best else None
+        writer.save(state, {"step": step})
+    writer.settle()
+    return sorted(path.name for path in writer.folder.iterdir())
+
+
+def test_the_newest_stay_and_the_best(writer):
+    assert saved_at(*writer, 1, 2, 3) == ["checkpoint-000002", "checkpoint-000003"]
+    names = ["checkpoint-000003", "checkpoint-000006", "checkpoint-000007"]
+    assert saved_at(*writer, 4, 5, 6, 7, best=3) == names
+    assert saved_at(*writer, 8, best=8) == ["checkpoint-000007", "checkpoint-000008"]
+
+
+def test_all_stay_if_that_is_wanted(writer):
+    writer[0].keep = 0
+    assert len(saved_at(*writer, 1, 2, 3, 4, 5)) == 5
+
+
+def test_the_work_goes_on_while_a_checkpoint_is_written(writer, monkeypatch):
+    writer, state = writer
+    may_end, write = threading.Event(), checkpoint_writer.write_checkpoint
+
+    def slow(*arguments):
+        assert threading.current_thread() is not threading.main_thread()
+        may_end.wait(10)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", slow)
+    writer.save(state, {"a": [1]})
+    assert list(writer.folder.iterdir()) == [] and writer.newest is None
+    state.gradients.flat[...] = np.nan  # what a next micro-batch changes
+    may_end.set()
+    writer.settle()
+    assert writer.newest == writer.folder / checkpoint_name(0)
+    assert open_checkpoint(writer.newest).notes == {"a": [1]}
+
+
+def test_in_the_middle_of_a_step_it_waits(writer):
+    writer, state = writer
+    state.partial = [np.ones(3, np.float32)]
+    writer.save(state, {})
+    assert [path.name for path in writer.folder.iterdir()] == ["checkpoint-000000-1"]
+
+
+def test_what_is_noted_is_what_it_was_when_it_was_noted(writer, monkeypatch):
+    writer, state = writer
+    notes, ready, write = {"lines": [1]}, threading.Event(), checkpoint_writer.write_checkpoint
+
+    def late(*arguments):
+        ready.wait(10)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", late)
+    writer.save(state, notes)
+    notes["lines"].append(2)
+    ready.set()
+    writer.settle()
+    assert open_checkpoint(writer.newest).notes == {"lines": [1]}
+
+
+def test_an_error_is_raised_by_the_next_call_once(writer, monkeypatch):
+    writer, state = writer
+
+    def fail(*arguments):
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_writer, "write_checkpoint", fail)
+        writer.save(state, {})
+        with pytest.raises(UserError, match="the disk is full"):
+            writer.save(state, {})
+    writer.settle()
+    assert writer.newest is None and list(writer.folder.iterdir()) == []
+
+
+def test_a_checkpoint_that_exists_is_left_as_it_is(writer):
+    writer, state = writer
+    writer.save(state, {"first": 1}, wait=True)
+    writer.save(state, {"first": 2}, wait=True)
+    assert open_checkpoint(writer.newest).notes == {"first": 1}
+
+
+def test_what_the_notes_name_is_on_the_disk_before_the_checkpoint(tmp_path):
+    state, names = start(), []
+    model = Model(state.parameters, TOKENIZER, None)
+
+    def before():
+        names.extend(path.name for path in tmp_path.iterdir() if path.name[0] != ".")
+
+    CheckpointWriter(tmp_path, model, keep=2, before=before).save(state, {}, wait=True)
+    assert names == [] and (tmp_path / checkpoint_name(0)).is_dir()
