@@ -38,6 +38,7 @@ except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "lock"
+LOCKED = re.compile(rb"(process [0-9]+ on .*\n)?")  # what the file of a lock says
 HIDDEN = re.compile(r"\.[0-9a-f]{32}(\..{0,7})?")  # a name that hidden_name makes
 
 
@@ -128,6 +129,13 @@ def remove_leftovers(folder: Path) -> list[str]:
             else:
                 os.unlink(path)
     return names
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is one that a run leaves which is killed before it begins."""
+    if path.name == LOCK:
+        return path.is_file() and LOCKED.fullmatch(path.read_bytes()[:1000]) is not None
+    return HIDDEN.fullmatch(path.name) is not None
 
 
 class FolderLock:

@@ -12,7 +12,7 @@ names that a folder holds: each needs its own.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EDQUOT, EINVAL, EIO, EISDIR, ENOSPC, EOPNOTSUPP, EROFS
 from math import isfinite
@@ -57,14 +57,19 @@ def require_new_file(path: Path | None, option: str) -> None:
         try_writing(path.parent)
 
 
-def require_new_folder(path: Path, option: str) -> None:
-    """Raise UserError unless the folder that an option names can be made, or is an empty one."""
+def require_new_folder(
+    path: Path, option: str, ignore: Callable[[Path], bool] = lambda file: False
+) -> None:
+    """Raise UserError unless the folder that an option names can be made, or is an empty one.
+
+    `ignore` says of a file whether the folder counts as empty with it.
+    """
     if exists(path):
         if not path.is_dir():
             text = f"{path} cannot be made: it is a file; choose another {option}, or move it"
             raise UserError(text)
         with naming(path):
-            if any(path.iterdir()):
+            if not all(map(ignore, path.iterdir())):
                 text = f"{path} already holds something: choose another {option}, or move it"
                 raise UserError(text)
         above = path

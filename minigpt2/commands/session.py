@@ -17,7 +17,14 @@ from minigpt2.inference.model import Model
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.disk_space import bytes_of, disk_need, require_disk
 from minigpt2.reports.progress import progress
-from minigpt2.reports.run_log import RUNS, SETTINGS, RunLog, claim_folder, require_free
+from minigpt2.reports.run_log import (
+    RUNS,
+    SETTINGS,
+    RunLog,
+    claim_folder,
+    require_free,
+    write_json,
+)
 from minigpt2.signals import Signals, Stopped
 from minigpt2.training.checkpoint import Checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter
@@ -104,13 +111,15 @@ class Session(ExitStack):
         self._folder = folder = self._folder or claim_folder(self.settings.out, self.name)
         if not resumed:
             self.enter_context(FolderLock(folder))
+            remove_leftovers(folder)
         lines += [f"{path} is damaged: it is now {set_aside(path).name}" for path in self._damaged]
         events = getattr(self.settings, "tensorboard", False)
         self.signals = self.enter_context(Signals())
+        # The first file of a run: with it, the run can be resumed.
+        write_json(folder / SETTINGS, asdict(self.settings), replace=resumed)
         self.log = self.enter_context(RunLog(folder, tensorboard=events, resumed=resumed))
         if resumed:
             self.log.continue_from(self.checkpoint.notes if self.checkpoint else BEGINNING)
-        self.log.write(SETTINGS, asdict(self.settings))
         if self._line:
             self.log.say("resume", self._line)
         if self.checkpoint:
@@ -166,6 +175,7 @@ class Session(ExitStack):
             restore(self.checkpoint, state, partial=same)
         keep, folder = self.settings.keep, self.log.folder
         writer = CheckpointWriter(folder, model, keep=keep, before=self.log.sync)
+        writer.remove_old(state)
 
         def save() -> None:
             writer.save(state, self.notes())

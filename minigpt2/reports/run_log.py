@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.text import Text
 
-from minigpt2.durable import make_folder
+from minigpt2.durable import is_leftover, make_folder
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
 from minigpt2.outputs import fsync_folder, json_text, naming, require_new_folder, write_texts
@@ -75,7 +75,10 @@ class RunLog:
         """
         with suppress(UserError) if kind else nullcontext():
             with naming(self._path):
+                empty = not self._log.tell()
                 self._log.close()
+                if empty:
+                    os.unlink(self._path)
             if self._events:
                 self._events.close()
             self.write(SUMMARY, self.summary)
@@ -153,11 +156,16 @@ class RunLog:
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the run's folder."""
-        self.write_text(name, json_text(content, indent=2) + "\n")
+        write_json(self.folder / name, content)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the run's folder, in the place of an older one."""
         write_texts({self.folder / name: text}, replace=True)
+
+
+def write_json(path: Path, content: Any, *, replace: bool = True) -> None:
+    """Write a JSON file, in the place of an older one if `replace`."""
+    write_texts({path: json_text(content, indent=2) + "\n"}, replace=replace)
 
 
 def step_line(result: StepResult, steps: int, peak: int | None) -> str:
@@ -179,7 +187,7 @@ def step_line(result: StepResult, steps: int, peak: int | None) -> str:
 
 def require_free(out: Path | None) -> None:
     """Raise UserError unless `claim_folder` can make a run's folder."""
-    require_new_folder(out or RUNS / "new", "--out")
+    require_new_folder(out or RUNS / "new", "--out", ignore=is_leftover)
 
 
 def claim_folder(out: Path | None, name: str) -> Path:

@@ -78,6 +78,10 @@ class CheckpointWriter:
         except BaseException as error:
             self._error = error
 
+    def remove_old(self, state: State) -> None:
+        """Remove the checkpoints that a run, which was killed, had no time to remove."""
+        self._remove_old(state.best.step if state.best else None)
+
     def _remove_old(self, best: int | None) -> None:
         """Remove all checkpoints but the newest ones and that of the best validation."""
         if self.keep:

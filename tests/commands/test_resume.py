@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from minigpt2.durable import FolderLock
+from minigpt2.outputs import hidden_name
 from minigpt2.reports.run_log import RunLog
 from minigpt2.training import fingerprint
 
@@ -193,3 +194,22 @@ def test_without_a_whole_checkpoint_nothing_is_begun(run, killed, tmp_path):
     line = refusal(run("train", "--resume", "mine"))
     assert "mine has no whole checkpoint" in line and "remove the checkpoints" in line
     assert results_of_checkpoint(tmp_path) == before
+
+
+def test_a_run_that_was_killed_before_it_began_leaves_its_folder_free(train, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    hidden_name(folder / "settings.json").write_text("{")
+    (folder / "lock").write_text("my notes")
+    assert "mine already holds something" in refusal(train("--out", "mine"))
+    assert (folder / "lock").read_text() == "my notes"
+    (folder / "lock").write_text("process 7 on a machine\n")
+    assert train("--out", "mine", "--resume").code == 0
+    assert not list(folder.glob(".*"))
+
+
+def test_what_a_killed_run_had_no_time_to_remove_goes_when_it_continues(train, killed, tmp_path):
+    killed(5, "--out", "mine", "--keep", 3)
+    assert train("--resume", "--out", "mine", "--keep", 1, "--save-every", 0).code == 0
+    names = sorted(path.name for path in (tmp_path / "mine").glob("checkpoint-*"))
+    assert names == ["checkpoint-000006"]

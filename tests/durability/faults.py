@@ -15,6 +15,7 @@ from minigpt2.durable import HIDDEN
 from tests.durability.child import FULL, Failing, run
 from tests.durability.crashes import continued
 
+OPENED = ("/lock", "/log.jsonl")  # files that a run opens, and writes later
 ERRORS = (ENOSPC, EIO, EROFS, EDQUOT)
 
 
@@ -29,9 +30,9 @@ def empty_files(folder):
 def after_fault(work, folder, ended, *, removable=True):
     """What is wrong after a fault, before the run continues.
 
-    Where nothing can be removed, the file of the lock may be empty.
+    Where nothing can be removed, the lock and the log may be empty.
     """
-    empty = [path for path in empty_files(folder) if removable or not path.endswith("/lock")]
+    empty = [path for path in empty_files(folder) if removable or not path.endswith(OPENED)]
     faults = [*work.faults(folder), *(f"{path} is empty" for path in empty)]
     if ended.code not in (0, 2):
         faults.append(f"exit code {ended.code}: {ended.text}")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from minigpt2.errors import UserError
+from minigpt2.reports import run_log
 from minigpt2.reports.plots import run_curves
 from minigpt2.reports.run_log import RunLog, claim_folder, step_line
 from minigpt2.reports.run_page import loss_rows
@@ -91,6 +92,25 @@ def test_numbers_are_kept_under_a_key_that_is_not_the_label(tmp_path):
     with RunLog(tmp_path) as log:
         log.say("text", "3 [bold]things[/bold]", key="things", count=3)
     assert json.loads((tmp_path / "summary.json").read_text()) == {"things": {"count": 3}}
+
+
+def test_a_run_that_fails_at_once_leaves_no_empty_log(tmp_path):
+    with pytest.raises(UserError, match="no such"), RunLog(tmp_path):
+        raise UserError("no such device")
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_what_failed_first_is_the_error(tmp_path, monkeypatch):
+    def fail(texts, **options):
+        raise UserError("summary.json cannot be written")
+
+    monkeypatch.setattr(run_log, "write_texts", fail)
+    with pytest.raises(UserError, match=r"^the disk is full"), RunLog(tmp_path) as log:
+        log.add({"step": 1}, None)
+        raise UserError("the disk is full")
+    (tmp_path / "log.jsonl").unlink()
+    with pytest.raises(UserError, match=r"^summary.json cannot"), RunLog(tmp_path) as log:
+        log.add({"step": 1}, None)
 
 
 def test_a_folder_that_holds_something_is_not_claimed(tmp_path, monkeypatch):
