@@ -23,7 +23,8 @@ from minigpt2.data.tokenizer import open_tokenizer
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.settings import Setting, as_file, read_settings
-from minigpt2.tensors import INDEX, TENSORS, write_tensors
+from minigpt2.tensor_writer import write_tensors
+from minigpt2.tensors import INDEX, TENSORS
 from minigpt2.weights import load_parameters, save_parameters
 from tests.data.entries import ENTRIES
 from tests.data.small import MERGES, RECORDS, files_of, small_tokenizer
