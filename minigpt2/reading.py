@@ -9,6 +9,7 @@ import json
 import os
 import select
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,8 @@ def parse_json(text: str, path: Path, line: int | None = None) -> Any:
     def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) < len(pairs):
-            names = [name for name, _ in pairs]
-            repeated.append((values, next(name for name in names if names.count(name) > 1)))
+            counts = Counter(name for name, _ in pairs)
+            repeated.append((values, next(name for name in counts if counts[name] > 1)))
         return values
 
     place = f"{path}" if line is None else f"line {line} of {path}"

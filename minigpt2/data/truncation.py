@@ -140,10 +140,12 @@ def cut_prompt(example: Example, room: int) -> tuple[list[int], Removed]:
     if len(stays) <= room:
         return stays, NOTHING
     removed: Counter[str] = Counter()
+    oldest: set[int] = set()
     for span in spans_of(example, "exchange"):
-        if len(stays) > room:
-            stays = [i for i in stays if i not in span]
-            removed["exchanges"] += len(span)
+        if len(stays) - len(oldest) > room:
+            oldest.update(span)
+    stays = [i for i in stays if i not in oldest]
+    removed["exchanges"] = len(oldest)
     half = max(1, room // 2)
     steps = (("input", 0), ("instruction", half), ("opening", 0), ("instruction", 0))
     for field, least in steps:
