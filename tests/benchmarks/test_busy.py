@@ -16,6 +16,7 @@ def two_cores():
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(cores() < 2, reason="one core: there is none to leave to a busy process")
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to make a process stop")
 def test_beside_a_busy_process_generation_and_tuning_keep_their_bounds():

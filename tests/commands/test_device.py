@@ -45,14 +45,16 @@ def model(request, tmp_path, tokenizer):
 
 
 @needs_device
-def test_a_run_on_the_gpu_follows_that_on_the_cpu(run, model, data, tmp_path):
+@pytest.mark.parametrize("steps", [8, pytest.param(30, marks=pytest.mark.long)])
+def test_a_run_on_the_gpu_follows_that_on_the_cpu(run, model, data, tmp_path, steps):
     how = ("--model", model, "--data", data, *QUICK, "--batch_size", "2", "--micro_batch", "1")
+    how += ("--steps", steps)
     for device in ("cpu", DEVICE):
         outcome = run("train", "--device", device, "--out", device, *how)
         assert outcome.code == 0, outcome.err
         assert "device    " + describe_device(open_device(device)) in outcome.out
     cpu, gpu = (steps_in(tmp_path / device) for device in ("cpu", DEVICE))
-    assert len(cpu) == len(gpu) == 30
+    assert len(cpu) == len(gpu) == steps
     for one, other in zip(cpu, gpu, strict=True):
         for name in ("loss", "token_loss", "example_loss"):
             assert other[name] == pytest.approx(one[name], abs=1e-4), one["step"]

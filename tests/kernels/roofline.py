@@ -221,20 +221,25 @@ def large():
     return Load(end, 1500, heads, c // heads, 4 * c, 512, config.vocab_size, config.n_parameters)
 
 
-def causal(n):
-    """One sequence alone, two heads of 64: what the emulator counts passes on."""
-    return Load(np.full(n, n), 0, 2, 64, 0, 0, 0, 0)
+# One sequence alone, two heads of 64: what the emulator counts passes on.
+PASSES = Load(np.full(256, 256), 0, 2, 64, 0, 0, 0, 0)
 
 
-@cache
 def passes_of_a_pair(kernel, storage):
     """The passes through shared memory that the emulator counts for a pair of tiles."""
     if not kernel.startswith("attention") or kernel == "attention_delta":
         return 0
-    on, load = Machine(traffic=True), causal(256)
-    run_on(on, attend(load.end, load.H, load.D, large=True), SHORT_TYPES.get(TYPES[storage]))
-    accesses = [t for t in on.traffic if t.kernel == kernel and t.space == "shared"]
-    return sum(t.actual for t in accesses) / WORK[kernel](load, 2).pairs
+    accesses = [t for t in traffic_of_attention(storage) if t.kernel == kernel]
+    return sum(t.actual for t in accesses if t.space == "shared") / WORK[kernel](PASSES, 2).pairs
+
+
+@cache
+def traffic_of_attention(storage):
+    """Every access of the kernels of attention, both ways, as the emulator counts it."""
+    on = Machine(traffic=True)
+    job = attend(PASSES.end, PASSES.H, PASSES.D, large=True)
+    run_on(on, job, SHORT_TYPES.get(TYPES[storage]))
+    return on.traffic
 
 
 def seconds(gpu, work, passes, tensor):

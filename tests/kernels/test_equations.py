@@ -4,6 +4,7 @@ A head may differ from its chapter only where DIFFERENCES says so, and only in t
 """
 
 import re
+from functools import cache
 
 import pytest
 
@@ -76,6 +77,7 @@ DIFFERENCES |= {
 }
 
 
+@cache
 def equations_in_chapters():
     """The text of each equation that a docstring defines, by its number."""
     equations = {}

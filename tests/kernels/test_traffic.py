@@ -7,6 +7,7 @@ with [sectors] or [banks], and the file's first comment explains why.
 import re
 
 import numpy as np
+import pytest
 
 from minigpt2.device.emulator import Machine
 from minigpt2.shipped import shipped
@@ -76,6 +77,7 @@ def marked(mark):
                 yield f"{path.name}:{number}"
 
 
+@pytest.mark.long
 def test_an_access_costs_what_its_bytes_cost_or_its_file_says_why_not():
     accesses = list(expensive())
     for space, mark in MARKS.items():

@@ -101,7 +101,7 @@ def test_dropout_costs_one_product_an_element_backward():
 
 def test_attention_costs_4d_operations_a_visible_pair_forward_and_10d_backward(monkeypatch):
     fake_core_count(monkeypatch, 1)  # one tally
-    n, heads = 200, 2
+    n, heads = 60, 2
     pairs, width = heads * n * (n + 1) / 2, 200
     qkv, end = counted(n, 3 * heads * width), np.full(n, n)
     Counted.tally = {}

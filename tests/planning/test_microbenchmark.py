@@ -28,11 +28,11 @@ def test_the_parts_add_up():
 def test_a_step_takes_about_as_long_as_its_parts():
     """Within a factor of two, both at their best of four: other work may come between."""
     rng, estimates, taken = np.random.default_rng(0), [], []
-    batch = make_batch(CONFIG, 1024, 128, 1.0, 0, rng)
+    batch = make_batch(CONFIG, 512, 128, 1.0, 0, rng)
     steps = take(initialise(CONFIG, rng), repeat([batch]), TrainingConfig(9, 1e-4, 1, "linear"))
     next(steps)
     for _ in range(4):
-        times = time_step(CONFIG, MicroBatch(1024, 1024), 128, rng)
+        times = time_step(CONFIG, MicroBatch(512, 512), 128, rng)
         step = times.step(layers=CONFIG.n_layer, micro_batches=1, recompute=False)
         estimates.append(step)
         taken += [next(steps).seconds, next(steps).seconds]

@@ -16,8 +16,11 @@ from tests.stepping import take
 def traced(steps=60):
     """The bytes that are held after each step, and at the peak within it."""
     config, held, peaks = TrainingConfig(steps, 1e-3, 0, "linear"), [], []
+    gc.collect()
+    gc.freeze()
     for _ in take(random_parameters(), repeat([FIRST, SECOND]), config):
         gc.collect()  # the interpreter's lists of small objects fill up before anything is counted
+    gc.freeze()  # what is there stays, so it need not be looked through again
     parameters = random_parameters()
     tracemalloc.start()
     for _ in take(parameters, repeat([FIRST, SECOND]), config):
