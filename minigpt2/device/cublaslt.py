@@ -23,8 +23,10 @@ MAX_WORKSPACE, ALIGNMENT_A, ALIGNMENT_B, ALIGNMENT_C, ALIGNMENT_D = 1, 5, 6, 7, 
 WORKSPACE_BYTES = 32 << 20  # what NVIDIA recommends for Hopper
 BEST_ALIGNMENT = 256
 PROPOSALS = 12  # algorithms asked for
-TILE, TILE_128_X_128 = 1, 20  # an algorithm's attribute, and its value
-MANY_WAVES = 8  # a GPU filled with tiles as many times
+KERNEL, TILE, SPLITS = 0, 1, 2  # an algorithm's attributes
+HOPPERS, OLDER, NEWER = 66, 20, 55  # kernels: of Hopper's tensor cores, and two for float32
+# Tiles of 128 x 128 and 128 x 160 numbers, and how many times they must fill the GPU at least.
+SMALL_TILES = ((20, 8), (29, 1.5))
 
 
 class Heuristic(ctypes.Structure):
@@ -101,26 +103,37 @@ def layout_of(matrix: Matrix) -> ctypes.c_void_p:
     return created("cublasLtMatrixLayoutCreate", TYPES[matrix.dtype], columns, rows, stride)
 
 
-def tile_of(heuristic: Heuristic) -> int:
-    """Return the number of an algorithm's tile: what of y one block computes."""
-    tile, written = ctypes.c_uint32(), ctypes.c_size_t()
-    algorithm, size = ctypes.byref(heuristic), ctypes.c_size_t(ctypes.sizeof(tile))
-    results = ctypes.byref(tile), size, ctypes.byref(written)
-    call("cublasLtMatmulAlgoConfigGetAttribute", algorithm, TILE, *results)
-    return tile.value
+def number_of(proposal: Heuristic, attribute: int) -> int:
+    """Return one of the numbers that describe an algorithm."""
+    number, written = ctypes.c_uint32(), ctypes.c_size_t()
+    algorithm, size = ctypes.byref(proposal), ctypes.c_size_t(ctypes.sizeof(number))
+    results = ctypes.byref(number), size, ctypes.byref(written)
+    call("cublasLtMatmulAlgoConfigGetAttribute", algorithm, attribute, *results)
+    return number.value
 
 
-def chosen(proposals: list[Heuristic], *, widened: bool) -> Heuristic:
-    """Return the first of the proposals, which the library expects to be the fastest, but for one.
+def chosen(proposals: list[Heuristic], *, short: bool, upright: bool) -> Heuristic:
+    """Return the first of the proposals, which the library expects to be the fastest, but for two.
 
-    Where products of 16-bit numbers go to many in float32 (`widened`), as in the gradient of the
-    embedding table, an H200 is faster with tiles of 128 x 128: 50,304 x 768 of 1,023 rows in 137 µs
-    and not 177, of 256 rows in 121 and not 125; 50,304 x 1,280 of 1,023 rows in 212 and not 284.
-    The bits are the same.
+    On an H200 others are faster, in µs (a product of N x C and C x K numbers: N x K, C):
+
+    numbers of 16 bits (`short`), with tiles that fill the GPU many times: small tiles, same bits
+        8,192 x 3,072, 768      53.4, not 57.7      50,304 x 768, 1,024     137.9, not 176.7
+        8,192 x 2,304, 768      44.9, not 47.4      50,304 x 1,280, 1,024   228.4, not 311.0
+        4,096 x 5,120, 1,280    71.8, not 77.1      1,280 x 5,120, 4,096     81.2, not 85.5
+    float32, x and w as they are (`upright`), summed in splits: the newer of two kernels
+        1,024 x 768, 50,304     1,480, not 1,598    8,192 x 768, 3,072      818, not 894
     """
-    for proposal in proposals:
-        if widened and proposal.waves > MANY_WAVES and tile_of(proposal) == TILE_128_X_128:
-            return proposal
+    kernel = number_of(proposals[0], KERNEL)
+    if short and kernel == HOPPERS:
+        for tile, waves in SMALL_TILES:
+            for proposal in proposals:
+                if proposal.waves > waves and number_of(proposal, TILE) == tile:
+                    return proposal
+    if upright and not short and kernel == OLDER and number_of(proposals[0], SPLITS) > 1:
+        for proposal in proposals:
+            if number_of(proposal, KERNEL) == NEWER:
+                return proposal
     return proposals[0]
 
 
@@ -141,14 +154,15 @@ class Product:
             self.set(EPILOGUE, number(EPILOGUE_BIAS))
         self.biased = bias
         self.x, self.w, self.y = layout_of(x), layout_of(w), layout_of(y)
-        self.heuristic = self.best_algorithm(x, w, y)
+        upright = not (transpose_x or transpose_w)
+        self.heuristic = self.best_algorithm(x, w, y, upright)
         self.alpha, self.beta = ctypes.c_float(1), {0: ctypes.c_float(0), 1: ctypes.c_float(1)}
 
     def set(self, attribute: int, value: Any) -> None:
         """Set one of the product's attributes."""
         set_attribute("cublasLtMatmulDescSetAttribute", self.description, attribute, value)
 
-    def best_algorithm(self, x: Matrix, w: Matrix, y: Matrix) -> Heuristic:
+    def best_algorithm(self, x: Matrix, w: Matrix, y: Matrix, upright: bool) -> Heuristic:
         """Return the algorithm for these matrices: see `chosen`."""
         search = created("cublasLtMatmulPreferenceCreate")
         limits = {
@@ -174,7 +188,8 @@ class Product:
         call("cublasLtMatmulPreferenceDestroy", search)
         if not count.value:
             raise ProductError(f"cuBLASLt has no algorithm for {x} times {w} to {y}")
-        return chosen(proposals[: count.value], widened=x.dtype != y.dtype)
+        short = x.dtype != "float32"
+        return chosen(proposals[: count.value], short=short, upright=upright)
 
     def launch(
         self,

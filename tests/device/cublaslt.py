@@ -60,9 +60,9 @@ class CublasLt:
         found._obj.value = self.proposals
         return 0
 
-    def cublasLtMatmulAlgoConfigGetAttribute(self, proposal, attribute, tile, size, written):
-        assert attribute == 1  # CUBLASLT_ALGO_CONFIG_TILE_ID
-        tile._obj.value = 19 + proposal._obj.algorithm[0]
+    def cublasLtMatmulAlgoConfigGetAttribute(self, proposal, attribute, number, size, written):
+        # CUBLASLT_ALGO_CONFIG_ID, CUBLASLT_ALGO_CONFIG_TILE_ID, CUBLASLT_ALGO_CONFIG_SPLITK_NUM
+        number._obj.value = (66, 19 + proposal._obj.algorithm[0], 1)[attribute]
         return 0
 
     def cublasLtMatmul(self, handle, product, alpha, a, at_a, b, at_b, beta, c, at_c, d, at_d, *_):

@@ -157,16 +157,30 @@ def test_the_library_is_loaded_from_where_nvidia_puts_it(monkeypatch):
     assert len(loaded.cublasLtMatmul.argtypes) == 16
 
 
-def test_a_large_gradient_in_float32_takes_the_proposal_with_small_tiles(monkeypatch):
-    tiles = {7.9: 209, 8.9: 24, 17.9: cublaslt.TILE_128_X_128, 18.0: cublaslt.TILE_128_X_128}
-    monkeypatch.setattr(cublaslt, "tile_of", lambda proposal: tiles[round(proposal.waves, 1)])
-    proposals = [cublaslt.Heuristic(waves=waves) for waves in tiles]
-    assert cublaslt.chosen(proposals, widened=True) is proposals[2]
-    assert cublaslt.chosen(proposals, widened=False) is proposals[0]
-    assert cublaslt.chosen(proposals[:2], widened=True) is proposals[0]
+def choice(monkeypatch, numbers, **options):
+    """Which of the proposals with these numbers (waves, kernel, tile, splits) is chosen."""
+    proposals = [cublaslt.Heuristic(waves=waves) for waves, *_ in numbers]
+    told_of = {id(p): own for p, (_, *own) in zip(proposals, numbers, strict=True)}
+    monkeypatch.setattr(cublaslt, "number_of", lambda p, attribute: told_of[id(p)][attribute])
+    chosen = cublaslt.chosen(proposals, **{"short": True, "upright": True} | options)
+    return next(k for k, proposal in enumerate(proposals) if proposal is chosen)
 
 
-def test_a_gradient_of_few_tiles_takes_the_first_proposal(monkeypatch):
-    monkeypatch.setattr(cublaslt, "tile_of", lambda proposal: cublaslt.TILE_128_X_128)
-    proposals = [cublaslt.Heuristic(waves=0.5), cublaslt.Heuristic(waves=cublaslt.MANY_WAVES)]
-    assert cublaslt.chosen(proposals, widened=True) is proposals[0]
+def test_many_tiles_of_16_bits_are_small_ones_on_hopper(monkeypatch):
+    (small, many), (middle, more) = cublaslt.SMALL_TILES
+    large, wide = (5.8, 66, 24, 1), (more + 1, 66, middle, 1)
+    assert choice(monkeypatch, [large, wide, (many + 1, 66, small, 1)]) == 2
+    assert choice(monkeypatch, [large, wide, (many, 66, small, 1)], upright=False) == 1
+    assert choice(monkeypatch, [large, (more, 66, middle, 1), (many, 66, small, 1)]) == 0
+    assert choice(monkeypatch, [large, wide], short=False) == 0
+    assert choice(monkeypatch, [(5.8, 6, 24, 1), wide]) == 0  # another card
+
+
+def test_splits_of_float32_are_summed_by_the_newer_kernel(monkeypatch):
+    older, newer = (2.0, cublaslt.OLDER, 24, 11), (2.0, cublaslt.NEWER, 20, 33)
+    assert choice(monkeypatch, [older, older, newer], short=False) == 2
+    assert choice(monkeypatch, [older, older], short=False) == 0
+    assert choice(monkeypatch, [older, newer], short=False, upright=False) == 0
+    assert choice(monkeypatch, [older, newer]) == 0
+    assert choice(monkeypatch, [(2.0, cublaslt.OLDER, 24, 1), newer], short=False) == 0
+    assert choice(monkeypatch, [newer, older], short=False) == 0
