@@ -115,12 +115,14 @@ Part VII: On a GPU
      ·  device/sanitizer               Sanitizer
     33  device/emulator                Emulator
      ·  device/fake_stream             Fake stream
+     ·  device/fake_pool               Fake pool
      ·  device/fake_array              Fake array
      ·  device/fake_cupy               Fake CuPy
      ·  device/checks                  Checks
     34  device/launch                  Launch
      ·  device/cublaslt                cuBLASLt
      ·  device/products                Products
+     ·  device/side_stream             Side stream
      ·  device/graph                   Graphs
      ·  device/indices                 Indices
      ·  device/fused_columns           Fused column sums

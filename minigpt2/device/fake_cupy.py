@@ -35,16 +35,8 @@ from minigpt2.device.fake_array import (
     product,
     unboxed,
 )
-from minigpt2.device.fake_stream import (
-    Event,
-    MemoryPool,
-    Stream,
-    computed,
-    memory_for,
-    record,
-    refuse,
-    using_allocator,
-)
+from minigpt2.device.fake_pool import MemoryPool, memory_for, using_allocator
+from minigpt2.device.fake_stream import Event, Stream, computed, record, refuse
 
 UFUNC_METHODS = ("accumulate", "at", "outer", "reduce", "reduceat")
 

@@ -6,21 +6,18 @@ Why
     allocates memory that others get afterwards records something wrong.  A GPU notices only some
     of that.  Here each of it is an error:
 
-    - kernels, matrix products and fills are recorded, with the memory that they work on;
+    - kernels, matrix products and fills are recorded, with the memory that they work on, also in a
+      second stream that waits for an event of the first;
     - all else that would compute or copy is refused, and the capture with it;
-    - so is memory from elsewhere than a pool of the graph's own.
+    - so is memory from elsewhere than a pool of the graph's own (device/fake_pool).
 
-    A pool gives the memory of an array that is gone to the next one of its size, with every bit
-    set, and a graph does not keep its arrays: whoever holds on to memory that a graph writes to
-    must say so, as on a GPU.
+    What is in two streams may run in any order that their waits allow.  A graph runs what is in
+    the second one as early as it can, and the next time as late, in turns.  So a wait that lacks
+    changes bits.
 """
 
-import ctypes
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-from weakref import finalize
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,24 +29,56 @@ VIEWS = {
     *("moveaxis", "ndim", "ravel", "reshape", "result_type", "shape", "size", "split", "squeeze"),
     *("swapaxes", "transpose", "view", "may_share_memory", "shares_memory", "ascontiguousarray"),
 }
-ROUNDED = 512  # bytes: CuPy's pools hand out multiples of them
 
 
 class CaptureError(RuntimeError):
     """What CUDA refuses while a stream captures."""
 
 
+class Launch(NamedTuple):
+    """A launch in a graph, and the numbers of those that it waits for."""
+
+    function: Callable[..., Any]
+    args: Any
+    kwargs: Any
+    after: frozenset[int]
+    first: bool  # whether it is in the stream that captures
+
+
 class Graph:
     """Launches that a stream has captured."""
 
-    def __init__(self) -> None:
-        self.launches: list[tuple[Callable[..., Any], Any, Any]] = []
+    def __init__(self, *streams: "Stream"):
+        self.launches: list[Launch] = []
+        self.runs = 0
+        # what the next launch of each stream waits for
+        self.reached: dict[Stream, frozenset[int]] = dict.fromkeys(streams, frozenset())
 
     def launch(self, stream: "Stream | None" = None) -> None:
-        """Run all launches in their order."""
+        """Run each launch once, behind those that it waits for."""
         refuse("the launch of a graph")
-        for function, args, kwargs in self.launches:
-            function(*args, **kwargs)
+        order, late = list(range(len(self.launches))), self.runs % 2
+        done: set[int] = set()
+        for number in sorted(order, key=lambda n: late and not self.launches[n].first):
+            for own in self.behind(number, done):
+                done.add(own)
+                function, args, kwargs, *_ = self.launches[own]
+                function(*args, **kwargs)
+        self.runs += 1
+
+    def behind(self, number: int, done: "set[int] | frozenset[int]" = frozenset()) -> list[int]:
+        """Return a launch and all that must run before it, in an order for that; not those done."""
+        needed, more = set[int](), {number} - done
+        while more:
+            needed |= more
+            more = {own for n in more for own in self.launches[n].after} - needed - done
+        return sorted(needed)  # each waits for launches that were recorded before it
+
+    def add(self, stream: "Stream", function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        """Record a launch."""
+        after, first = self.reached[stream], stream is Stream.capturing
+        self.launches.append(Launch(function, args, kwargs, after, first))
+        self.reached[stream] = frozenset({len(self.launches) - 1})
 
 
 class Stream:
@@ -57,19 +86,20 @@ class Stream:
 
     null: "Stream"
     current: "Stream"
+    entered: "list[Stream]"  # by `with`; when it ends, the one before is in use, whatever was
     capturing: "Stream | None" = None  # at most one
     ptr = 0
 
     def __init__(self, null: bool = False, non_blocking: bool = False):
         self.graph: Graph | None = None  # None also after what may not be captured
-        self.before: list[Stream] = []
 
     def __enter__(self) -> "Stream":
-        self.before.append(Stream.current)
+        Stream.entered.append(self)
         return self.use()
 
     def __exit__(self, *_: Any) -> None:
-        Stream.current = self.before.pop()
+        Stream.entered.pop()
+        Stream.current = Stream.entered[-1]
 
     def use(self) -> "Stream":
         """Send all launches from here on into this stream."""
@@ -89,7 +119,7 @@ class Stream:
         refuse("a second capture")
         if self is Stream.null:
             raise CaptureError(REFUSED.format("the null stream captures nothing"))
-        Stream.capturing, self.graph = self, Graph()
+        Stream.capturing, self.graph = self, Graph(self)
 
     def end_capture(self) -> Graph:
         """Return what was recorded.  Raises CaptureError if something was refused meanwhile."""
@@ -98,10 +128,29 @@ class Stream:
         Stream.capturing, graph = None, self.graph
         if graph is None:
             raise CaptureError(INVALID)
+        waited = {own for number in graph.reached[self] for own in graph.behind(number)}
+        if len(waited) < len(graph.launches):
+            raise CaptureError("cudaErrorStreamCaptureUnjoined: another stream was not waited for")
         return graph
+
+    def record(self, event: "Event | None" = None) -> "Event":
+        """Put an event, a fresh one by default, behind all that is in the queue; return it."""
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event: "Event") -> None:
+        """Let all that comes into the queue from here on wait for an event."""
+        if not Stream.capturing:
+            return
+        graph = Stream.capturing.graph
+        if not graph or event.graph is not graph:
+            return refuse("to wait for an event from outside")
+        graph.reached[self] = graph.reached.get(self, frozenset()) | event.reached
 
 
 Stream.null = Stream.current = Stream()
+Stream.entered = [Stream.null]
 
 
 class Event:
@@ -109,14 +158,24 @@ class Event:
 
     def __init__(self, block: bool = False, disable_timing: bool = False):
         self.done = True  # as long as it has not been recorded, and then, too: nothing is queued
+        self.graph: Graph | None = None  # that has captured it
+        self.reached: frozenset[int] = frozenset()  # its launches that the event is behind
 
     def record(self, stream: Stream | None = None) -> None:
         """Put the event behind all that is in the queue."""
-        refuse("an event for the host")
+        stream, self.graph = stream or Stream.current, None
+        if not Stream.capturing:
+            return
+        graph = Stream.capturing.graph
+        if not graph or stream not in graph.reached:
+            return refuse("an event of a stream that does not capture")
+        self.graph, self.reached = graph, graph.reached[stream]
 
     def synchronize(self) -> None:
         """Wait until all before the event has ended."""
         refuse("to wait for an event")
+        if self.graph:
+            raise CaptureError("cudaErrorCapturedEvent: a graph has the event")
 
 
 def refuse(what: str) -> None:
@@ -134,9 +193,9 @@ def record(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         return
     if stream.graph is None:
         raise CaptureError(INVALID)
-    if stream is not Stream.current:
+    if Stream.current not in stream.graph.reached:
         refuse("a launch into another stream, which a GPU would not record")
-    stream.graph.launches.append((function, tuple(map(rooted, args)), kwargs))
+    stream.graph.add(Stream.current, function, tuple(map(rooted, args)), kwargs)
 
 
 def arrays_in(x: Any) -> Iterator[np.ndarray]:
@@ -176,62 +235,3 @@ def rooted(x: Any) -> Any:
     if memory is None:
         return x
     return np.ndarray(x.shape, x.dtype, memory, x.ctypes.data - memory.ctypes.data, x.strides)
-
-
-class MemoryPool:
-    """Memory that is handed out again once its array is gone."""
-
-    def __init__(self) -> None:
-        self.free: defaultdict[int, list[np.ndarray]] = defaultdict(list)  # by their bytes
-        self.used = 0
-
-    def malloc(self, size: int) -> Any:
-        """Return memory of at least so many bytes; it comes back when nothing refers to it."""
-        size = -(-size // ROUNDED) * ROUNDED
-        memory: Any = self.free[size].pop() if self.free[size] else np.empty(size, np.uint8)
-        allocation = (ctypes.c_ubyte * size).from_buffer(memory)
-        allocation.pooled = memory  # type: ignore[attr-defined]
-        finalize(allocation, self.take_back, memory).atexit = False
-        self.used += size
-        return allocation
-
-    def take_back(self, memory: np.ndarray) -> None:
-        """Keep memory for later, spoilt unless a capture, in which nothing runs, frees it."""
-        if not Stream.capturing:
-            memory[...] = 0xFF
-        self.free[memory.size].append(memory)
-        self.used -= memory.size
-
-    def used_bytes(self) -> int:
-        """Return the bytes of all arrays that live."""
-        return self.used
-
-    def total_bytes(self) -> int:
-        """Return the bytes of all memory of the pool."""
-        return self.used + sum(size * len(memory) for size, memory in self.free.items())
-
-    def free_all_blocks(self) -> None:
-        """Give up the memory of arrays that are gone."""
-        self.free.clear()
-
-
-allocators: list[Callable[[int], Any]] = []  # the last of them has the memory
-
-
-@contextmanager
-def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
-    """Take the memory of new arrays from an allocator within the context."""
-    allocators.append(allocator)
-    try:
-        yield
-    finally:
-        allocators.pop()
-
-
-def memory_for(shape: Any, dtype: Any) -> np.ndarray:
-    """Return memory for an array; what it holds is anything."""
-    if not allocators:
-        refuse("memory from a pool that others use, too")
-        return np.empty(shape, dtype)
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.ndarray(shape, dtype, allocators[-1](size)) if size else np.empty(shape, dtype)

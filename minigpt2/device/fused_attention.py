@@ -12,6 +12,7 @@ from minigpt2.backend import Array, array_module
 from minigpt2.device import attention_blocks as blocks
 from minigpt2.device.attention_blocks import ForestTables, forest_tables, tables_in
 from minigpt2.device.launch import fits, launch
+from minigpt2.device.side_stream import on_side_stream, wait_for_side_stream
 from minigpt2.ops.attention import Saved
 
 
@@ -103,9 +104,11 @@ def attention_backward(do: Array, saved: Saved) -> Any:
     else:
         launch(xp, "attention_delta", o, d_o, delta)
         own = blocks.simple_rows(d)
-        of_keys = forest.end, forest.max_end[own], forest.keys[own]
-        launch(xp, "attention_dkv", qkv, d_o, *of_keys, *outputs, scale=scale)
         max_end = forest.max_end[blocks.simple_tile(d, backward=True)]
         of_queries = forest.end, max_end, forest.queries[own]
-        launch(xp, "attention_dq", qkv, d_o, *of_queries, *outputs, scale=scale)
+        with on_side_stream(xp, qkv, d_o, lse, delta):
+            launch(xp, "attention_dq", qkv, d_o, *of_queries, *outputs, scale=scale)
+        of_keys = forest.end, forest.max_end[own], forest.keys[own]
+        launch(xp, "attention_dkv", qkv, d_o, *of_keys, *outputs, scale=scale)
+        wait_for_side_stream(xp)  # dq is a part of dqkv
     return dqkv.reshape(n, 3 * c)

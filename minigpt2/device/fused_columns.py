@@ -11,6 +11,7 @@ import numpy as np
 from minigpt2.backend import Array, Target, array_module, deliver
 from minigpt2.device.kernel_specs import ACCESS
 from minigpt2.device.launch import launch
+from minigpt2.device.side_stream import on_side_stream
 
 ROWS = 32  # that a block adds up, at least: eight warps with four each
 BLOCKS = 4  # of 256 threads, on a multiprocessor
@@ -46,7 +47,8 @@ def column_totals(partial: Array, *targets: Target | None) -> list[Array]:
     arrays = [target.array if target else xp.empty(k, xp.float32) for target in here]
     add = [bool(target and target.accumulate) for target in here]
     second = arrays[1] if len(arrays) > 1 else None
-    launch(xp, "column_total", partial, arrays[0], second, add_first=add[0], add_second=add[-1])
+    with on_side_stream(xp, partial, *arrays):
+        launch(xp, "column_total", partial, arrays[0], second, add_first=add[0], add_second=add[-1])
     rest = zip(arrays, targets, here, strict=True)
     return [array if own else deliver(array, target) for array, target, own in rest]
 

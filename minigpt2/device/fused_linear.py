@@ -11,6 +11,7 @@ from minigpt2.device.fused_columns import bias_gradient
 from minigpt2.device.kernel_specs import STORAGE
 from minigpt2.device.launch import fits, launch
 from minigpt2.device.products import matmul
+from minigpt2.device.side_stream import on_side_stream
 from minigpt2.ops.linear import Saved
 
 
@@ -35,13 +36,17 @@ def linear_backward(
 ) -> Any:
     """Return dx (N, C), dw (C, K) and db (K,) for dy (N, K), (2.2) to (2.4).
 
-    dw is summed in float32, and added to a gradient without an array between them.
+    dw is summed in float32, and added to a gradient without an array between them.  It is computed
+    next to what follows, in float32 next to dx, too.
     """
     x, w, biased = saved
-    dx = matmul(dy, w, transpose_w=True)
+    dx = matmul(dy, w, transpose_w=True) if not trains or dy.itemsize == 2 else None
     if not trains:
         return dx, None, None
-    xp = array_module(dy)
+    xp, db = array_module(dy), None
     out, accumulate = weight or (xp.empty(w.shape, xp.float32), False)
-    dw = matmul(x, dy, transpose_x=True, out=out, accumulate=accumulate)
-    return dx, dw, bias_gradient(dy, bias) if biased else None
+    with on_side_stream(xp, x, dy, out):
+        dw = matmul(x, dy, transpose_x=True, out=out, accumulate=accumulate)
+        if biased:
+            db = bias_gradient(dy, bias)
+    return (matmul(dy, w, transpose_w=True) if dx is None else dx), dw, db

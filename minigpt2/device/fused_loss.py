@@ -18,6 +18,7 @@ from minigpt2.device.fused_rows import sums_of_rows
 from minigpt2.device.indices import index_on, is_staged, weights_on
 from minigpt2.device.launch import fits
 from minigpt2.device.products import matmul
+from minigpt2.device.side_stream import on_side_stream, wait_for_side_stream
 from minigpt2.ops.cross_entropy import weighted_sum
 from minigpt2.ops.embedding import take_rows
 
@@ -81,8 +82,10 @@ def cross_entropy_gradient(
             add = accumulate or part.start > 0
             into = with_rows_behind(dwte, len(table))
             turned = dlogits[:, : len(into)]
-            matmul(turned, x_n, transpose_x=True, out=into, accumulate=add)  # (9.8)
+            with on_side_stream(xp, turned, x_n):
+                matmul(turned, x_n, transpose_x=True, out=into, accumulate=add)  # (9.8)
         matmul(dlogits, table, out=dx_used[part])  # (9.9)
+        wait_for_side_stream(xp)  # the next chunk's logits will be in the same memory
     dx = sums_of_rows(dx_used, rows, len(x))  # (9.9)
     if is_staged(rows):
         return None, nll, dx

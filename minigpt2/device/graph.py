@@ -16,7 +16,7 @@ What a graph fixes
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from minigpt2.backend import Array
+from minigpt2.device.side_stream import side_stream_open
 
 COPIES = 4  # of a slot that may be under way to the device at once
 ALIGNED = 32  # numbers: each array begins at a multiple of 128 bytes
@@ -42,8 +43,12 @@ def memory_of_graphs(library: ModuleType) -> Iterator[None]:
         yield
 
 
-def capture(library: ModuleType, work: Callable[[], Any]) -> tuple[Any, Any]:
+def capture(
+    library: ModuleType, work: Callable[[], Any], *, aside: bool = False
+) -> tuple[Any, Any]:
     """Record the launches of `work` and do not run them; return the graph and what work returned.
+
+    With `aside`, work may use the side stream.
 
     The work must have run before: then all its kernels are loaded.  It may launch kernels and
     products, and fill arrays; CUDA refuses the rest, with an error.
@@ -51,7 +56,8 @@ def capture(library: ModuleType, work: Callable[[], Any]) -> tuple[Any, Any]:
     stream = library.cuda.get_current_stream()
     stream.begin_capture()
     try:
-        result = work()
+        with side_stream_open(library) if aside else nullcontext():
+            result = work()
     except BaseException:
         with_error_ignored(stream.end_capture)
         raise

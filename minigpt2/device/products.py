@@ -47,7 +47,7 @@ def matmul(
         return y
     shapes = matrix_of(x), matrix_of(w), matrix_of(y)
     plan = planned(*shapes, transpose_x, transpose_w, bias is not None)
-    base = y if start is None else start
+    base, stream = y if start is None else start, xp.cuda.get_current_stream().ptr
     plan.launch(
         x.data.ptr,
         w.data.ptr,
@@ -55,8 +55,8 @@ def matmul(
         y.data.ptr,
         beta=int(start is not None),
         bias=0 if bias is None else bias.data.ptr,
-        workspace=workspace(xp).data.ptr,
-        stream=xp.cuda.get_current_stream().ptr,
+        workspace=workspace(xp, stream).data.ptr,
+        stream=stream,
     )
     return y
 
@@ -70,8 +70,8 @@ def planned(
 
 
 @cache
-def workspace(library: ModuleType) -> Array:
-    """Return the memory that all products share: they run one after the other."""
+def workspace(library: ModuleType, stream: int) -> Array:
+    """Return the memory that all products of a stream share: they run one after the other."""
     return library.empty(WORKSPACE_BYTES, library.uint8)
 
 

@@ -26,11 +26,13 @@ Definition: bytes, for a micro-batch of N rows with M supervised triples, in num
     y (1), and three rows of C of the model; in float32 sums of γ's and β's gradients by at most 256
     blocks of threads:
     backward = 8·s·N·C + 8·min(N, 256)·C                           (38.6)
+    In float32 the side stream (device/side_stream) may still read g at the peak: 10·s·N·C.
     N and M are those of a batch that is filled up to a shape that repeats, at most an eighth more
     (without dropout).  As in (36.7) the peak is
     peak = state + Σₗ keptₗ + max(loss, again + backward)                  (38.7)
-    and in addition the workspace of NVIDIA's matrix products, 32 MiB.  Not counted is what CUDA
-    itself takes: it differs from card to card, and nvidia-smi shows it.
+    and in addition the workspace of NVIDIA's matrix products, 32 MiB, twice where there is a side
+    stream.  Not counted is what CUDA itself takes: it differs from card to card, and nvidia-smi
+    shows it.
 
 Example: GPT-2 with P = 124,439,808, in bfloat16, on 8 · 1,023 rows, all supervised
     The state takes 18 bytes a parameter (38.1), 2.24 GB.  A block keeps 16 · 2 · 8,184 · 768
@@ -54,6 +56,7 @@ from minigpt2.device import captured
 from minigpt2.device.cublaslt import WORKSPACE_BYTES
 from minigpt2.device.filled_batch import rounded_up
 from minigpt2.device.fused_loss import ALIGNED, CHUNK
+from minigpt2.device.side_stream import pays
 from minigpt2.memory import peak_memory
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, PartsOf, memory
@@ -96,8 +99,8 @@ def loss_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
 
 def backward_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
     """Return the bytes that a block's backward pass allocates."""
-    c = config.n_embd
-    return 8 * size * batch.rows * c + 2 * SINGLE * min(batch.rows, SUMS) * c  # (38.6)
+    c, arrays = config.n_embd, 10 if size == SINGLE else 8
+    return arrays * size * batch.rows * c + 2 * SINGLE * min(batch.rows, SUMS) * c  # (38.6)
 
 
 def memory_on_device(
@@ -122,7 +125,7 @@ def memory_on_device(
         "moments": 2 * SINGLE * p,  # (38.1)
         "activations": blocks + again,  # (38.7)
         "workspace": max(0, work),
-        "products": WORKSPACE_BYTES,
+        "products": WORKSPACE_BYTES * (1 + pays(batch.rows, size)),
     }
 
 

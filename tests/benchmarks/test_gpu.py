@@ -315,10 +315,10 @@ def test_every_kernel_belongs_to_a_part_with_its_floor():
 def test_a_profile_shows_busy_and_wall(monkeypatch, tmp_path, questions, capsys):
     class Measured(Race):
         def __init__(self, plan, names, *how):
-            self.measured = {"ours": {"seconds": [0.020], "busy": 0.015}}
+            self.measured = {profile.OURS: {"seconds": [0.020], "busy": 0.015}}
 
         def compare(self):
-            self.measured["ours"]["kernels"] = {"gelu_forward": (12, 2000.0)}
+            self.measured[profile.OURS]["kernels"] = {"gelu_forward": (12, 2000.0)}
 
         take_turns = finish = end = lambda *how: None
 

@@ -201,6 +201,7 @@ def test_a_capture_runs_nothing_and_its_graph_runs_all_in_order():
         np.testing.assert_array_equal(z.get(), [[product + 1, product + 1], [product + 1, 0]])
 
 
+EVENT = xp.cuda.Event()
 UNCAPTURED = {
     "arithmetic": lambda a: a + a,
     "in place": lambda a: a.__iadd__(1),
@@ -223,7 +224,8 @@ UNCAPTURED = {
     "numbers in turn": lambda a: xp.arange(5),
     "to wait": lambda a: xp.cuda.get_current_stream().synchronize(),
     "to wait for an event": lambda a: xp.cuda.Event().synchronize(),
-    "an event": lambda a: xp.cuda.Event().record(),
+    "an event of another stream": lambda a: xp.cuda.Stream().record(),
+    "to wait in a queue for what is not captured": lambda a: xp.cuda.Stream().wait_event(EVENT),
     "another graph": lambda a: xp.stream_graph.launch(),
     "a second capture": lambda a: xp.cuda.Stream().begin_capture(),
 }
@@ -259,6 +261,63 @@ def test_a_launch_into_another_stream_would_not_be_captured():
         a.fill(0)
 
 
+def filled_by_two_streams(joined=True):
+    """A graph that fills a with 1, then b with 2 and in a second stream a with 3, then a with 4."""
+    a, b, second = on_device(), on_device(), xp.cuda.Stream()
+    with capturing() as stream:
+        a.fill(1)
+        second.wait_event(stream.record())
+        with second:
+            a.fill(3)
+            end = second.record()
+        b.fill(2)
+        if joined:
+            stream.wait_event(end)
+            a.fill(4)
+        with pytest.raises(RuntimeError, match="a graph has the event"):
+            xp.Stream.capturing = None
+            end.synchronize()
+        xp.Stream.capturing = stream
+        return stream.end_capture(), a, b
+
+
+def test_a_second_stream_is_captured_from_its_first_wait_on():
+    graph, a, b = filled_by_two_streams()
+    for _ in range(2):
+        a.fill(0)
+        graph.launch()
+        assert (a.get() == 4).all() and (b.get() == 2).all()
+
+
+def test_what_two_streams_do_at_once_runs_in_one_order_and_then_in_the_other():
+    a, second, results = on_device(), xp.cuda.Stream(), []
+    with capturing() as stream:
+        second.wait_event(stream.record())
+        with second:
+            a.fill(3)
+        a.fill(4)
+        stream.wait_event(second.record())
+        graph = stream.end_capture()
+    for _ in range(4):
+        graph.launch()
+        results.append(float(a[0, 0]))
+    assert results == [4, 3, 4, 3]
+
+
+def test_a_capture_must_wait_for_its_second_stream():
+    with pytest.raises(RuntimeError, match="not waited for"):
+        filled_by_two_streams(joined=False)
+
+
+def test_a_pool_keeps_the_memory_of_each_stream_for_that():
+    pool, second = xp.cuda.MemoryPool(), xp.cuda.Stream()
+    with xp.cuda.using_allocator(pool.malloc):
+        first = xp.empty(4).data.ptr  # gone at once
+        with second:
+            assert xp.empty(4).data.ptr != first
+        assert xp.empty(4).data.ptr == first
+
+
 def test_a_graph_needs_memory_of_its_own():
     stream = xp.cuda.Stream()
     try:
@@ -283,6 +342,11 @@ def test_a_stream_is_in_use_until_another_is():
         second.use()
         assert xp.cuda.get_current_stream() is second
     assert xp.cuda.get_current_stream() is null
+    second.use()
+    with first:
+        pass
+    assert xp.cuda.get_current_stream() is null  # as in CuPy: `with` knows nothing of `use`
+    null.use()
 
 
 def test_a_pool_hands_memory_out_again_with_every_bit_set():
@@ -352,4 +416,5 @@ def test_the_streams_and_pools_of_cupy_have_these_names():
         (Graph, cupy.cuda.Graph),
     ):
         names = {name for name, value in vars(mine).items() if inspect.isfunction(value)}
-        assert {name for name in names if name[0] != "_"} - {"take_back"} <= set(dir(theirs))
+        own = {"take_back", "add", "behind"}  # that only the fake has
+        assert {name for name in names if name[0] != "_"} - own <= set(dir(theirs))

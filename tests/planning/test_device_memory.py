@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minigpt2 import backend
-from minigpt2.device import captured, fake_cupy, fake_stream, graph
+from minigpt2.device import captured, fake_cupy, fake_pool, graph
 from minigpt2.device.devices import stream_of
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
@@ -25,7 +25,7 @@ from tests.stepping import take
 ROWS = 127  # with one that is idle a multiple of 64: steps that repeat have such sizes
 
 
-class Pool(fake_stream.MemoryPool):
+class Pool(fake_pool.MemoryPool):
     """A pool that knows how much was used at most."""
 
     most = 0
@@ -44,7 +44,7 @@ def pooled():
         device(machine()) as library,
         stream_of(library),
         patch.object(graph, "graph_pool", lambda library: pool),
-        fake_stream.using_allocator(pool.malloc),
+        fake_pool.using_allocator(pool.malloc),
     ):
         backend.register(library, captured.CAPTURED)
         yield pool

@@ -1,6 +1,7 @@
 """Where a step spends the GPU's time, kernel by kernel, beside its floor: `make profile-gpu`.
 
-The times are CUPTI's, through PyTorch's profiler; the wall time is that of steps without it.
+The times are CUPTI's, through PyTorch's profiler; the wall time is that of steps without it.  All
+kernels are in one stream here: next to another a kernel takes longer than it would alone.
 """
 
 import argparse
@@ -20,10 +21,11 @@ from tests.benchmarks.gpu.__main__ import BYTES, Weights, weights_folder
 from tests.benchmarks.gpu.cards import card_of
 from tests.benchmarks.gpu.floors import loads_of
 from tests.benchmarks.gpu.jobs import JOBS, Effort, plan_of
-from tests.benchmarks.gpu.race import OURS, Race, summed_up, timed_steps
+from tests.benchmarks.gpu.race import Race, summed_up, timed_steps
 from tests.benchmarks.peers.__main__ import HERE
 from tests.benchmarks.peers.jobs import forest_of
 
+OURS = "ours, in one stream"
 PRODUCTS, OTHER = "products", "no floor of their own"
 # The part of a step to which a kernel belongs: the first whose pattern its name has.
 PARTS = {

@@ -71,7 +71,8 @@ class Race:
             if not apart <= AGREE[self.plan.precision]:
                 reason = f"its losses {losses[name]} are not ours, {losses[OURS]}"
                 self.leave_out(name, "failed", reason)
-        apart = [self.measured[name]["losses_differ_by"] for name in peers if name in self.workers]
+        running = [self.measured[name] for name in self.workers]
+        apart = [own["losses_differ_by"] for own in running if "losses_differ_by" in own]
         if apart:
             self.say(f"  losses agree to {max(apart):.1e} over {COMPARED} steps")
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from minigpt2.device import side_stream
 from minigpt2.device.devices import open_device
 from minigpt2.device.graph import graph_pool
 from minigpt2.ops.adamw import AdamW
@@ -16,7 +17,8 @@ FOR_EVER = 10**9  # steps of a schedule that does not fall
 class Ours:
     """The loop of `minigpt2 train`, step by step."""
 
-    def __init__(self, folder, job, how, recompute=False):
+    def __init__(self, folder, job, how, recompute=False, streams=2):
+        side_stream.AHEAD = side_stream.AHEAD if streams > 1 else 0
         adamw = AdamW(weight_decay=WEIGHT_DECAY, clip=CLIP)
         config = TrainingConfig(
             FOR_EVER, LEARNING_RATE, 0, "linear", adamw=adamw, recompute=recompute

@@ -16,6 +16,7 @@ BARE = "bare products"  # no contender, but the roof
 CONTENDERS = {
     "ours": ("ours", "Ours", {}),
     "ours, recomputing": ("ours", "Ours", {"recompute": True}),
+    "ours, in one stream": ("ours", "Ours", {"streams": 1}),
     BARE: ("bare", "Bare", {}),
     "PyTorch, padded": ("padded", "Padded", {}),
     "PyTorch, packed": ("packed", "Packed", {}),
