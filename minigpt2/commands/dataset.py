@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from minigpt2.data.batches import TrainingSet, training_set
+from minigpt2.data.batches import TrainingSet, split, training_set
 from minigpt2.data.examples import Example, encode, spells_end_of_text
 from minigpt2.data.formats import ALPACA_FORMAT
 from minigpt2.data.loading import DataSet, load_data
@@ -14,7 +14,7 @@ from minigpt2.data.records import Record
 from minigpt2.data.template import Template
 from minigpt2.data.template_files import open_template, stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer
-from minigpt2.data.truncation import Cuts, Policy, require_examples, truncate_all
+from minigpt2.data.truncation import Cuts, Policy, fit_to_context, require_examples, truncate_all
 from minigpt2.data.vocabulary import END_OF_TEXT
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.model import Model, tokenizer_for
@@ -121,6 +121,17 @@ class Dataset(NamedTuple):
         examples = training_set(encoded, context, self.truncate, validation=validation, seed=seed)
         require_examples(examples.training, examples.cuts, context)
         return examples
+
+    def training_numbers(self, validation: float, seed: int) -> list[int]:
+        """Return the number of the entry that each example of `training_set` to train on is of."""
+        places, _ = split(range(len(self.records)), validation, seed)
+        numbers = []
+        for place, example in zip(
+            places, self.encode([self.records[p] for p in places]), strict=True
+        ):
+            pieces = fit_to_context(example, self.context, self.truncate)
+            numbers += [self.numbers[place]] * len(pieces)
+        return numbers
 
     def _encoded(self, records: Sequence[Record]) -> Iterator[Example]:
         """Yield records as examples of any length."""

@@ -31,6 +31,7 @@ from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.fingerprint import Fingerprint
 from minigpt2.training.run import Hooks
 from minigpt2.training.state import State
+from minigpt2.training.step import NotFinite
 from minigpt2.weights import checkpoints_of
 from minigpt2.wording import plural
 
@@ -199,7 +200,11 @@ class Session(ExitStack):
                     writer.save(state, self.notes(), wait=True)
                 self.log.say("saved", f"{writer.newest}")
             raise
-        except BaseException:
+        except BaseException as error:
             with suppress(UserError):
                 writer.settle()
+            if isinstance(error, NotFinite):
+                saved = checkpoints_of(folder)
+                last = saved[-1] if saved else "none yet"
+                raise UserError(f"{error}; the last good checkpoint: {last}") from None
             raise

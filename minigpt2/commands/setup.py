@@ -3,6 +3,9 @@
 Everything is opened and checked here, before anything is written.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from math import ceil
 from typing import NamedTuple
 
@@ -17,6 +20,7 @@ from minigpt2.commands.dataset import (
 from minigpt2.commands.tests import choose_samples, open_tests
 from minigpt2.commands.train_settings import TrainSettings
 from minigpt2.data.batches import EpochBatches, TrainingSet, split
+from minigpt2.data.loading import listed
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.device.devices import open_device
@@ -30,10 +34,11 @@ from minigpt2.training.evaluation import Limits
 from minigpt2.training.precision import check_precision
 from minigpt2.training.run import Every
 from minigpt2.training.state import State, new_state
-from minigpt2.training.step import TrainingConfig
+from minigpt2.training.step import NotFinite, TrainingConfig
 
 MOST_STEPS = 2**63 - 1
 VALIDATIONS = 10  # in a run, after that before its first step
+NAMED = 16  # entries that an error lists
 START = 0  # the stream of random numbers for initial weights and samples
 
 
@@ -45,6 +50,7 @@ class Run(NamedTuple):
     model: Model  # with the template that it is tuned with
     dataset: Dataset
     examples: TrainingSet
+    entry_numbers: Callable[[], list[int]]  # of the examples to train on, in the data
     loss_weights: LossWeights
     tests: dict[str, list[Record]]  # every question is answered, and scored by exact match
     samples: list[Record]  # these questions' answers are printed
@@ -85,6 +91,7 @@ def setup(settings: TrainSettings, start: str | None = None) -> Run:
         model=Model(parameters, model.tokenizer, dataset.template),
         dataset=dataset,
         examples=examples,
+        entry_numbers=partial(dataset.training_numbers, settings.validation, settings.seed),
         loss_weights=settings.loss_weights(),
         tests=tests,
         samples=choose_samples(sources, settings.samples, first_numbers(settings.seed)),
@@ -161,3 +168,20 @@ def open_start(model: str, from_scratch: bool, rng: np.random.Generator) -> Mode
     if from_scratch:
         return random_model(model, rng, warn=note)
     return open_model(model, warn=note)
+
+
+@contextmanager
+def naming_examples(run: Run) -> Iterator[None]:
+    """Let the error of a step name the examples among which the cause may be."""
+    try:
+        yield
+    except NotFinite as error:
+        if not error.micro_batches:
+            raise
+        parts = run.batches.indices_at(run.state.epoch, run.state.position)
+        numbers = run.entry_numbers()
+        entries = sorted({numbers[i] for k in error.micro_batches for i in parts[k]})
+        noun = "entry" if len(entries) == 1 else "entries"
+        names = f"{noun} {listed(list(map(str, entries)), NAMED)} of {run.dataset.name}"
+        hint = f"minigpt2 show --first {entries[0]}"
+        raise NotFinite(f"{error}; its examples: {names} ({hint})") from None

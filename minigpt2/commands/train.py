@@ -12,10 +12,9 @@ from typing import Any
 from minigpt2.backend import array_module
 from minigpt2.commands.dataset import warnings_of
 from minigpt2.commands.session import Session
-from minigpt2.commands.setup import Run, TrainSettings, check_memory, setup
+from minigpt2.commands.setup import Run, TrainSettings, check_memory, naming_examples, setup
 from minigpt2.data.records import Record
 from minigpt2.device.devices import describe_device
-from minigpt2.errors import UserError
 from minigpt2.reports.before_after import Answers, answer_tests, compare
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog
@@ -32,6 +31,7 @@ from minigpt2.training.fingerprint import (
 )
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import run_steps
+from minigpt2.training.step import NotFinite
 from minigpt2.wording import plural
 
 __all__ = ["TrainSettings", "train"]
@@ -116,14 +116,14 @@ def tune(run: Run, session: Session) -> None:
             checked = session.signals.checked(advance)
             losses = validation_losses(model.parameters, examples, micro_batch, checked)
         if not isfinite(losses.token_level):
-            raise UserError(
-                f"step {number}: the validation loss is not finite: {run.config.remedy}"
-            )
+            what = f"step {number}: the validation loss is not finite"
+            raise NotFinite(f"{what}: {run.config.remedy}")
         log.add_validation(number, steps, losses)
         return losses.token_level
 
-    with session.saving(run.state, model) as hooks, progress("training", steps, log.console) as bar:
-        bar(run.state.step)
+    bar = progress("training", steps, log.console)
+    with session.saving(run.state, model) as hooks, naming_examples(run), bar as advance:
+        advance(run.state.step)
         run_steps(
             run.state,
             run.batches,
@@ -133,7 +133,7 @@ def tune(run: Run, session: Session) -> None:
             hooks=hooks(
                 log=lambda result, printed: log.add_step(result, steps, printed=printed),
                 validate=validate if run.examples.validation else None,
-                advance=bar,
+                advance=advance,
             ),
         )
     if log.overflows:

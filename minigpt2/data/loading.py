@@ -154,11 +154,11 @@ def unused_fields(entries: Iterable[Entry], data_format: Format) -> list[str]:
     return list(names)
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], most: int = NAMED) -> str:
     """Return names in a row, the first of them if there are many.
 
     >>> listed(["a", "b"]), listed(list("abcdefgh"))
     ('a, b', 'a, b, c, d, e and 3 more')
     """
-    rest = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(shorten(name, width=60) for name in names[:NAMED]) + rest
+    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(shorten(name, width=60) for name in names[:most]) + rest

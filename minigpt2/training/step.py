@@ -65,10 +65,10 @@ class TrainingConfig:
 
 
 class NotFinite(UserError):
-    """The numbers of a run are no longer finite: the error of a step, with what may help."""
+    """The numbers of a run are no longer finite: the step, and what may help."""
 
-    def __init__(self, step: int, what: str, remedy: str, micro_batches: Sequence[int] = ()):
-        super().__init__(f"step {step}: the {what} not finite: {remedy}")
+    def __init__(self, text: str, micro_batches: Sequence[int] = ()):
+        super().__init__(text)
         self.micro_batches = micro_batches  # of the step, among which the cause may be
 
 
@@ -127,8 +127,8 @@ def step(
     finite = bool(np.isfinite(norms[0]))
     continues = state.scale.update(finite)
     if not continues or (finite and computed and not np.isfinite(metrics["loss"])):
-        what = "loss is" if finite else "gradient is"
-        raise NotFinite(update.step, what, remedy(state, config), micro_batches_at_fault(results))
+        what = f"step {update.step}: the {'loss' if finite else 'gradient'} is not finite"
+        raise NotFinite(f"{what}: {remedy(state, config)}", micro_batches_at_fault(results))
     state.step += finite
     return StepResult(
         step=update.step,
@@ -218,4 +218,4 @@ def remedy(state: State, config: TrainingConfig) -> str:
 def require_finite(parameters: Parameters, number: int, config: TrainingConfig) -> None:
     """Raise NotFinite if the parameters are no longer finite after a step."""
     if not array_module(parameters.flat).isfinite(parameters.flat).all():
-        raise NotFinite(number, "weights are", config.remedy)
+        raise NotFinite(f"step {number}: the weights are not finite: {config.remedy}")

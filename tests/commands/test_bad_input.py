@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from minigpt2.training.objective import WeightedNLL
 from tests.commands.conftest import in_a_process
 
 GOOD = {"instruction": "Say yes.", "input": "", "output": "yes"}
@@ -250,6 +251,53 @@ def test_a_learning_rate_that_blows_up_is_said_in_one_line(run, little_model, da
         outcome = run("train", "--model", little_model, "--data", data, "--out", "run", *options)
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1 and "the gradient is not finite" in outcome.err
+
+
+@pytest.fixture
+def spoilt(monkeypatch):
+    """Let the loss of the n-th micro-batch of a run be infinite; a list gets its batch."""
+    calls, batches = [], []
+    add_gradients = WeightedNLL.add_gradients
+
+    def spoil(number):
+        def spoiling(objective, parameters, batch, *rest):
+            calls.append(batch)
+            result = add_gradients(objective, parameters, batch, *rest)
+            if len(calls) != number:
+                return result
+            batches.append(batch)
+            return result * np.inf
+
+        monkeypatch.setattr(WeightedNLL, "add_gradients", spoiling)
+        return batches
+
+    return spoil
+
+
+def test_a_loss_that_is_not_finite_names_the_entries_and_the_last_good_checkpoint(
+    run, little_model, data, spoilt, tokenizer
+):
+    entries = json.loads(data.read_text())
+    entries.insert(4, {"instruction": "No answer."})
+    data.write_text(json.dumps(entries))  # its number is counted, though it is left out
+    batches = spoilt(8)
+    options = ("--batch-size", 3, "--micro-batch", 1, "--save-every", 1, "--validation", 0.2)
+    options += ("--skip-bad", "true", "--samples", 0, "--evaluate-every", 0)
+    outcome = run("train", "--data", data, "--model", little_model, "--out", "run", *options)
+    text = tokenizer.decode(batches[0].ids.tolist())
+    (place,) = (k for k, entry in enumerate(entries) if f"{entry['instruction']}\n" in text)
+    step = "step 3: the loss is not finite: lower the learning rate"
+    its = f"its examples: entry {place} of {data} (minigpt2 show --first {place})"
+    last = "the last good checkpoint: run/checkpoint-000002"
+    *_, line = outcome.err.splitlines()
+    assert (outcome.code, line) == (2, f"minigpt2: {step}; {its}; {last}")
+
+
+def test_a_run_that_has_saved_nothing_says_so(run, little_model, data, spoilt):
+    spoilt(1)
+    outcome = run("train", "--data", data, "--model", little_model, "--samples", 0, "--steps", 1)
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.endswith("; the last good checkpoint: none yet\n")
 
 
 def test_an_empty_question(run, little_model):
