@@ -38,7 +38,7 @@ except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "lock"
-LOCKED = re.compile(rb"(process [0-9]+ on .*\n)?")  # what the file of a lock says
+OWNER = b"process "  # what the file of a lock begins with
 HIDDEN = re.compile(r"\.[0-9a-f]{32}(\..{0,7})?")  # a name that hidden_name makes
 
 
@@ -134,7 +134,7 @@ def remove_leftovers(folder: Path) -> list[str]:
 def is_leftover(path: Path) -> bool:
     """Whether a file is one that a run leaves which is killed before it begins."""
     if path.name == LOCK:
-        return path.is_file() and LOCKED.fullmatch(path.read_bytes()[:1000]) is not None
+        return path.is_file() and OWNER.startswith(path.read_bytes()[: len(OWNER)])
     return HIDDEN.fullmatch(path.name) is not None
 
 
@@ -158,7 +158,7 @@ class FolderLock:
             try:
                 self._lock()
                 self._file.truncate(0)
-                self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                self._file.write(f"{OWNER.decode()}{os.getpid()} on {socket.gethostname()}\n")
                 self._file.flush()
             except OSError:
                 os.unlink(path)  # an empty file of a full disk

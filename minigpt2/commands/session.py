@@ -35,7 +35,7 @@ from minigpt2.training.step import NotFinite
 from minigpt2.weights import checkpoints_of
 from minigpt2.wording import plural
 
-BEGINNING: dict[str, Any] = {"log_bytes": 0, "summary": {}, "overflows": 0}
+BEGINNING: dict[str, Any] = {"log_bytes": 0, "log_checksum": 0, "summary": {}, "overflows": 0}
 
 
 class Session(ExitStack):
@@ -120,7 +120,8 @@ class Session(ExitStack):
         write_json(folder / SETTINGS, asdict(self.settings), replace=resumed)
         self.log = self.enter_context(RunLog(folder, tensorboard=events, resumed=resumed))
         if resumed:
-            self.log.continue_from(self.checkpoint.notes if self.checkpoint else BEGINNING)
+            notes = self.checkpoint.notes if self.checkpoint else BEGINNING
+            lines += filter(None, [self.log.continue_from(notes)])
         if self._line:
             self.log.say("resume", self._line)
         if self.checkpoint:

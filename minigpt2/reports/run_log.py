@@ -17,6 +17,7 @@ from errno import ENOSPC
 from itertools import count
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from rich.text import Text
 
@@ -44,21 +45,45 @@ class RunLog:
         self.summary: dict[str, Any] = {}
         self.overflows = 0  # of steps in float16
         self._path = folder / LOG
+        self._checksum = 0  # CRC-32 of all lines
         with naming(self._path):  # a second new run in this folder is refused here
             self._log = self._path.open("ab" if resumed else "xb", buffering=0)
+            fsync_folder(folder)
         self._events = Events(folder / "events") if tensorboard else None
 
     def notes(self) -> dict[str, Any]:
         """Return what `continue_from` needs to continue the log from here."""
-        length, summary = self._log.tell(), deepcopy(self.summary)
-        return {"log_bytes": length, "summary": summary, "overflows": self.overflows}
+        return {
+            "log_bytes": self._log.tell(),
+            "log_checksum": self._checksum,
+            "summary": deepcopy(self.summary),
+            "overflows": self.overflows,
+        }
 
-    def continue_from(self, notes: Mapping[str, Any]) -> None:
-        """Continue the log from a checkpoint's notes; what was logged after it is removed."""
+    def continue_from(self, notes: Mapping[str, Any]) -> str:
+        """Continue the log from a checkpoint's notes; what was logged after it is removed.
+
+        Returns a warning if what was logged before it is damaged, or "".  Then the lines that can
+        be read stay.
+        """
         self.summary, self.overflows = deepcopy(notes["summary"]), notes["overflows"]
         with naming(self._path):
-            self._log.truncate(notes["log_bytes"])
-            self._log.seek(0, os.SEEK_END)
+            contents = self._path.read_bytes()[: notes["log_bytes"]]
+            self._checksum = crc32(contents)
+            if (len(contents), self._checksum) == (notes["log_bytes"], notes["log_checksum"]):
+                self._cut(len(contents))
+                return ""
+            lines = contents.splitlines(keepends=True)
+            contents = b"".join(line for line in lines if is_entry(line))
+            self._cut(0)
+            self._log.write(contents)
+            self._checksum = crc32(contents)
+        return f"{self._path} is not what was written: the lines that can be read stay"
+
+    def _cut(self, length: int) -> None:
+        """Let the log end after so many bytes."""
+        self._log.truncate(length)
+        self._log.seek(length)
 
     def sync(self) -> None:
         """Wait until the log is on the disk."""
@@ -105,11 +130,12 @@ class RunLog:
             try:
                 complete = self._log.write(contents) == len(contents)
             except OSError:
-                self._log.truncate(start)
+                self._cut(start)
                 raise
             if not complete:
-                self._log.truncate(start)
+                self._cut(start)
                 raise OSError(ENOSPC, os.strerror(ENOSPC))
+        self._checksum = crc32(contents, self._checksum)
 
     def add_step(self, result: StepResult, steps: int, *, printed: bool) -> None:
         """Log a step of a run that has `steps` steps, or that it overflowed."""
@@ -161,6 +187,14 @@ class RunLog:
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the run's folder, in the place of an older one."""
         write_texts({self.folder / name: text}, replace=True)
+
+
+def is_entry(line: bytes) -> bool:
+    """Whether a line is one of log.jsonl, and whole."""
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def write_json(path: Path, content: Any, *, replace: bool = True) -> None:

@@ -203,7 +203,7 @@ def test_a_run_that_was_killed_before_it_began_leaves_its_folder_free(train, tmp
     (folder / "lock").write_text("my notes")
     assert "mine already holds something" in refusal(train("--out", "mine"))
     assert (folder / "lock").read_text() == "my notes"
-    (folder / "lock").write_text("process 7 on a machine\n")
+    (folder / "lock").write_text("process 7 on")
     assert train("--out", "mine", "--resume").code == 0
     assert not list(folder.glob(".*"))
 
@@ -213,3 +213,11 @@ def test_what_a_killed_run_had_no_time_to_remove_goes_when_it_continues(train, k
     assert train("--resume", "--out", "mine", "--keep", 1, "--save-every", 0).code == 0
     names = sorted(path.name for path in (tmp_path / "mine").glob("checkpoint-*"))
     assert names == ["checkpoint-000006"]
+
+
+def test_a_damaged_log_is_mentioned(train, killed, tmp_path):
+    killed(3, "--out", "mine")
+    (tmp_path / "mine/log.jsonl").unlink()
+    outcome = train("--resume", "--out", "mine")
+    assert outcome.code == 0
+    assert "warning   mine/log.jsonl is not what was written: the lines" in outcome.out

@@ -5,6 +5,8 @@ python -m tests.durability
 
 import shutil
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -14,7 +16,7 @@ from tests.durability.calls import Call
 from tests.durability.crashes import continued, crash_points
 from tests.durability.disk import Disk, Recorder, read_tree, write_tree
 from tests.durability.faults import failing_calls, full_disks
-from tests.durability.flips import flips
+from tests.durability.flips import flips, flips_of_run
 from tests.durability.power import cuts, omissions, violations
 
 MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
@@ -41,7 +43,7 @@ class Table:
 def record(work, folder):
     """The calls of a run, and the folder that it makes."""
     folder.mkdir()
-    with Recorder(folder) as recorder:
+    with Recorder(folder) as recorder, redirect_stdout(StringIO()):
         work.write(folder, recorder.relies_on)
     disk = Disk(recorder.root)
     for call in recorder.calls:
@@ -133,6 +135,7 @@ def main():
         print("minigpt2 train", flush=True)
         examine(table, train, folder / "train")
         table.row("damaged files of a checkpoint: told", flips(train, folder))
+        table.row("other damaged files of a run: continued, or told", flips_of_run(train, folder))
     for fault in table.faults:
         print(fault[:2000])
     return 1 if table.faults else 0

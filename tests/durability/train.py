@@ -2,8 +2,9 @@
 
 import json
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from tempfile import mkdtemp
 from unittest.mock import patch
@@ -112,7 +113,8 @@ def faults(root):
 def reference():
     """What a run leaves that nothing has interrupted."""
     folder = Path(mkdtemp(prefix="durability-"))
-    assert write(folder) == 0
+    with redirect_stdout(StringIO()):
+        assert write(folder) == 0
     return result(folder)
 
 

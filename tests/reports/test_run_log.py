@@ -94,6 +94,49 @@ def test_numbers_are_kept_under_a_key_that_is_not_the_label(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text()) == {"things": {"count": 3}}
 
 
+@pytest.fixture
+def stopped(tmp_path):
+    """The notes of a log with two lines, after which a third was written."""
+    with RunLog(tmp_path) as log:
+        for number in (1, 2, 3):
+            if number == 3:
+                notes = log.notes()
+            log.add({"step": number}, None)
+    return notes
+
+
+def test_a_log_continues_where_the_checkpoint_was_saved(tmp_path, stopped):
+    with RunLog(tmp_path, resumed=True) as log:
+        assert log.continue_from(stopped) == ""
+        log.add({"step": 30}, None)
+        assert [entry["step"] for entry in log.entries()] == [1, 2, 30]
+        notes = log.notes()
+    with RunLog(tmp_path, resumed=True) as log:
+        assert log.continue_from(notes) == ""
+
+
+@pytest.mark.parametrize(
+    ("damaged", "left"),
+    [
+        ('{"step": 7}\n{"step": 2}\n{"step": 3}\n', [7, 2]),
+        ('{"step"; 1}\n{"step": 2}\n{"step": 3}\n', [2]),
+        ('{"step": 1}\n{"step": 2}', [1]),
+        ('1          \n{"step": 2}\n', [2]),
+        ("\0" * 24, []),
+        ("", []),
+    ],
+)
+def test_a_damaged_log_keeps_the_lines_that_can_be_read(tmp_path, stopped, damaged, left):
+    (tmp_path / "log.jsonl").write_text(damaged)
+    with RunLog(tmp_path, resumed=True) as log:
+        assert "log.jsonl is not what was written: the lines" in log.continue_from(stopped)
+        log.add({"step": 30}, None)
+        assert [entry["step"] for entry in log.entries()] == [*left, 30]
+        notes = log.notes()
+    with RunLog(tmp_path, resumed=True) as log:
+        assert log.continue_from(notes) == ""
+
+
 def test_a_run_that_fails_at_once_leaves_no_empty_log(tmp_path):
     with pytest.raises(UserError, match="no such"), RunLog(tmp_path):
         raise UserError("no such device")
