@@ -151,6 +151,9 @@ bench-cost: $(VENV)/dev ## time a step against length and batch size, with a fit
 bench-memory: $(VENV)/dev ## measure memory and time of a step of full-size Large, next to what plan says
 	@$(BIN)/python -m tests.benchmarks.memory
 
+bench-checkpoints: $(VENV)/dev ## time steps with and without a checkpoint being written, and resume it (MODEL=)
+	@$(BIN)/python -m tests.benchmarks.checkpoints $(if $(MODEL),--model $(MODEL))
+
 bench-busy: $(VENV)/dev ## time generation and tuning beside a busy process, which must not slow them 2.5 times
 	@$(BIN)/python -m tests.benchmarks.busy
 
@@ -166,4 +169,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test test-long test-shuffled cover check check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test test-long test-shuffled cover check check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-checkpoints bench-cost bench pretrain weights clean

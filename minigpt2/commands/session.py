@@ -194,16 +194,17 @@ class Session(ExitStack):
 
         try:
             yield hooks
-            writer.settle()
+            writer.finish()
         except Stopped as stop:
             if not stop.at_once:  # else the state may be in the middle of an update
                 with progress("saving a checkpoint", console=self.log.console):
-                    writer.save(state, self.notes(), wait=True)
+                    writer.save(state, self.notes())
+                    writer.finish()
                 self.log.say("saved", f"{writer.newest}")
             raise
         except BaseException as error:
             with suppress(UserError):
-                writer.settle()
+                writer.finish()
             if isinstance(error, NotFinite):
                 saved = checkpoints_of(folder)
                 last = saved[-1] if saved else "none yet"

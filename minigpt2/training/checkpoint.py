@@ -115,18 +115,22 @@ def write_checkpoint(
     path: Path,
     snapshot: Snapshot,
     notes: dict[str, Any],
+    *,
+    handed_over: Callable[[], None] = lambda: None,
     before: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a new checkpoint; `notes` are what the run needs besides, as JSON holds it.
 
-    `before` is called before the checkpoint gets its name.  Raises UserError if it cannot be
-    written.
+    `handed_over` is called when the arrays are no longer read: the operating system has their
+    numbers.  `before` is called before the checkpoint gets its name.  Raises UserError if it
+    cannot be written.
     """
     with new_folder(path) as folder:
         files: Checksums = {
             TENSORS: write_model(folder, snapshot.model),
             OPTIMIZER: write_tensors(folder / OPTIMIZER, snapshot.arrays),
         }
+        handed_over()
         others = [file for file in folder.iterdir() if file.name not in files]
         files |= {file.name: crc32(file.read_bytes()) for file in others}
         content = {

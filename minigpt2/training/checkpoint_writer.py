@@ -1,9 +1,10 @@
 """Checkpoint writer: checkpoints go to the disk in the background, from where the arrays are.
 
-From one update to the next the weights and the moments do not change.  So a thread writes them
-while the next step goes forward and backward, and the next update waits until it has finished
-(`settle`).  Nothing is copied: GPT-2 Large has 9.3 GB of them.  (J. Mohan et al., CheckFreq, FAST
-2021; there the state is copied first.)
+From one update to the next the weights and the moments do not change.  So a thread hands them to
+the operating system while the next step goes forward and backward, and the next update waits until
+that is done (`settle`).  Nothing is copied: GPT-2 Large has 9.3 GB of them.  That they reach the
+disk, fsync, and get their name, no update waits for.  (J. Mohan et al., CheckFreq, FAST 2021; there
+the state is copied first.)
 
 In the middle of an accumulated step the gradients belong to the checkpoint.  The next micro-batch
 changes them, so there it waits.
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from threading import Thread, get_native_id
+from threading import Event, Thread, get_native_id
 from time import perf_counter
 from typing import Any
 
@@ -39,44 +40,57 @@ class CheckpointWriter:
         self.newest: Path | None = None  # the last that is whole
         self.seconds = 0.0  # that updates have waited
         self._thread: Thread | None = None
+        self._handed_over = Event()
         self._error: BaseException | None = None
 
-    def save(self, state: State, notes: dict[str, Any], *, wait: bool = False) -> None:
-        """Begin to write a checkpoint; wait for it if `wait`, or in the middle of a step.
+    def save(self, state: State, notes: dict[str, Any]) -> None:
+        """Begin to write a checkpoint, when the one before is written.
 
         One that exists is left as it is: a state has the same numbers each time it is reached.
-        Raises UserError if this one, or the one before, cannot be written.
+        Raises UserError if the one before could not be written, and in the middle of a step if this
+        one cannot.
         """
-        self.settle()
+        self.finish()
         path = self.folder / checkpoint_name(state.step, len(state.partial))
         if not path.exists():
             arguments = path, snapshot_of(state, self.model), deepcopy(notes)
+            self._handed_over.clear()
             self._thread = Thread(target=self._write, args=arguments, daemon=True)
             self._thread.start()
-        if wait or state.partial:
+        if state.partial:
             self.settle()
 
     def settle(self) -> None:
-        """Wait until the checkpoint is written.  Raises UserError if it cannot be."""
+        """Wait until the arrays may change.  Raises UserError if they could not be written."""
         if self._thread:
             started = perf_counter()
+            self._handed_over.wait()
+            self.seconds += perf_counter() - started
+        if self._error:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the checkpoint is on the disk.  Raises UserError if it cannot be written."""
+        if self._thread:
             self._thread.join()
             self._thread = None
-            self.seconds += perf_counter() - started
         if self._error:
             error, self._error = self._error, None
             raise error
 
     def _write(self, path: Path, snapshot: Snapshot, notes: dict[str, Any]) -> None:
-        """Write a checkpoint and remove what is no longer kept; note an error for `settle`."""
+        """Write a checkpoint and remove what is no longer kept; note an error for the next call."""
         try:
             if sys.platform == "linux":  # elsewhere it would be that of the whole process
                 os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
-            write_checkpoint(path, snapshot, notes, self.before)
+            handed_over = self._handed_over.set
+            write_checkpoint(path, snapshot, notes, handed_over=handed_over, before=self.before)
             self.newest = path
             self._remove_old(snapshot.numbers.best_step)
         except BaseException as error:
             self._error = error
+        finally:
+            self._handed_over.set()
 
     def remove_old(self, state: State) -> None:
         """Remove the checkpoints that a run, which was killed, had no time to remove."""

@@ -28,7 +28,7 @@ def saved_at(writer, state, *steps, best=None):
         state.step = step
         state.best = Best(1.0, best) if best else None
         writer.save(state, {"step": step})
-    writer.settle()
+    writer.finish()
     return sorted(path.name for path in writer.folder.iterdir())
 
 
@@ -48,25 +48,33 @@ def test_the_work_goes_on_while_a_checkpoint_is_written(writer, monkeypatch):
     writer, state = writer
     may_end, write = threading.Event(), checkpoint_writer.write_checkpoint
 
-    def slow(*arguments):
+    def slow(*arguments, **named):
         assert threading.current_thread() is not threading.main_thread()
         may_end.wait(10)
-        write(*arguments)
+        write(*arguments, **named)
 
     monkeypatch.setattr(checkpoint_writer, "write_checkpoint", slow)
     writer.save(state, {"a": [1]})
     assert list(writer.folder.iterdir()) == [] and writer.newest is None
     state.gradients.flat[...] = np.nan  # what a next micro-batch changes
     may_end.set()
-    writer.settle()
+    writer.finish()
     assert writer.newest == writer.folder / checkpoint_name(0)
     assert open_checkpoint(writer.newest).notes == {"a": [1]}
 
 
-def test_in_the_middle_of_a_step_it_waits(writer):
+def test_in_the_middle_of_a_step_it_waits_for_the_arrays(writer, monkeypatch):
     writer, state = writer
+    steps, write = [], checkpoint_writer.write_checkpoint
+
+    def noted(*arguments, handed_over, before):
+        write(*arguments, handed_over=lambda: (steps.append("arrays"), handed_over()))
+
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", noted)
     state.partial = [np.ones(3, np.float32)]
     writer.save(state, {})
+    assert steps == ["arrays"]
+    writer.finish()
     assert [path.name for path in writer.folder.iterdir()] == ["checkpoint-000000-1"]
 
 
@@ -74,22 +82,22 @@ def test_what_is_noted_is_what_it_was_when_it_was_noted(writer, monkeypatch):
     writer, state = writer
     notes, ready, write = {"lines": [1]}, threading.Event(), checkpoint_writer.write_checkpoint
 
-    def late(*arguments):
+    def late(*arguments, **named):
         ready.wait(10)
-        write(*arguments)
+        write(*arguments, **named)
 
     monkeypatch.setattr(checkpoint_writer, "write_checkpoint", late)
     writer.save(state, notes)
     notes["lines"].append(2)
     ready.set()
-    writer.settle()
+    writer.finish()
     assert open_checkpoint(writer.newest).notes == {"lines": [1]}
 
 
 def test_an_error_is_raised_by_the_next_call_once(writer, monkeypatch):
     writer, state = writer
 
-    def fail(*arguments):
+    def fail(*arguments, **named):
         raise UserError("the disk is full")
 
     with monkeypatch.context() as patch:
@@ -103,8 +111,9 @@ def test_an_error_is_raised_by_the_next_call_once(writer, monkeypatch):
 
 def test_a_checkpoint_that_exists_is_left_as_it_is(writer):
     writer, state = writer
-    writer.save(state, {"first": 1}, wait=True)
-    writer.save(state, {"first": 2}, wait=True)
+    writer.save(state, {"first": 1})
+    writer.save(state, {"first": 2})
+    writer.finish()
     assert open_checkpoint(writer.newest).notes == {"first": 1}
 
 
@@ -115,5 +124,39 @@ def test_what_the_notes_name_is_on_the_disk_before_the_checkpoint(tmp_path):
     def before():
         names.extend(path.name for path in tmp_path.iterdir() if path.name[0] != ".")
 
-    CheckpointWriter(tmp_path, model, keep=2, before=before).save(state, {}, wait=True)
+    writer = CheckpointWriter(tmp_path, model, keep=2, before=before)
+    writer.save(state, {})
+    writer.finish()
     assert names == [] and (tmp_path / checkpoint_name(0)).is_dir()
+
+
+def test_an_update_waits_for_the_arrays_and_not_for_the_disk(writer, monkeypatch):
+    writer, state = writer
+    steps, may_end = [], threading.Event()
+
+    def write(path, snapshot, notes, *, handed_over, before):
+        steps.append("arrays")
+        handed_over()
+        may_end.wait(10)
+        steps.append("disk")
+
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", write)
+    writer.save(state, {})
+    writer.settle()
+    assert steps == ["arrays"] and writer.newest is None
+    may_end.set()
+    writer.finish()
+    assert steps == ["arrays", "disk"] and writer.newest
+
+
+def test_an_update_that_waits_hears_of_the_error(writer, monkeypatch):
+    writer, state = writer
+
+    def fail(*arguments, **named):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", fail)
+    writer.save(state, {})
+    with pytest.raises(UserError, match="the disk is full"):
+        writer.settle()
+    writer.settle()

@@ -1,0 +1,150 @@
+"""What a checkpoint costs: `python -m tests.benchmarks.checkpoints`.
+
+Steps of training, on random weights and tokens, in turns: one alone, one while a checkpoint is
+written.  The time of the second includes the wait before its update.  Then the checkpoint is read
+by a process of its own, which takes one more step: its weights must be those of this process.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from rich.console import Console
+
+from minigpt2.inference.model import Model
+from minigpt2.memory import keep_freed_memory, peak_memory
+from minigpt2.model.initialisation import initialise
+from minigpt2.training.checkpoint import open_checkpoint, restore
+from minigpt2.training.checkpoint_writer import CheckpointWriter
+from minigpt2.training.objective import WeightedNLL
+from minigpt2.training.state import new_state
+from minigpt2.training.step import TrainingConfig, step
+from minigpt2.weights import load_parameters
+from minigpt2.wording import size
+from tests.benchmarks.work import MODELS, make_batch
+from tests.data.small import MERGES, small_tokenizer
+
+CONFIG = TrainingConfig(1000, 1e-4, 1, "linear", recompute=True)
+
+
+def batches_of(options):
+    """The micro-batches of a step."""
+    config = MODELS[options.model]
+    rows = min(options.rows, config.n_positions)
+    rng = np.random.default_rng(1)
+    return [make_batch(config, options.rows, rows, 1.0, 0, rng) for _ in range(options.batches)]
+
+
+def weights_after(folder, options):
+    """Resume a checkpoint, take one more step; returns the digest of the weights, and numbers."""
+    started = perf_counter()
+    checkpoint = open_checkpoint(folder)
+    checked = perf_counter() - started
+    state = new_state(load_parameters(folder))
+    restore(checkpoint, state)
+    loaded = perf_counter() - started
+    before = peak_memory()
+    step(state, batches_of(options), WeightedNLL(), CONFIG)
+    return sha256(state.parameters.flat).hexdigest(), checked, loaded, before, peak_memory()
+
+
+def timed_steps(options, folder, console):
+    """Take steps in turns, alone and beside a write; returns their seconds, and the state."""
+    config = MODELS[options.model]
+    state = new_state(initialise(config, np.random.default_rng(0)))
+    model = Model(state.parameters, small_tokenizer(MERGES), None)
+    writer = CheckpointWriter(folder, model, keep=1, before=lambda: None)
+    batches = batches_of(options)
+    keep_freed_memory()
+    alone, beside, waits = [], [], []
+
+    def one_step(settle):
+        started = perf_counter()
+        step(state, batches, WeightedNLL(), CONFIG, settle=settle)
+        return perf_counter() - started
+
+    one_step(writer.settle)
+    one_step(writer.settle)
+    without = peak_memory()
+    for _ in range(options.rounds):
+        alone.append(one_step(writer.settle))
+        waited = writer.seconds
+        writer.save(state, {})
+        beside.append(one_step(writer.settle))
+        writer.finish()
+        waits.append(writer.seconds - waited)
+    console.print(
+        f"a step alone: {median(alone):.3f} s; beside a write: {median(beside):.3f} s, "
+        f"{median(b / a for a, b in zip(alone, beside, strict=True)):.3f} times (median of "
+        f"{options.rounds} pairs), of which its update waited {median(waits):.3f} s",
+        highlight=False,
+    )
+    written = peak_memory()
+    console.print(
+        f"peak memory: {size(without)} without a write, {size(written)} with: "
+        f"{written / without:.4f} times",
+        highlight=False,
+    )
+    return state, writer
+
+
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.checkpoints",
+        description="What a checkpoint costs a step, and whether a run continues from it",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--model", choices=MODELS, default="gpt2", help="the size")
+    parser.add_argument("--rows", type=int, default=1024, help="rows (tokens) of a micro-batch")
+    parser.add_argument("--batches", type=int, default=1, help="micro-batches of a step")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of steps")
+    parser.add_argument("--folder", type=Path, help="where the checkpoint goes")
+    parser.add_argument("--resume", type=Path, help="take one step from this checkpoint")
+    return parser
+
+
+def main(argv=None):
+    """Measure and print; return 1 if the resumed weights differ."""
+    options = arguments().parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if options.resume:
+        digest, checked, loaded, before, after = weights_after(options.resume, options)
+        print(digest)
+        console.print(
+            f"resumed: checksums {checked:.1f} s, all {loaded:.1f} s; peak memory "
+            f"{size(before)} when loaded, {size(after)} after a step",
+            highlight=False,
+        )
+        return 0
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        state, writer = timed_steps(options, Path(folder), console)
+        started = perf_counter()
+        writer.save(state, {})
+        writer.finish()
+        files = sum(path.stat().st_size for path in writer.newest.iterdir())
+        seconds = perf_counter() - started
+        console.print(f"a checkpoint of {size(files)}, alone: {seconds:.1f} s", highlight=False)
+        step(state, batches_of(options), WeightedNLL(), CONFIG)
+        digest = sha256(state.parameters.flat).hexdigest()
+        del state, writer.model
+        sizes = ["--model", options.model, "--rows", options.rows, "--batches", options.batches]
+        command = [sys.executable, "-m", "tests.benchmarks.checkpoints", *map(str, sizes)]
+        done = subprocess.run(
+            [*command, "--resume", writer.newest], capture_output=True, text=True, env=os.environ
+        )
+    found, *lines = done.stdout.splitlines() or [done.stderr]
+    console.print(*lines, highlight=False)
+    console.print("the same bits after one more step" if found == digest else f"DIFFERENT: {found}")
+    return int(found != digest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
