@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import isfinite, prod
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -143,6 +144,19 @@ def pickle_hint(folder: Path) -> str:
     """Return what to add to an error about missing safetensors if the folder has a pickle."""
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     return f"; {pickles[0]} is a pickle, which is never unpickled" if pickles else ""
+
+
+def new_array(name: str, stored: StoredTensor, xp: ModuleType = np) -> Array:
+    """Return an array for a stored tensor of any shape, with nothing read into it.
+
+    Raises UserError if it holds no numbers that are computed with, or cannot be an array.
+    """
+    try:
+        return xp.empty(stored.shape, np.dtype(DTYPES[stored.dtype]))
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{stored.path}: {name} cannot be an array of {stored.dtype} numbers"
+        ) from None
 
 
 def read_chunks(

@@ -184,6 +184,16 @@ def test_a_shard_that_is_a_pipe_is_not_waited_for(folder):
         load_parameters(folder)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("I64", (2,)), ("BOOL", ()), ("F32", (0, 2**62)), ("F32", (1,) * 70)]
+)
+def test_what_is_no_array_of_numbers_is_refused(dtype, shape):
+    stored = tensors.StoredTensor(Path("a.safetensors"), dtype, shape, 0)
+    with pytest.raises(UserError, match=f"a.safetensors: m cannot be an array of {dtype} numbers"):
+        tensors.new_array("m", stored)
+    assert tensors.new_array("m", stored._replace(dtype="F16", shape=(2, 0))).shape == (2, 0)
+
+
 def test_a_tensor_larger_than_a_chunk_is_read_whole(folder, monkeypatch):
     monkeypatch.setattr(tensors, "CHUNK", 7)
     assert_loaded(folder)

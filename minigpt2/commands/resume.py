@@ -18,7 +18,7 @@ from minigpt2.errors import UserError
 from minigpt2.outputs import json_text, naming
 from minigpt2.reading import parse_json, read_text
 from minigpt2.reports.run_log import RUNS, SETTINGS, SUMMARY
-from minigpt2.training.checkpoint import Checkpoint, open_checkpoint
+from minigpt2.training.checkpoint import STATE, Checkpoint, checked_fields, open_checkpoint
 from minigpt2.training.fingerprint import Fingerprint, changes
 from minigpt2.weights import checkpoints_of
 from minigpt2.wording import shorten
@@ -31,6 +31,17 @@ FREE = {
     *("device", "precision", "micro_batch", "recompute"),  # these round differently
 }
 LARGEST = 1 << 26  # bytes of summary.json
+NOTES = {  # of a checkpoint, which session writes
+    "log_bytes": int,
+    "log_checksum": int,
+    "overflows": int,
+    "seconds": float,
+    "summary": dict[str, dict[str, Any] | list[Any]],
+    "settings": dict[str, Any],
+    "contents": dict[str, str],
+    "rounding": dict[str, str],
+    "extra": dict[str, Any],
+}
 
 
 def with_stored(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +96,10 @@ def stored_settings(folder: Path, kind: type) -> dict[str, Any]:
         hint = f": it has {shorten(unknown)!r}" if unknown else ""
         raise UserError(f"{path} holds the settings of another command{hint}")
     values = {name: v for name, v in values.items() if name not in ("resume", "resume_anyway")}
-    return checked(get_type_hints(kind), values, f"{path}:")
+    try:
+        return checked(get_type_hints(kind), values, "the command")
+    except UserError as error:
+        raise UserError(f"{path}: {shorten(str(error), 300)}") from None
 
 
 def changed_setting(settings: Any, stored: Mapping[str, Any]) -> str:
@@ -154,7 +168,7 @@ def open_newest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
     faults: list[str] = []
     for path in reversed(checkpoints_of(folder)):
         try:
-            return open_checkpoint(path), damaged
+            return with_notes(open_checkpoint(path)), damaged
         except UserError as error:
             damaged.append(path)
             faults.append(str(error))
@@ -162,6 +176,15 @@ def open_newest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
         remedy = "to start again from the beginning, remove the checkpoints"
         raise UserError(f"{folder} has no whole checkpoint: {faults[0]}; {remedy}")
     return None, damaged
+
+
+def with_notes(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose notes are those of a run; raises UserError if they are not."""
+    try:
+        return checkpoint._replace(notes=checked_fields(NOTES, checkpoint.notes, "note"))
+    except UserError as error:
+        text = shorten(str(error), 300)
+        raise UserError(f"{checkpoint.folder / STATE}: {text}") from None
 
 
 def set_aside(path: Path) -> Path:

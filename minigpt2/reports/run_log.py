@@ -190,11 +190,14 @@ class RunLog:
 
 
 def is_entry(line: bytes) -> bool:
-    """Whether a line is one of log.jsonl, and whole."""
+    """Whether a line is one of log.jsonl, which has numbers alone, and whole."""
     try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
         return False
+    if not (line.endswith(b"\n") and isinstance(entry, dict)):
+        return False
+    return all(value is None or isinstance(value, int | float) for value in entry.values())
 
 
 def write_json(path: Path, content: Any, *, replace: bool = True) -> None:

@@ -13,22 +13,21 @@ A folder of this name is whole: it is written under a hidden name, fsynced and r
 What a disk damages later, the checksums show.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-import numpy as np
-
 from minigpt2.backend import Array, array_module
 from minigpt2.checked import checked
 from minigpt2.durable import new_folder
-from minigpt2.errors import UserError
+from minigpt2.errors import UserError, require_above_zero, require_at_least
 from minigpt2.inference.model import Model, write_model
 from minigpt2.outputs import json_text
 from minigpt2.reading import parse_json, read_text
 from minigpt2.tensor_writer import checksums_of, write_tensors
-from minigpt2.tensors import DTYPES, TENSORS, open_tensors, read_into
+from minigpt2.tensors import TENSORS, new_array, open_tensors, read_into
 from minigpt2.training.precision import Precision
 from minigpt2.training.state import Best, State
 from minigpt2.wording import shorten
@@ -160,18 +159,46 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     fields = {"format", "files", "numbers", "notes", "checksum"}
     if not isinstance(content, dict) or not fields <= set(content):
         raise UserError(f"{path} is not the state of a checkpoint")
-    if content["checksum"] != checksum_of(content):
+    try:
+        is_written = content["checksum"] == checksum_of(content)
+    except RecursionError:
+        is_written = False  # nested deeper than anything that was written
+    if not is_written:
         raise UserError(f"{path} is not what was written: its checksum differs")
     if content["format"] != FORMAT:
-        text = f"{path} has format {content['format']}, and this program knows {FORMAT}"
+        text = f"{path} has format {content['format']!r:.60}, and this program knows {FORMAT}"
         raise UserError(f"{text}: use the version of minigpt2 that wrote it, or a newer one")
     require_whole_files(folder, content["files"])
-    if not isinstance(content["numbers"], dict) or not isinstance(content["notes"], dict):
+    if not isinstance(content["notes"], dict):
         raise UserError(f"{path} is not the state of a checkpoint")
-    numbers = checked(Numbers.__annotations__, content["numbers"], str(path))
-    if missing := sorted(set(Numbers._fields) - set(numbers)):
-        raise UserError(f"{path} has no number {missing[0]}")
-    return Checkpoint(folder, Numbers(**numbers), content["notes"])
+    try:
+        return Checkpoint(folder, numbers_of(content["numbers"]), content["notes"])
+    except UserError as error:
+        raise UserError(f"{path}: {shorten(str(error), 300)}") from None
+
+
+def numbers_of(values: Any) -> Numbers:
+    """Return the numbers that state.json holds.  Raises UserError if no state has them."""
+    numbers = Numbers(**checked_fields(Numbers.__annotations__, values, "number"))
+    require_at_least(0, numbers, "step", "epoch", "position", "seed", "finite_steps")
+    require_at_least(-1, numbers, "validated")
+    require_above_zero(numbers, "loss_scale")
+    if numbers.best_loss is not None and not isfinite(numbers.best_loss):
+        raise UserError("best_loss is not finite")
+    return numbers
+
+
+def checked_fields(types: Mapping[str, Any], values: Any, noun: str) -> dict[str, Any]:
+    """Return the values of fields, all of them; `noun` is what errors call one.
+
+    Raises UserError if one is missing or wrong.
+    """
+    if not isinstance(values, dict):
+        raise UserError("it is not the state of a checkpoint")
+    fields = checked(types, values, "a checkpoint")
+    if missing := sorted(set(types) - set(fields)):
+        raise UserError(f"it has no {noun} {missing[0]}")
+    return fields
 
 
 def require_whole_files(folder: Path, files: Any) -> None:
@@ -183,6 +210,8 @@ def require_whole_files(folder: Path, files: Any) -> None:
         raise UserError(f"there is no file {folder / shorten(missing[0])}")
     for name, expected in files.items():
         path = folder / name  # one of the names in the folder
+        if not path.is_file():
+            raise UserError(f"{path} is not a file")
         is_tensors = name in (TENSORS, OPTIMIZER)
         checksums = checksums_of(path) if is_tensors else crc32(path.read_bytes())
         if checksums != expected:
@@ -204,8 +233,7 @@ def restore(checkpoint: Checkpoint, state: State, *, partial: bool = True) -> No
         for k, has_result in enumerate(numbers.partial):
             name = f"result.{k}"
             if has_result and name in stored:
-                dtype = np.dtype(DTYPES[stored[name].dtype])
-                arrays[name] = xp.empty(stored[name].shape, dtype)
+                arrays[name] = new_array(name, stored[name], xp)
             state.partial.append(arrays.get(name))
         state.gradients.clear()
         state.gradients.hold(numbers.holding)

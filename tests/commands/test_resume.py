@@ -5,10 +5,13 @@ import shutil
 
 import pytest
 
+from minigpt2.commands.resume import with_notes
 from minigpt2.durable import FolderLock
+from minigpt2.errors import UserError
 from minigpt2.outputs import hidden_name
 from minigpt2.reports.run_log import RunLog
 from minigpt2.training import fingerprint
+from minigpt2.training.checkpoint import STATE, Checkpoint
 
 RUN = ("--samples", 1, "--batch-size", 4, "--micro-batch", 2, "--epochs", 2, "--dropout", 0.1)
 OPTIONS = (*RUN, "--save-every", 2, "--evaluate-every", 2, "--validation", 0.2, "--log-every", 1)
@@ -221,3 +224,38 @@ def test_a_damaged_log_is_mentioned(train, killed, tmp_path):
     outcome = train("--resume", "--out", "mine")
     assert outcome.code == 0
     assert "warning   mine/log.jsonl is not what was written: the lines" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, ""),
+        ({"log_bytes": "12"}, "log_bytes must be a whole number"),
+        ({"summary": [1]}, "summary must be a dict"),
+        ({"summary": {"data": 3}}, "summary must be a dict"),
+        ({"contents": {"the examples": None}}, "contents must be a dict"),
+        ({"more": 1}, "has no argument 'more'"),
+        ({"extra": None}, "extra must be a dict"),
+    ],
+)
+def test_notes_that_no_run_has_are_refused(tmp_path, change, words):
+    notes = {
+        "log_bytes": 12,
+        "log_checksum": 5,
+        "overflows": 0,
+        "seconds": 1.0,
+        "summary": {"a": {}, "b": []},
+    }
+    notes |= {"settings": {}, "contents": {}, "rounding": {}, "extra": {}} | change
+    checkpoint = Checkpoint(tmp_path, None, notes)
+    if not words:
+        assert with_notes(checkpoint) == checkpoint
+        return
+    with pytest.raises(UserError, match=words) as refused:
+        with_notes(checkpoint)
+    assert str(tmp_path / STATE) in str(refused.value)
+
+
+def test_a_note_that_is_missing_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path / STATE}: it has no note contents"):
+        with_notes(Checkpoint(tmp_path, None, {}))

@@ -7,24 +7,42 @@ from the layouts of the reader, and what else there is to choose.
 import json
 import struct
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, get_type_hints
+from zlib import crc32
 
 import numpy as np
 
 from minigpt2.cli import settings_class, settings_of
+from minigpt2.commands.resume import with_notes
 from minigpt2.data.batches import batch_of, training_set
 from minigpt2.data.examples import encode
 from minigpt2.data.loading import load_data
 from minigpt2.data.template import TEMPLATES
 from minigpt2.data.template_files import open_template, stored_template
 from minigpt2.data.tokenizer import open_tokenizer
+from minigpt2.errors import UserError
+from minigpt2.inference.model import Model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
+from minigpt2.outputs import json_text
 from minigpt2.settings import Setting, as_file, read_settings
-from minigpt2.tensor_writer import write_tensors
+from minigpt2.tensor_writer import checksums_of, write_tensors
 from minigpt2.tensors import INDEX, TENSORS
+from minigpt2.training.checkpoint import (
+    OPTIMIZER,
+    STATE,
+    checkpoint_name,
+    checksum_of,
+    open_checkpoint,
+    restore,
+    snapshot_of,
+    write_checkpoint,
+)
+from minigpt2.training.state import Best, new_state
 from minigpt2.weights import load_parameters, save_parameters
 from tests.data.entries import ENTRIES
 from tests.data.small import MERGES, RECORDS, files_of, small_tokenizer
@@ -316,10 +334,85 @@ WEIGHTS = Reader(
     use_weights,
 )
 
+# Checkpoints
+
+
+def use_checkpoint(folder, choice):
+    """Open a checkpoint, restore a state from it, and write it and open it again.
+
+    Half of them get the checksums of what they hold, as if it had been written so.
+    """
+    if choice % 2:
+        sign(folder)
+    checkpoint = with_notes(open_checkpoint(folder))
+    state = new_state(STATE_OF_RUN.parameters, checkpoint.numbers.precision, seed=5)
+    restore(checkpoint, state)
+    assert all(np.isfinite(moment).all() for moment in (state.m, state.v))
+    with TemporaryDirectory() as name:
+        path = Path(name) / checkpoint_name(state.step, len(state.partial))
+        write_checkpoint(path, snapshot_of(state, MODEL), checkpoint.notes)
+        again = open_checkpoint(path)
+    assert again.numbers._replace(loss_scale=0, finite_steps=0) == checkpoint.numbers._replace(
+        loss_scale=0, finite_steps=0
+    )
+
+
+def sign(folder):
+    """Give state.json the checksums of the files, and its own."""
+    path = folder / STATE
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
+        content = json.loads(path.read_bytes())
+        for name in content["files"]:
+            file = folder / name
+            is_tensors = name in (TENSORS, OPTIMIZER)
+            content["files"][name] = checksums_of(file) if is_tensors else crc32(file.read_bytes())
+        content["checksum"] = checksum_of(content)
+        path.write_text(json_text(content, ascii_only=True))
+
+
+MODEL = Model(initialise(CONFIG, np.random.default_rng(0)), TOKENIZER, None)
+STATE_OF_RUN = new_state(MODEL.parameters, "float32", seed=5)
+NOTES = {
+    "log_bytes": 12,
+    "log_checksum": 5,
+    "overflows": 0,
+    "seconds": 1.5,
+    "summary": {"data": {"training": 3}, "printed_steps": [{"step": 1}]},
+    "settings": {"data": "a.json", "steps": 3},
+    "contents": {"the examples": "0f"},
+    "rounding": {"cores": "2"},
+    "extra": {},
+}
+
+
+def checkpoint_files(**changes):
+    """The contents of a checkpoint's files."""
+    state = replace(STATE_OF_RUN, **changes)
+    for gradient in [state.gradients] if state.partial else []:
+        gradient.hold(["wte.weight"])
+    with TemporaryDirectory() as name:
+        path = Path(name) / checkpoint_name(state.step, len(state.partial))
+        write_checkpoint(path, snapshot_of(state, MODEL), NOTES)
+        return [(path / file).read_bytes() for file in CHECKPOINT_FILES]
+
+
+CHECKPOINT_FILES = (STATE, OPTIMIZER, TENSORS, "config.json", "vocab.json", "merges.txt")
+STARTED = {"partial": [np.ones(2, np.float32), None], "best": Best(0.5, 1, 2), "validated": 1}
+CHECKPOINT = Reader(
+    (CHECKPOINT_FILES,),
+    [
+        Input(checkpoint_files(), 1),
+        Input(checkpoint_files(step=3, epoch=1, **STARTED), 1),
+        Input(checkpoint_files(step=3, precision="float16")),
+    ],
+    use_checkpoint,
+)
+
 READERS = {
     "data": DATA,
     "settings": SETTINGS,
     "template": TEMPLATE,
     "tokenizer": TOKENIZER_FILES,
     "weights": WEIGHTS,
+    "checkpoint": CHECKPOINT,
 }

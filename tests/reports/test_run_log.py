@@ -1,13 +1,14 @@
 """Run log: what is printed fits a terminal, and every number is kept."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from minigpt2.errors import UserError
 from minigpt2.reports import run_log
 from minigpt2.reports.plots import run_curves
-from minigpt2.reports.run_log import RunLog, claim_folder, step_line
+from minigpt2.reports.run_log import RunLog, claim_folder, is_entry, step_line
 from minigpt2.reports.run_page import loss_rows
 from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
@@ -52,6 +53,32 @@ def test_a_step_that_overflowed_says_that_it_is_taken_again(tmp_path, capsys):
     assert first == line and len(line) <= 80
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["float16"] == {"overflows": 2, "loss_scale": 2.0**14}
+
+
+@pytest.mark.parametrize(
+    ("line", "is_one"),
+    [
+        (b'{"step": 1, "loss": null, "overflowed": true, "norm": 0.5}\n', True),
+        (b'{"step": 1}', False),
+        (b'{"step": 1\n', False),
+        (b'{"step": "1"}\n', False),
+        (b'{"step": [1]}\n', False),
+        (b'["step", 1]\n', False),
+        (b'{"a": "\xff"}\n', False),
+        (b"\0\0\n", False),
+        (b"[" * 100_000 + b"\n", False),
+        (b"9" * 5000 + b"\n", False),
+    ],
+)
+def test_a_line_of_the_log_has_numbers_alone(line, is_one):
+    assert is_entry(line) == is_one
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../../x", "/etc/passwd", "a/..", "~", "x.json"])
+def test_a_runs_folder_is_in_runs_whatever_the_data_is_called(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    folder = claim_folder(None, Path(name).stem)
+    assert folder.is_dir() and folder.resolve().parent == tmp_path / "runs"
 
 
 def test_what_is_written_is_json_whatever_the_numbers(tmp_path):

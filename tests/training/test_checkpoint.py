@@ -1,7 +1,9 @@
 """Checkpoint: a run goes on from the disk bit for bit, and every damage is noticed."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
@@ -202,6 +204,49 @@ def test_a_state_that_was_written_by_something_else_is_refused(written, tmp_path
     content["checksum"] = checksum_of(content)
     (folder / STATE).write_text(json_text(content, ascii_only=True))
     with pytest.raises(UserError, match=message):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("step", -1, "step must be at least 0, not -1"),
+        ("position", True, "position must be a whole number"),
+        ("seed", 1e300, "seed must be a whole number"),
+        ("validated", -2, "validated must be at least -1"),
+        ("loss_scale", 0.0, "loss_scale must be above 0"),
+        ("best_loss", 10**400, "best_loss is too large"),
+        ("precision", "x" * 3000, "precision must be one of"),
+        ("holding", ["a", 1], "holding must be a list"),
+        ("more", 1, "no argument 'more'"),
+    ],
+)
+def test_a_number_that_no_state_has_is_named_with_its_file(written, tmp_path, name, value, message):
+    folder = shutil.copytree(written, tmp_path / "copy")
+    content = json.loads((folder / STATE).read_text())
+    content["numbers"][name] = value
+    content["checksum"] = checksum_of(content)
+    (folder / STATE).write_text(json_text(content, ascii_only=True))
+    with pytest.raises(UserError, match=message) as refused:
+        open_checkpoint(folder)
+    assert str(folder / STATE) in str(refused.value) and len(str(refused.value)) < 600
+
+
+def test_a_state_that_is_nested_deeper_than_any_is_refused(written, tmp_path):
+    folder = shutil.copytree(written, tmp_path / "copy")
+    content = (folder / STATE).read_text()
+    deep = '{"notes": ' + '{"a": ' * 480 + "1" + "}" * 480 + ","
+    (folder / STATE).write_text(deep + content.replace('"notes"', '"other"').lstrip()[1:])
+    with pytest.raises(UserError, match=str(folder / STATE)):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_read(written, tmp_path, make):
+    folder = shutil.copytree(written, tmp_path / "copy")
+    (folder / "vocab.json").unlink()
+    make(folder / "vocab.json")
+    with pytest.raises(UserError, match=r"vocab\.json is not a file"):
         open_checkpoint(folder)
 
 
