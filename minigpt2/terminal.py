@@ -99,6 +99,11 @@ def close_output() -> None:
     close(sys.stdout)
 
 
+def close_errors() -> None:
+    """Let the error stream write nowhere from here on: its terminal is gone."""
+    close(sys.stderr)
+
+
 def say(text: str) -> None:
     """Print a line."""
     print(visible(text))

@@ -18,7 +18,7 @@ class DecodingSettings(Sampling):
     """The settings of a model that writes text.
 
     Args:
-        model: name of a model, or folder of a model or of a run
+        model: name of a model, or folder of a model or of a run (its newest checkpoint)
         max_new_tokens: longest text to write, in tokens
         seed: seed of the random draws (a temperature of 0 draws nothing)
         device: auto takes cuda (a GPU, through CuPy) if it works, else cpu; emulated runs the GPU's

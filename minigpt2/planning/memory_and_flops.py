@@ -74,10 +74,10 @@ from typing import NamedTuple
 from minigpt2.model.config import GPT2Config
 from minigpt2.ops.cross_entropy import CHUNK_BYTES, TABLE_BYTES
 from minigpt2.parallel import cores
+from minigpt2.tensor_writer import PIECE
 
 NUMBER = 4  # bytes of a float32
 PROGRAM = "program"
-PIECE = 1 << 20  # numbers of a checkpoint that are written at once
 STRIP, TALLEST = 384, 18_000  # columns and rows that a thread of OpenBLAS copies
 NARROW = 448  # columns of a result up to which it keeps no copy
 

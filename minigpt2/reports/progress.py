@@ -92,9 +92,9 @@ def tracked(text: str, items: Sequence[Item]) -> Iterator[Item]:
 
 def display(console: Screen | None) -> AbstractContextManager[object]:
     """Return what shows the tasks: bars in a terminal, else lines."""
-    output = console or Screen()
+    output = console or Screen(until_closed=True)
     if not output.is_terminal:
-        output = Screen(stderr=True)
+        output = Screen(until_closed=True, stderr=True)
     if not output.is_terminal or output.is_dumb_terminal:
         return Lines()
     printed = not output.stderr  # what the block prints goes above the bars

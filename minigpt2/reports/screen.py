@@ -13,16 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt2.data.truncation import Cuts
-from minigpt2.terminal import close_output, note, visible
+from minigpt2.terminal import close_errors, close_output, note, visible
 from minigpt2.wording import plural
 
 
 class Screen(Console):
     """The console on standard output.
 
-    With `until_closed`, it turns silent when the reader of its pipe closes it or its disk is full,
-    and the program continues; without, the program ends.  The other options are those of rich's
-    Console.
+    With `until_closed`, it turns silent when its terminal or the reader of its pipe is gone or its
+    disk is full, and the program continues; without, the program ends.  The other options are those
+    of rich's Console.
     """
 
     def __init__(self, *, until_closed: bool = False, wrap: bool = False, **options: Any):
@@ -41,20 +41,25 @@ class Screen(Console):
             text = segment.text if segment.control else visible(segment.text)
             yield Segment(text, segment.style, segment.control)
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print on the screen.  Raises OSError, unless `until_closed`, if it cannot be written."""
+    def __exit__(self, *exception: Any) -> None:
+        """Write what was printed.  Raises OSError, unless `until_closed`, if that fails.
+
+        All that rich writes, its bars too, goes through here.
+        """
         try:
-            super().print(*objects, **options)
+            super().__exit__(*exception)
         except OSError as error:
             if not self.until_closed:
                 raise
-            close_output()
             self.quiet = True
+            if self.stderr:
+                return close_errors()
+            close_output()
             if not isinstance(error, BrokenPipeError):
                 note(f"standard output: {error.strerror}; continuing without it")
 
     def on_broken_pipe(self) -> None:
-        """Leave what happens to `print`."""
+        """Leave what happens to `__exit__`."""
         raise BrokenPipeError
 
 

@@ -1,12 +1,15 @@
 """Progress: shown in a terminal and in a file, and never among the results."""
 
 import sys
+from errno import EIO
 from time import sleep
 
 import pytest
 
 from minigpt2.reports import progress as chapter
+from minigpt2.reports import screen
 from minigpt2.reports.progress import Work, bars, progress, tracked
+from tests.fake_terminal import FakeTerminal
 
 
 @pytest.fixture
@@ -134,6 +137,21 @@ def test_in_a_terminal_it_is_a_bar_and_results_stay_where_they_belong(streams, m
         assert capsys.readouterr().out == "result\n" and "result" not in shown
     else:
         assert "result" in shown
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_terminal_that_is_closed_does_not_hide_what_ended_the_block(stream, monkeypatch, capsys):
+    def fail(text):
+        raise OSError(EIO, "Input/output error")
+
+    terminal, closed = FakeTerminal(), []
+    monkeypatch.setattr(sys, stream, terminal)
+    for name, closing in (("stdout", "close_output"), ("stderr", "close_errors")):
+        monkeypatch.setattr(screen, closing, lambda name=name: closed.append(name))
+    with pytest.raises(KeyError), progress("working", 10, screen.Screen(until_closed=True)):
+        monkeypatch.setattr(terminal, "write", fail)
+        raise KeyError
+    assert closed == [stream]
 
 
 def test_a_dumb_terminal_gets_lines(quick, monkeypatch):
