@@ -151,7 +151,8 @@ def command_help(command: str, usage: str, settings: type) -> str:
         for field in members:
             option = "--" + field.name.replace("_", "-")
             kind = type_of(command, field.name, hints[field.name])
-            kind = f"[{kind}]" if hints[field.name] is bool else kind  # true needs no word
+            is_flag = bool in (hints[field.name], *get_args(hints[field.name]))
+            kind = f"[{kind}]" if is_flag else kind  # true needs no word
             lines += entry(f"{option} {kind}", descriptions[field.name] + default_of(field))
     lines += ["", "options:"]
     lines += entry(

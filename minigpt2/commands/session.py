@@ -173,7 +173,7 @@ class Session(ExitStack):
         """
         if self.checkpoint:
             now, before = self._now.rounding, self.checkpoint.notes.get("rounding", {})
-            same = all(now[name] == before.get(name) for name in ("precision", "micro_batch"))
+            same = all(now.get(name) == before.get(name) for name in ("precision", "micro_batch"))
             restore(self.checkpoint, state, partial=same)
         keep, folder = self.settings.keep, self.log.folder
         writer = CheckpointWriter(folder, model, keep=keep, before=self.log.sync)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+import minigpt2
 from minigpt2.commands.resume import with_notes
 from minigpt2.durable import FolderLock
 from minigpt2.errors import UserError
@@ -30,20 +31,25 @@ def train(run, little_model, data):
     )
 
 
+def end_at(step):
+    """What logs a step, and ends at one."""
+    log_step = RunLog.add_step
+
+    def add_step(log, result, steps, *, printed):
+        log_step(log, result, steps, printed=printed)
+        if result.step == step:
+            raise Killed
+
+    return add_step
+
+
 @pytest.fixture
 def killed(train, monkeypatch):
     """Train until a step is logged, and there end."""
 
     def kill(step, *options):
-        log_step = RunLog.add_step
-
-        def add_step(log, result, steps, *, printed):
-            log_step(log, result, steps, printed=printed)
-            if result.step == step:
-                raise Killed
-
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(RunLog, "add_step", add_step)
+            patch.setattr(RunLog, "add_step", end_at(step))
             train(*options)
 
     return kill
@@ -259,3 +265,23 @@ def test_notes_that_no_run_has_are_refused(tmp_path, change, words):
 def test_a_note_that_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path / STATE}: it has no note contents"):
         with_notes(Checkpoint(tmp_path, None, {}))
+
+
+def test_pretraining_continues_too(run, little_model, monkeypatch, tmp_path):
+    options = ("--start", little_model, "--steps", 5, "--rows", 100, "--save-every", 2)
+    assert run("pretrain", *options, "--out", "whole").code == 0
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunLog, "add_step", end_at(3))
+        run("pretrain", *options, "--out", "broken")
+    outcome = run("pretrain", "--resume", "broken")
+    assert outcome.code == 0 and "broken continues after 2 steps" in outcome.out
+    for name in ("checkpoint-000005/optimizer.safetensors", "base/model.safetensors"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_python_resumes_as_the_command_does(killed, tmp_path):
+    killed(3, "--out", "mine")
+    with pytest.raises(minigpt2.UserError, match="there is no folder nowhere"):
+        minigpt2.train(resume="nowhere")
+    assert minigpt2.train(resume="mine")["done"]
+    assert json.loads((tmp_path / "mine/settings.json").read_text())["dropout"] == 0.1
