@@ -138,6 +138,14 @@ def is_leftover(path: Path) -> bool:
     return HIDDEN.fullmatch(path.name) is not None
 
 
+def open_no_link(path: str, flags: int) -> int:
+    """Open a file in which a run continues to write: the `opener` of `open`.
+
+    Raises OSError for a link, which in a folder of somebody else could lead to any file of ours.
+    """
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 class FolderLock:
     """A context that only one process at a time can enter for a folder, which must exist.
 
@@ -154,7 +162,7 @@ class FolderLock:
         """Take the lock.  Raises UserError if another process holds it, or it cannot be written."""
         path = self.folder / LOCK
         with naming(path):
-            self._file = path.open("a+", encoding="utf-8")
+            self._file = open(path, "a+", encoding="utf-8", errors="replace", opener=open_no_link)
             try:
                 self._lock()
                 self._file.truncate(0)
@@ -174,7 +182,7 @@ class FolderLock:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.seek(0)
-            owner = self._file.read().strip() or "another process"
+            owner = self._file.read(100).strip() or "another process"
             self._close()
             raise UserError(
                 f"{self.folder} is in use: {owner} is writing it; choose another folder, or wait"

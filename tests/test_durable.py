@@ -253,6 +253,14 @@ def test_two_runs_of_one_process_exclude_each_other():
         pass
 
 
+def test_a_lock_that_is_a_link_overwrites_nothing():
+    Path("precious").write_text("mine")
+    Path("lock").symlink_to("precious")
+    with pytest.raises(UserError, match=r"^lock cannot be written: "), FolderLock(Path()):
+        pass
+    assert Path("precious").read_text() == "mine" and Path("lock").is_symlink()
+
+
 @pytest.mark.parametrize("has_fcntl", [True, False])
 def test_where_there_are_no_locks_anybody_enters(monkeypatch, has_fcntl):
     def fail(*arguments):

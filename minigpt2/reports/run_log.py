@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from errno import ENOSPC
+from io import FileIO
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from zlib import crc32
 
 from rich.text import Text
 
-from minigpt2.durable import is_leftover, make_folder
+from minigpt2.durable import is_leftover, make_folder, open_no_link
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
 from minigpt2.outputs import fsync_folder, json_text, naming, require_new_folder, write_texts
@@ -47,7 +48,7 @@ class RunLog:
         self._path = folder / LOG
         self._checksum = 0  # CRC-32 of all lines
         with naming(self._path):  # a second new run in this folder is refused here
-            self._log = self._path.open("ab" if resumed else "xb", buffering=0)
+            self._log = FileIO(self._path, "a" if resumed else "x", opener=open_no_link)
             fsync_folder(folder)
         self._events = Events(folder / "events") if tensorboard else None
 

@@ -74,6 +74,14 @@ def test_a_line_of_the_log_has_numbers_alone(line, is_one):
     assert is_entry(line) == is_one
 
 
+def test_a_log_that_is_a_link_changes_no_other_file(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "log.jsonl").symlink_to("precious")
+    with pytest.raises(UserError, match=r"log\.jsonl cannot be written: "):
+        RunLog(tmp_path, resumed=True)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", ["..", ".", "", "../../x", "/etc/passwd", "a/..", "~", "x.json"])
 def test_a_runs_folder_is_in_runs_whatever_the_data_is_called(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
