@@ -23,7 +23,7 @@ Dtypes
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from math import isfinite, prod
 from pathlib import Path
@@ -211,6 +211,12 @@ def read_into(name: str, stored: StoredTensor, array: Array, *, finite: bool = T
     chunks = read_chunks(name, stored, lambda p: scratch[: p.stop - p.start], finite=finite)
     for chunk, place in chunks:
         flat[place] = xp.asarray(chunk)
+
+
+def require_tensor(name: str, stored: Mapping[str, StoredTensor], path: Path) -> None:
+    """Raise UserError unless a file stores a tensor of this name."""
+    if name not in stored:
+        raise UserError(f"{path} has no tensor {name}")
 
 
 def require_shape(name: str, stored: StoredTensor, shape: tuple[int, ...]) -> None:

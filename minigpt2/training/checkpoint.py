@@ -27,7 +27,7 @@ from minigpt2.inference.model import Model, write_model
 from minigpt2.outputs import json_text
 from minigpt2.reading import parse_json, read_text
 from minigpt2.tensor_writer import checksums_of, write_tensors
-from minigpt2.tensors import TENSORS, new_array, open_tensors, read_into
+from minigpt2.tensors import TENSORS, new_array, open_tensors, read_into, require_tensor
 from minigpt2.training.precision import Precision
 from minigpt2.training.state import Best, State
 from minigpt2.wording import shorten
@@ -183,16 +183,16 @@ def numbers_of(values: Any) -> Numbers:
     require_at_least(0, numbers, "step", "epoch", "position", "seed", "finite_steps")
     require_at_least(-1, numbers, "validated")
     require_above_zero(numbers, "loss_scale")
-    if numbers.best_loss is not None and not isfinite(numbers.best_loss):
-        raise UserError("best_loss is not finite")
+    best = numbers.best_loss, numbers.best_step, numbers.best_since
+    if best != (None, None, None) and (None in best or not isfinite(best[0] or 0)):
+        raise UserError("best_loss, best_step and best_since are those of no validation")
+    if numbers.holding and not numbers.partial:
+        raise UserError("holding has names, and partial is empty")
     return numbers
 
 
 def checked_fields(types: Mapping[str, Any], values: Any, noun: str) -> dict[str, Any]:
-    """Return the values of fields, all of them; `noun` is what errors call one.
-
-    Raises UserError if one is missing or wrong.
-    """
+    """Return all values; raises UserError if one is missing or wrong: a `noun`, in words."""
     if not isinstance(values, dict):
         raise UserError("it is not the state of a checkpoint")
     fields = checked(types, values, "a checkpoint")
@@ -232,14 +232,14 @@ def restore(checkpoint: Checkpoint, state: State, *, partial: bool = True) -> No
         xp = array_module(state.m)
         for k, has_result in enumerate(numbers.partial):
             name = f"result.{k}"
-            if has_result and name in stored:
+            if has_result:
+                require_tensor(name, stored, path)
                 arrays[name] = new_array(name, stored[name], xp)
             state.partial.append(arrays.get(name))
         state.gradients.clear()
         state.gradients.hold(numbers.holding)
     for name, array in arrays.items():
-        if name not in stored:
-            raise UserError(f"{path} has no tensor {name}")
+        require_tensor(name, stored, path)
         read_into(name, stored[name], array, finite=name in ("m", "v"))
     state.step, state.epoch, state.position = numbers.step, numbers.epoch, numbers.position
     state.validated = numbers.validated

@@ -219,6 +219,8 @@ def test_a_state_that_was_written_by_something_else_is_refused(written, tmp_path
         ("precision", "x" * 3000, "precision must be one of"),
         ("holding", ["a", 1], "holding must be a list"),
         ("more", 1, "no argument 'more'"),
+        ("best_since", 1, "best_loss, best_step and best_since are those of no validation"),
+        ("partial", [], "holding has names, and partial is empty"),
     ],
 )
 def test_a_number_that_no_state_has_is_named_with_its_file(written, tmp_path, name, value, message):
