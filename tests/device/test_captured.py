@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minigpt2 import backend
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example
-from minigpt2.device import captured
+from minigpt2.device import captured, fused_loss
 from minigpt2.device.captured import CAPTURED
 from minigpt2.device.devices import stream_of
 from minigpt2.device.filled_batch import filled, rounded_up
@@ -169,6 +169,21 @@ def test_triples_without_weight_and_a_batch_whose_rows_are_all_read(xp):
     np.testing.assert_allclose(xp.asnumpy(gradients.flat), expected.flat, atol=bound)
     for result, reference in zip(results, nll, strict=True):
         np.testing.assert_allclose(xp.asnumpy(result), reference, atol=1e-4)
+
+
+@needs_device
+def test_chunks_of_logits_share_one_memory_and_wait_for_each_other(xp, monkeypatch):
+    monkeypatch.setattr(fused_loss, "CHUNK", 256 * 16)
+    plain = batch(5)
+    assert len(filled(plain).batch.targets) > 2 * 16  # more than two chunks
+    expected, _ = gradient_of(parameters_of(), plain)
+    on_device = parameters_of().on(xp)
+    gradients = gradients_of(on_device)
+    for _ in range(4):  # launched one by one, captured and run, and run twice
+        gradients.clear()
+        nll_and_gradients(on_device, plain, gradients)
+        result, bound = xp.asnumpy(gradients.flat), 2e-5 * abs(expected.flat).max()
+        np.testing.assert_allclose(result, expected.flat, atol=bound)
 
 
 @needs_device
