@@ -15,6 +15,7 @@ except for the number of heads.
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from minigpt2.memory import require_memory
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters, tensor_shapes
 from minigpt2.parallel import cores
+from minigpt2.reading import parse_json, read_text
 from minigpt2.shipped import shipped
 from minigpt2.tensor_writer import write_tensors
 from minigpt2.tensors import (
@@ -36,12 +38,14 @@ from minigpt2.tensors import (
 )
 from minigpt2.wording import plural, shorten
 
+STATE = "state.json"  # of a checkpoint: the checksums, among other things
+LARGEST_STATE = 1 << 28  # bytes
 LM_HEAD = "lm_head.weight"
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
 # A run's folder holds several.  In the name are the steps taken and, if it was written in the
 # middle of an accumulated step, the micro-batches of that step.
 CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})(?:-([0-9]{1,9}))?")
-RUN_FILES = ("log.jsonl", "run.json", "settings.json")
+RUN_FILES = ("log.jsonl", "settings.json")
 HEAD_FEATURES = 64  # of each head, in all official sizes
 
 
@@ -127,8 +131,13 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
     require_memory(size, f"a model of {plural(config.n_parameters, 'parameter')}")
     parameters = Parameters(config, np.empty(config.n_parameters, dtype))
 
+    checksums = checksums_in(folder) if dtype is np.float32 else {}
+
     def read(name: str) -> None:
         read_into(name, stored[name], parameters[name])
+        if name in checksums and checksums[name] != crc32(parameters[name]):
+            text = f"{stored[name].path} is damaged: {name} is not what was written"
+            raise UserError(f"{text}; take an older checkpoint")
 
     with ThreadPoolExecutor(cores()) as pool:  # reading and checking release the GIL
         list(pool.map(read, parameters.views))
@@ -138,6 +147,18 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
             "in a GPT-2 they are one tensor"
         )
     return parameters
+
+
+def checksums_in(folder: Path) -> dict[str, int]:
+    """Return the checksums of a checkpoint's tensors, by name; none for another model's folder.
+
+    Raises UserError if the file that has them cannot be read.
+    """
+    path = folder / STATE
+    content = parse_json(read_text(path, LARGEST_STATE), path) if path.is_file() else {}
+    files = content.get("files") if isinstance(content, dict) else None
+    checksums = files.get(TENSORS) if isinstance(files, dict) else None
+    return checksums if isinstance(checksums, dict) else {}
 
 
 def open_stored(path: Path) -> dict[str, StoredTensor]:

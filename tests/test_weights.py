@@ -1,5 +1,6 @@
 """Weights: which folders and files are models, and the errors for the others."""
 
+import json
 import tracemalloc
 from dataclasses import replace
 
@@ -168,6 +169,21 @@ def test_a_damaged_newest_checkpoint_is_told_with_the_one_before_it(tmp_path, na
     text = rf"checkpoint-000002 is damaged: .*{name}.*; use .*checkpoint-000001, the one before it$"
     with pytest.raises(UserError, match=text):
         find_model(str(tmp_path))
+
+
+def test_a_bit_that_a_disk_flips_in_a_checkpoint_is_told(tmp_path):
+    checksums = save_parameters(PARAMETERS, tmp_path)
+    (tmp_path / "state.json").write_text(json.dumps({"files": {TENSORS: checksums}}))
+    np.testing.assert_array_equal(load_parameters(tmp_path).flat, PARAMETERS.flat)
+    contents = bytearray((tmp_path / TENSORS).read_bytes())
+    contents[-3] ^= 1
+    (tmp_path / TENSORS).write_bytes(contents)
+    with pytest.raises(
+        UserError, match=rf"{TENSORS} is damaged: \S+ is not what was written; take"
+    ):
+        load_parameters(tmp_path)
+    (tmp_path / "state.json").write_text("{}")  # no checksums: not a checkpoint of this program
+    load_parameters(tmp_path)
 
 
 def test_a_run_that_has_saved_nothing_is_told_so(tmp_path):

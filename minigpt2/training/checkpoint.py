@@ -30,11 +30,11 @@ from minigpt2.tensor_writer import checksums_of, write_tensors
 from minigpt2.tensors import TENSORS, new_array, open_tensors, read_into, require_tensor
 from minigpt2.training.precision import Precision
 from minigpt2.training.state import Best, State
+from minigpt2.weights import LARGEST_STATE, STATE
 from minigpt2.wording import shorten
 
-OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+OPTIMIZER = "optimizer.safetensors"
 FORMAT = 1
-LARGEST = 1 << 28  # bytes of state.json
 Checksums = dict[str, Any]  # by file: its CRC-32, or those of its arrays
 
 
@@ -155,7 +155,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises UserError if something is missing or not as it was written.
     """
     path = folder / STATE
-    content = parse_json(read_text(path, LARGEST), path)
+    content = parse_json(read_text(path, LARGEST_STATE), path)
     fields = {"format", "files", "numbers", "notes", "checksum"}
     if not isinstance(content, dict) or not fields <= set(content):
         raise UserError(f"{path} is not the state of a checkpoint")
