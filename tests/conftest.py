@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from minigpt2.data.tokenizer import open_tokenizer
 from minigpt2.device.fake_stream import Stream
@@ -18,6 +19,10 @@ from tests.device_option import DEVICES, choose_device
 def pytest_addoption(parser):
     """Let the tests of the kernels run on a GPU."""
     parser.addoption("--device", choices=DEVICES, default=DEVICES[0], help="that runs the kernels")
+
+
+settings.register_profile("tests", deadline=None)  # other work may come between
+settings.load_profile("tests")
 
 
 def pytest_configure(config):

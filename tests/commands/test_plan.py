@@ -8,6 +8,12 @@ from minigpt2.planning.available import Available
 from tests.commands.conftest import in_a_process
 
 
+@pytest.fixture(autouse=True)
+def little_is_held(monkeypatch):
+    """Within this process the command counts what a process of its own would hold."""
+    monkeypatch.setattr("minigpt2.planning.device_memory.peak_memory", lambda: 200 << 20)
+
+
 @pytest.fixture
 def plan(tmp_path):
     """Run the command in a process of its own: it counts what the process has held so far."""

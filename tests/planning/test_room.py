@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,7 +44,12 @@ def needed(config, rows, program=0, recompute=False):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A function that gives this machine so much memory, of which so much is free."""
+    """A function that gives this machine so much memory, of which so much is free.
+
+    This process seems to hold little, whatever other tests have left in it.
+    """
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=100 << 20))
+    monkeypatch.setattr(room.psutil, "Process", lambda: process)
 
     def has(whole, free):
         monkeypatch.setattr(
