@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 
 from minigpt2.backend import Array
-from minigpt2.device import fused_attention
+from minigpt2.device import fused_attention, fused_gelu, fused_layer_norm
 from minigpt2.device.attention_blocks import forest_tables, size_of_tables, tables_in
 from minigpt2.device.fused import FUSED
 from minigpt2.device.fused_attention import FORESTS
 from minigpt2.ops.attention import attention, attention_backward
+from minigpt2.ops.embedding import add_at, scatter_rows
+from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from tests import plain
 from tests.kernels.jobs import JOBS, LARGE, attend
 from tests.kernels.support import (
@@ -67,6 +69,26 @@ def test_the_checks_find_nothing(name):
     on = machine(check=True)
     assert_close(run_on(on, JOBS[name]), JOBS[name](exactly))
     assert not on.findings, "\n".join(map(str, on.findings))
+
+
+def test_a_width_that_no_kernel_has_takes_the_formula_of_the_chapter():
+    x, gamma, beta, rows = single(2, 2052), single(2052), single(2052, seed=1), single(5, 6)
+    index = np.array([6, 0, 2, 3, 5])
+
+    def job(array):
+        y, saved = layer_norm(array(x), array(gamma), array(beta))
+        table = array(single(8, 6))
+        add_at(table, array(rows), index)
+        spread = scatter_rows(array(rows), index, 8)
+        return y, *layer_norm_backward(array(x), saved), table, spread
+
+    assert_close(run_on(machine(), job), job(exactly))
+
+
+def test_what_a_formula_has_saved_goes_to_its_formula():
+    saved = "of another kind"
+    assert fused_gelu.gelu_backward(None, saved) is NotImplemented
+    assert fused_layer_norm.layer_norm_backward(None, saved) is NotImplemented
 
 
 SHORT_JOBS = [name for name in JOBS if not name.startswith(("adamw", "cross_entropy with"))]
