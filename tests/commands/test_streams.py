@@ -1,6 +1,7 @@
 """Streams that are closed, broken, full or not UTF-8, and signals: the right result or one line."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from minigpt2.__main__ import main as begin
 from minigpt2.cli import main
 from minigpt2.commands import stats as stats_module
 from tests.commands.conftest import Outcome
+from tests.inputs.run import WAITING
+
+REMARK = re.compile(rf".*answer is cut after.*|{WAITING.pattern}")  # of a slow machine, too
 
 LITTLE = ("--max-new-tokens", "2")
 
@@ -57,7 +61,7 @@ def shell(tmp_path, little_model, data):
 def test_a_stream_that_is_closed_broken_or_full(shell, line, code, errors):
     outcome = shell(line)
     assert outcome.code == code, outcome.err
-    lines = [line for line in outcome.err.splitlines() if "answer is cut after" not in line]
+    lines = [line for line in outcome.err.splitlines() if not REMARK.fullmatch(line)]
     assert len(lines) == errors and all(line.startswith("minigpt2: ") for line in lines), lines
 
 
