@@ -90,6 +90,10 @@ check: $(VENV)/dev ## format, lint and types
 	@$(BIN)/ruff check $(STYLE) $(RULES) .
 	@$(BIN)/mypy
 
+torture: $(VENV)/dev ## kill runs at hundreds of moments, and cut the power at every call: they end with the same bits
+	@$(BIN)/python -m tests.torture
+	@$(BIN)/python -m tests.durability
+
 check-inputs: $(VENV)/dev ## run every command on malformed and odd inputs: one line, or the right result
 	@$(BIN)/python -m tests.inputs
 
@@ -169,4 +173,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test test-long test-shuffled cover check check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-checkpoints bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test test-long test-shuffled cover check torture check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-checkpoints bench-cost bench pretrain weights clean

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from minigpt2.training.objective import WeightedNLL
 from tests.commands.conftest import in_a_process
+from tests.strict_json import strict_json, strict_lines
 
 GOOD = {"instruction": "Say yes.", "input": "", "output": "yes"}
 LITTLE = ("--steps", "1", "--samples", "0")
@@ -291,6 +292,8 @@ def test_a_loss_that_is_not_finite_names_the_entries_and_the_last_good_checkpoin
     last = "the last good checkpoint: run/checkpoint-000002"
     *_, line = outcome.err.splitlines()
     assert (outcome.code, line) == (2, f"minigpt2: {step}; {its}; {last}")
+    assert strict_lines(Path("run/log.jsonl").read_text())
+    assert strict_json(Path("run/summary.json").read_text())
 
 
 def test_a_run_that_has_saved_nothing_says_so(run, little_model, data, spoilt):

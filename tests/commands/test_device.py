@@ -17,6 +17,7 @@ from minigpt2.training.step import TrainingConfig
 from tests.device.test_devices import cupy_with, no_driver
 from tests.kernels.support import DEVICE, emulated_only, needs_device
 from tests.stepping import take
+from tests.strict_json import strict_json, strict_lines
 
 QUICK = ("--steps", "30", "--samples", "1", "--max_new_tokens", "4", "--learning_rate", "1e-3")
 
@@ -30,7 +31,7 @@ def as_before(monkeypatch):
 
 def steps_in(folder):
     """The steps of a run's log."""
-    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    lines = strict_lines((folder / "log.jsonl").read_text())
     return [line for line in lines if "loss" in line]
 
 
@@ -109,7 +110,7 @@ def test_steps_that_overflow_in_float16_are_told_and_taken_again(run, data, tmp_
     assert outcome.code == 0, outcome.err
     assert "step 1/1  overflowed in float16: again with loss scale 32,768" in outcome.out
     assert [step["step"] for step in steps_in(tmp_path / "run")] == [1]
-    told = json.loads((tmp_path / "run/summary.json").read_text())["float16"]
+    told = strict_json((tmp_path / "run/summary.json").read_text())["float16"]
     assert outcome.out.count("overflowed") == told["overflows"] >= 1
     assert f"float16   {told['overflows']} overflow" in outcome.out
 

@@ -1,0 +1,1 @@
+"""Torture: whole runs are killed and stopped at random moments, and end with the same bits."""
