@@ -21,7 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
-from tests.torture.runs import KINDS, Session, differences, leftovers, make_inputs, results_of
+from tests.torture.runs import (
+    KINDS,
+    Session,
+    before_validation,
+    differences,
+    leftovers,
+    make_inputs,
+    results_of,
+)
 from tests.torture.traced import PHASES, START, Marks
 
 KILL = signal.SIGKILL
@@ -139,7 +147,10 @@ class Torture:
 
         What a signal stops in words loses nothing: no micro-batch is computed twice.
         """
-        faults = differences(results_of(folder), self.expected) + leftovers(folder)
+        found, expected = results_of(folder), self.expected
+        if number in ENDING:
+            found, expected = before_validation(found), before_validation(expected)
+        faults = differences(found, expected) + leftovers(folder)
         computed = Marks(folder / "marks").micro_batches
         if number in ENDING and computed != self.micro_batches:
             faults.append(f"{computed} micro-batches, not {self.micro_batches}")
