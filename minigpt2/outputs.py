@@ -199,3 +199,8 @@ def write_texts(texts: Mapping[Path, str], *, replace: bool = False) -> None:
         for path, text in texts.items():
             hidden = files.enter_context(whole_file(path, replace=replace))
             hidden.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_json(path: Path, content: Any, *, replace: bool = False) -> None:
+    """Write a JSON file.  Raises UserError as write_texts does."""
+    write_texts({path: json_text(content, indent=2) + "\n"}, replace=replace)

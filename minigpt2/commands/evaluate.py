@@ -15,7 +15,7 @@ from minigpt2.data.truncation import Cuts
 from minigpt2.device.devices import Device
 from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model
-from minigpt2.outputs import json_text, require_new_file, write_texts
+from minigpt2.outputs import require_new_file, write_json
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, describe_cuts
 from minigpt2.training.evaluation import (
@@ -89,7 +89,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         console.print(text + describe_reach(answers))
     result = {**numbers, "rows": [{**a.record.as_entry(), "answer": a.answer} for a in answers]}
     if settings.out:
-        write_texts({settings.out: json_text(result, indent=2) + "\n"})
+        write_json(settings.out, result)
         console.print(f"written to {settings.out}")
     return result
 

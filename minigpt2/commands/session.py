@@ -15,16 +15,10 @@ from minigpt2.durable import FolderLock, remove_leftovers
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model
 from minigpt2.model.config import GPT2Config
+from minigpt2.outputs import write_json
 from minigpt2.planning.disk_space import bytes_of, disk_need, require_disk
 from minigpt2.reports.progress import progress
-from minigpt2.reports.run_log import (
-    RUNS,
-    SETTINGS,
-    RunLog,
-    claim_folder,
-    require_free,
-    write_json,
-)
+from minigpt2.reports.run_log import RUNS, SETTINGS, RunLog, claim_folder, require_free
 from minigpt2.signals import Signals, Stopped
 from minigpt2.training.checkpoint import Checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter

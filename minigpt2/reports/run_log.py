@@ -49,7 +49,11 @@ class RunLog:
         self._checksum = 0  # CRC-32 of all lines
         with naming(self._path):  # a second new run in this folder is refused here
             self._log = FileIO(self._path, "a" if resumed else "x", opener=open_no_link)
-            fsync_folder(folder)
+            try:
+                fsync_folder(folder)
+            except OSError:
+                self._close()
+                raise
         self._events = Events(folder / "events") if tensorboard else None
 
     def notes(self) -> dict[str, Any]:
@@ -101,13 +105,17 @@ class RunLog:
         """
         with suppress(UserError) if kind else nullcontext():
             with naming(self._path):
-                empty = not self._log.tell()
-                self._log.close()
-                if empty:
-                    os.unlink(self._path)
+                self._close()
             if self._events:
                 self._events.close()
             self.write(SUMMARY, self.summary)
+
+    def _close(self) -> None:
+        """Close the log; one without a line is removed."""
+        empty = not self._log.tell()
+        self._log.close()
+        if empty:
+            os.unlink(self._path)
 
     def say(self, label: str, text: str, *, key: str = "", **numbers: Any) -> None:
         """Print a line with a label; add its numbers to the summary, under `key` or the label."""
@@ -160,8 +168,7 @@ class RunLog:
 
     def add_overflow(self, result: StepResult, steps: int) -> None:
         """Log that a step overflowed in float16, and is taken again."""
-        self.overflows += 1
-        scale = {"loss_scale": result.loss_scale}
+        self.overflows, scale = self.overflows + 1, {"loss_scale": result.loss_scale}
         self.summary["float16"] = {"overflows": self.overflows, **scale}
         line = f"step {result.step}/{steps}  overflowed in float16: again with loss scale"
         entry = {"step": result.step, "overflowed": True, **scale, "seconds": result.seconds}
@@ -183,7 +190,7 @@ class RunLog:
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the run's folder."""
-        write_json(self.folder / name, content)
+        self.write_text(name, json_text(content, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the run's folder, in the place of an older one."""
@@ -199,11 +206,6 @@ def is_entry(line: bytes) -> bool:
     if not (line.endswith(b"\n") and isinstance(entry, dict)):
         return False
     return all(value is None or isinstance(value, int | float) for value in entry.values())
-
-
-def write_json(path: Path, content: Any, *, replace: bool = True) -> None:
-    """Write a JSON file, in the place of an older one if `replace`."""
-    write_texts({path: json_text(content, indent=2) + "\n"}, replace=replace)
 
 
 def step_line(result: StepResult, steps: int, peak: int | None) -> str:

@@ -3,8 +3,10 @@
 import builtins
 import io
 import os
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from threading import RLock
 from typing import NamedTuple
 from unittest.mock import patch
@@ -31,14 +33,16 @@ def place(path, dir_fd=None):
 class Watched(io.FileIO):
     """A file that was opened for writing; each of its writes is one system call."""
 
-    def __init__(self, file, mode, watch, closefd, opener):
+    def __init__(self, file, mode, *, watch, closefd=True, opener=None):
         existed = isinstance(file, int) or os.path.exists(file)
         self.watch = watch
 
         def make():
             super(Watched, self).__init__(file, mode, closefd, opener)
 
-        if existed and "w" in mode:
+        if opener:  # it calls os.open, which is watched
+            make()
+        elif existed and "w" in mode:
             watch.call(Call("truncate", place(file)), make)
         elif existed:
             make()
@@ -105,6 +109,8 @@ class Watch(ExitStack):
             self.enter_context(patch.object(os, name, getattr(self, f"_{name}")(real)))
         for name in ("truncate", "symlink", "sendfile", "copy_file_range", "writev", "mknod"):
             self.enter_context(patch.object(os, name, self._refuse(name)))
+        raw = partial(Watched, watch=self)  # a module that opens without buffers and Python's open
+        self.enter_context(patch("minigpt2.reports.run_log.FileIO", raw))
         opening = self._opening(open)
         for module in (builtins, io):
             self.enter_context(patch.object(module, "open", opening))
@@ -214,7 +220,9 @@ class Watch(ExitStack):
         ):
             if not set("wax+") & set(mode) or not self.holds(place(file)):
                 return real(file, mode, buffering, encoding, errors, newline, closefd, opener)
-            raw = Watched(file, mode.replace("b", "").replace("t", ""), self, closefd, opener)
+            raw = Watched(
+                file, re.sub("[bt]", "", mode), watch=self, closefd=closefd, opener=opener
+            )
             if buffering == 0:
                 return raw
             wrapper = io.BufferedRandom if "+" in mode else io.BufferedWriter

@@ -129,8 +129,17 @@ def violations(calls, root, start=0):
 
 
 def omissions(calls, root):
-    """Leave out each fsync in turn: (the fsync, the first promise that is broken, or None)."""
+    """Leave out each fsync in turn: (the fsync, the first promise that is broken, or None).
+
+    An fsync that has nothing to do is none of them.
+    """
+    disk = Disk(root)
     for i, call in enumerate(calls):
-        if isinstance(call, Call) and call.name == "fsync":
-            without = calls[:i] + calls[i + 1 :]
-            yield call, next(violations(without, root, start=i), None)
+        if not isinstance(call, Call):
+            continue
+        if call.name == "fsync":
+            entry = disk.at(call.path)
+            if entry.now != entry.safe if isinstance(entry, File) else entry.pending:
+                without = calls[:i] + calls[i + 1 :]
+                yield call, next(violations(without, root, start=i), None)
+        disk.do(call)

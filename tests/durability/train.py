@@ -81,8 +81,9 @@ class relying(ExitStack):
 
     def __enter__(self):
         writer, log = "minigpt2.training.checkpoint_writer", "minigpt2.reports.run_log"
-        self.note(f"{writer}.write_checkpoint", lambda path, *others: [path])
-        self.note(f"{log}.write_texts", lambda texts, **options: texts)
+        self.note(f"{writer}.write_checkpoint", lambda path, *others, **options: [path])
+        for module in (log, "minigpt2.outputs"):
+            self.note(f"{module}.write_texts", lambda texts, **options: texts)
         return self
 
     def note(self, name, paths_of):

@@ -1,6 +1,7 @@
 """Run log: what is printed fits a terminal, and every number is kept."""
 
 import json
+from errno import EIO
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,16 @@ def test_a_run_that_fails_at_once_leaves_no_empty_log(tmp_path):
     with pytest.raises(UserError, match="no such"), RunLog(tmp_path):
         raise UserError("no such device")
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_log_whose_name_is_not_on_the_disk_is_none(tmp_path, monkeypatch):
+    def fail(folder):
+        raise OSError(EIO, "Input/output error")
+
+    monkeypatch.setattr(run_log, "fsync_folder", fail)
+    with pytest.raises(UserError, match=r"log.jsonl cannot be written: Input/output error"):
+        RunLog(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_failed_first_is_the_error(tmp_path, monkeypatch):
