@@ -28,6 +28,7 @@ YAML = {
     *("Node", "ScalarNode", "SequenceNode", "MappingNode", "YAMLError", "MarkedYAMLError"),
     *("SafeLoader", "compose", "safe_dump"),
 }
+KINDS = (ast.Import, ast.ImportFrom, ast.Attribute, ast.Name, ast.Call)  # nodes with faults
 KEYWORDS = {"allow_pickle", "shell"}  # of calls, whatever their value
 METHODS = {"from_string", "unsafe_load", "full_load"}
 ONLY_IN = {
@@ -45,17 +46,17 @@ def security_faults(sources):
     """Uses of what could run what is read."""
     faults = []
     for module, text in sources.items():
-        tree = ast.parse(text)
-        names = imported_names(tree)
-        for node in ast.walk(tree):
+        nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, KINDS)]
+        names = imported_names(nodes)
+        for node in nodes:
             faults += [at(module, line, what) for line, what in faults_of(node, names, module)]
     return list(dict.fromkeys(faults))
 
 
-def imported_names(tree):
+def imported_names(nodes):
     """What each name that a file imports stands for, in full."""
     names = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 names[alias.asname or alias.name.split(".")[0]] = (

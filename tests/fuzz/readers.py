@@ -345,7 +345,8 @@ def use_checkpoint(folder, choice):
     if choice % 2:
         sign(folder)
     checkpoint = with_notes(open_checkpoint(folder))
-    state = new_state(STATE_OF_RUN.parameters, checkpoint.numbers.precision, seed=5)
+    numbers = checkpoint.numbers
+    state = new_state(STATE_OF_RUN.parameters, numbers.precision, seed=numbers.seed)
     restore(checkpoint, state)
     assert all(np.isfinite(moment).all() for moment in (state.m, state.v))
     with TemporaryDirectory() as name:
