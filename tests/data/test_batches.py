@@ -2,11 +2,15 @@
 
 from itertools import islice
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.batches import EpochBatches, batch_of, epoch_order, split
+from minigpt2.data.batches import EpochBatches, TrainingSet, batch_of, epoch_order, split
 from minigpt2.data.examples import encode
+from minigpt2.data.loss_weights import LossWeights
+from minigpt2.data.truncation import Cuts
 from tests.data.small import RECORDS, example_of, small_tokenizer
 
 BYTES = small_tokenizer()
@@ -137,3 +141,37 @@ def test_the_step_at_a_place_is_the_same_without_those_before_it():
         fresh = EpochBatches(EXAMPLES, batch_size=4, micro_batch=3, seed=2)
         assert epoch([fresh.at(*places[number]).batches], 1) == [expected[number]]
     assert data.steps == 3
+
+
+def test_random_orders_have_streams_of_their_own():
+    """A run that goes on needs the orders that it began with."""
+    order = np.random.default_rng([3, 1, 2]).permutation(6)
+    assert epoch_order(6, 3, 2).tolist() == order.tolist()
+    held = np.random.default_rng([5, 3]).permutation(10)[:3]
+    assert split(range(10), 0.3, 5)[1] == sorted(held.tolist())
+
+
+def test_the_order_of_an_epoch_cannot_be_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        epoch_order(5, 1, 1)[0] = 3
+
+
+def test_by_default_the_seed_is_0():
+    assert EpochBatches(EXAMPLES, batch_size=1, micro_batch=1).seed == 0
+
+
+def test_prompts_are_supervised_with_their_weight():
+    weights, example = LossWeights(prompt_weight=0.5), example_of([7, 8, 9], [1])
+    data = EpochBatches([example], batch_size=1, micro_batch=1, loss_weights=weights)
+    for batch in (batch_of([example], weights), *data.at(0, 0).batches):
+        assert dict(zip(batch.targets.tolist(), batch.weights.tolist(), strict=True)) == {
+            8: 0.5,
+            9: 0.5,
+            1: 1.0,
+        }
+
+
+def test_examples_and_their_tokens_are_counted():
+    one, two = example_of([1, 2, 3], [4, 5]), example_of([1], [2, 3, 4, 5])
+    counts = TrainingSet([one, two, two], [one], Cuts()).counts()
+    assert counts == {"training": 3, "validation": 1, "prompt_tokens": 8, "answer_tokens": 12}

@@ -48,6 +48,10 @@ BAD_TURNS = {
     "content is empty": ([USER, message("assistant", " ")], "turn 1, is empty"),
     "begins with the assistant": ([BOT, USER], "turn 0, is the assistant's, not the user's"),
     "user twice": ([USER, USER, BOT], "turn 1, is the user's, not the assistant's"),
+    "begins with the assistant, after the system": (
+        [message("system", "x"), BOT],
+        "turn 1, is the assistant's, not the user's",
+    ),
     "late system": ([USER, message("system", "x")], "turn 1, is the system's"),
     "ends with the user": ([USER, BOT, USER], "ends with the user's turn"),
     "system alone": ([message("system", "x")], "ends with the user's turn"),
@@ -70,6 +74,7 @@ def test_a_share_that_ends_with_the_human_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("chosen", "rejected", "text"),
     [
+        ("Hi." + FIRST + "So.", FIRST + "No.", "field 'chosen' does not begin with 'Human:'"),
         (FIRST + "So.", FIRST.replace("Why", "How") + "No.", "differ before the last answer"),
         ("Hi there.", FIRST + "No.", "field 'chosen' does not begin with 'Human:'"),
         (FIRST + "So.", FIRST, "field 'rejected', a turn, is empty"),
@@ -123,4 +128,12 @@ def test_an_empty_message_of_the_system_is_none(tmp_path, text):
 
 def test_the_weight_of_a_question_changes_nothing(tmp_path):
     entry = {"messages": [{**USER, "weight": 0}, {**BOT, "weight": True}]}
+    assert load_records(saved(tmp_path, [entry])) == load_records(saved(tmp_path, [MESSAGES]))
+
+
+@pytest.mark.parametrize(
+    ("user", "assistant"), [("user", "assistant"), ("human", "gpt"), ("human", "chatgpt")]
+)
+def test_a_speaker_has_several_names(tmp_path, user, assistant):
+    entry = {"messages": [message(user, "Hi."), message(assistant, "Hello!")]}
     assert load_records(saved(tmp_path, [entry])) == load_records(saved(tmp_path, [MESSAGES]))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minigpt2.data.examples import Example, encode
+from minigpt2.data.examples import Example, Removed, encode
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.template import ALPACA, TEMPLATES, prompt_of
 from minigpt2.data.tokenizer import gpt2_tokenizer
@@ -101,3 +101,35 @@ def test_a_prompt_is_all_before_the_last_answer():
         assert example.ids == [*ids, *BYTES.encode("Yes."), STOP]
         assert ids.count(STOP) == 1
     assert encode_prompt(Record("", "", "Once."), BYTES) == [STOP]
+
+
+def test_an_example_of_nothing_but_answer_has_no_prompt():
+    assert Example([1, 2], [True, True]).last_answer == 0
+
+
+def test_by_default_nothing_was_removed_and_there_is_a_question():
+    example = Example([1], [True])
+    assert not any(example.removed) and example.removed == Removed(0, 0, 0, 0, 0, False)
+    assert example.spans == () and example.is_text is False
+    assert Removed(input=1, instruction=2, template=4, answer=8).prompt == 7
+
+
+def test_a_text_is_marked_as_one():
+    assert encode(Record("", "", "Once."), BYTES).is_text is True
+    assert encode(RECORDS[0], BYTES).is_text is False
+
+
+def test_spans_are_where_the_fields_are():
+    def texts(example):
+        return {one.field: BYTES.decode(example.ids[one.start : one.stop]) for one in example.spans}
+
+    record = Record("Sure?", "", "Yes.", "", (Exchange("Hi.", "Hello!"),))
+    assert texts(encode(record, BYTES, TEMPLATES["chat"])) == {
+        "opening": "",
+        "exchange": "User:\nHi.\n\nAssistant:\nHello!<|endoftext|>",
+        "instruction": "Sure?",
+    }
+    found = texts(encode(RECORDS[0], BYTES))
+    assert list(found) == ["opening", "instruction", "input"]
+    assert found["opening"].startswith("Below is") and found["opening"].endswith("request.\n\n")
+    assert (found["instruction"], found["input"]) == ("Add.", "1 + 2")

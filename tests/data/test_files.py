@@ -1,12 +1,13 @@
 """Files: where entries stand, and the error for a file that cannot be read."""
 
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.files import Entry, files_of, read_entries
+from minigpt2.data.files import Entry, files_of, has_entry_per_line, read_entries
 from minigpt2.errors import UserError
 
 A, B = {"text": "a"}, {"text": "ö"}
@@ -99,6 +100,32 @@ def test_a_file_of_another_kind_is_told_what_a_data_set_is(tmp_path, name, conte
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     assert "there is no file" in refusal(tmp_path / "missing.json")
+    assert "a data set is" not in refusal(tmp_path / "missing.csv")
+
+
+def test_a_data_set_that_cannot_be_read_is_not_told_what_a_data_set_is(tmp_path):
+    assert refusal(written(tmp_path, "a.json", "[,]")).endswith("Expecting value, line 1, column 2")
+
+
+def test_a_file_of_more_than_4_gib_is_refused(tmp_path):
+    path = written(tmp_path, "a.json", "")
+    os.truncate(path, (4 << 30) + 1)  # it takes no space
+    assert "at most 4,294,967,296 are read" in refusal(path)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n ', '{"a": \n1}', "[\n[1]]", '{"a\n": {}}'])
+def test_a_first_line_that_is_no_entry_begins_json_of_many_lines(tmp_path, text):
+    assert not has_entry_per_line(text)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n{"a": 2}', '\n \n{"a": 1}\n{', "{}\nx"])
+def test_a_first_line_that_is_an_entry_begins_lines(tmp_path, text):
+    assert has_entry_per_line(text)
+
+
+def test_a_faulty_line_is_named_with_its_file(tmp_path):
+    path = written(tmp_path, "a.jsonl", '{"a": 1}\n{')
+    assert read_entries(path)[1].fault.startswith(str(path))
 
 
 def test_text_in_another_encoding_is_told_with_its_byte(tmp_path):

@@ -178,3 +178,35 @@ def test_examples_are_not_modified():
     examples = [([1, 2, 3], rest), ([1, 2, 4], rest)]
     build_prefix_trees(examples, 1)
     assert examples == [([1, 2, 3], Segment([5], [1])), ([1, 2, 4], Segment([5], [1]))]
+
+
+def test_arrays_of_nothing_have_the_types_of_all_others():
+    some, none = lay_out([Segment([1, 2, 3], [0, 1, 1])]), lay_out([])
+    assert [array.dtype for array in some] == [array.dtype for array in none]
+    assert [len(array) for array in none] == [0] * 7
+    assert some.answers.tolist() == [-1, -1]  # no token is part of an answer
+
+
+@pytest.mark.parametrize(
+    ("common", "options", "trees"),
+    [
+        (8, {}, 1),
+        (7, {}, 2),
+        (2, {"min_saving": 2}, 1),
+        (1, {"min_saving": 2}, 2),
+        (1, {"min_saving": 1}, 1),
+        (1, {"min_saving": 0}, 1),
+        (0, {"min_saving": 0}, 2),
+    ],
+)
+def test_what_two_prompts_share_is_laid_out_once_where_it_saves_enough(common, options, trees):
+    prompts = [[7] * common + [one] for one in (1, 2)]
+    pairs = [(prompt, Segment([9], [1])) for prompt in prompts]
+    assert len(build_prefix_trees(pairs, **options)) == trees
+
+
+def test_what_is_enough_is_the_same_all_the_way_down():
+    prompts = [[7, 7, 5, 1], [7, 7, 5, 2], [7, 7, 6]]
+    (tree,) = build_prefix_trees([(p, Segment([9], [1])) for p in prompts], min_saving=1)
+    assert [child.ids for child in tree.children] == [[5], [6, 9]]
+    assert [child.ids for child in tree.children[0].children] == [[1, 9], [2, 9]]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from minigpt2.data.formats import FORMATS
+from minigpt2.data.formats import ALL_FORMATS, ALPACA_FORMAT, FORMATS
 from minigpt2.data.loading import load_data
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.template import parts_of
@@ -16,6 +16,29 @@ KNOWN = {data_format.name: data_format for data_format in FORMATS}
 
 def test_every_format_has_an_entry_here():
     assert {data_format.name for data_format in FORMATS} == set(ENTRIES)
+
+
+def test_the_table_of_formats():
+    assert [(str(one), one.template, one.turn) for one in FORMATS] == [
+        (
+            "Alpaca pair: instruction, chosen, rejected (optionally input, system, history)",
+            "alpaca",
+            (),
+        ),
+        ("pair: prompt, chosen, rejected", "alpaca", ()),
+        ("dialogue pair: chosen, rejected", "chat", ("role", "content", "weight")),
+        ("messages: messages", "chat", ("role", "content", "weight")),
+        ("ShareGPT: conversations", "chat", ("from", "value", "weight")),
+        ("Alpaca: instruction, output (optionally input, system, history)", "alpaca", ()),
+        ("Dolly: instruction, response (optionally context)", "alpaca", ()),
+        ("prompt/completion: prompt, completion", "raw", ()),
+        ("question/answer: question, answer", "qa", ()),
+        ("text: text", "raw", ()),
+    ]
+    assert ALPACA_FORMAT.name == "Alpaca"
+    names = [text.partition(":")[0] for text in ALL_FORMATS.split("; ")]
+    pairs = ["Alpaca pair", "pair", "dialogue pair"]
+    assert names == [one.name for one in FORMATS if one.name not in pairs] + pairs
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -71,6 +94,21 @@ def test_a_pair_may_hold_messages(tmp_path):
     assert load_records(saved(tmp_path, [entry])) == [
         Record("Hi.", "", "Hello!", rejected="Go away!")
     ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (TALK[:1], " ends with the user's turn"),
+        ("\n\nHuman: Hi.", " ends with the user's turn"),
+        (["Hi."], ": field 'chosen', turn 0, is not an object"),
+        ("Hi.", ": field 'chosen' does not begin with 'Human:'"),
+        (3, ": field 'chosen' is not text, but a number"),
+    ],
+)
+def test_a_dialogue_that_cannot_be_used_is_named(tmp_path, chosen, words):
+    error = refusal(tmp_path, [{"chosen": chosen, "rejected": TALK}])
+    assert error.startswith(f"entry 0 of {tmp_path / 'data.json'}{words}")
 
 
 def test_text_is_kept_as_it_is(tmp_path):

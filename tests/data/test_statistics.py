@@ -59,6 +59,9 @@ def test_repetitions_and_near_duplicates():
     assert [(pair.question, pair.candidate) for pair in pairs] == [(0, 0), (2, 1)]
     assert pairs[0].similarity == pytest.approx(100 * (1 - 1 / 55)) and pairs[1].similarity == 100
     assert sum(counts) == 4
+    nearly, not_nearly = ("a" * 9 + "b", "a" * 10), ("a" * 8 + "b", "a" * 9)  # 90 and 88.9 per cent
+    assert near_duplicates([nearly[0]], [nearly[1]]) == [(0, 0, 90.0)]
+    assert near_duplicates([not_nearly[0]], [not_nearly[1]]) == []
     many = [f"{n} times {n * n} is what?" * 3 for n in range(150)]
     assert [pair[:2] for pair in near_duplicates(many[::-1], many)][5:8] == [
         (5, 144),

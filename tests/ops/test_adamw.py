@@ -12,6 +12,7 @@ from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat, adamw_update, norm_of
 from minigpt2.training.state import new_state
 from tests import plain
+from tests.watched import Watched
 
 CONFIG = GPT2Config(vocab_size=7, n_positions=3, n_embd=4, n_layer=1, n_head=2)
 P = CONFIG.n_parameters
@@ -179,26 +180,16 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     assert moments.step == 1
 
 
+def test_the_constants_by_default():
+    assert AdamW() == AdamW(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.1, clip=1.0)
+
+
 def test_moments_start_at_0_with_the_layout_of_the_parameters():
     parameters, _, moments = start(dtype=np.float32)
     for one in (moments.m, moments.v):
         assert one.shape == parameters.flat.shape and one.dtype == np.float32 and not one.any()
         assert not np.shares_memory(one, parameters.flat)
     assert not np.shares_memory(moments.m, moments.v) and moments.step == 0
-
-
-class Watched(np.ndarray):
-    """An array that remembers the precision of everything that is computed with it."""
-
-    kinds: set = set()  # noqa: RUF012
-
-    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        plain = [np.asarray(x) if isinstance(x, Watched) else x for x in inputs]
-        if out is not None:
-            options["out"] = tuple(np.asarray(x) for x in out)
-        result = getattr(ufunc, method)(*plain, **options)
-        Watched.kinds.add(result.dtype)
-        return out[0] if out is not None else result.view(Watched)
 
 
 def test_single_precision_stays_single_precision():

@@ -228,6 +228,13 @@ def test_the_block_with_the_row_itself_comes_first(end, block):
         assert visible.any(1).all()
 
 
+def test_keys_are_a_slice_where_they_are_contiguous():
+    end = np.array([8, 8, 8, 7, 7, 7, 7, 8, 9])
+    tiles = [[keys for keys, _ in key_blocks(end, rows, 4)] for rows in query_blocks(end, 4)]
+    assert tiles[:2] == [[slice(0, 4)], [slice(3, 7), slice(0, 3)]]
+    assert tiles[2][0].tolist() == [0, 1, 2, 7, 8]
+
+
 @given(forests, blocks)
 @quick
 def test_keys_that_no_row_of_a_block_sees_are_never_looked_at(end, block):
@@ -253,6 +260,14 @@ def test_never_a_matrix_of_pairs_larger_than_one_block_by_one_block_a_head():
     pairs = 2 * block * block * 8  # bytes, of two heads
     hidden = n * block * 8  # of the blocks on the diagonal
     assert peak < 4 * qkv.nbytes + hidden + 3 * pairs + 5 * do.nbytes < n * n * 8 / 16
+
+
+def test_scores_of_rows_that_differ_by_much_do_not_underflow():
+    qkv, _ = inputs(ends((4,)), 0, heads=1)
+    qkv[:2, :4] *= 1e4  # queries of the first two rows
+    o, saved = attention(qkv, ends((4,)), 1)
+    assert np.isfinite(saved.lse).all()
+    np.testing.assert_allclose(o, plain.attention(qkv, ends((4,)), 1), atol=1e-12)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 8])
@@ -296,6 +311,28 @@ def test_all_cores_take_part_but_on_a_device_the_callers_thread_alone(monkeypatc
     threads.clear()
     attention_backward(do, saved)
     assert len(threads) == count and get_ident() in threads
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_masks_and_sums_have_the_precision_of_the_scores(monkeypatch, dtype):
+    masks = []
+
+    def recorded(q, k, mask):
+        masks.append(mask)
+        return scores(q, k, mask)
+
+    monkeypatch.setattr(module, "scores", recorded)
+    qkv, do = (array.astype(dtype) for array in inputs(FOREST, 0))
+    _, saved = attention(qkv, FOREST, H, block=4)
+    attention_backward(do, saved)
+    assert saved.lse.dtype == dtype
+    assert {mask.dtype for mask in masks if mask is not None} == {np.dtype(dtype)}
+
+
+def test_ends_may_be_of_any_width():
+    qkv, _ = inputs(FOREST, 0)
+    narrow, _ = attention(qkv, FOREST.astype(np.int32), H, block=4)
+    np.testing.assert_array_equal(narrow, attention(qkv, FOREST, H, block=4)[0])
 
 
 def test_keeps_qkv_o_and_lambda():

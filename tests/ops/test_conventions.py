@@ -7,6 +7,7 @@ from minigpt2 import backend, parallel
 from minigpt2.device import fake_cupy
 from tests.gradients import draw
 from tests.ops.cases import CASES
+from tests.watched import Watched
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -26,6 +27,16 @@ def test_no_literal_and_no_intermediate_changes_the_dtype(case, dtype):
     arguments, dy = typed(case, dtype)
     assert case.forward(*arguments).dtype == dtype
     assert [gradient.dtype for gradient in case.backward(dy, arguments)] == [dtype] * len(arguments)
+
+
+@each_case
+def test_everything_on_the_way_is_in_single_precision_too(case):
+    arguments, dy = typed(case, np.float32)
+    Watched.kinds = set()
+    watched = tuple(argument.view(Watched) for argument in arguments)
+    case.forward(*watched)
+    case.backward(dy.view(Watched), watched)
+    assert np.dtype(np.float64) not in Watched.kinds
 
 
 @each_case

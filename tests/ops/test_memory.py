@@ -11,6 +11,7 @@ import pytest
 
 from minigpt2.backend import Target
 from minigpt2.ops.adamw import AdamW, Update, adamw_update
+from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from minigpt2.ops.linear import column_sums, linear, linear_backward
@@ -57,6 +58,18 @@ def test_an_update_makes_one_array():
     assert arrays_for(adamw_update, *arrays, update, kappa=1.0, decay=0.1) == pytest.approx(
         1, abs=0.2
     )
+
+
+@pytest.mark.parametrize(("rate", "forward", "backward"), [(0.0, 1.1, 2.1), (0.5, 2.2, 4.1)])
+def test_attention_makes_few_arrays_of_pairs(rate, forward, backward):
+    n, heads = 128, 8
+    qkv, end, do = drawn(n, 3 * heads), np.full(n, n), drawn(n, heads)
+    options = {"dropout": rate, "seed": 1}
+    _, saved = attention(qkv, end, heads, **options)
+    of_pairs = n * n * heads / (N * C)  # how many arrays (N, C) all pairs are
+    peak = arrays_for(attention, qkv, end, heads, **options) / of_pairs
+    assert peak == pytest.approx(forward, abs=0.15)
+    assert arrays_for(attention_backward, do, saved) / of_pairs == pytest.approx(backward, abs=0.15)
 
 
 def test_a_product_is_made_where_the_gradient_of_the_weights_goes():
