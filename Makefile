@@ -39,6 +39,11 @@ $(VENV)/cuda: $(VENV)/dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]'
 	@touch $@
 
+$(VENV)/mutation: $(VENV)/dev
+	@echo 'installing the tool that spoils lines ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutation]'
+	@touch $@
+
 $(VENV)/nvrtc: $(VENV)/dev
 	@echo 'installing the compiler of kernels for GPUs ...'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[nvrtc]'
@@ -113,6 +118,10 @@ test-gpu: $(VENV)/cuda ## run the tests of the kernels and of --device on this m
 
 check-races: $(VENV)/dev ## run large launches in the emulator, and check every access
 	@$(BIN)/python -m tests.kernels.races
+
+.PHONY: mutate
+mutate: $(VENV)/mutation ## spoil every line of ops, data and training in turn (FILES=): tests must notice
+	@$(BIN)/python -m tests.mutation $(FILES)
 
 mutate-kernels: $(VENV)/dev ## spoil every barrier and bound of the kernels in turn: tests must notice
 	@$(BIN)/python -m tests.kernels.mutate

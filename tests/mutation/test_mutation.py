@@ -1,0 +1,87 @@
+"""The tool that spoils lines: what it changes, and what it does with a list of survivors."""
+
+import pytest
+
+from tests.mutation.survivors import Key, read_list
+
+pytest.importorskip("mutmut", reason="make mutate installs it")
+
+from tests.mutation.mutants import mutants_of
+
+SOURCE = '''"""A module."""
+
+LIMIT = 3
+
+
+@decorated
+def f(x, step=1):
+    """Text."""
+    return x + step
+
+
+class C:
+    def g(self):
+        raise ValueError("no")
+'''
+
+
+@pytest.fixture
+def mutants(tmp_path):
+    """All mutants of the source."""
+    (tmp_path / "a.py").write_text(SOURCE)
+    return list(mutants_of(tmp_path, "a.py"))
+
+
+def test_every_number_sign_and_text_is_changed_also_in_decorated_functions(mutants):
+    changes = {(m.key.function, m.key.before[0], m.key.after[0]) for m in mutants}
+    assert ("", "LIMIT = 3", "LIMIT = 4") in changes
+    assert ("f", "def f(x, step=1):", "def f(x, step=2):") in changes
+    assert ("f", "return x + step", "return x - step") in changes
+    assert ("C.g", 'raise ValueError("no")', 'raise ValueError("NO")') in changes
+    assert not any("Text" in before or "decorated" in before for _, before, _ in changes)
+
+
+def test_it_is_known_when_a_changed_line_runs_and_which_texts_are_of_errors(mutants):
+    by_change = {m.key.after[0]: m for m in mutants}
+    assert not by_change["LIMIT = 4"].place.is_body
+    assert not by_change["def f(x, step=2):"].place.is_body
+    subtraction = by_change["return x - step"]
+    assert subtraction.place == (("f",), 6, True, (8, 9)) and subtraction.first == 9
+    assert [m.is_wording for m in mutants if '"' in m.key.after[0]] == [True, True]
+
+
+def test_a_list_of_survivors_is_read():
+    text = """# Title
+
+Words.
+
+## a.py
+
+### f
+
+Only speed.
+
+    - return x + step
+    + return step + x
+
+    - a(
+    - b)
+    + a()
+
+### outside of functions
+
+A number that was chosen.
+
+    - LIMIT = 3
+    + LIMIT = 4
+"""
+    assert dict(read_list(text)) == {
+        Key("a.py", "f", ("return x + step",), ("return step + x",)): 1,
+        Key("a.py", "f", ("a(", "b)"), ("a()",)): 1,
+        Key("a.py", "", ("LIMIT = 3",), ("LIMIT = 4",)): 1,
+    }
+
+
+def test_a_change_without_a_reason_is_refused():
+    with pytest.raises(AssertionError, match="no reason"):
+        read_list("## a.py\n\n### f\n\n    - a\n    + b\n")
