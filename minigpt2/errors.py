@@ -13,6 +13,10 @@ class UserError(ValueError):
     """Something that the user gave cannot be used; the text says what, where, and what to do."""
 
 
+class OtherFormat(UserError):
+    """A file of another version of this program: it may be whole, and cannot be read."""
+
+
 def in_digits(number: float) -> str:
     """Return a number as people write it: 1 rather than 1.0."""
     return f"{number:.15g}"

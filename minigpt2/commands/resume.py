@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from minigpt2.checked import checked
-from minigpt2.errors import UserError
+from minigpt2.errors import OtherFormat, UserError
 from minigpt2.outputs import json_text, naming
 from minigpt2.reading import parse_json, read_text
 from minigpt2.reports.run_log import RUNS, SETTINGS, SUMMARY
-from minigpt2.training.checkpoint import STATE, Checkpoint, checked_fields, open_checkpoint
+from minigpt2.training.checkpoint import (
+    STATE,
+    Checkpoint,
+    checked_fields,
+    open_checkpoint,
+)
 from minigpt2.training.fingerprint import Fingerprint, changes
 from minigpt2.weights import checkpoints_of
 from minigpt2.wording import shorten
@@ -169,6 +174,8 @@ def open_newest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
     for path in reversed(checkpoints_of(folder)):
         try:
             return with_notes(open_checkpoint(path)), damaged
+        except OtherFormat:  # it is not damaged
+            raise
         except UserError as error:
             damaged.append(path)
             faults.append(str(error))

@@ -194,7 +194,7 @@ class Session(ExitStack):
                 with progress("saving a checkpoint", console=self.log.console):
                     writer.save(state, self.notes())
                     writer.finish()
-                self.log.say("saved", f"{writer.newest}")
+                self.log.say("saved", f"{checkpoints_of(folder)[-1]}")
             raise
         except BaseException as error:
             with suppress(UserError):

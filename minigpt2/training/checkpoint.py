@@ -22,7 +22,7 @@ from zlib import crc32
 from minigpt2.backend import Array, array_module
 from minigpt2.checked import checked
 from minigpt2.durable import new_folder
-from minigpt2.errors import UserError, require_above_zero, require_at_least
+from minigpt2.errors import OtherFormat, UserError, require_above_zero, require_at_least
 from minigpt2.inference.model import Model, write_model
 from minigpt2.outputs import json_text
 from minigpt2.reading import parse_json, read_text
@@ -152,7 +152,8 @@ def checksum_of(content: dict[str, Any]) -> int:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint's numbers, and check all of its files.
 
-    Raises UserError if something is missing or not as it was written.
+    Raises UserError if something is missing or not as it was written, and OtherFormat for a
+    checkpoint of another version.
     """
     path = folder / STATE
     content = parse_json(read_text(path, LARGEST_STATE), path)
@@ -167,7 +168,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"{path} is not what was written: its checksum differs")
     if content["format"] != FORMAT:
         text = f"{path} has format {content['format']!r:.60}, and this program knows {FORMAT}"
-        raise UserError(f"{text}: use the version of minigpt2 that wrote it, or a newer one")
+        raise OtherFormat(f"{text}: use the version of minigpt2 that wrote it, or a newer one")
     require_whole_files(folder, content["files"])
     if not isinstance(content["notes"], dict):
         raise UserError(f"{path} is not the state of a checkpoint")

@@ -12,7 +12,7 @@ from minigpt2.errors import UserError
 from minigpt2.outputs import hidden_name
 from minigpt2.reports.run_log import RunLog
 from minigpt2.training import fingerprint
-from minigpt2.training.checkpoint import STATE, Checkpoint
+from minigpt2.training.checkpoint import STATE, Checkpoint, checksum_of
 
 RUN = ("--samples", 1, "--batch-size", 4, "--micro-batch", 2, "--epochs", 2, "--dropout", 0.1)
 OPTIONS = (*RUN, "--save-every", 2, "--evaluate-every", 2, "--validation", 0.2, "--log-every", 1)
@@ -194,6 +194,16 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, train, killed, littl
     assert run("train", "--resume", "mine").code == 0
     for options in (["--resume", "mine"], ["--resume", "--out", "mine"]):
         assert "the run mine is finished: to train its model further" in refusal(train(*options))
+
+
+def test_a_checkpoint_of_another_version_is_not_taken_for_a_damaged_one(run, killed, tmp_path):
+    killed(5, "--out", "mine")
+    path = tmp_path / "mine/checkpoint-000004/state.json"
+    content = json.loads(path.read_text()) | {"format": 2}
+    path.write_text(json.dumps(content | {"checksum": checksum_of(content)}))
+    before = results_of_checkpoint(tmp_path)
+    assert "has format 2, and this program knows 1" in refusal(run("train", "--resume", "mine"))
+    assert results_of_checkpoint(tmp_path) == before
 
 
 def test_without_a_whole_checkpoint_nothing_is_begun(run, killed, tmp_path):
