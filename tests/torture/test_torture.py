@@ -9,9 +9,8 @@ from tests.torture.runs import KINDS, differences
 from tests.torture.traced import PHASES
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_disturbed_ends_with_the_bits_of_the_whole_one(tmp_path, number):
     jobs = torture.Torture(KINDS[0]._replace(options=("--steps", "3")), tmp_path / "runs")
     assert jobs.micro_batches == 3 * 3
