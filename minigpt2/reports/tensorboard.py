@@ -1,6 +1,7 @@
 """TensorBoard: the numbers of a run as event files, which TensorBoard shows."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -47,7 +48,12 @@ class Events:
     def close(self) -> None:
         """Write the last events."""
         with naming(self._folder):
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError:
+                with suppress(OSError):  # the library leaves its file open if it cannot flush it
+                    self._writer._py_recordio_writer.close()
+                raise
 
 
 def require_tensorboard() -> None:

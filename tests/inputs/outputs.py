@@ -117,7 +117,7 @@ ROWS = [
     refused("official weights where something is", "download gpt2 --out x", "x exists and is not a model", {"x/y": ""}),
     full("a run on a full disk", 100_000, "cannot be written: File too large"),
     full("a run on a disk without room", 512, "cannot be written: File too large"),
-    refused("events on a full disk", f"{TRAIN.replace('--steps 1', '--steps 9')} --validation 0 --tensorboard true", "run/events cannot be written: File too large", largest=4096, makes="run"),
+    refused("a checkpoint and events on a full disk", f"{TRAIN.replace('--steps 1', '--steps 9')} --validation 0 --tensorboard true", "run/checkpoint-000009 cannot be written: File too large", largest=4096, makes="run"),
     refused("an empty folder's name", "almanac --out ''", "out"),
     works("a run in an empty folder", TRAIN, "done", {"run": Path.mkdir}, makes="run"),
     works("a run in new folders", f"train ok.json --out a/b/c {LITTLE}", "done", makes="a"),

@@ -133,11 +133,12 @@ class Torture:
         return choice != WRITING or session.wait(rng.random() * A_WRITE) is None
 
     def _require_end(self, session, expected):
-        """Fail unless a session ended with an exit code; before it takes signals, they end it."""
+        """Fail unless a session ended with an exit code; before and after a run, signals end it."""
         code, errors = session.wait(), session.errors
         if expected == 0 and code == 2 and "run run is finished: " in errors:
             return  # it was killed after its last line
-        early = expected and code == 128 - expected and not errors
+        is_over = "run run is finished: " in errors  # nothing was left to continue
+        early = expected and code == 128 - expected and (not errors or is_over)
         stopped = not expected or errors.endswith("minigpt2: stopped\n")
         if not early and (code != expected or not stopped):
             raise Broken(f"{session.folder}: exit code {code}, not {expected}: {errors}")
