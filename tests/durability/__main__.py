@@ -40,11 +40,11 @@ class Table:
         print(f"  {name:<46} {text:>20} {seconds:>6.0f} s", flush=True)
 
 
-def record(work, folder):
+def record(work, folder, **options):
     """The calls of a run, and the folder that it makes."""
     folder.mkdir()
     with Recorder(folder) as recorder, redirect_stdout(StringIO()):
-        work.write(folder, recorder.relies_on)
+        work.write(folder, recorder.relies_on, **options)
     disk = Disk(recorder.root)
     for call in recorder.calls:
         if isinstance(call, Call):
@@ -134,6 +134,8 @@ def main():
         table.row("wrong programs: noticed", planted(folder))
         print("minigpt2 train", flush=True)
         examine(table, train, folder / "train")
+        beside = record(train, folder / "beside", in_background=True)
+        table.row("power cuts beside steps: promises kept", power_cuts(*beside))
         table.row("damaged files of a checkpoint: told", flips(train, folder))
         table.row("other damaged files of a run: continued, or told", flips_of_run(train, folder))
     for fault in table.faults:

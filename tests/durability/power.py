@@ -6,9 +6,11 @@ Four promises are held against each such state.
 2. What the program has relied on is there, unless it has begun to remove it: a checkpoint whose
    saving has returned.
 3. When a checkpoint has been relied on, there is always one.
-4. A log has at least the lines that it had when a checkpoint that is there was named.
+4. A log has at least the lines that a checkpoint that is there was saved with: `log_bytes` in its
+   state.json, or all that it had when the checkpoint was named.
 """
 
+import json
 import os
 import re
 from typing import NamedTuple
@@ -47,17 +49,22 @@ class Promises:
         elif call.name in ("link", "rename") and self.is_hidden(call.path):
             content = tree_of(self.disk.at(call.target))
             self.given.setdefault(call.target, []).append(content)
-            self.logs[call.target] = self.logs_next_to(call.target)
+            self.logs[call.target] = self.logs_next_to(call.target, content)
         elif call.name in ("rename", "unlink") and not self.is_hidden(call.path):
             self.relied.pop(call.path, None)
 
-    def logs_next_to(self, path):
-        """The files of a checkpoint's run that are written line by line, if it is one."""
+    def logs_next_to(self, path, content):
+        """The lines of the logs of a checkpoint's run that belong to it, if it is one.
+
+        While a checkpoint is written in the background, the run may log its next steps.
+        """
         if not CHECKPOINT.fullmatch(os.path.basename(path)):
             return {}
         folder = os.path.dirname(path)
         entries = {os.path.join(folder, n): e for n, e in self.disk.at(folder).now.items()}
-        return {p: e.now for p, e in entries.items() if p.endswith(".jsonl")}
+        state = content.get("state.json")
+        size = json.loads(state)["notes"].get("log_bytes") if state else None
+        return {p: e.now[:size] for p, e in entries.items() if p.endswith(".jsonl")}
 
     def is_hidden(self, path):
         """Whether one of the names of a path is a hidden one."""

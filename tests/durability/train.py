@@ -18,6 +18,7 @@ from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.tensors import TENSORS
 from minigpt2.training.checkpoint import OPTIMIZER, open_checkpoint
+from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.weights import checkpoints_of
 from tests.data.small import MERGES, small_tokenizer
 
@@ -51,14 +52,27 @@ def inputs():
     return folder
 
 
-def write(root, relies_on=lambda path: None):
-    """Begin a run in root/runs/x, or continue it; return the exit code."""
+def write(root, relies_on=lambda path: None, *, in_background=False):
+    """Begin a run in root/runs/x, or continue it; return the exit code.
+
+    Its checkpoints are written one call after the other, or in the background of its steps.
+    """
     run = Path(root) / "runs" / "x"
     if is_finished(run):
         return 0
     arguments = ["train", inputs() / "data.json", "--model", inputs() / "base", "--out", run]
-    with relying(relies_on), patch("minigpt2.reports.run_page.run_curves", no_picture):
+    with ExitStack() as patches:
+        patches.enter_context(relying(relies_on))
+        patches.enter_context(patch("minigpt2.reports.run_page.run_curves", no_picture))
+        if not in_background:
+            patches.enter_context(patch.object(CheckpointWriter, "save", save_and_wait))
         return main([*map(str, arguments), *OPTIONS, "--resume"])
+
+
+def save_and_wait(writer, *arguments, save=CheckpointWriter.save):
+    """Write a checkpoint before the run continues: the calls have the same order each time."""
+    save(writer, *arguments)
+    writer.finish()
 
 
 def no_picture(*arguments, **options):
