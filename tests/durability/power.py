@@ -62,8 +62,7 @@ class Promises:
             return {}
         folder = os.path.dirname(path)
         entries = {os.path.join(folder, n): e for n, e in self.disk.at(folder).now.items()}
-        state = content.get("state.json")
-        size = json.loads(state)["notes"].get("log_bytes") if state else None
+        size = log_bytes(content.get("state.json", b""))
         return {p: e.now[:size] for p, e in entries.items() if p.endswith(".jsonl")}
 
     def is_hidden(self, path):
@@ -96,6 +95,11 @@ class Promises:
                 yield inner, content
             elif isinstance(content, dict) and not HIDDEN.fullmatch(name):
                 yield from self.visible(inner, content)
+
+
+def log_bytes(state):
+    """The bytes of the log that belong to a checkpoint; None for those of the program `direct`."""
+    return json.loads(state)["notes"]["log_bytes"] if state.startswith(b"{") else None
 
 
 def content_at(tree, parts):
