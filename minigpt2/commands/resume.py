@@ -207,8 +207,8 @@ def set_aside(path: Path) -> Path:
 def difference(settings: Any, now: Fingerprint, checkpoint: Checkpoint) -> tuple[str, list[str]]:
     """Return what makes a run another one (or ""), and what rounds its numbers differently."""
     notes = checkpoint.notes
-    changed = changed_setting(settings, notes.get("settings", {}))
+    changed = changed_setting(settings, notes["settings"])
     for name, digest in now.contents.items():
-        if not changed and notes.get("contents", {}).get(name) != digest:
+        if not changed and notes["contents"].get(name) != digest:
             changed = f"{name} are not those that the run began with"
-    return changed, changes(now.rounding, notes.get("rounding", {}))
+    return changed, changes(now.rounding, notes["rounding"])

@@ -119,8 +119,8 @@ class Session(ExitStack):
         if self._line:
             self.log.say("resume", self._line)
         if self.checkpoint:
-            self._started -= self.checkpoint.notes.get("seconds", 0.0)
-            self.extra = dict(self.checkpoint.notes.get("extra", {}))
+            self._started -= self.checkpoint.notes["seconds"]
+            self.extra = dict(self.checkpoint.notes["extra"])
             after = plural(self.checkpoint.numbers.step, "step")
             self.log.say("resume", f"{folder} continues after {after}")
         elif resumed:
@@ -166,7 +166,7 @@ class Session(ExitStack):
         When a signal stops the block, the state is saved first.
         """
         if self.checkpoint:
-            now, before = self._now.rounding, self.checkpoint.notes.get("rounding", {})
+            now, before = self._now.rounding, self.checkpoint.notes["rounding"]
             same = all(now.get(name) == before.get(name) for name in ("precision", "micro_batch"))
             restore(self.checkpoint, state, partial=same)
         keep, folder = self.settings.keep, self.log.folder

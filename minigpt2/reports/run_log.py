@@ -101,7 +101,7 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Write summary.json, also after an exception.
 
-        Raises UserError if that fails, unless an exception has told already what is wrong.
+        Raises UserError if that fails, unless an exception is already on its way.
         """
         with suppress(UserError) if kind else nullcontext():
             with naming(self._path):

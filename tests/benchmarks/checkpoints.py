@@ -140,10 +140,11 @@ def main(argv=None):
         done = subprocess.run(
             [*command, "--resume", writer.newest], capture_output=True, text=True, env=os.environ
         )
-    found, *lines = done.stdout.splitlines() or [done.stderr]
+    resumed, *lines = done.stdout.splitlines() or [done.stderr]
     console.print(*lines, highlight=False)
-    console.print("the same bits after one more step" if found == digest else f"DIFFERENT: {found}")
-    return int(found != digest)
+    same = resumed == digest
+    console.print("the same bits after one more step" if same else f"DIFFERENT: {resumed}")
+    return int(not same)
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def library_faults(sources):
 SHARED_BY_COMMANDS = {
     "commands/dataset": "the one opening of a data set",
     "commands/decoding": "the settings of the commands that let a model write",
-    "commands/resume": "what a run is that goes on",
+    "commands/resume": "which run continues, and from which checkpoint",
     "commands/session": "the folder, the log and the checkpoints of a run",
     "commands/setup": "the one setup of a run",
     "commands/tests": "the questions that a run answers before and after",

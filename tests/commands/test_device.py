@@ -110,9 +110,9 @@ def test_steps_that_overflow_in_float16_are_told_and_taken_again(run, data, tmp_
     assert outcome.code == 0, outcome.err
     assert "step 1/1  overflowed in float16: again with loss scale 32,768" in outcome.out
     assert [step["step"] for step in steps_in(tmp_path / "run")] == [1]
-    told = strict_json((tmp_path / "run/summary.json").read_text())["float16"]
-    assert outcome.out.count("overflowed") == told["overflows"] >= 1
-    assert f"float16   {told['overflows']} overflow" in outcome.out
+    logged = strict_json((tmp_path / "run/summary.json").read_text())["float16"]
+    assert outcome.out.count("overflowed") == logged["overflows"] >= 1
+    assert f"float16   {logged['overflows']} overflow" in outcome.out
 
 
 IN_16_BITS = {

@@ -1,4 +1,4 @@
-"""Little room: a disk or a memory that a run does not fit into is told before its first step."""
+"""Little room: a run that fits neither the disk nor the memory says so before its first step."""
 
 import shutil
 

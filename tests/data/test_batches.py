@@ -144,7 +144,7 @@ def test_the_step_at_a_place_is_the_same_without_those_before_it():
 
 
 def test_random_orders_have_streams_of_their_own():
-    """A run that goes on needs the orders that it began with."""
+    """A resumed run needs the orders that it began with."""
     order = np.random.default_rng([3, 1, 2]).permutation(6)
     assert epoch_order(6, 3, 2).tolist() == order.tolist()
     held = np.random.default_rng([5, 3]).permutation(10)[:3]
