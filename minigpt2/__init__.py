@@ -106,20 +106,34 @@ Part VI: Tuning
      ·  training/fingerprint           Fingerprint
      ·  training/run                   Run
 
-Part VII: On a GPU
+Part VII: Alignment
+    33  alignment/pairs                Preference pairs
+    34  alignment/log_probs            Log-probabilities
+    35  alignment/reward_model         Reward model
+    36  alignment/kl_objective         KL-regularised objective
+    37  alignment/dpo                  DPO
+    38  alignment/rollout              Rollouts
+    39  alignment/policy_gradient      Policy gradient
+    40  alignment/advantages           Advantages
+    41  alignment/value                Value function
+    42  alignment/ppo                  PPO
+    43  alignment/verifiable_rewards   Verifiable rewards
+    44  alignment/grpo                 GRPO
+
+Part VIII: On a GPU
      ·  device/includes                Includes
      ·  device/signatures              Signatures
      ·  device/attention_blocks       Attention's blocks
      ·  device/kernel_specs            Kernel specs
      ·  device/compile                 Compile
      ·  device/sanitizer               Sanitizer
-    33  device/emulator                Emulator
+    45  device/emulator                Emulator
      ·  device/fake_stream             Fake stream
      ·  device/fake_pool               Fake pool
      ·  device/fake_array              Fake array
      ·  device/fake_cupy               Fake CuPy
      ·  device/checks                  Checks
-    34  device/launch                  Launch
+    46  device/launch                  Launch
      ·  device/cublaslt                cuBLASLt
      ·  device/products                Products
      ·  device/side_stream             Side stream
@@ -134,15 +148,15 @@ Part VII: On a GPU
      ·  device/fused_attention         Fused attention
      ·  device/decoding                Decoding on a device
      ·  device/fused_layer_norm        Fused layer normalisation
-    35  device/fused                   Fused ops
+    47  device/fused                   Fused ops
      ·  device/filled_batch            Filled batches
      ·  device/captured                Captured step
      ·  device/devices                 Devices
 
 Appendix: planning, reports, commands
-    36  planning/memory_and_flops      Memory and operations
-    37  planning/microbenchmark        Microbenchmark
-    38  planning/device_memory         Memory on a GPU
+    48  planning/memory_and_flops      Memory and operations
+    49  planning/microbenchmark        Microbenchmark
+    50  planning/device_memory         Memory on a GPU
      ·  planning/available             Available memory
      ·  planning/batch_profile         Batch profile
      ·  planning/room                  Room

@@ -3,7 +3,7 @@
 A step of GPT-2 Large takes minutes on a CPU, and its blocks are all alike.  So one block is timed
 forward and backward on N′ of the N rows of a micro-batch, the loss on M′ of its M triples, and
 AdamW on P′ of the P parameters.  From the seconds t of each,
-t_step = micro-batches · ( L·(t_forward + t_backward)·N/N′ + t_loss·M/M′ ) + t_adamw·P/P′   (37.1)
+t_step = micro-batches · ( L·(t_forward + t_backward)·N/N′ + t_loss·M/M′ ) + t_adamw·P/P′   (49.1)
 where t_backward includes the recomputation, if there is any.
 
 Example: L = 12 blocks, 2 micro-batches; a block takes 0.2 s forward and 0.4 s backward
@@ -54,7 +54,7 @@ class StepTimes(NamedTuple):
         """Return the seconds of an optimiser step."""
         backward = self.backward_with_recomputation if recompute else self.backward
         blocks = layers * (self.forward + backward)
-        return micro_batches * (blocks + self.loss) + self.adamw  # (37.1)
+        return micro_batches * (blocks + self.loss) + self.adamw  # (49.1)
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
@@ -101,11 +101,11 @@ def time_step(
     theta, g = state.parameters.trainable, state.gradients.flat
     adamw = seconds_of(lambda: adamw_flat(theta, g, state.m, state.v, update))
     return StepTimes(
-        forward=share * seconds_of(run_block),  # (37.1)
+        forward=share * seconds_of(run_block),  # (49.1)
         backward=share * seconds_of(lambda: backward(saved)),
         backward_with_recomputation=share * seconds_of(lambda: backward(checkpointed)),
         loss=loss_seconds(config, batch, x, rng),
-        adamw=adamw * config.n_parameters / single.n_parameters,  # (37.1)
+        adamw=adamw * config.n_parameters / single.n_parameters,  # (49.1)
     )
 
 
@@ -121,4 +121,4 @@ def loss_seconds(
     seconds = seconds_of(
         lambda: cross_entropy_gradient(x, wte, rows, targets, weights, dwte, accumulate=False)
     )
-    return seconds * batch.supervised / few  # (37.1)
+    return seconds * batch.supervised / few  # (49.1)

@@ -1,0 +1,5 @@
+"""Advantages.
+
+Why
+    What counts is by how much an answer was better than expected.
+"""

@@ -1,0 +1,5 @@
+"""GRPO.
+
+Why
+    Several answers to one prompt are each other's baseline.
+"""

@@ -1,0 +1,5 @@
+"""Reward model.
+
+Why
+    A reward model learns from pairs how good an answer is.
+"""

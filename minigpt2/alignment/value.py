@@ -1,0 +1,5 @@
+"""Value function.
+
+Why
+    A value function expects the reward of an answer that has only begun.
+"""

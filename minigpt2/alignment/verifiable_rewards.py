@@ -1,0 +1,5 @@
+"""Verifiable rewards.
+
+Why
+    Some answers can be checked by a program.
+"""
