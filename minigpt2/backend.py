@@ -93,13 +93,16 @@ def deliver(gradient: Array, target: Target | None) -> Array:
 
 
 def to_host(*arrays: Array) -> list[np.ndarray]:
-    """Return arrays of float numbers as NumPy's, each flat; from a device in one copy."""
-    xp = array_module(arrays[0])
-    if xp is np:
+    """Return arrays of float numbers as NumPy's, each flat; those of a device in one copy."""
+    libraries = [array_module(array) for array in arrays]
+    flat = [array.ravel() for array, xp in zip(arrays, libraries, strict=True) if xp is not np]
+    if not flat:
         return [np.ravel(array) for array in arrays]
-    flat = [array.ravel() for array in arrays]
+    xp = array_module(flat[0])
     together = xp.asnumpy(xp.concatenate(flat))
-    return np.split(together, np.cumsum([len(array) for array in flat])[:-1])
+    copies = iter(np.split(together, np.cumsum([len(array) for array in flat])[:-1]))
+    pairs = zip(arrays, libraries, strict=True)
+    return [np.ravel(array) if xp is np else next(copies) for array, xp in pairs]
 
 
 def host_pieces(array: Array, size: int) -> Iterator[np.ndarray]:

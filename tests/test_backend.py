@@ -86,3 +86,7 @@ def test_arrays_come_back_in_one_copy(device):
         np.testing.assert_array_equal(found, part.ravel())
     np.testing.assert_array_equal(to_host(parts[0], 2.5)[1], [2.5])
     assert device.copies == [8]
+    here = np.arange(6.0).reshape(2, 3)
+    for found, part in zip(to_host(here, DeviceArray(parts[0])), (here, parts[0]), strict=True):
+        np.testing.assert_array_equal(found, part.ravel())  # what is on the host stays there
+    assert device.copies == [8, 3]

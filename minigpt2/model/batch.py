@@ -2,9 +2,12 @@
 
 A batch is one row of tokens cut into a forest of segments (data/forest makes it from examples):
 there is no batch axis and no padding.  What is supervised is a list of triples (row, target,
-weight); a row may occur in several triples, or in none.
+weight); a row may occur in several triples, or in none.  What else an objective knows of a triple,
+an advantage or a reference's log-probability, is a number in a column.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -22,3 +25,4 @@ class Batch(NamedTuple):
     targets: Array  # (M,)
     weights: Array  # (M,)
     answers: Array = np.empty(0, np.int64)  # (M,) which answer a target belongs to, -1 for none
+    columns: Mapping[str, Array] = MappingProxyType({})  # by name (M,), all on the host

@@ -150,10 +150,37 @@ def rows_read(batch: Batch) -> tuple[Array | None, Array]:
     return (None if len(rows) == len(batch.ids) else rows), places
 
 
+class Hidden(NamedTuple):
+    """The rows of h that the triples of a batch read, and which row each of them reads."""
+
+    h: Array  # (R, C)
+    places: Array  # (M,)
+    saved: Saved  # for gpt2_backward
+
+
+def forward(
+    parameters: Parameters,
+    batch: Batch,
+    *,
+    drop: float = 0.0,
+    rng: np.random.Generator | None = None,
+    recompute: bool = False,
+    backward: bool = True,
+) -> Hidden:
+    """Run the blocks once, for any loss of the rows that a batch's triples read.
+
+    The arguments are those of `gpt2`.
+    """
+    rows, places = rows_read(batch)
+    h, saved = gpt2(
+        parameters, batch, drop=drop, rng=rng, recompute=recompute, backward=backward, rows=rows
+    )  # (R, C)  (15.4)
+    return Hidden(h, places, saved)
+
+
 def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
     """Return the loss of a batch, and the negative log-likelihood of each triple (M,)."""
-    rows, places = rows_read(batch)
-    h, _ = gpt2(parameters, batch, backward=False, rows=rows)  # (R, C)  (15.4)
+    h, places, _ = forward(parameters, batch, backward=False)  # (15.4)
     wte = parameters["wte.weight"]
     return cross_entropy(h, wte, places, batch.targets, batch.weights)  # (15.5)
 

@@ -10,7 +10,7 @@ from minigpt2.backend import deliver
 from minigpt2.model import gpt2 as gpt2_module
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
-from minigpt2.model.gpt2 import gpt2, gpt2_backward, loss_and_gradients, loss_of
+from minigpt2.model.gpt2 import forward, gpt2, gpt2_backward, loss_and_gradients, loss_of
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
@@ -105,6 +105,22 @@ def test_hidden_rows_times_wte_are_the_logits_of_the_loss():
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     nll = -np.log(p[np.arange(len(FIRST.rows)), FIRST.targets])
     np.testing.assert_allclose(loss_of(parameters, FIRST)[1], nll, rtol=1e-12)
+
+
+def test_the_forward_pass_gives_each_triple_the_row_that_it_reads():
+    parameters = random_parameters()
+    whole, _ = gpt2(parameters, FIRST)
+    h, places, saved = forward(parameters, FIRST)
+    assert len(h) < len(FIRST.ids)
+    np.testing.assert_allclose(h[places], whole[FIRST.rows], rtol=1e-12)
+    alone = forward(parameters, FIRST, backward=False)
+    np.testing.assert_array_equal(alone.h, h)
+    assert alone.saved.blocks == [None] * L and None not in saved.blocks
+
+
+def test_the_columns_of_a_batch_cannot_be_changed():
+    with pytest.raises(TypeError):
+        FIRST.columns["reference"] = np.zeros(1)
 
 
 def plain_gpt2(parameters, ids):
