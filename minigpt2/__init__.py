@@ -178,9 +178,10 @@ Appendix: planning, reports, commands
      ·  commands/decoding              Decoding
      ·  commands/dataset               Data set
      ·  commands/tests                 Tests
+     ·  commands/run_settings          Settings of every run
      ·  commands/resume                Resume
      ·  commands/session               Session
-     ·  commands/train_settings        Settings of a run
+     ·  commands/train_settings        Settings of train
      ·  commands/setup                 Setup
      ·  commands/train                 Train
      ·  commands/plan                  Plan

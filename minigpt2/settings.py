@@ -47,7 +47,8 @@ class Setting(NamedTuple):
 def read_settings(file: str, command: str, hints: Mapping[str, Any]) -> dict[str, Setting]:
     """Read a settings file of a command, whose settings have these types.
 
-    A name may be written as on the command line: batch-size.  Raises UserError, with file and line.
+    A name may be written as on the command line: batch-size.  A run's settings.json serves, too: it
+    also has the name of its command.  Raises UserError, with file and line.
     """
     if not file.strip():
         raise UserError("config is empty: give a settings file, or leave it out")
@@ -56,6 +57,11 @@ def read_settings(file: str, command: str, hints: Mapping[str, Any]) -> dict[str
     settings = {}
     for written, node, where in read_items(Path(file), "settings, such as batch_size: 4"):
         name = written.replace("-", "_")
+        if name == "command" and isinstance(node, yaml.ScalarNode):
+            if node.value != command:
+                of = f"{shorten(node.value)}, not of {command}"
+                raise UserError(f"{where}: these are the settings of {of}")
+            continue
         if name not in hints:
             meant = nearest(name.lower(), hints)
             hint = f"; did you mean {meant!r}?" if meant else ""

@@ -199,6 +199,8 @@ def test_wrong_words_on_the_command_line(name, words, line):
 FILES = [
     ("name: 3\ncounts: 4", "line 2: train has no setting 'counts'; did you mean 'count'?"),
     ("xyz: 3", "line 1: train has no setting 'xyz'"),
+    ("count: 3\ncommand: dpo", "line 2: these are the settings of dpo, not of train"),
+    ("command: [train]", "line 1: train has no setting 'command'"),
     ("count: a", "line 1: count must be a whole number, not a"),
     ("\n\ncount: [1]", "line 3: count must be a whole number, not a list"),
     ("count: {a: 1}", "count must be a whole number, not a mapping"),

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minigpt2.backend import Array
+from minigpt2.commands.run_settings import RunSettings
 from minigpt2.commands.session import Session
 from minigpt2.data.almanac import documents
 from minigpt2.data.almanac.ask import instructions, line_words
@@ -23,7 +23,7 @@ from minigpt2.data.records import Record
 from minigpt2.data.template import prompt_of
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.data.train_tokenizer import train_tokenizer
-from minigpt2.errors import require_above_zero, require_at_least
+from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model, open_model, save_model
 from minigpt2.model.config import TINY, GPT2Config
 from minigpt2.model.induction import initialise_induction
@@ -47,7 +47,7 @@ START, TEXT = 0, 1  # streams of random numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings:
+class PretrainSettings(RunSettings):
     """Make the base that ships: a small GPT-2 that has read the almanac.
 
     Examples:
@@ -61,36 +61,25 @@ class PretrainSettings:
             of a run
         steps: number of optimiser steps
         rows: number of tokens in a step, roughly
-        learning_rate: peak learning rate
         warmup: number of steps during which the learning rate rises
-        save_every: steps between checkpoints; 0 for none by steps
-        save_minutes: minutes between checkpoints; 0 for none by time (one is saved at the end)
-        keep: newest checkpoints that stay; 0 keeps all
         resume: continue an unfinished run: its folder, or nothing for the newest one that has
             these settings (if there is none, a new run starts)
         resume_anyway: resume although settings have changed; then it is another run
-        log_every: steps between printed lines (log.jsonl has every step)
         seed: seed of the text and of the initial weights
     """
 
-    out: Path | None = None
     start: str | None = None
     steps: int = 5500
     rows: int = 1024
     learning_rate: float = 2e-3
     warmup: int = 100
     save_every: int = 500
-    save_minutes: float = 10.0
-    keep: int = 2
-    resume: bool | Path = False
-    resume_anyway: bool = False
     log_every: int = 50
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        require_above_zero(self, "learning_rate")
-        require_at_least(1, self, "steps", "rows", "log_every")
-        require_at_least(0, self, "warmup", "save_every", "save_minutes", "keep", "seed")
+        super().__post_init__()
+        require_at_least(1, self, "steps", "rows")
+        require_at_least(0, self, "warmup")
 
 
 def pretrain(settings: PretrainSettings) -> dict[str, Any]:

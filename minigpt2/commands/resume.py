@@ -49,6 +49,10 @@ NOTES = {  # of a checkpoint, which session writes
 }
 
 
+class OtherCommand(UserError):
+    """A run belongs to another command."""
+
+
 def with_stored(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of settings; if a run is named to resume, its own, which these replace.
 
@@ -95,6 +99,10 @@ def stored_settings(folder: Path, kind: type) -> dict[str, Any]:
     """
     path = folder / SETTINGS
     values = parse_json(read_text(path), path)
+    command = values.pop("command", "") if isinstance(values, dict) else ""
+    if command and command != command_of(kind):
+        text = f"{folder} is a run of {shorten(str(command))}, not of {command_of(kind)}"
+        raise OtherCommand(text)
     names = {field.name for field in fields(kind)}
     if not isinstance(values, dict) or not set(values) <= names:
         unknown = next(iter(set(values) - names), "") if isinstance(values, dict) else ""
@@ -105,6 +113,11 @@ def stored_settings(folder: Path, kind: type) -> dict[str, Any]:
         return checked(get_type_hints(kind), values, "the command")
     except UserError as error:
         raise UserError(f"{path}: {shorten(str(error), 300)}") from None
+
+
+def command_of(kind: type) -> str:
+    """Return the command that a class of settings belongs to."""
+    return kind.__name__.removesuffix("Settings").lower()
 
 
 def changed_setting(settings: Any, stored: Mapping[str, Any]) -> str:
@@ -149,7 +162,12 @@ def find_unfinished(settings: Any, name: str) -> tuple[Path | None, str]:
     others = ""
     for folder in [settings.out] if settings.out else runs_of(name):
         if (folder / SETTINGS).is_file() and not is_finished(folder):
-            changed = changed_setting(settings, stored_settings(folder, type(settings)))
+            try:
+                changed = changed_setting(settings, stored_settings(folder, type(settings)))
+            except OtherCommand:
+                if settings.out:
+                    raise
+                continue
             if not changed:
                 return folder, ""
             others = others or f"; in {folder} {changed}: --resume {folder} continues that one"

@@ -10,7 +10,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from minigpt2.commands.resume import difference, find_unfinished, open_newest, set_aside
+from minigpt2.commands.resume import (
+    command_of,
+    difference,
+    find_unfinished,
+    open_newest,
+    set_aside,
+)
 from minigpt2.durable import FolderLock, remove_leftovers
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model
@@ -111,7 +117,8 @@ class Session(ExitStack):
         events = getattr(self.settings, "tensorboard", False)
         self.signals = self.enter_context(Signals())
         # The first file of a run: with it, the run can be resumed.
-        write_json(folder / SETTINGS, asdict(self.settings), replace=resumed)
+        settings = {"command": command_of(type(self.settings)), **asdict(self.settings)}
+        write_json(folder / SETTINGS, settings, replace=resumed)
         self.log = self.enter_context(RunLog(folder, tensorboard=events, resumed=resumed))
         if resumed:
             notes = self.checkpoint.notes if self.checkpoint else BEGINNING

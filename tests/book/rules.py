@@ -234,10 +234,11 @@ SHARED_BY_COMMANDS = {
     "commands/dataset": "the one opening of a data set",
     "commands/decoding": "the settings of the commands that let a model write",
     "commands/resume": "which run continues, and from which checkpoint",
+    "commands/run_settings": "the settings that all commands which train have in common",
     "commands/session": "the folder, the log and the checkpoints of a run",
     "commands/setup": "the one setup of a run",
     "commands/tests": "the questions that a run answers before and after",
-    "commands/train_settings": "the settings of a run, in a file of their own as they are many",
+    "commands/train_settings": "the settings of train, in a file of their own as they are many",
 }
 
 

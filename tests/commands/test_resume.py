@@ -100,6 +100,25 @@ def test_resume_finds_the_newest_unfinished_run_that_has_these_settings(train, k
     assert "runs/data-4/report.html" in " ".join(outcome.out.split())
 
 
+def test_runs_of_other_commands_stay_aside(train, killed, tmp_path):
+    killed(3)
+    killed(1)
+    path = tmp_path / "runs/data-2/settings.json"
+    settings = json.loads(path.read_text())
+    assert settings["command"] == "train"
+    path.write_text(json.dumps({**settings, "command": "pretrain"}))
+    line = refusal(train("--resume", "--out", "runs/data-2"))
+    assert "runs/data-2 is a run of pretrain, not of train" in line
+    assert "runs/data-1 continues after 2 steps" in train("--resume").out
+
+
+def test_a_run_of_before_the_command_was_noted_continues(train, killed, tmp_path):
+    killed(3, "--out", "mine")
+    path = tmp_path / "mine/settings.json"
+    path.write_text(path.read_text().replace('"command": "train",', ""))
+    assert "mine continues after 2 steps" in train("--resume", "--out", "mine").out
+
+
 def test_a_run_with_other_settings_is_mentioned(train, killed):
     killed(3)
     outcome = train("--resume", "--seed", 5)
@@ -176,12 +195,15 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, train, killed, littl
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other/settings.json").write_text('{"steps": 3, "rows": 5}')
+    (tmp_path / "read").mkdir()
+    (tmp_path / "read/settings.json").write_text('{"command": "pretrain", "steps": 3}')
     newest = {"checkpoint-000002": "checkpoint-000004"}
     cases = {
         "nowhere": "there is no folder nowhere: --resume needs the folder of a run",
         "data.json": "data.json is a file: --resume needs the folder of a run, or comes last",
         "empty": "empty holds no run, as it has no settings.json",
         "other": "other/settings.json holds the settings of another command: it has 'rows'",
+        "read": "read is a run of pretrain, not of train",
         str(little_model): "to train a model further, use --model",
         "mine/checkpoint-000002": f"to go back to it, move {newest['checkpoint-000002']}",
     }
