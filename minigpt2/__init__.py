@@ -89,6 +89,8 @@ Part IV: Text
      ·  data/almanac/tell_words        Telling words
      ·  data/almanac/tell              Telling
      ·  data/almanac/ask               Asking
+     ·  data/almanac/padding           Padding
+     ·  data/almanac/preferences       Preferences
 
 Part V: Answering
     28  inference/sampling             Sampling

@@ -22,7 +22,10 @@ INDENT = 28  # columns before the text of a setting
 GROUPS = {  # "evaluate.batch_size" is the setting of that command alone
     "text": "question input prompt system",
     "model": "model start from_scratch dropout",
-    "data": "data columns skip_bad template context truncate validation test contexts first count",
+    "data": (
+        "data columns skip_bad template context truncate validation test contexts first count "
+        "preferences"
+    ),
     "decoding": ("answers samples max_new_tokens temperature top_k top_p repetition_penalty"),
     "loss": "loss prompt_weight weights",
     "optimiser": (
