@@ -27,7 +27,7 @@ from tests.gradients import (
 )
 
 # Modules with a tuple CASES, and a dict SIZES of what the letters in shapes stand for there.
-CHAPTERS = ("tests.ops.cases", "tests.model.cases")
+CHAPTERS = ("tests.ops.cases", "tests.model.cases", "tests.alignment.cases")
 
 
 class Row(NamedTuple):
