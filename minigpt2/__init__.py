@@ -66,6 +66,7 @@ Part IV: Text
      ·  data/records                   Records
      ·  data/files                     Files
      ·  data/conversations             Conversations
+     ·  data/fields                    Fields
      ·  data/formats                   Formats
      ·  data/loading                   Loading
     21  data/template                  Template

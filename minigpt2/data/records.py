@@ -24,7 +24,8 @@ class Record(NamedTuple):
     output: str
     system: str = ""  # the system's message, which comes before everything else
     earlier: tuple[Exchange, ...] = ()  # the exchanges before the question
-    rejected: str = ""  # a worse answer, in preference data
+    rejected: str | None = None  # a worse answer, in preference data; it may be empty
+    kind: str = ""  # of a preference: what is wrong with the rejected answer
 
     @property
     def is_text(self) -> bool:
@@ -39,10 +40,15 @@ class Record(NamedTuple):
 
     def as_entry(self) -> dict[str, object]:
         """Return the fields as JSON holds them: Alpaca's, and the others that are not empty."""
-        alpaca = {"instruction": self.instruction, "input": self.input, "output": self.output}
-        others = {
+        alpaca: dict[str, object] = {
+            "instruction": self.instruction,
+            "input": self.input,
+            "output": self.output,
+        }
+        others: dict[str, object] = {
             "system": self.system,
             "history": [[exchange.question, exchange.answer] for exchange in self.earlier],
-            "rejected": self.rejected,
+            "kind": self.kind,
         }
-        return {**alpaca, **{name: value for name, value in others.items() if value}}
+        present = {name: value for name, value in others.items() if value}
+        return alpaca | present | ({} if self.rejected is None else {"rejected": self.rejected})

@@ -52,6 +52,15 @@ ENTRIES = {
         {"instruction": "Add.", "input": "1 + 2", "output": "x", "chosen": "3", "rejected": "4"},
         Record("Add.", "1 + 2", "3", rejected="4"),
     ),
+    "message pair": (
+        {
+            "prompt": MORE[:-1],
+            "chosen": [message("assistant", "So.")],
+            "rejected": [message("assistant", "No.")],
+            "kind": "rude",
+        },
+        Record("Why?", "", "So.", "Be kind.", (Exchange("Hi.", "Hello!"),), "No.", "rude"),
+    ),
     "pair": (
         {"prompt": "Add.", "chosen": "3", "rejected": "4"},
         Record("Add.", "", "3", rejected="4"),

@@ -86,11 +86,6 @@ def test_dialogue_pairs_that_cannot_be_used_are_refused(tmp_path, chosen, reject
     assert text in refusal(tmp_path, [{"chosen": chosen, "rejected": rejected}])
 
 
-def test_a_pair_without_a_rejected_answer_is_refused(tmp_path):
-    entry = {"prompt": "Add.", "chosen": "3", "rejected": " "}
-    assert "field 'rejected' is empty" in refusal(tmp_path, [entry])
-
-
 def weighed(*weights):
     """A conversation whose answers have these weights."""
     turns = []

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from minigpt2.data.formats import ALL_FORMATS, ALPACA_FORMAT, FORMATS
+from minigpt2.data.formats import ALL_FORMATS, ALPACA_FORMAT, FORMATS, PREFERENCE_FORMATS
 from minigpt2.data.loading import load_data
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.template import parts_of
@@ -21,12 +21,21 @@ def test_every_format_has_an_entry_here():
 def test_the_table_of_formats():
     assert [(str(one), one.template, one.turn) for one in FORMATS] == [
         (
-            "Alpaca pair: instruction, chosen, rejected (optionally input, system, history)",
+            "Alpaca pair: instruction, chosen, rejected (optionally input, system, history, kind)",
             "alpaca",
             (),
         ),
-        ("pair: prompt, chosen, rejected", "alpaca", ()),
-        ("dialogue pair: chosen, rejected", "chat", ("role", "content", "weight")),
+        (
+            "message pair: prompt, chosen, rejected (optionally kind)",
+            "chat",
+            ("role", "content", "weight"),
+        ),
+        ("pair: prompt, chosen, rejected (optionally kind)", "alpaca", ()),
+        (
+            "dialogue pair: chosen, rejected (optionally kind)",
+            "chat",
+            ("role", "content", "weight"),
+        ),
         ("messages: messages", "chat", ("role", "content", "weight")),
         ("ShareGPT: conversations", "chat", ("from", "value", "weight")),
         ("Alpaca: instruction, output (optionally input, system, history)", "alpaca", ()),
@@ -37,7 +46,8 @@ def test_the_table_of_formats():
     ]
     assert ALPACA_FORMAT.name == "Alpaca"
     names = [text.partition(":")[0] for text in ALL_FORMATS.split("; ")]
-    pairs = ["Alpaca pair", "pair", "dialogue pair"]
+    pairs = [one.name for one in PREFERENCE_FORMATS]
+    assert pairs == ["Alpaca pair", "message pair", "pair", "dialogue pair"]
     assert names == [one.name for one in FORMATS if one.name not in pairs] + pairs
 
 
@@ -111,6 +121,40 @@ def test_a_dialogue_that_cannot_be_used_is_named(tmp_path, chosen, words):
     assert error.startswith(f"entry 0 of {tmp_path / 'data.json'}{words}")
 
 
+def test_a_pair_of_dialogues_may_repeat_their_question_as_the_prompt(tmp_path):
+    other = [TALK[0], message("assistant", "Go away!")]
+    entry = {"prompt": "Hi.", "chosen": TALK, "rejected": other}
+    record = Record("Hi.", "", "Hello!", rejected="Go away!")
+    assert load_records(saved(tmp_path, [entry])) == [record]
+    error = refusal(tmp_path, [{**entry, "prompt": "Ho."}])
+    assert "field 'prompt' is not a question of 'chosen'" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt": []}, "field 'prompt' is not a list of turns, or is empty"),
+        ({"prompt": TALK}, "field 'prompt', turn 2, is the assistant's, not the user's"),
+        ({"prompt": 3}, "field 'prompt' is not a list of turns, or is empty"),
+        ({"chosen": TALK}, "field 'chosen' is not one message of the assistant"),
+        ({"rejected": TALK[:1]}, "field 'rejected' is not one message of the assistant"),
+        ({"rejected": "No."}, "field 'rejected' is not a list of turns"),
+        ({"kind": 3}, "field 'kind' is not text, but a number"),
+    ],
+)
+def test_a_pair_of_messages_that_cannot_be_used_is_named(tmp_path, change, words):
+    error = refusal(tmp_path, [{**ENTRIES["message pair"][0], **change}])
+    assert f"entry 0 of {tmp_path / 'data.json'}: {words}" in error
+
+
+def test_a_rejected_answer_may_be_empty_but_not_absent_or_null(tmp_path):
+    entry, record = ENTRIES["pair"]
+    records = load_records(saved(tmp_path, [{**entry, "rejected": "", "kind": "cut"}]))
+    assert records == [record._replace(rejected="", kind="cut")]
+    error = refusal(tmp_path, [{**entry, "rejected": None}])
+    assert "field 'rejected' is not text, but null" in error
+
+
 def test_text_is_kept_as_it_is(tmp_path):
     entry = {"instruction": " Say ö. ", "input": "", "output": "ö\n"}
     assert load_records(saved(tmp_path, [entry])) == [Record(" Say ö. ", "", "ö\n")]
@@ -141,6 +185,8 @@ def test_columns_give_fields_other_names(tmp_path):
         ("text", "text"),
         ("Alpaca pair", "rejected"),
         ("pair", "prompt"),
+        ("message pair", "prompt"),
+        ("message pair", "rejected"),
         ("dialogue pair", "rejected"),
     ],
 )
@@ -148,7 +194,7 @@ def test_a_field_that_is_missing_is_named_with_its_entry(tmp_path, name, field):
     entry = {k: v for k, v in ENTRIES[name][0].items() if k in (*KNOWN[name].fields, "input")}
     without = {k: v for k, v in entry.items() if k != field}
     error = refusal(tmp_path, [entry, entry, without, entry])
-    if (name, field) == ("pair", "prompt"):
+    if field == "prompt" and "rejected" in entry:
         assert "entry 2 of" in error and "is dialogue pair, but entry 0 of" in error
     else:
         assert "entry 2 of" in error and f"has no field '{field}'; expected {name}: " in error

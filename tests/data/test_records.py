@@ -12,14 +12,15 @@ def test_a_record_without_an_instruction_is_a_text():
 
 def test_an_entry_has_alpacas_fields_and_the_others_that_are_not_empty():
     assert Record("Add.", "", "3").as_entry() == {"instruction": "Add.", "input": "", "output": "3"}
-    record = Record("Why?", "", "So.", "Be kind.", (Exchange("Hi.", "Hello!"),), "No.")
+    record = Record("Why?", "", "So.", "Be kind.", (Exchange("Hi.", "Hello!"),), "", "cut")
     assert record.as_entry() == {
         "instruction": "Why?",
         "input": "",
         "output": "So.",
         "system": "Be kind.",
         "history": [["Hi.", "Hello!"]],
-        "rejected": "No.",
+        "rejected": "",
+        "kind": "cut",
     }
 
 
