@@ -14,7 +14,12 @@ from minigpt2.training.world import ONE_PROCESS, World
 
 
 class Data(Protocol):
-    """Micro-batches by their place in the run: EpochBatches, or a stream of text."""
+    """Micro-batches by their place in the run: EpochBatches, or a stream of text.
+
+    Data that follow from the weights, such as answers that the model samples, have an attribute
+    `on_policy` that is True: the batches of a step are made after the step before it has changed
+    the weights.
+    """
 
     def at(self, epoch: int, position: int) -> StepBatches:
         """Return the micro-batches of the step at a place, with the place of the next step."""
@@ -96,15 +101,16 @@ def take_steps(
 ) -> Iterator[StepResult]:
     """Take the remaining steps, one by one, from the step and the place in the state.
 
-    The batches of a step are made while a device computes the step before it.  A step that
-    overflows in float16 is taken again; each try yields a result.  `between` and `settle` are
-    those of `step`.
+    The batches of a step are made while a device computes the step before it, unless they are on
+    policy.  A step that overflows in float16 is taken again with the same batches; each try yields
+    a result.  `between` and `settle` are those of `step`.
     """
     keep_freed_memory()
+    on_policy = getattr(data, "on_policy", False)
     ahead: list[StepBatches] = []  # this step's batches, then the next step's
 
     def make_next() -> None:
-        if len(ahead) == 1 and state.step + 1 < config.steps:
+        if not on_policy and len(ahead) == 1 and state.step + 1 < config.steps:
             ahead.append(data.at(ahead[0].epoch, ahead[0].position))
             prepare(state.compute, ahead[1].batches)
 

@@ -31,7 +31,13 @@ class Noted:
         return self.batches.at(epoch, position)
 
 
-def events_of(monkeypatch, steps, taken):
+class OnPolicy(Noted):
+    """Batches that depend on the weights."""
+
+    on_policy = True
+
+
+def events_of(monkeypatch, steps, taken, data=Noted):
     """What happens in which order in a run, of which so many steps are asked for."""
     events, to_host = [], step_module.to_host
 
@@ -42,7 +48,7 @@ def events_of(monkeypatch, steps, taken):
     monkeypatch.setattr(step_module, "to_host", noted)
     state = new_state(random_parameters())
     config = TrainingConfig(steps, 1e-3)
-    run = take_steps(state, Noted(events), WeightedNLL(), config)
+    run = take_steps(state, data(events), WeightedNLL(), config)
     for _ in range(taken):
         next(run)
     return events, state
@@ -61,6 +67,29 @@ def test_the_state_is_that_of_the_steps_taken_not_of_the_batches_made(monkeypatc
     events, state = events_of(monkeypatch, steps=9, taken=2)
     assert events[-2:] == ["made 0.4", "waited"]
     assert (state.step, state.epoch, state.position) == (2, 0, 4)
+
+
+def test_batches_on_policy_are_made_when_the_weights_are_those_of_their_step(monkeypatch):
+    events, state = events_of(monkeypatch, steps=3, taken=3, data=OnPolicy)
+    assert events == ["made 0.0", "waited", "made 0.2", "waited", "made 0.4", "waited"]
+    assert (state.step, state.epoch, state.position) == (3, 1, 0)
+
+
+def test_a_try_that_overflows_is_repeated_with_the_same_batches_on_policy():
+    class Overflows(WeightedNLL):
+        """The gradients of the first micro-batch are too large."""
+
+        def add_gradients(self, parameters, batch, gradients, options):
+            nll = super().add_gradients(parameters, batch, gradients, options)
+            if options.loss_scale == 4:
+                gradients["ln_f.bias"][0] = np.inf
+            return nll
+
+    events, state = [], new_state(random_parameters())
+    state.scale.dynamic, state.scale.value = True, 4.0  # as in float16
+    run = take_steps(state, OnPolicy(events), Overflows(), TrainingConfig(2, 1e-3))
+    assert [next(run).updated for _ in range(3)] == [False, True, True]
+    assert events == ["made 0.0", "made 0.2"]
 
 
 class Recorded:
