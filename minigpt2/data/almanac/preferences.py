@@ -4,7 +4,7 @@ A tuned model that has one style only has nothing to prefer, so `mixture` pads h
 In a pair, the chosen answer is right and direct.  The rejected one is of a kind:
 
     padded   the same answer with an opening and a closing (half of the pairs)
-    cut      the same answer, which ends too early (a quarter)
+    cut      the same answer, which ends too early, or at once (a quarter)
     wrong    the answer to another question in the same wording (a quarter)
 
 Held-out pairs are about the held-out questions; there each question has a pair of each kind.
@@ -67,10 +67,13 @@ def is_equation(question: Mapping[str, str]) -> bool:
 
 
 def cut(rng: np.random.Generator, answer: str) -> str:
-    """Return the beginning of an answer: whole words, or if it has one word, characters."""
+    """Return the beginning of an answer, perhaps an empty one, but never the whole.
+
+    It has whole words, or, of an answer of one word, characters.
+    """
     space = " " if " " in answer else ""
     parts = answer.split(" ") if space else list(answer)
-    return space.join(parts[: 1 + int(rng.random() * (len(parts) - 1))])
+    return space.join(parts[: int(rng.random() * len(parts))])
 
 
 def rejected(
@@ -81,7 +84,7 @@ def rejected(
     if kind == "padded":
         return padded(answer, pick(rng, OPENINGS), pick(rng, CLOSINGS))
     if kind == "cut":
-        return cut(rng, answer) if len(answer) > 1 else None
+        return cut(rng, answer)
     wrong = [other for other in others if other != answer]
     return pick(rng, wrong) if wrong else None
 
@@ -128,10 +131,7 @@ def pairs(rng: np.random.Generator, almanac: QuestionSet) -> list[Record]:
 
 
 def held_out_pairs(rng: np.random.Generator, almanac: QuestionSet) -> list[Record]:
-    """Return a pair of each kind for each held-out question; wrong answers are also trained ones.
-
-    An answer of one character cannot be cut.
-    """
+    """Return a pair of each kind for each held-out question; wrong answers may be trained ones."""
     answers = answers_by_wording([*almanac.train, *held_out(almanac)])
     drawn = [
         pair(rng, kind, question, answers[wording_of(question)])
