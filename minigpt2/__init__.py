@@ -115,6 +115,7 @@ Part VII: Alignment
     35  alignment/reward_model         Reward model
     36  alignment/kl_objective         KL-regularised objective
     37  alignment/dpo                  DPO
+     ·  alignment/completions          Completions
     38  alignment/rollout              Rollouts
     39  alignment/policy_gradient      Policy gradient
     40  alignment/advantages           Advantages
