@@ -47,6 +47,7 @@ Part II: The network
      ·  model/recompute                Recomputation
     14  model/block                    Block
     15  model/gpt2                     GPT-2
+     ·  model/heads                    Heads
     16  model/induction                Induction heads
      ·  tensors                        Stored tensors
      ·  tensor_writer                  Writing tensors

@@ -27,7 +27,12 @@ from tests.gradients import (
 )
 
 # Modules with a tuple CASES, and a dict SIZES of what the letters in shapes stand for there.
-CHAPTERS = ("tests.ops.cases", "tests.model.cases", "tests.alignment.cases")
+CHAPTERS = (
+    "tests.ops.cases",
+    "tests.model.cases",
+    "tests.model.head_cases",
+    "tests.alignment.cases",
+)
 
 
 class Row(NamedTuple):

@@ -60,11 +60,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, accumulation_dtype, to_host
+from minigpt2.backend import Array, accumulation_dtype
 from minigpt2.data.forest import Branch, Segment, build_prefix_trees, lay_out
 from minigpt2.model.batch import Batch
 from minigpt2.model.gpt2 import forward, gpt2_backward
 from minigpt2.model.gradients import Gradients
+from minigpt2.model.heads import wide_on_host
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
 from minigpt2.training.objective import Options
@@ -143,7 +144,8 @@ def log_probs(parameters: Parameters, batch: Batch, temperature: float = 1.0) ->
     h, places, _ = forward(parameters, batch, backward=False)
     x = over(h, temperature)  # (R, C)  (34.2)
     wte = parameters["wte.weight"]
-    return minus_on_host(cross_entropy(x, wte, places, batch.targets, batch.weights)[1])
+    _, nll = cross_entropy(x, wte, places, batch.targets, batch.weights)
+    return -wide_on_host(nll)  # (M,)  (34.1)
 
 
 def policy_gradients(
@@ -167,7 +169,8 @@ def policy_gradients(
     )
     x, wte = over(h, temperature), parameters["wte.weight"]  # (34.2)
     triples = places, batch.targets
-    log_p = minus_on_host(cross_entropy(x, wte, *triples, batch.weights)[1])  # (M,)
+    _, nll = cross_entropy(x, wte, *triples, batch.weights)
+    log_p = -wide_on_host(nll)  # (M,)  (34.1)
     w = options.loss_scale * weigh(log_p)  # (M,)  (34.3)
     if head is None and not w.any():
         return log_p
@@ -191,9 +194,3 @@ def over(rows: Array, temperature: float) -> Array:
         return rows
     scaled = rows.astype(accumulation_dtype(rows.dtype), copy=False) * (1 / temperature)  # (R, C)
     return scaled.astype(rows.dtype, copy=False)  # (R, C)
-
-
-def minus_on_host(nll: Array) -> Array:
-    """Return ln p (M,), minus the nll (M,), on the host in float64, or complex as the nll is."""
-    (on_host,) = to_host(nll)
-    return -on_host.astype(np.result_type(on_host, np.float64))  # (M,)  (34.1)

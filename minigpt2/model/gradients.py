@@ -47,9 +47,13 @@ class Gradients:
     def __getitem__(self, name: str) -> Array:
         return self.views[self._prefix + name]
 
+    def part(self, prefix: str) -> "Gradients":
+        """Return the gradients whose names begin with a prefix, under the rest of their names."""
+        return Gradients(self.views, prefix=self._prefix + prefix, holding=self._holding)
+
     def block(self, i: int) -> "Gradients":
         """Return the gradients of block i, under their names within the block."""
-        return Gradients(self.views, prefix=f"h.{i}.", holding=self._holding)
+        return self.part(f"h.{i}.")
 
     def trains(self, name: str) -> bool:
         """Whether a tensor has a gradient: it is not frozen."""

@@ -59,6 +59,16 @@ def in_layout(shapes: Shapes, frozen: Collection[str] = ()) -> dict[str, tuple[i
     return dict(sorted(shapes.items(), key=lambda item: (item[0] in frozen, len(item[1]) < 2)))
 
 
+def blocks_of(views: Mapping[str, Array], n_layer: int) -> list[dict[str, Array]]:
+    """Return the views of each block under their names within the block."""
+    blocks: list[dict[str, Array]] = [{} for _ in range(n_layer)]
+    for name, view in views.items():
+        if name.startswith("h."):
+            _, block, within = name.split(".", 2)
+            blocks[int(block)][within] = view
+    return blocks
+
+
 class Parameters:
     """A flat array (P,) and its named views: `parameters["h.0.attn.c_attn.weight"]`.
 
@@ -92,11 +102,7 @@ class Parameters:
             raise ValueError(
                 f"{config} needs {plural(start, 'parameter')}; the array is {flat.shape}"
             )
-        self._blocks: list[dict[str, Array]] = [{} for _ in range(config.n_layer)]
-        for name, view in self.views.items():
-            if name.startswith("h."):
-                _, block, within = name.split(".", 2)
-                self._blocks[int(block)][within] = view
+        self._blocks = blocks_of(self.views, config.n_layer)
 
     def __getitem__(self, name: str) -> Array:
         return self.views[name]
