@@ -174,6 +174,7 @@ Appendix: planning, reports, commands
      ·  reports/stream                 Stream
      ·  reports/html                   HTML pages
      ·  reports/tokens                 Tokens
+     ·  reports/metrics                Metrics
      ·  reports/plots                  Plots
      ·  reports/imbalance_plot         Plot of imbalance
      ·  reports/tensorboard            TensorBoard
@@ -186,6 +187,7 @@ Appendix: planning, reports, commands
      ·  commands/run_settings          Settings of every run
      ·  commands/resume                Resume
      ·  commands/session               Session
+     ·  commands/tuning_run            Run that tunes
      ·  commands/train_settings        Settings of train
      ·  commands/setup                 Setup
      ·  commands/train                 Train

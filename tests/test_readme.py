@@ -23,7 +23,7 @@ from minigpt2.cli import COMMANDS, main, read_all, read_command, settings_class,
 from minigpt2.commands.plan import PlanSettings, open_config, shape_of
 from minigpt2.commands.pretrain import PretrainSettings
 from minigpt2.commands.setup import setup
-from minigpt2.commands.train import TrainSettings, model_line
+from minigpt2.commands.train import TrainSettings, describe_losses, model_line
 from minigpt2.data.almanac import questions
 from minigpt2.data.formats import FORMATS
 from minigpt2.data.loading import load_data
@@ -32,7 +32,8 @@ from minigpt2.planning import memory_and_flops
 from minigpt2.planning.batch_profile import profile
 from minigpt2.planning.disk_space import disk_need
 from minigpt2.planning.memory_and_flops import MemoryOptions, memory
-from minigpt2.reports.run_log import RunLog, step_line
+from minigpt2.reports.metrics import step_line
+from minigpt2.reports.run_log import RunLog
 from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
 from minigpt2.wording import shorten, size
@@ -146,7 +147,7 @@ def test_the_lines_of_validation_are_as_they_are_printed(tmp_path, capsys):
         losses.means, losses.examples = float(examples), 1
         (folder := tmp_path / step).mkdir()
         with RunLog(folder) as log:
-            log.add_validation(int(step), int(steps), losses)
+            log.add_validation(int(step), int(steps), describe_losses(losses))
         assert capsys.readouterr().out == f"{line}\n"
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from minigpt2.backend import Array
 from minigpt2.commands.run_settings import RunSettings
 from minigpt2.commands.session import Session
+from minigpt2.commands.tuning_run import TuningRun, take_all_steps
 from minigpt2.data.almanac import documents
 from minigpt2.data.almanac.ask import instructions, line_words
 from minigpt2.data.documents import DocumentBatches
@@ -35,9 +36,9 @@ from minigpt2.reports.progress import progress
 from minigpt2.terminal import note
 from minigpt2.training.fingerprint import Fingerprint, versions
 from minigpt2.training.objective import WeightedNLL
-from minigpt2.training.run import Every, run_steps
+from minigpt2.training.run import Every
 from minigpt2.training.state import new_state
-from minigpt2.training.step import StepResult, TrainingConfig
+from minigpt2.training.step import TrainingConfig
 from minigpt2.wording import duration, plural
 
 SAMPLE = 20_000  # documents that the vocabulary is learnt from
@@ -96,17 +97,17 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
                 model = open_model(start, warn=note)
             else:
                 model = initial_model(np.random.default_rng([settings.seed, START]))
-        config = model.parameters.config
-        warning = check_room(config, settings.rows)
-        disk = session.require_disk(config)
+        shape = model.parameters.config
+        warning = check_room(shape, settings.rows)
+        disk = session.require_disk(shape)
         log = session.start(Fingerprint(contents={}, rounding=versions("cpu: NumPy")))
         log.say("text", "the almanac, worded anew in every document")
         log.say(
             "model",
-            f"{plural(config.n_parameters, 'parameter')}, {settings.start or 'random'}; "
-            f"vocabulary {config.vocab_size:,}",
-            parameters=config.n_parameters,
-            vocabulary=config.vocab_size,
+            f"{plural(shape.n_parameters, 'parameter')}, {settings.start or 'random'}; "
+            f"vocabulary {shape.vocab_size:,}",
+            parameters=shape.n_parameters,
+            vocabulary=shape.vocab_size,
         )
         log.say("disk", disk)
         if warning:
@@ -114,11 +115,13 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         batches = DocumentBatches(
             partial(almanac_texts, settings.seed),
             model.tokenizer,
-            context=config.n_positions,
+            context=shape.n_positions,
             steps=settings.steps,
             rows=settings.rows,
         )
-        read(model, batches, training_config(settings), every_of(settings), session)
+        state, config, every = new_state(model.parameters), config_of(settings), every_of(settings)
+        run = TuningRun(model, state, batches, WeightedNLL(), config, every)
+        take_all_steps(run, session, task="reading")
         if not (log.folder / BASE).exists():
             save_model(log.folder / BASE, model, np.float16)
         steps = [entry for entry in log.entries() if "rows" in entry]
@@ -139,7 +142,7 @@ def check_room(config: GPT2Config, rows: int) -> str | None:
     )
 
 
-def training_config(settings: PretrainSettings) -> TrainingConfig:
+def config_of(settings: PretrainSettings) -> TrainingConfig:
     """Return the number of steps, the learning rate and AdamW's constants."""
     return TrainingConfig(
         steps=settings.steps,
@@ -153,24 +156,6 @@ def every_of(settings: PretrainSettings) -> Every:
     """Return how often the run prints a line and saves."""
     minutes = settings.save_minutes
     return Every(log=settings.log_every, save=settings.save_every, save_minutes=minutes)
-
-
-def read(
-    model: Model, batches: DocumentBatches, config: TrainingConfig, every: Every, session: Session
-) -> None:
-    """Take all steps."""
-    state, log = new_state(model.parameters), session.log
-
-    def log_step(result: StepResult, printed: bool) -> None:
-        log.add_step(result, config.steps, printed=printed)
-
-    with (
-        session.saving(state, model) as hooks_with,
-        progress("reading", config.steps, log.console) as advance,
-    ):
-        advance(state.step)
-        hooks = hooks_with(log=log_step, advance=advance)
-        run_steps(state, batches, WeightedNLL(), config, every=every, hooks=hooks)
 
 
 def almanac_texts(seed: int) -> tuple[Iterator[str], Iterator[str]]:

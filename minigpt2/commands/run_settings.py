@@ -1,12 +1,22 @@
-"""Settings of every run: the options that the commands which train a model have in common."""
+"""Settings of every run: the options that the commands which train a model have in common.
+
+The values that steps need are made of them here.
+"""
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
 from minigpt2.device.devices import Device
-from minigpt2.errors import require_above_zero, require_at_least, require_share
+from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
+from minigpt2.ops.adamw import AdamW
 from minigpt2.training.precision import Precision
+from minigpt2.training.run import Every
+from minigpt2.training.step import TrainingConfig
+
+MOST_STEPS = 2**63 - 1
+VALIDATIONS = 10  # in a run, after that before its first step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +129,42 @@ class EpochSettings(TuningSettings):
         require_above_zero(self, "epochs")
         require_at_least(1, self, "batch_size")
         require_at_least(0, self, "evaluate_every", "patience")
+
+
+def steps_of(settings: EpochSettings, steps_per_epoch: int) -> int:
+    """Return the number of steps of a run over a data set; raises UserError."""
+    epochs = settings.epochs * steps_per_epoch  # in steps
+    if not settings.steps and epochs > MOST_STEPS:
+        raise UserError(f"epochs is too large: {settings.epochs:g}")
+    return settings.steps or max(1, round(epochs))
+
+
+def training_config(settings: TuningSettings, steps: int, dropout: float = 0.0) -> TrainingConfig:
+    """Return the learning rate of so many steps, and AdamW's constants."""
+    return TrainingConfig(
+        steps=steps,
+        learning_rate=settings.learning_rate,
+        warmup=round(settings.warmup * steps),
+        schedule=settings.schedule,
+        adamw=AdamW(
+            beta1=settings.beta1,
+            beta2=settings.beta2,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            clip=settings.clip,
+        ),
+        dropout=dropout,
+        recompute=settings.recompute,
+    )
+
+
+def every_of(settings: EpochSettings, steps: int) -> Every:
+    """Return how often a run of so many steps logs, validates and saves."""
+    validate = settings.evaluate_every
+    return Every(
+        log=settings.log_every,
+        validate=ceil(steps / VALIDATIONS) if validate is None else validate,
+        save=settings.save_every,
+        save_minutes=settings.save_minutes,
+        patience=settings.patience,
+    )

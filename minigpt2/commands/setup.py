@@ -3,10 +3,8 @@
 Everything is opened and checked here, before anything is written.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -17,28 +15,25 @@ from minigpt2.commands.dataset import (
     open_dataset,
     reader_of,
 )
+from minigpt2.commands.run_settings import every_of, steps_of, training_config
 from minigpt2.commands.tests import choose_samples, open_tests
 from minigpt2.commands.train_settings import TrainSettings
+from minigpt2.commands.tuning_run import TuningRun
 from minigpt2.data.batches import EpochBatches, TrainingSet, split
-from minigpt2.data.loading import listed
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.device.devices import open_device
-from minigpt2.errors import UserError
 from minigpt2.inference.model import Model, open_model, random_model
-from minigpt2.ops.adamw import AdamW
 from minigpt2.planning.batch_profile import RunShape
 from minigpt2.planning.room import check_step, require_state
 from minigpt2.terminal import note
 from minigpt2.training.evaluation import Limits
+from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.precision import check_precision
 from minigpt2.training.run import Every
 from minigpt2.training.state import State, new_state
-from minigpt2.training.step import NotFinite, TrainingConfig
+from minigpt2.training.step import TrainingConfig
 
-MOST_STEPS = 2**63 - 1
-VALIDATIONS = 10  # in a run, after that before its first step
-NAMED = 16  # entries that an error lists
 START = 0  # the stream of random numbers for initial weights and samples
 
 
@@ -59,6 +54,13 @@ class Run(NamedTuple):
     batches: EpochBatches
     config: TrainingConfig
     every: Every
+
+    @property
+    def tuning(self) -> TuningRun:
+        """What the steps need."""
+        return TuningRun(
+            self.model, self.state, self.batches, WeightedNLL(), self.config, self.every
+        )
 
 
 def setup(settings: TrainSettings, start: str | None = None) -> Run:
@@ -84,7 +86,7 @@ def setup(settings: TrainSettings, start: str | None = None) -> Run:
         seed=settings.seed,
         loss_weights=settings.loss_weights(),
     )
-    config = training_config(settings, batches.steps)
+    config = training_config(settings, steps_of(settings, batches.steps), settings.dropout)
     return Run(
         model_name=settings.model,
         from_scratch=settings.from_scratch,
@@ -100,18 +102,6 @@ def setup(settings: TrainSettings, start: str | None = None) -> Run:
         batches=batches,
         config=config,
         every=every_of(settings, config.steps),
-    )
-
-
-def every_of(settings: TrainSettings, steps: int) -> Every:
-    """Return how often a run of so many steps logs, validates and saves."""
-    validate = settings.evaluate_every
-    return Every(
-        log=settings.log_every,
-        validate=ceil(steps / VALIDATIONS) if validate is None else validate,
-        save=settings.save_every,
-        save_minutes=settings.save_minutes,
-        patience=settings.patience,
     )
 
 
@@ -135,29 +125,6 @@ def check_memory(run: Run) -> str | None:
     return check_step(parameters.config, library, precision, batches, shape, config.steps)
 
 
-def training_config(settings: TrainSettings, steps_per_epoch: int) -> TrainingConfig:
-    """Return the number of steps, the learning rate and AdamW's constants."""
-    epochs = settings.epochs * steps_per_epoch  # in steps
-    if not settings.steps and epochs > MOST_STEPS:
-        raise UserError(f"epochs is too large: {settings.epochs:g}")
-    steps = settings.steps or max(1, round(epochs))
-    return TrainingConfig(
-        steps=steps,
-        learning_rate=settings.learning_rate,
-        warmup=round(settings.warmup * steps),
-        schedule=settings.schedule,
-        adamw=AdamW(
-            beta1=settings.beta1,
-            beta2=settings.beta2,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            clip=settings.clip,
-        ),
-        dropout=settings.dropout,
-        recompute=settings.recompute,
-    )
-
-
 def first_numbers(seed: int) -> np.random.Generator:
     """Return the random numbers for initial weights, and the same ones for the samples."""
     return np.random.default_rng([seed, START])
@@ -168,20 +135,3 @@ def open_start(model: str, from_scratch: bool, rng: np.random.Generator) -> Mode
     if from_scratch:
         return random_model(model, rng, warn=note)
     return open_model(model, warn=note)
-
-
-@contextmanager
-def naming_examples(run: Run) -> Iterator[None]:
-    """Let the error of a step name the examples among which the cause may be."""
-    try:
-        yield
-    except NotFinite as error:
-        if not error.micro_batches:
-            raise
-        parts = run.batches.indices_at(run.state.epoch, run.state.position)
-        numbers = run.entry_numbers()
-        entries = sorted({numbers[i] for k in error.micro_batches for i in parts[k]})
-        noun = "entry" if len(entries) == 1 else "entries"
-        names = f"{noun} {listed(list(map(str, entries)), NAMED)} of {run.dataset.name}"
-        hint = f"minigpt2 show --first {entries[0]}"
-        raise NotFinite(f"{error}; its examples: {names} ({hint})") from None

@@ -5,33 +5,35 @@ same questions again.  The run's folder has the log, the answers, the report and
 """
 
 from dataclasses import asdict
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from minigpt2.backend import array_module
 from minigpt2.commands.dataset import warnings_of
 from minigpt2.commands.session import Session
-from minigpt2.commands.setup import Run, TrainSettings, check_memory, naming_examples, setup
-from minigpt2.data.records import Record
-from minigpt2.device.devices import describe_device
-from minigpt2.reports.before_after import Answers, answer_tests, compare
+from minigpt2.commands.setup import Run, TrainSettings, check_memory, setup
+from minigpt2.commands.tuning_run import (
+    answers_before,
+    closing_line,
+    describe_model,
+    ending_of,
+    fingerprint_of,
+    introduce_model,
+    naming_entries,
+    take_all_steps,
+    validation_of,
+)
+from minigpt2.data.statistics import lengths_of
+from minigpt2.reports.before_after import Advance, answer_tests, compare
+from minigpt2.reports.metrics import Validation
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog
 from minigpt2.reports.run_page import Page, run_page
 from minigpt2.reports.screen import describe_cuts
 from minigpt2.reports.tensorboard import require_tensorboard
 from minigpt2.reports.tokens import tokens_of
-from minigpt2.training.evaluation import Answer, validation_losses
-from minigpt2.training.fingerprint import (
-    Fingerprint,
-    digest_of_examples,
-    digest_of_records,
-    versions,
-)
-from minigpt2.training.objective import WeightedNLL
-from minigpt2.training.run import run_steps
-from minigpt2.training.step import NotFinite
+from minigpt2.training.evaluation import validation_losses
+from minigpt2.training.fingerprint import digest_of_examples, digest_of_records
+from minigpt2.training.losses import Losses
 from minigpt2.wording import plural
 
 __all__ = ["TrainSettings", "train"]
@@ -48,20 +50,21 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         with progress(f"opening {settings.model} and {settings.data}"):
             run = setup(settings, start=session.model)
         disk, scarce = require_room(run, session)
-        log = session.start(fingerprint(run, settings))
+        micro_batch = run.batches.micro_batch
+        now = fingerprint_of(run.tuning, settings, contents_of(run), micro_batch)
+        log = session.start(now)
         introduce(run, log)
         log.say("disk", disk)
         if scarce:
             log.say("warning", scarce, key="memory")
         tests = run.tests or ({"samples": run.samples} if run.samples else {})
-        before = answers_before(run, tests, session)
+        before = answers_before(run.model, tests, run.limits, session)
         tune(run, session)
         checked = session.signals.checked
         after = answer_tests(run.model, tests, run.limits, log, "after", checked=checked)
         answers = compare(before, after, run.samples, log)
         log.write_text("report.html", page_of(run, log, answers, asdict(settings)))
-        text = f"{session.seconds:.0f} s in all; see {log.folder / 'report.html'}"
-        log.say("done", text, seconds=session.seconds)
+        closing_line(log, session)
     return log.summary
 
 
@@ -77,101 +80,37 @@ def require_room(run: Run, session: Session) -> tuple[str, str | None]:
     return disk, check_memory(run)
 
 
-def fingerprint(run: Run, settings: TrainSettings) -> Fingerprint:
-    """Return what the numbers of a run depend on."""
-    device = describe_device(array_module(run.state.m))
-    return Fingerprint(
-        contents={
-            "the examples": digest_of_examples([run.examples.training, run.examples.validation]),
-            "the test questions": digest_of_records([*run.tests.values(), run.samples]),
-        },
-        rounding=versions(device)
-        | {"precision": settings.precision, "micro_batch": str(run.batches.micro_batch)},
-    )
-
-
-def answers_before(run: Run, tests: dict[str, list[Record]], session: Session) -> Answers:
-    """Return the answers before training: those of the first session, or new ones."""
-    stored = session.extra.get("before", {})
-    if {name: len(answers) for name, answers in stored.items()} != {
-        name: len(records) for name, records in tests.items()
-    }:
-        log, checked = session.log, session.signals.checked
-        answers = answer_tests(run.model, tests, run.limits, log, "before", checked=checked)
-        session.extra["before"] = {name: [a[1:] for a in row] for name, row in answers.items()}
-        return answers
+def contents_of(run: Run) -> dict[str, str]:
+    """Return digests of what a run reads."""
     return {
-        name: [Answer(record, *rest) for record, rest in zip(records, stored[name], strict=True)]
-        for name, records in tests.items()
+        "the examples": digest_of_examples([run.examples.training, run.examples.validation]),
+        "the test questions": digest_of_records([*run.tests.values(), run.samples]),
     }
 
 
 def tune(run: Run, session: Session) -> None:
-    """Take all steps; log, validate and save."""
-    steps, model, log = run.config.steps, run.model, session.log
+    """Take all steps; validate on the examples that are held out."""
+    tuning, held_out = run.tuning, run.examples.validation
 
-    def validate(number: int) -> float:
-        examples, micro_batch = run.examples.validation, run.batches.micro_batch
-        with progress("validating", len(examples), log.console) as advance:
-            checked = session.signals.checked(advance)
-            losses = validation_losses(model.parameters, examples, micro_batch, checked)
-        if not isfinite(losses.token_level):
-            what = f"step {number}: the validation loss is not finite"
-            raise NotFinite(f"{what}: {run.config.remedy}")
-        log.add_validation(number, steps, losses)
-        return losses.token_level
+    def measure(advance: Advance) -> Validation:
+        parameters, micro_batch = run.model.parameters, run.batches.micro_batch
+        return describe_losses(validation_losses(parameters, held_out, micro_batch, advance))
 
-    bar = progress("training", steps, log.console)
-    with session.saving(run.state, model) as hooks, naming_examples(run), bar as advance:
-        advance(run.state.step)
-        run_steps(
-            run.state,
-            run.batches,
-            WeightedNLL(),
-            run.config,
-            every=run.every,
-            hooks=hooks(
-                log=lambda result, printed: log.add_step(result, steps, printed=printed),
-                validate=validate if run.examples.validation else None,
-                advance=advance,
-            ),
-        )
-    if log.overflows:
-        count, scale = plural(log.overflows, "overflow"), run.state.scale.value
-        log.say("float16", f"{count}, after each the step was taken again; loss scale {scale:,.0f}")
-    if best := run.state.best:
-        log.say("best", best_line(run), step=best.step, loss=best.loss)
-    if run.state.step < steps:
-        log.say("stopped", early_line(run), key="stopped_early", step=run.state.step)
+    validate = validation_of(tuning, session, len(held_out), measure) if held_out else None
+    naming = naming_entries(tuning, run.batches.indices_at, run.entry_numbers, run.dataset.name)
+    take_all_steps(tuning, session, validate=validate, naming=naming)
 
 
-def best_line(run: Run) -> str:
-    """Return a line about the best validation of a run."""
-    best = run.state.best
-    return f"validation loss {best.loss:.4f}, after step {best.step:,}" if best else ""
-
-
-def early_line(run: Run) -> str:
-    """Return a line about a run that stopped early; empty for one that took all steps."""
-    step, steps = run.state.step, run.config.steps
-    if step == steps:
-        return ""
-    count = plural(run.every.patience, "validation")
-    return f"after step {step:,} of {steps:,}: {count} without an improvement (--patience)"
+def describe_losses(losses: Losses) -> Validation:
+    """Return the losses of a validation, with the text of their line."""
+    text = f"validation loss {losses.token_level:.4f}  by example {losses.example_level:.4f}"
+    return Validation(losses.token_level, losses.numbers(), text)
 
 
 def introduce(run: Run, log: RunLog) -> None:
     """Print the run's model, device, data and folder."""
-    config, cuts = run.model.parameters.config, run.examples.cuts
-    log.say(
-        "model",
-        model_line(run),
-        parameters=config.n_parameters,
-        context=config.n_positions,
-        vocabulary=config.vocab_size,
-    )
-    device = describe_device(array_module(run.model.parameters.flat))
-    log.say("device", device, device=device)
+    cuts = run.examples.cuts
+    introduce_model(run.tuning, model_line(run), log)
     line = data_line(run)
     log.say("data", line, described=line, **run.examples.counts())
     log.say(
@@ -187,12 +126,8 @@ def introduce(run: Run, log: RunLog) -> None:
 
 def model_line(run: Run) -> str:
     """Return a line that describes the model."""
-    config = run.model.parameters.config
     start = "random weights" if run.from_scratch else "trained weights"
-    return (
-        f"{run.model_name}, {start}: {plural(config.n_parameters, 'parameter')}, "
-        f"context {config.n_positions}, vocabulary {config.vocab_size:,}"
-    )
+    return describe_model(run.model_name, start, run.model.parameters.config)
 
 
 def data_line(run: Run) -> str:
@@ -211,21 +146,17 @@ def data_line(run: Run) -> str:
 def page_of(run: Run, log: RunLog, answers: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     """Return the report as HTML."""
     example, cuts = run.examples.training[0], run.examples.cuts
+    lengths = lengths_of(run.examples.training + run.examples.validation)
+    tokens = tokens_of(example, run.loss_weights.of(example), run.model.tokenizer)
     return run_page(
         Page(
-            title=log.folder.name,
+            **ending_of(run.tuning, log),
             model=model_line(run),
             data=data_line(run),
-            context=run.dataset.context,
-            cuts=cuts,
+            cuts=f"Context {run.dataset.context:,}: {describe_cuts(cuts)}.",
             warnings=warnings_of(run.dataset.records, cuts),
-            examples=run.examples.training + run.examples.validation,
-            tokens=tokens_of(example, run.loss_weights.of(example), run.model.tokenizer),
-            log=log.entries(),
-            best=best_line(run),
-            stopped=early_line(run),
-            before=log.summary.get("before", {}),
-            after=log.summary.get("after", {}),
+            lengths={"prompt": lengths.prompt, "answer": lengths.answer, "both": lengths.both},
+            examples={"One training example": tokens},
             answers=answers,
             settings=settings,
         )

@@ -7,25 +7,17 @@ with a figure to draw raises a UserError that names the package to install.
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from logging import CRITICAL, getLogger
+from math import ceil
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from minigpt2.backend import Array
 from minigpt2.errors import UserError
+from minigpt2.reports.metrics import curves_of
 from minigpt2.terminal import one_line
 
-PANELS = {
-    "loss": {
-        "token_loss": "training, by token",
-        "example_loss": "training, by example",
-        "validation_token_loss": "validation, by token",
-        "validation_example_loss": "validation, by example",
-    },
-    "learning rate": {"learning_rate": ""},
-    "norm of the gradient": {"gradient_norm": ""},
-    "tokens/s": {"rows_per_second": "computed", "supervised_per_second": "supervised"},
-}
+WIDTH, HEIGHT = 5, 3.2  # of a panel, in inches
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -40,20 +32,26 @@ def new_figure(width: float, height: float) -> Any:
 
 def run_curves(log: Sequence[Mapping[str, Any]]) -> str:
     """Return a run's curves as SVG, from the entries of its log; empty without matplotlib."""
+    panels = curves_of(log)
+    rows = max(1, ceil(len(panels) / 2))
     try:
-        figure = new_figure(10, 6.4)
+        figure = new_figure(2 * WIDTH, rows * HEIGHT)
     except UserError:
         return ""
-    for axes, (title, lines) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
-        for key, label in lines.items():
-            points = [(entry["step"], entry[key]) for entry in log if entry.get(key) is not None]
-            if points:
-                style = "o-" if key.startswith("validation") else "-"
-                axes.plot(*zip(*points, strict=True), style, linewidth=1, markersize=4, label=label)
-        axes.set(xlabel="step", ylabel=title, ylim=(0, None))
+    every = figure.subplots(rows, 2).flat
+    for (panel, curves), axes in zip(panels, every, strict=False):
+        for curve in curves:
+            style = "o-" if curve.metric.startswith("validation") else "-"
+            steps, values = zip(*curve.points, strict=True)
+            axes.plot(steps, values, style, linewidth=1, markersize=4, label=curve.label)
+        axes.set(xlabel="step", ylabel=panel.title)
+        if min(value for curve in curves for _, value in curve.points) >= 0:
+            axes.set(ylim=(0, None))
         axes.grid(alpha=0.3)
         if len(axes.lines) > 1:
             axes.legend(fontsize=8)
+    for axes in list(every):
+        axes.set_axis_off()
     text = StringIO()
     figure.savefig(text, format="svg")
     return text.getvalue()[text.getvalue().index("<svg") :]

@@ -26,12 +26,11 @@ from minigpt2.durable import is_leftover, make_folder, open_no_link
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
 from minigpt2.outputs import fsync_folder, json_text, naming, require_new_folder, write_texts
+from minigpt2.reports.metrics import Validation, step_line
 from minigpt2.reports.screen import Screen
 from minigpt2.reports.tensorboard import Events
 from minigpt2.terminal import visible
-from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
-from minigpt2.wording import size
 
 RUNS = Path("runs")  # where runs without --out are
 LOG, SETTINGS, SUMMARY = "log.jsonl", "settings.json", "summary.json"
@@ -174,14 +173,10 @@ class RunLog:
         entry = {"step": result.step, "overflowed": True, **scale, "seconds": result.seconds}
         self.add(entry, f"{line} {result.loss_scale:,.0f}")
 
-    def add_validation(self, number: int, steps: int, losses: Losses) -> None:
-        """Log the validation losses after a step."""
-        line = (
-            f"step {number}/{steps}  validation loss {losses.token_level:.4f}"
-            f"  by example {losses.example_level:.4f}"
-        )
-        numbers = {f"validation_{name}": value for name, value in losses.numbers().items()}
-        self.add({"step": number, **numbers}, line)
+    def add_validation(self, number: int, steps: int, validation: Validation) -> None:
+        """Log the numbers of a validation after a step."""
+        numbers = {f"validation_{name}": value for name, value in validation.numbers.items()}
+        self.add({"step": number, **numbers}, f"step {number}/{steps}  {validation.text}")
 
     def entries(self) -> list[dict[str, Any]]:
         """Return all entries of log.jsonl."""
@@ -206,23 +201,6 @@ def is_entry(line: bytes) -> bool:
     if not (line.endswith(b"\n") and isinstance(entry, dict)):
         return False
     return all(value is None or isinstance(value, int | float) for value in entry.values())
-
-
-def step_line(result: StepResult, steps: int, peak: int | None) -> str:
-    """Return the line of a step; it fits 80 columns.
-
-    `minigpt2 train --help` explains its words.
-    """
-    parts = [
-        f"step {result.step}/{steps}",
-        f"loss {result.loss:.4f}",
-        f"lr {result.learning_rate:.1e}",
-        f"norm {result.gradient_norm:.2f}",
-        f"{result.rows / result.seconds:,.0f} tok/s",
-    ]
-    if peak:
-        parts.append(size(peak))
-    return "  ".join(parts)
 
 
 def require_free(out: Path | None) -> None:

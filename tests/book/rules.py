@@ -238,6 +238,7 @@ SHARED_BY_COMMANDS = {
     "commands/session": "the folder, the log and the checkpoints of a run",
     "commands/setup": "the one setup of a run",
     "commands/tests": "the questions that a run answers before and after",
+    "commands/tuning_run": "what all commands which tune a model do with a run",
     "commands/train_settings": "the settings of train, in a file of their own as they are many",
 }
 

@@ -6,8 +6,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from minigpt2.data.examples import Example
-from minigpt2.data.truncation import Cuts
 from minigpt2.errors import UserError
 from minigpt2.reports import plots
 from minigpt2.reports.html import render
@@ -60,11 +58,11 @@ def report_of(text, monkeypatch):
             title=text,
             model=text,
             data=text,
-            context=8,
-            cuts=Cuts(),
+            cuts=text,
             warnings=[text],
-            examples=[Example([1, 2], [False, True])],
-            tokens=[token],
+            lengths={text: np.array([1, 2])},
+            examples={text: [token]},
+            samples=[{"step": 1, "question": text, "answer": text, "reward": 0.5}],
             log=[{"step": 1, "token_loss": 1.0, text: text}],
             best=text,
             stopped=text,

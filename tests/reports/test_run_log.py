@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from minigpt2.commands.train import describe_losses
 from minigpt2.errors import UserError
 from minigpt2.reports import run_log
+from minigpt2.reports.metrics import results_of, step_line
 from minigpt2.reports.plots import run_curves
-from minigpt2.reports.run_log import RunLog, claim_folder, is_entry, step_line
-from minigpt2.reports.run_page import loss_rows
+from minigpt2.reports.run_log import RunLog, claim_folder, is_entry
 from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
 
@@ -103,7 +104,7 @@ def test_what_is_written_is_json_whatever_the_numbers(tmp_path):
     assert [entry[name] for name in odd] == [None, None, [1, None]]
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
     assert summary["text"] == {"worst": None, "folder": str(tmp_path)}
-    assert run_curves([entry]) is not None and loss_rows([entry]) == []
+    assert run_curves([entry]) is not None and results_of([entry]) == []
 
 
 def test_a_step_and_a_validation_are_logged_with_their_numbers(tmp_path, capsys):
@@ -112,7 +113,7 @@ def test_a_step_and_a_validation_are_logged_with_their_numbers(tmp_path, capsys)
     with RunLog(tmp_path) as log:
         log.add_step(result(step=1), 9, printed=True)
         log.add_step(result(step=2), 9, printed=False)
-        log.add_validation(2, 9, losses)
+        log.add_validation(2, 9, describe_losses(losses))
         entries = log.entries()
     assert [entry["step"] for entry in entries] == [1, 2, 2]
     assert entries[0]["loss"] == 10.8249 and entries[0]["rows_per_second"] == 112_800
