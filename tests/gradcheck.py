@@ -32,6 +32,7 @@ CHAPTERS = (
     "tests.model.cases",
     "tests.model.head_cases",
     "tests.alignment.cases",
+    "tests.alignment.policy_cases",
 )
 
 
