@@ -15,6 +15,7 @@ MATHEMATICS = (
     "training/",
     "data/",
     "inference/",
+    "alignment/",
     "planning/",
 )  # with an example in every chapter
 
