@@ -113,6 +113,7 @@ Part VI: Tuning
 Part VII: Alignment
     33  alignment/pairs                Preference pairs
     34  alignment/log_probs            Log-probabilities
+     ·  alignment/pair_batches         Batches of pairs
     35  alignment/reward_model         Reward model
     36  alignment/kl_objective         KL-regularised objective
     37  alignment/dpo                  DPO

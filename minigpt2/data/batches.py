@@ -1,9 +1,9 @@
 """Batches: examples become forests, shuffled anew in each epoch and cut into micro-batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import ceil
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -89,27 +89,28 @@ class StepBatches(NamedTuple):
     position: int  # examples of that epoch that were taken before
 
 
-class EpochBatches:
+class Epochs(Generic[Item]):
     """Examples in epochs, cut into steps of `batch_size` and these into micro-batches.
 
     The order of an epoch follows from the seed and its number, so the step at any place can be
     made without those before it.  The last step of an epoch takes the examples that are left.
+    `lay_out` makes a batch of the examples with some numbers.
     """
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[Item],
+        lay_out: Callable[[Sequence[int]], Batch],
         *,
         batch_size: int,
         micro_batch: int,
         seed: int = 0,
-        loss_weights: LossWeights = RESPONSE_ONLY,
     ):
         self.examples = examples
+        self.lay_out = lay_out
         self.batch_size = batch_size
         self.micro_batch = micro_batch
         self.seed = seed
-        self.loss_weights = loss_weights
 
     @property
     def steps(self) -> int:
@@ -123,21 +124,40 @@ class EpochBatches:
         starts = range(0, len(chosen), self.micro_batch)
         return [chosen[start : start + self.micro_batch] for start in starts]
 
-    def examples_at(self, epoch: int, position: int) -> list[list[Example]]:
+    def examples_at(self, epoch: int, position: int) -> list[list[Item]]:
         """Return the examples of each micro-batch of the step that begins at a place."""
         parts = self.indices_at(epoch, position)
         return [[self.examples[i] for i in part] for part in parts]
 
     def at(self, epoch: int, position: int) -> StepBatches:
         """Return the step that begins at a place."""
-        parts = self.examples_at(epoch, position)
-        batches = [batch_of(part, self.loss_weights) for part in parts]
+        parts = self.indices_at(epoch, position)
+        batches = [self.lay_out(part) for part in parts]
         position += sum(map(len, parts))
         if position == len(self.examples):
             return StepBatches(batches, epoch + 1, 0)
         return StepBatches(batches, epoch, position)
 
-    def epoch(self, number: int = 0) -> Iterator[list[Example]]:
+    def epoch(self, number: int = 0) -> Iterator[list[Item]]:
         """Yield the examples of each micro-batch of a whole epoch."""
         for position in range(0, len(self.examples), self.batch_size):
             yield from self.examples_at(number, position)
+
+
+class EpochBatches(Epochs[Example]):
+    """Questions with their answers in epochs, laid out as forests with these loss weights."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        micro_batch: int,
+        seed: int = 0,
+        loss_weights: LossWeights = RESPONSE_ONLY,
+    ):
+        def lay_out(indices: Sequence[int]) -> Batch:
+            return batch_of([examples[i] for i in indices], loss_weights)
+
+        sizes = {"batch_size": batch_size, "micro_batch": micro_batch}
+        super().__init__(examples, lay_out, **sizes, seed=seed)

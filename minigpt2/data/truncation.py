@@ -200,8 +200,17 @@ def truncate_all(
             dropped.append(len(example.ids))
         elif fitted[0].removed is not NOTHING:
             removed.append(fitted[0].removed)
-    cuts = Cuts(
-        examples=number,
+    return fitting, count_cuts(number, removed, dropped)
+
+
+def count_cuts(examples: int, removed: Sequence[Removed], dropped: Sequence[int]) -> Cuts:
+    """Count cuts: of all examples, what those that were cut lost, and the tokens of those dropped.
+
+    >>> count_cuts(5, [Removed(input=2, answer=1), Removed(answer=4)], [9]).tokens
+    16
+    """
+    return Cuts(
+        examples=examples,
         answers=sum(r.answer > 0 for r in removed),
         prompts=sum(r.prompt > 0 for r in removed),
         inputs=sum(r.input > 0 for r in removed),
@@ -214,7 +223,6 @@ def truncate_all(
         exchange_tokens=sum(r.exchanges for r in removed),
         dropped_tokens=sum(dropped),
     )
-    return fitting, cuts
 
 
 def require_examples(examples: Sequence[Example], cuts: Cuts, context: int) -> None:

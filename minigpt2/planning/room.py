@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from minigpt2.data.batches import EpochBatches, batch_of
+from minigpt2.data.batches import EpochBatches
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.planning.available import Available, memory_of_device
@@ -116,10 +116,11 @@ def largest_of(batches: EpochBatches, steps: int) -> MicroBatch:
     parts = [
         part
         for number in range(min(steps, batches.steps))
-        for part in batches.examples_at(0, number * batches.batch_size)
+        for part in batches.indices_at(0, number * batches.batch_size)
     ]
-    longest = nlargest(LAID_OUT, parts, key=lambda part: sum(len(e.ids) for e in part))
-    sizes = [size_of(batch_of(part, batches.loss_weights)) for part in longest]
+    lengths = [len(example.ids) for example in batches.examples]
+    longest = nlargest(LAID_OUT, parts, key=lambda part: sum(lengths[i] for i in part))
+    sizes = [size_of(batches.lay_out(part)) for part in longest]
     return MicroBatch(max(s.rows for s in sizes), max(s.supervised for s in sizes))
 
 

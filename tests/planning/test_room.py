@@ -65,9 +65,10 @@ def check(config, data, shape=SHAPE, steps=100):
 
 
 def test_a_step_that_fits_is_not_even_laid_out(machine, monkeypatch):
-    monkeypatch.setattr(room, "batch_of", None)
     machine(10**12, 10**11)
-    assert check(WIDE, batches(*[200] * 16)) is None
+    data = batches(*[200] * 16)
+    monkeypatch.setattr(data, "lay_out", None)
+    assert check(WIDE, data) is None
 
 
 def test_a_step_that_takes_more_than_there_is_is_refused_with_what_fits(machine):
