@@ -19,7 +19,7 @@ import numpy as np
 
 from minigpt2.backend import Array, to_host
 from minigpt2.checked import checked
-from minigpt2.cli import action, build_settings, settings_class
+from minigpt2.cli import action, build_settings, refused_by, settings_class
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import encode
 from minigpt2.data.records import Record
@@ -233,6 +233,8 @@ def evaluate(**settings: Any) -> dict[str, Any]:
 def run_command(name: str, values: dict[str, Any]) -> Any:
     """Do what a command does, with settings from Python.  Raises UserError for wrong ones."""
     kind = settings_class(name)
+    if reasons := [refused_by(kind)[word] for word in values if word in refused_by(kind)]:
+        raise UserError(reasons[0])
     hints = get_type_hints(kind)
     settings = checked(hints, values, name)
     for field in fields(kind):

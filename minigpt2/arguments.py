@@ -11,6 +11,7 @@ import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, get_args
 
 from minigpt2.errors import UserError
@@ -50,11 +51,15 @@ ALSO = {
 
 
 def read_arguments(
-    words: Sequence[str], hints: Mapping[str, Any], first: str
+    words: Sequence[str],
+    hints: Mapping[str, Any],
+    first: str,
+    refused: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[str, str]]:
     """Return the names and values of a command's options, in their order.
 
     `hints` are the types of the command's settings; `first` is the one that needs no name, or "".
+    `refused` are settings of other commands, each with the reason why this one does not have it.
     The names `help` and `print_config` have no value.  Raises UserError.
     """
     queue = deque(words)
@@ -71,7 +76,7 @@ def read_arguments(
             name = match[1].replace("-", "_")
             kind = hints.get(name)
             if kind is None:
-                raise UserError(unknown_option(f"--{match[1]}", hints))
+                raise UserError(refused.get(name) or unknown_option(f"--{match[1]}", hints))
             value = following(match[1], queue, kind) if match[2] is None else match[2]
             pairs.append((name, value))
         elif SHORT_OPTION.fullmatch(word):

@@ -67,6 +67,11 @@ def settings_class(name: str) -> type:
     return getattr(import_module(f"{PROGRAM}.commands.{name}"), f"{name.capitalize()}Settings")
 
 
+def refused_by(kind: type) -> Mapping[str, str]:
+    """Return settings that a class of settings does not have, each with a sentence why not."""
+    return getattr(kind, "refused", {})
+
+
 def action(name: str) -> Callable[[Any], Any]:
     """Return the function of a command."""
     return getattr(import_module(f"{PROGRAM}.commands.{name}"), name)
@@ -96,8 +101,9 @@ def read_command(arguments: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
         return "", [("help", "")]
     if command not in COMMANDS:
         raise UserError(unknown_command(command, COMMANDS))
-    hints = {**get_type_hints(settings_class(command)), "config": str}
-    return command, read_arguments(words, hints, COMMANDS[command].first)
+    kind = settings_class(command)
+    hints = {**get_type_hints(kind), "config": str}
+    return command, read_arguments(words, hints, COMMANDS[command].first, refused_by(kind))
 
 
 def read_all(command: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Setting]:
@@ -105,11 +111,12 @@ def read_all(command: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Settin
 
     Raises UserError.
     """
-    hints = get_type_hints(settings_class(command))
+    kind = settings_class(command)
+    hints = get_type_hints(kind)
     settings: dict[str, Setting] = {}
     for name, words in pairs:
         if name == "config":
-            settings |= read_settings(words, command, hints)
+            settings |= read_settings(words, command, hints, refused_by(kind))
     for name, words in pairs:
         if name in hints:
             settings[name] = setting_of(words, command, name, hints[name])

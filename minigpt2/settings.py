@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from sys import float_info
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -44,11 +44,17 @@ class Setting(NamedTuple):
     where: str = ""
 
 
-def read_settings(file: str, command: str, hints: Mapping[str, Any]) -> dict[str, Setting]:
+def read_settings(
+    file: str,
+    command: str,
+    hints: Mapping[str, Any],
+    refused: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Setting]:
     """Read a settings file of a command, whose settings have these types.
 
-    A name may be written as on the command line: batch-size.  A run's settings.json serves, too: it
-    also has the name of its command.  Raises UserError, with file and line.
+    `refused` are settings that it does not have, each with the reason.  A name may be written as on
+    the command line: batch-size.  A run's settings.json serves, too: it also has the name of its
+    command.  Raises UserError, with file and line.
     """
     if not file.strip():
         raise UserError("config is empty: give a settings file, or leave it out")
@@ -62,6 +68,8 @@ def read_settings(file: str, command: str, hints: Mapping[str, Any]) -> dict[str
                 of = f"{shorten(node.value)}, not of {command}"
                 raise UserError(f"{where}: these are the settings of {of}")
             continue
+        if name in refused:
+            raise UserError(f"{where}: {refused[name]}")
         if name not in hints:
             meant = nearest(name.lower(), hints)
             hint = f"; did you mean {meant!r}?" if meant else ""

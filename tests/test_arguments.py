@@ -94,6 +94,13 @@ def test_what_cannot_be_read_is_named(line, words):
     assert str(error.value) == words
 
 
+def test_a_setting_that_a_command_does_not_have_is_refused_with_the_reason():
+    with pytest.raises(UserError, match="no dropout: it would draw"):
+        read_arguments(
+            ["--dropout", "0.1"], HINTS, "data", {"dropout": "no dropout: it would draw"}
+        )
+
+
 def test_a_text_of_several_words_belongs_in_quotation_marks():
     with pytest.raises(UserError, match=r"unexpected: is it\?; put a text .* in quotation marks"):
         read("What is it?", first="prompt")

@@ -245,6 +245,12 @@ def test_aliases_that_would_grow_without_end_are_one_line(tmp_path):
     assert "columns must be a mapping" in refusal(read, tmp_path, f"name: &a0 x\ncolumns: {nested}")
 
 
+def test_a_setting_that_a_command_does_not_have_is_refused_with_the_reason(tmp_path):
+    (path := tmp_path / "file.yaml").write_text("count: 3\ntop-k: 4\n")
+    with pytest.raises(UserError, match=r"file.yaml, line 2: answers are drawn from all tokens$"):
+        read_settings(str(path), "ppo", HINTS, {"top_k": "answers are drawn from all tokens"})
+
+
 def test_more_values_than_any_settings_file_has_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(yaml_files, "MOST_NODES", 30)
     many = "{" + ", ".join(f"a{i}: b" for i in range(20)) + "}"
