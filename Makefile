@@ -28,7 +28,7 @@ $(VENV)/dev: $(VENV)/run
 	@touch $@
 
 $(VENV)/parity: $(VENV)/dev
-	@echo 'installing the reference, PyTorch and transformers ...'
+	@echo 'installing the references, PyTorch, transformers and trl ...'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]'
 	@touch $@
 
@@ -132,7 +132,7 @@ predict-kernels: $(VENV)/dev ## predict the kernels' times on A100 and H100, by 
 cover-kernels: $(VENV)/dev ## show which lines of the kernels the tests run
 	@$(BIN)/python -m tests.kernels.coverage
 
-parity: $(VENV)/parity ## compare every number with transformers on PyTorch
+parity: $(VENV)/parity ## compare every number with transformers and trl on PyTorch
 	@$(BIN)/python -m tests.parity
 
 parity-large: $(VENV)/parity ## compare logits and loss of a full-size Large, with memory and time

@@ -1,6 +1,7 @@
-"""Every number compared with the reference's: `make parity`, or `python -m tests.parity`.
+"""Every number compared with the references': `make parity`, or `python -m tests.parity`.
 
-Each row is a model and a quantity, its largest difference from transformers, and the bound.
+Each row is a model and a quantity, its largest difference from transformers, and the bound; or a
+loss of a policy, compared with trl's, or with PyTorch's gradient of the formula.
 The models have random parameters and pass through a folder in the official layout, so the test
 covers export too.  `--golden` writes the small models' reference numbers to golden.json, with which
 `make test` compares without torch; without it they must agree with the file.
@@ -24,7 +25,7 @@ from minigpt2.data.almanac import documents
 from minigpt2.data.tokenizer import gpt2_tokenizer, open_tokenizer
 from minigpt2.shipped import shipped
 from minigpt2.weights import load_parameters, save_parameters
-from tests.parity import ours, reference
+from tests.parity import ours, policies, reference
 from tests.parity.cases import CASES, FULL, forest, parameters_of, rows_of
 from tests.parity.golden import GOLDEN, fingerprint
 
@@ -37,6 +38,8 @@ BOUNDS = {
     "greedy answers that differ": 0,
     "loaded = saved": 0.0,
     "texts with other ids": 0,
+    "policy loss": 1e-9,
+    "policy gradient": 1e-9,
 }
 
 
@@ -153,6 +156,12 @@ def compare_answers():
     yield worst_of_all("tiny, tokenizer.json", "greedy answers that differ", wrong)
 
 
+def compare_policies():
+    """How far losses of policies are from the references', and their gradients by ln p."""
+    for name, quantity, difference in policies.comparisons():
+        yield Row(name, quantity, float(difference), "")
+
+
 def show(rows, console):
     """Print the table."""
     table = Table("model", "quantity", "largest difference", "bound", "where", "")
@@ -177,7 +186,7 @@ def main():
                 rows.append(found)
             else:
                 golden[case.name] = found
-    rows += [*compare_tokenizers(), *compare_answers()]
+    rows += [*compare_tokenizers(), *compare_answers(), *compare_policies()]
     show(rows, console)
     if options.golden:
         GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
