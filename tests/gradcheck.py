@@ -33,6 +33,7 @@ CHAPTERS = (
     "tests.model.head_cases",
     "tests.alignment.cases",
     "tests.alignment.policy_cases",
+    "tests.alignment.preference_cases",
 )
 
 
