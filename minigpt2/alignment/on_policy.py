@@ -1,0 +1,160 @@
+"""On policy: which prompts a phase answers, what its answers are worth, and what is logged of them.
+
+A phase is a rollout and the steps that learn from it: one in GRPO, several in PPO.  Its number,
+its prompts and its random numbers follow from the seed and the place in the run, so a run that is
+resumed draws what it would have drawn.
+"""
+
+from collections.abc import Callable, Sequence
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigpt2.alignment.completions import Completion
+from minigpt2.alignment.log_probs import Answer, batch_of_answers, by_answer, log_probs
+from minigpt2.alignment.rollout import rollout
+from minigpt2.backend import Array
+from minigpt2.data.batches import StepBatches, epoch_order
+from minigpt2.errors import UserError
+from minigpt2.model.batch import Batch
+from minigpt2.model.parameters import Parameters
+from minigpt2.training.state import State
+from minigpt2.wording import shorten
+
+ROLLOUT = 4  # the stream of random numbers of rollouts
+AT_ONCE = 64  # answers in a forward pass of the reference
+MEAN_GAP, LARGEST_GAP = 1e-5, 1e-3  # of the first pass's ratios from 1, in float32
+
+# From answers, and the number of each one's prompt, to their scores.
+Score = Callable[[Sequence[Completion], Sequence[int]], Sequence[float]]
+
+
+class Phases:
+    """The prompts of each phase, and their answers by the policy of a state.
+
+    An epoch has every prompt once, in a random order; its last phase takes what is left.  The place
+    in an epoch counts its steps.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[list[int]],
+        state: State,
+        *,
+        prompts_per_phase: int,
+        steps_per_phase: int = 1,
+        **options: Any,
+    ):
+        """`options` are those of `rollout`, with the number of `samples`."""
+        self.prompts, self.state, self.options = prompts, state, options
+        self.samples, self.temperature = options["samples"], options["temperature"]
+        self.prompts_per_phase, self.steps_per_phase = prompts_per_phase, steps_per_phase
+
+    @property
+    def in_epoch(self) -> int:
+        """The number of phases in an epoch."""
+        return ceil(len(self.prompts) / self.prompts_per_phase)
+
+    def at(self, epoch: int, position: int) -> tuple[int, int]:
+        """Return the number of the phase at a place in the run, and that of the step in it."""
+        phase, step = divmod(position, self.steps_per_phase)
+        return epoch * self.in_epoch + phase, step
+
+    def step(self, batches: list[Batch], epoch: int, position: int) -> StepBatches:
+        """Return the micro-batches of the step at a place, with the place of the next."""
+        if position + 1 == self.in_epoch * self.steps_per_phase:
+            return StepBatches(batches, epoch + 1, 0)
+        return StepBatches(batches, epoch, position + 1)
+
+    def chosen(self, number: int) -> list[int]:
+        """Return which prompts a phase answers."""
+        epoch, phase = divmod(number, self.in_epoch)
+        order = epoch_order(len(self.prompts), self.state.seed, epoch)
+        start = phase * self.prompts_per_phase
+        return order[start : start + self.prompts_per_phase].tolist()
+
+    def answers(self, number: int) -> list[Completion]:
+        """Return the answers of a phase, those to one prompt after each other."""
+        prompts = [self.prompts[i] for i in self.chosen(number)]
+        rng = np.random.default_rng([self.state.seed, ROLLOUT, number])
+        return rollout(self.state.compute, prompts, rng=rng, **self.options)
+
+
+def scores_of(
+    answers: Sequence[Completion],
+    numbers: Sequence[int],
+    score: Score,
+    decode: Callable[[Sequence[int]], str],
+) -> list[float]:
+    """Return the scores of answers.  Raises UserError, with the answer, for one that is none."""
+    scores = [float(value) for value in score(answers, numbers)]
+    for answer, value in zip(answers, scores, strict=True):
+        if not np.isfinite(value):
+            text = shorten(decode(answer.ids))
+            raise UserError(f"the reward of an answer is {value}, not a number: {text!r}")
+    return scores
+
+
+def log_ratios_to(
+    reference: Parameters, answers: Sequence[Completion], temperature: float
+) -> list[Array]:
+    """Return for each answer the log-ratios of its tokens, ln π as drawn − ln π_ref."""
+    result: list[Array] = []
+    for start in range(0, len(answers), AT_ONCE):
+        part = [Answer(a.prompt, a.ids) for a in answers[start : start + AT_ONCE]]
+        batch = batch_of_answers(part)
+        result += by_answer(log_probs(reference, batch, temperature), batch)
+    return [np.asarray(a.log_probs) - r for a, r in zip(answers, result, strict=True)]
+
+
+class Summary(NamedTuple):
+    """What a log says of a phase's answers."""
+
+    reward: float  # their mean score
+    kl: float | None  # of an answer, to the reference; None without one
+    entropy: float  # of a token: the mean of −ln p
+    length: float  # in tokens
+    ended: float  # share of the answers
+
+    def numbers(self) -> dict[str, float]:
+        """Return those that are known, by name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def summary_of(
+    answers: Sequence[Completion], scores: Sequence[float], log_ratios: Sequence[Array] | None
+) -> Summary:
+    """Return the summary of answers, whose log-ratios are those of their tokens (36.6)."""
+    drawn = np.concatenate([answer.log_probs for answer in answers])
+    return Summary(
+        reward=float(np.mean(scores)),
+        kl=None if log_ratios is None else float(np.mean([r.sum() for r in log_ratios])),
+        entropy=float(-drawn.mean()),
+        length=len(drawn) / len(answers),
+        ended=float(np.mean([answer.ended for answer in answers])),
+    )
+
+
+def require_kl(summary: Summary, largest: float, step: int) -> None:
+    """Raise UserError if the KL of an answer, before a step, is over its bound; 0 sets none."""
+    if largest and summary.kl is not None and summary.kl > largest:
+        raise UserError(
+            f"step {step}: the policy has left its reference: the KL of an answer is "
+            f"{summary.kl:.3g}, over the bound of {largest:g}; lower the learning rate, raise beta "
+            "or the bound (max_kl)"
+        )
+
+
+def require_first_pass(log_p: Array, old: Array, dtype: Any) -> None:
+    """Raise UserError if a policy that has not changed finds other probabilities than were drawn.
+
+    Only float32 and float64 are exact enough to tell.
+    """
+    gaps = abs(np.expm1(log_p - old))  # (M,)
+    wrong = gaps.mean() > MEAN_GAP or gaps.max() > LARGEST_GAP
+    if np.dtype(dtype).itemsize > 2 and wrong:
+        raise UserError(
+            f"the first pass over new answers must have the ratio 1, but it is off by up to "
+            f"{gaps.max():.2g}: the policy that drew them is not the one that is trained"
+        )
