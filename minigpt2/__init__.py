@@ -52,6 +52,7 @@ Part II: The network
      ·  tensors                        Stored tensors
      ·  tensor_writer                  Writing tensors
      ·  weights                        Weights
+     ·  reward_weights                 Reward models' weights
 
 Part III: The loss and the step
     17  training/precision             Precision

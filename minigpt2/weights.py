@@ -9,7 +9,8 @@ The official tensors are [in, out], as ops/linear takes them.  Their names may h
 `transformer.` prefix.  Besides the parameters a file may hold `h.*.attn.bias` and
 `h.*.attn.masked_bias`, which are masks and are ignored, and `lm_head.weight`, which must equal
 wte.  A single .safetensors file is a model too: the shapes of its tensors give the configuration,
-except for the number of heads.
+except for the number of heads.  One more tensor, `score.weight`, makes a reward model
+(reward_weights).
 """
 
 import re
@@ -22,7 +23,8 @@ import numpy as np
 from minigpt2.errors import UserError
 from minigpt2.memory import require_memory
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.model.parameters import Parameters, tensor_shapes
+from minigpt2.model.heads import SCORE
+from minigpt2.model.parameters import Parameters, Shapes, in_layout, tensor_shapes
 from minigpt2.parallel import cores
 from minigpt2.reading import parse_json, read_text
 from minigpt2.shipped import shipped
@@ -41,6 +43,8 @@ from minigpt2.wording import plural, shorten
 STATE = "state.json"  # of a checkpoint: the checksums, among other things
 LARGEST_STATE = 1 << 28  # bytes
 LM_HEAD = "lm_head.weight"
+SCORE_WEIGHT = f"{SCORE}.weight"  # (1, C), of a reward model
+PREFIX = "transformer."
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
 # A run's folder holds several.  In the name are the steps taken and, if it was written in the
 # middle of an accumulated step, the micro-batches of that step.
@@ -114,22 +118,30 @@ def require_whole(checkpoints: list[Path]) -> Path:
     return newest
 
 
-def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
+def load_parameters(
+    path: Path, dtype: type = np.float32, *, is_reward_model: bool = False
+) -> Parameters:
     """Load a folder, or a single .safetensors file, into one flat array.
 
-    Raises UserError if the files are damaged or are not those of a GPT-2; the configuration is
-    compared with them before anything of its size is made.
+    Raises UserError if the files are damaged or are not those of a GPT-2, or of a reward model; the
+    configuration is compared with them before anything of its size is made.
     """
     stored = open_stored(path)
+    if is_reward_model and SCORE_WEIGHT not in stored:
+        raise UserError(f"{path} is no reward model: it has no {SCORE_WEIGHT}; `reward` trains one")
+    if not is_reward_model and SCORE_WEIGHT in stored:
+        raise UserError(f"{path} is a reward model: it scores answers and cannot write them")
     folder = path.parent if path.is_file() else path
     if path.is_file() and not (folder / "config.json").is_file():
         config = infer_config(path, stored)
     else:
         config = GPT2Config.load(folder / "config.json")
-    check_tensors(path, stored, config)
-    size = config.n_parameters * np.dtype(dtype).itemsize
-    require_memory(size, f"a model of {plural(config.n_parameters, 'parameter')}")
-    parameters = Parameters(config, np.empty(config.n_parameters, dtype))
+    score = {SCORE_WEIGHT: (1, config.n_embd)} if is_reward_model else {}
+    check_tensors(path, stored, config, score)
+    shapes = in_layout(tensor_shapes(config) | score)
+    count = config.n_parameters + len(score) * config.n_embd
+    require_memory(count * np.dtype(dtype).itemsize, f"a model of {plural(count, 'parameter')}")
+    parameters = Parameters(config, np.empty(count, dtype), shapes=shapes)
 
     checksums = checksums_in(folder) if dtype is np.float32 else {}
 
@@ -158,13 +170,14 @@ def checksums_in(folder: Path) -> dict[str, int]:
     content = parse_json(read_text(path, LARGEST_STATE), path) if path.is_file() else {}
     files = content.get("files") if isinstance(content, dict) else None
     checksums = files.get(TENSORS) if isinstance(files, dict) else None
-    return checksums if isinstance(checksums, dict) else {}
+    checksums = checksums if isinstance(checksums, dict) else {}
+    return {name.removeprefix(PREFIX): checksum for name, checksum in checksums.items()}
 
 
 def open_stored(path: Path) -> dict[str, StoredTensor]:
     """Return where a folder or a file stores its tensors, by their names without prefix."""
     stored = open_tensors(path) if path.is_file() else open_folder(path)
-    return {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
+    return {name.removeprefix(PREFIX): tensor for name, tensor in stored.items()}
 
 
 def infer_config(path: Path, stored: dict[str, StoredTensor]) -> GPT2Config:
@@ -195,15 +208,17 @@ def layers_of(stored: dict[str, StoredTensor]) -> int:
     return len({name.split(".")[1] for name in stored if name.startswith("h.")})
 
 
-def check_tensors(path: Path, stored: dict[str, StoredTensor], config: GPT2Config) -> None:
-    """Raise UserError unless the stored names and shapes are those of the parameters."""
+def check_tensors(
+    path: Path, stored: dict[str, StoredTensor], config: GPT2Config, other: Shapes | None = None
+) -> None:
+    """Raise UserError unless the stored names and shapes are a GPT-2's, and those of `other`."""
     file = path if path.is_file() else path / TENSORS
     layers = layers_of(stored)
     if config.n_layer > layers:
         raise UserError(
             f"{file} has {plural(layers, 'layer')}, but config.json asks for {config.n_layer:,}"
         )
-    needed = tensor_shapes(config)
+    needed = tensor_shapes(config) | dict(other or {})
     for name, shape in needed.items():
         if name not in stored:
             raise UserError(f"{file} has no tensor {name}, which a model of this shape needs")
@@ -223,7 +238,9 @@ def save_parameters(
 ) -> dict[str, int]:
     """Write config.json and model.safetensors into a folder; return the checksums of the arrays.
 
-    The id of end-of-text is that of the tokenizer; None stands for the last.
+    The id of end-of-text is that of the tokenizer; None stands for the last.  A value function's
+    tensors are not written.
     """
     parameters.config.save(folder / "config.json", end_of_text)
-    return write_tensors(folder / TENSORS, parameters.views, dtype)
+    views = {name: parameters[name] for name in tensor_shapes(parameters.config)}
+    return write_tensors(folder / TENSORS, views, dtype)

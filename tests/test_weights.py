@@ -84,7 +84,7 @@ def test_sizes_are_compared_with_the_file_before_anything_is_built(folder, sizes
     assert words in error and most < 1e6
 
 
-@pytest.mark.parametrize("name", ["h.2.ln_1.weight", "score.weight", "h.0.attn.biases"])
+@pytest.mark.parametrize("name", ["h.2.ln_1.weight", "value.head.weight", "h.0.attn.biases"])
 def test_a_tensor_that_a_model_of_this_shape_has_no_use_for_is_named(folder, name):
     change(folder, **{name: np.zeros(6, np.float32)})
     assert f"has a tensor {name}" in refusal(folder)

@@ -16,6 +16,7 @@ from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config, end_of_text_ids
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
+from minigpt2.reward_weights import save_reward_parameters, stored_bias
 from minigpt2.weights import find_model, load_parameters, save_parameters
 from minigpt2.wording import plural
 
@@ -31,6 +32,15 @@ class Model(NamedTuple):
     template: Template | None
 
 
+class RewardModel(NamedTuple):
+    """A reward model: it scores answers to prompts of its template.  See reward_weights."""
+
+    parameters: Parameters
+    tokenizer: Tokenizer
+    template: Template | None
+    bias: float = 0.0
+
+
 Warn = Callable[[str], None]  # takes a line that a user should read
 
 
@@ -42,12 +52,26 @@ def open_model(model: str, library: ModuleType = np, *, warn: Warn = ignore) -> 
     """Open a model by its name, its folder, the folder of a run, or its .safetensors file.
 
     `library` is the array library that the parameters are made with: NumPy, or that of a device
-    (device/devices).  Raises UserError if there is no such model, or its parts do not fit together.
+    (device/devices).  Raises UserError if there is no such model, its parts do not fit together, or
+    it is a reward model.
     """
     folder = find_model(model)
     parameters = load_parameters(folder)
     tokenizer = tokenizer_for(folder, parameters.config.vocab_size, warn=warn)
     return Model(parameters.on(library), tokenizer, stored_template(folder))
+
+
+def open_reward_model(model: str, library: ModuleType = np, *, warn: Warn = ignore) -> RewardModel:
+    """Open a reward model by its folder or the folder of a run, as `open_model` does.
+
+    Raises UserError also for a model without a score.
+    """
+    path = find_model(model)
+    parameters = load_parameters(path, is_reward_model=True)
+    tokenizer = tokenizer_for(path, parameters.config.vocab_size, warn=warn)
+    folder = path if path.is_dir() else path.parent
+    bias = stored_bias(folder) if (folder / "config.json").is_file() else 0.0
+    return RewardModel(parameters.on(library), tokenizer, stored_template(path), bias)
 
 
 def random_model(model: str, rng: np.random.Generator, *, warn: Warn = ignore) -> Model:
@@ -83,16 +107,22 @@ def tokenizer_for(path: Path, n_vocab: int, *, warn: Warn = ignore) -> Tokenizer
     return tokenizer
 
 
-def write_model(folder: Path, model: Model, dtype: type = np.float32) -> dict[str, int]:
+def write_model(
+    folder: Path, model: Model | RewardModel, dtype: type = np.float32
+) -> dict[str, int]:
     """Write a model's files into a folder that exists; return the checksums of its arrays."""
-    checksums = save_parameters(model.parameters, folder, dtype, model.tokenizer.end_of_text)
+    parameters, end = model.parameters, model.tokenizer.end_of_text
+    if isinstance(model, RewardModel):
+        checksums = save_reward_parameters(parameters, folder, model.bias, dtype, end)
+    else:
+        checksums = save_parameters(parameters, folder, dtype, end)
     model.tokenizer.save(folder)
     if model.template:
         model.template.save(folder)
     return checksums
 
 
-def save_model(path: Path, model: Model, dtype: type = np.float32) -> None:
+def save_model(path: Path, model: Model | RewardModel, dtype: type = np.float32) -> None:
     """Write a model in the official layout, as a new folder: all of it or nothing.
 
     Raises UserError if the folder exists, or cannot be written.

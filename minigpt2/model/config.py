@@ -97,8 +97,11 @@ class GPT2Config:
         root = sqrt(self.n_embd // self.n_head) if self.scale_attn_weights else 1.0
         return root * (layer + 1 if self.scale_attn_by_inverse_layer_idx else 1)  # (11.4)
 
-    def save(self, path: Path, end_of_text: int | None = None) -> None:
-        """Write the official config.json; end-of-text is the last id unless it is another."""
+    def save(self, path: Path, end_of_text: int | None = None, **other: Any) -> None:
+        """Write the official config.json; end-of-text is the last id unless it is another.
+
+        `other` has more settings, or other values of those that are always the same.
+        """
         end = self.vocab_size - 1 if end_of_text is None else end_of_text
         official = {
             "architectures": ["GPT2LMHeadModel"],
@@ -111,7 +114,7 @@ class GPT2Config:
             "attn_pdrop": 0.0,
             "resid_pdrop": 0.0,
         }
-        path.write_text(json.dumps({**official, **asdict(self)}, indent=2) + "\n")
+        path.write_text(json.dumps({**official, **asdict(self), **other}, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "GPT2Config":

@@ -107,7 +107,7 @@ def case_of(name, shapes, prefix, head):
 
 
 CASES = (
-    case_of("heads, of a reward model", {**BODY, f"{SCORE}.weight": (1, C)}, "", SCORE),
-    case_of("heads, a value on the policy's rows", {**BODY, **ON_POLICY}, "", VALUE_HEAD),
-    case_of("heads, a value apart", {**APART, **ON_POLICY}, VALUE, "head"),
+    case_of("heads, score", {**BODY, f"{SCORE}.weight": (1, C)}, "", SCORE),
+    case_of("heads, on policy", {**BODY, **ON_POLICY}, "", VALUE_HEAD),
+    case_of("heads, apart", {**APART, **ON_POLICY}, VALUE, "head"),
 )

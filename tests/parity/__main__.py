@@ -23,6 +23,7 @@ from rich.table import Table
 from minigpt2.api import GPT2
 from minigpt2.data.almanac import documents
 from minigpt2.data.tokenizer import gpt2_tokenizer, open_tokenizer
+from minigpt2.reward_weights import save_reward_parameters
 from minigpt2.shipped import shipped
 from minigpt2.weights import load_parameters, save_parameters
 from tests.parity import ours, policies, preferences, reference
@@ -37,6 +38,7 @@ BOUNDS = {
     "ten AdamW steps, loss": 1e-5,
     "greedy answers that differ": 0,
     "loaded = saved": 0.0,
+    "scores of a reward model": 1e-5,
     "texts with other ids": 0,
     "policy loss": 1e-9,
     "policy gradient": 1e-9,
@@ -111,17 +113,27 @@ def compare(case):
     pairs = [(n, relative(g, their_gradients[n])) for n, g in gradients.items()]
     yield worst_of(case, "gradients (relative)", pairs)
 
-    answers, theirs = ours.greedy(parameters, case), reference.greedy(model, case)
-    pairs = enumerate(zip(answers, theirs, strict=True))
+    answers, their_answers = ours.greedy(parameters, case), reference.greedy(model, case)
+    pairs = enumerate(zip(answers, their_answers, strict=True))
     differing = [(f"sequence {b}", float(mine != other)) for b, (mine, other) in pairs]
     yield worst_of(case, "greedy answers that differ", differing)
+
+    scoring = ours.reward_model(parameters)
+    with tempfile.TemporaryDirectory() as name:
+        save_reward_parameters(scoring, Path(name), bias=0.5)  # the reference leaves it out
+        theirs = reference.scores(name, case)
+    pairs = enumerate(zip(ours.scores(scoring, case), theirs, strict=True))
+    differences = [(f"sequence {b}", abs(mine - other)) for b, (mine, other) in pairs]
+    yield worst_of(case, "scores of a reward model", differences)
 
     losses = np.array(ours.adamw_losses(parameters, batch, case.rate))
     their_losses = reference.adamw_losses(model, case)
     steps = [(f"step {s}", d) for s, d in enumerate(abs(losses - their_losses), 1)]
     yield worst_of(case, "ten AdamW steps, loss", steps)
     if case is not FULL:
-        yield fingerprint(case, their_logits, their_loss, their_gradients, their_losses, theirs)
+        yield fingerprint(
+            case, their_logits, their_loss, their_gradients, their_losses, their_answers
+        )
 
 
 def compare_tokenizers():

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from minigpt2.alignment.log_probs import Answer, batch_of_answers, by_answer
 from minigpt2.inference.generate import generate
 from minigpt2.model.gpt2 import gpt2, loss_and_gradients
 from minigpt2.model.gradients import gradients_of
+from minigpt2.model.heads import SCORE, head_values, with_heads
 from minigpt2.ops.adamw import AdamW
 from minigpt2.training.step import TrainingConfig
 from tests.stepping import take
@@ -27,6 +29,21 @@ def loss_and_gradients_of(parameters, batch):
     weights = batch.weights / batch.weights.sum()
     _, nll = loss_and_gradients(parameters, batch._replace(weights=weights), gradients)
     return float(nll.astype(np.float64) @ weights), gradients.views
+
+
+def reward_model(parameters):
+    """The parameters with a score."""
+    width = parameters.config.n_embd
+    weight = np.random.default_rng(4).standard_normal((1, width), np.float32) / width**0.5
+    return with_heads(parameters, {f"{SCORE}.weight": weight})
+
+
+def scores(parameters, case):
+    """The score of each sequence, read at its last token."""
+    pairs = zip(case.sequences, case.prompts, strict=True)
+    answers = [Answer(s[:p], [*s[p:], 0]) for s, p in pairs]  # 0 gives the last token a row
+    batch = batch_of_answers(answers)
+    return [v[-1] for v in by_answer(head_values(parameters, batch, SCORE), batch)]
 
 
 def greedy(parameters, case):

@@ -2,7 +2,12 @@
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2TokenizerFast
+from transformers import (
+    AutoTokenizer,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    GPT2TokenizerFast,
+)
 from transformers.utils import logging
 
 from minigpt2.training.schedule import learning_rate
@@ -15,6 +20,13 @@ logging.disable_progress_bar()
 def open_reference(folder):
     """The reference model, from a folder that this project wrote."""
     return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@torch.no_grad()
+def scores(folder, case):
+    """The score of each sequence by the reward model of a folder, one after the other."""
+    model = GPT2ForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    return [model(torch.tensor([sequence])).logits.item() for sequence in case.sequences]
 
 
 def open_reference_tokenizer(folder):
