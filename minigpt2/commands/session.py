@@ -19,7 +19,7 @@ from minigpt2.commands.resume import (
 )
 from minigpt2.durable import FolderLock, remove_leftovers
 from minigpt2.errors import UserError
-from minigpt2.inference.model import Model
+from minigpt2.inference.model import Model, RewardModel
 from minigpt2.model.config import GPT2Config
 from minigpt2.outputs import write_json
 from minigpt2.planning.disk_space import bytes_of, disk_need, require_disk
@@ -167,7 +167,7 @@ class Session(ExitStack):
         }
 
     @contextmanager
-    def saving(self, state: State, model: Model) -> Iterator[Callable[..., Hooks]]:
+    def saving(self, state: State, model: Model | RewardModel) -> Iterator[Callable[..., Hooks]]:
         """Restore the state if the run continues; yield what makes a run's hooks.
 
         When a signal stops the block, the state is saved first.

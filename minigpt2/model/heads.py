@@ -72,6 +72,11 @@ def part(parameters: Parameters, prefix: str) -> Parameters:
     return Part(parameters, prefix)
 
 
+def value_tensors(parameters: Parameters) -> dict[str, Array]:
+    """Return the tensors of a value function by their names; none if there is none."""
+    return {name: view for name, view in parameters.views.items() if name.startswith(VALUE)}
+
+
 def read_head(h: Array, places: Array, parameters: Parameters, name: str) -> Array:
     """Return the numbers v (M,) of a head for the rows `places` (M,) of h (R, C)."""
     dtype = accumulation_dtype(h.dtype)

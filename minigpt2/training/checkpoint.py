@@ -2,8 +2,8 @@
 
     checkpoint-000120/
         config.json, model.safetensors, tokenizer, template    a model, which every command opens
-        optimizer.safetensors    AdamW's m and v (P,); in the middle of an accumulated step also
-                                 the gradients (P,), and the results of its micro-batches
+        optimizer.safetensors    AdamW's m and v (P,), and a value function; in the middle of a
+                                 step also the gradients (P,) and the micro-batches' results
         state.json               everything else, and a CRC-32 of each array and each other file
 
 The number is that of the steps taken.  In the middle of a step the name ends with the number of
@@ -23,7 +23,8 @@ from minigpt2.backend import Array, array_module
 from minigpt2.checked import checked
 from minigpt2.durable import new_folder
 from minigpt2.errors import OtherFormat, UserError, require_above_zero, require_at_least
-from minigpt2.inference.model import Model, write_model
+from minigpt2.inference.model import Model, RewardModel, write_model
+from minigpt2.model.heads import value_tensors
 from minigpt2.outputs import json_text
 from minigpt2.reading import parse_json, read_text
 from minigpt2.tensor_writer import checksums_of, write_tensors
@@ -34,6 +35,7 @@ from minigpt2.weights import LARGEST_STATE, STATE
 from minigpt2.wording import shorten
 
 OPTIMIZER = "optimizer.safetensors"
+OF_A_STEP = ("gradients", "result.")  # begin the names of arrays that may overflow
 FORMAT = 1
 Checksums = dict[str, Any]  # by file: its CRC-32, or those of its arrays
 
@@ -71,7 +73,7 @@ class Snapshot(NamedTuple):
     not before its next micro-batch.
     """
 
-    model: Model
+    model: Model | RewardModel
     numbers: Numbers
     arrays: dict[str, Array]  # of the optimizer's file
 
@@ -85,13 +87,12 @@ def checkpoint_name(step: int, micro_batches: int = 0) -> str:
     return f"checkpoint-{step:06d}" + (f"-{micro_batches}" if micro_batches else "")
 
 
-def snapshot_of(state: State, model: Model) -> Snapshot:
+def snapshot_of(state: State, model: Model | RewardModel) -> Snapshot:
     """Return the state of a run that tunes a model; nothing is copied."""
-    arrays = {"m": state.m, "v": state.v}
+    arrays = {"m": state.m, "v": state.v, **value_tensors(state.parameters)}
     if state.partial:
         arrays["gradients"] = state.gradients.flat
-        results = {f"result.{k}": r for k, r in enumerate(state.partial) if r is not None}
-        arrays |= results
+        arrays |= {f"result.{k}": r for k, r in enumerate(state.partial) if r is not None}
     numbers = Numbers(
         step=state.step,
         epoch=state.epoch,
@@ -130,8 +131,7 @@ def write_checkpoint(
             OPTIMIZER: write_tensors(folder / OPTIMIZER, snapshot.arrays),
         }
         handed_over()
-        others = [file for file in folder.iterdir() if file.name not in files]
-        files |= {file.name: crc32(file.read_bytes()) for file in others}
+        files |= {f.name: crc32(f.read_bytes()) for f in folder.iterdir() if f.name not in files}
         content = {
             "format": FORMAT,
             "files": files,
@@ -227,21 +227,21 @@ def restore(checkpoint: Checkpoint, state: State, *, partial: bool = True) -> No
     """
     numbers, path = checkpoint.numbers, checkpoint.folder / OPTIMIZER
     stored = open_tensors(path)
-    arrays = {"m": state.m, "v": state.v}
+    arrays = {**value_tensors(state.parameters), "m": state.m, "v": state.v}
     if partial and numbers.partial:
         arrays["gradients"] = state.gradients.flat
-        xp = array_module(state.m)
         for k, has_result in enumerate(numbers.partial):
             name = f"result.{k}"
             if has_result:
                 require_tensor(name, stored, path)
-                arrays[name] = new_array(name, stored[name], xp)
+                arrays[name] = new_array(name, stored[name], array_module(state.m))
             state.partial.append(arrays.get(name))
         state.gradients.clear()
         state.gradients.hold(numbers.holding)
     for name, array in arrays.items():
         require_tensor(name, stored, path)
-        read_into(name, stored[name], array, finite=name in ("m", "v"))
+        read_into(name, stored[name], array, finite=not name.startswith(OF_A_STEP))
+    state.round_again()
     state.step, state.epoch, state.position = numbers.step, numbers.epoch, numbers.position
     state.validated = numbers.validated
     best = numbers.best_loss, numbers.best_step, numbers.best_since

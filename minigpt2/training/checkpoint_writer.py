@@ -20,7 +20,7 @@ from time import perf_counter
 from typing import Any
 
 from minigpt2.durable import remove_folder
-from minigpt2.inference.model import Model
+from minigpt2.inference.model import Model, RewardModel
 from minigpt2.training.checkpoint import Snapshot, checkpoint_name, snapshot_of, write_checkpoint
 from minigpt2.training.state import State
 from minigpt2.weights import checkpoints_of
@@ -31,7 +31,14 @@ NICE = 10  # how far behind the computing threads the writing one stands; at mos
 class CheckpointWriter:
     """Writes the checkpoints of a run's folder; keeps the newest `keep` (0: all) and the best."""
 
-    def __init__(self, folder: Path, model: Model, *, keep: int, before: Callable[[], None]):
+    def __init__(
+        self,
+        folder: Path,
+        model: Model | RewardModel,
+        *,
+        keep: int,
+        before: Callable[[], None],
+    ):
         """`before` is called before a checkpoint gets its name: it fsyncs what the notes name."""
         self.folder = folder
         self.model = model

@@ -60,6 +60,11 @@ class State:
         """The rounded flat array that AdamW writes with the parameters; None in float32."""
         return None if self.compute is self.parameters else self.compute.trainable
 
+    def round_again(self) -> None:
+        """Round the parameters again, which were changed by something else than AdamW."""
+        if self.compute is not self.parameters:
+            self.compute.flat[...] = self.parameters.flat.astype(self.compute.flat.dtype)
+
     @property
     def improved(self) -> bool:
         """Whether the last validation is the best so far."""

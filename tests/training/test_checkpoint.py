@@ -16,10 +16,12 @@ from minigpt2.data.tokenizer import open_tokenizer
 from minigpt2.device.captured import CAPTURED
 from minigpt2.device.devices import stream_of
 from minigpt2.errors import UserError
-from minigpt2.inference.model import Model, open_model
+from minigpt2.inference.model import Model, RewardModel, open_model, open_reward_model
 from minigpt2.model.config import GPT2Config
+from minigpt2.model.heads import with_heads
 from minigpt2.model.initialisation import initialise
 from minigpt2.outputs import json_text
+from minigpt2.tensors import open_tensors
 from minigpt2.training.checkpoint import (
     OPTIMIZER,
     STATE,
@@ -158,6 +160,81 @@ def test_a_checkpoint_is_a_model_with_the_rest_beside_it(written):
     assert model.template == TEMPLATES["qa"]
     assert open_tokenizer(written).files == TOKENIZER.files
     assert checkpoints_of(written.parent) == [written]
+
+
+VALUE_ALONE = {"value.head.weight": (1, 8), "value.head.bias": (1,)}
+
+
+def with_values(state, rng):
+    """The parameters of a state with a value function that has a GPT-2 of its own."""
+    heads = {f"value.{name}": view.shape for name, view in state.parameters.views.items()}
+    shapes = {**heads, **VALUE_ALONE}.items()
+    return with_heads(
+        state.parameters,
+        {name: rng.standard_normal(shape, np.float32) for name, shape in shapes},
+    )
+
+
+@needs_device
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_value_function_comes_back_and_the_model_is_the_policy_alone(tmp_path, precision):
+    with device(machine()) as library:
+        xp = np if precision == "float32" else library
+        plain = start()
+        policy = with_values(plain, np.random.default_rng(1))
+        state = new_state(policy.on(xp), precision, seed=5)
+        path = tmp_path / checkpoint_name(0)
+        write_checkpoint(path, snapshot_of(state, Model(state.parameters, TOKENIZER, None)), {})
+        opened = open_model(str(path)).parameters
+        assert same(opened.flat, plain.parameters.flat)
+        fresh = start()
+        fresh.parameters = opened
+        other = with_values(fresh, np.random.default_rng(2))
+        again = new_state(other.on(xp), precision, seed=5)
+        restore(open_checkpoint(path), again)
+        assert_same_bits(again, state)
+        on_host = np.asarray if xp is np else xp.asnumpy
+        np.testing.assert_array_equal(*(on_host(s.compute.flat) for s in (again, state)))
+        flip(path / OPTIMIZER, "value.h.0.mlp.c_fc.weight")
+        with pytest.raises(UserError, match=f"{OPTIMIZER} is not what was written"):
+            open_checkpoint(path)
+
+
+def flip(path, name):
+    """Flip a bit of a tensor in a file."""
+    content = bytearray(path.read_bytes())
+    content[open_tensors(path)[name].start] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_checkpoint_without_the_value_function_is_refused(tmp_path):
+    path = tmp_path / checkpoint_name(0)
+    state = start()
+    write_checkpoint(path, snapshot_of(state, Model(state.parameters, TOKENIZER, None)), {})
+    fresh = new_state(with_heads(state.parameters, {"value.head.bias": np.zeros(1, np.float32)}))
+    with pytest.raises(UserError, match=r"optimizer\.safetensors has no tensor value\.head\.bias"):
+        restore(open_checkpoint(path), fresh)
+
+
+def test_the_checkpoint_of_a_reward_model_is_a_reward_model(tmp_path):
+    plain = start().parameters
+    score = np.random.default_rng(1).standard_normal((1, 8), np.float32)
+    state = new_state(with_heads(plain, {"score.weight": score}))
+    state.step = 3
+    path = tmp_path / checkpoint_name(3)
+    model = RewardModel(state.parameters, TOKENIZER, TEMPLATES["qa"], 0.25)
+    write_checkpoint(path, snapshot_of(state, model), NOTES)
+    again = open_reward_model(str(tmp_path))
+    assert same(again.parameters.flat, state.parameters.flat)
+    assert (again.template, again.bias) == (TEMPLATES["qa"], 0.25)
+    with pytest.raises(UserError, match="is a reward model"):
+        open_model(str(path))
+    fresh = new_state(again.parameters)
+    restore(open_checkpoint(path), fresh)
+    assert_same_bits(fresh, state)
+    flip(path / "model.safetensors", "transformer.wpe.weight")
+    with pytest.raises(UserError, match=r"is damaged: wpe\.weight is not what was written"):
+        open_reward_model(str(path))
 
 
 FILES = ["config.json", "merges.txt", "model.safetensors", OPTIMIZER, "template.json", "vocab.json"]
