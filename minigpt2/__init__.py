@@ -123,8 +123,10 @@ Part VII: Alignment
     39  alignment/policy_gradient      Policy gradient
     40  alignment/advantages           Advantages
     41  alignment/value                Value function
+     ·  alignment/value_function       Value functions
      ·  alignment/on_policy            On policy
     42  alignment/ppo                  PPO
+     ·  alignment/ppo_phases           Phases of PPO
     43  alignment/verifiable_rewards   Verifiable rewards
     44  alignment/grpo                 GRPO
 

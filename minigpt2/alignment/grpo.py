@@ -57,8 +57,10 @@ from minigpt2.alignment.advantages import final_score, group_advantages
 from minigpt2.alignment.completions import Completion
 from minigpt2.alignment.log_probs import Answer, batch_of_answers, policy_gradients, with_columns
 from minigpt2.alignment.on_policy import (
+    Observe,
     Phases,
     Score,
+    ignore,
     log_ratios_to,
     require_first_pass,
     require_kl,
@@ -76,13 +78,6 @@ from minigpt2.training.objective import Options
 from minigpt2.wording import plural
 
 PATIENCE = 20  # steps without any difference
-
-
-Observe = Callable[[int, Sequence[Completion], Sequence[float]], None]
-
-
-def ignore(number: int, answers: Sequence[Completion], scores: Sequence[float]) -> None:
-    """Take the answers of a rollout with their scores, and do nothing."""
 
 
 class GroupOptions(NamedTuple):
@@ -158,7 +153,7 @@ class GroupData:
         Raises UserError for a score that is not a number, a KL over its bound, and after PATIENCE
         steps in which no group had a difference.
         """
-        number, _ = self.phases.at(epoch, position)
+        number, _ = self.phases.at(position)
         answers, samples = self.phases.answers(number), self.phases.samples
         prompts = np.repeat(self.phases.chosen(number), samples).tolist()
         scores = scores_of(answers, prompts, self.score, self.decode)
@@ -178,7 +173,7 @@ class GroupData:
             groups = groups - price.reshape(-1, samples)  # (Q, K)  (44.1)
         _, baseline, divide, *_ = self.options
         advantages = advantages_of_groups(groups, baseline, divide)  # (Q, K)
-        return self.phases.step(self.batches(answers, advantages), epoch, position)
+        return StepBatches(self.batches(answers, advantages), epoch, position + 1)
 
     def require_difference(self, number: int, rewards: Array) -> None:
         """Raise UserError if no group has had a difference for PATIENCE steps."""

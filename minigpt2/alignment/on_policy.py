@@ -6,7 +6,6 @@ resumed draws what it would have drawn.
 """
 
 from collections.abc import Callable, Sequence
-from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,26 +14,31 @@ from minigpt2.alignment.completions import Completion
 from minigpt2.alignment.log_probs import Answer, batch_of_answers, by_answer, log_probs
 from minigpt2.alignment.rollout import rollout
 from minigpt2.backend import Array
-from minigpt2.data.batches import StepBatches, epoch_order
+from minigpt2.data.batches import epoch_order
 from minigpt2.errors import UserError
-from minigpt2.model.batch import Batch
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.state import State
 from minigpt2.wording import shorten
 
-ROLLOUT = 4  # the stream of random numbers of rollouts
+ROLLOUT, MINIBATCHES = 4, 5  # streams of random numbers: of rollouts, and of PPO's minibatches
 AT_ONCE = 64  # answers in a forward pass of the reference
 MEAN_GAP, LARGEST_GAP = 1e-5, 1e-3  # of the first pass's ratios from 1, in float32
 
 # From answers, and the number of each one's prompt, to their scores.
 Score = Callable[[Sequence[Completion], Sequence[int]], Sequence[float]]
 
+Observe = Callable[[int, Sequence[Completion], Sequence[float]], None]
+
+
+def ignore(number: int, answers: Sequence[Completion], scores: Sequence[float]) -> None:
+    """Take the answers of a rollout with their scores, and do nothing."""
+
 
 class Phases:
     """The prompts of each phase, and their answers by the policy of a state.
 
-    An epoch has every prompt once, in a random order; its last phase takes what is left.  The place
-    in an epoch counts its steps.
+    Phases take the prompts of one epoch after the other, each in a random order, without a gap: all
+    phases are of the same size.  The place in a run is the number of steps taken.
     """
 
     def __init__(
@@ -51,28 +55,15 @@ class Phases:
         self.samples, self.temperature = options["samples"], options["temperature"]
         self.prompts_per_phase, self.steps_per_phase = prompts_per_phase, steps_per_phase
 
-    @property
-    def in_epoch(self) -> int:
-        """The number of phases in an epoch."""
-        return ceil(len(self.prompts) / self.prompts_per_phase)
-
-    def at(self, epoch: int, position: int) -> tuple[int, int]:
+    def at(self, position: int) -> tuple[int, int]:
         """Return the number of the phase at a place in the run, and that of the step in it."""
-        phase, step = divmod(position, self.steps_per_phase)
-        return epoch * self.in_epoch + phase, step
-
-    def step(self, batches: list[Batch], epoch: int, position: int) -> StepBatches:
-        """Return the micro-batches of the step at a place, with the place of the next."""
-        if position + 1 == self.in_epoch * self.steps_per_phase:
-            return StepBatches(batches, epoch + 1, 0)
-        return StepBatches(batches, epoch, position + 1)
+        return divmod(position, self.steps_per_phase)
 
     def chosen(self, number: int) -> list[int]:
         """Return which prompts a phase answers."""
-        epoch, phase = divmod(number, self.in_epoch)
-        order = epoch_order(len(self.prompts), self.state.seed, epoch)
-        start = phase * self.prompts_per_phase
-        return order[start : start + self.prompts_per_phase].tolist()
+        n, start = len(self.prompts), number * self.prompts_per_phase
+        places = (divmod(i, n) for i in range(start, start + self.prompts_per_phase))
+        return [int(epoch_order(n, self.state.seed, epoch)[i]) for epoch, i in places]
 
     def answers(self, number: int) -> list[Completion]:
         """Return the answers of a phase, those to one prompt after each other."""

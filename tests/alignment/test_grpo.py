@@ -160,9 +160,9 @@ def test_steps_without_a_difference_are_counted_on_after_a_resume():
     run(PATIENCE - 1, **equal)
     assert notes == {"alike_since": 0}
     data = data_of(fresh_state(), **equal)
-    data.at(PATIENCE - 2, 0)  # a step that is made again does not count twice
+    data.at(0, PATIENCE - 2)  # a step that is made again does not count twice
     with pytest.raises(UserError, match="nothing to learn"):
-        data.at(PATIENCE - 1, 0)
+        data.at(0, PATIENCE - 1)
 
 
 def test_a_kl_over_its_bound_stops_in_words():
@@ -224,18 +224,21 @@ def test_every_first_pass_has_the_ratio_1(dtype):
 def test_the_same_place_draws_the_same_step():
     one, other = (data_of(fresh_state(), prompts=PROMPTS, per_phase=2) for _ in range(2))
     one.at(0, 0)
-    first, again = one.at(1, 2), other.at(1, 2)
-    assert first[1:] == again[1:] == (2, 0)
+    first, again = one.at(0, 5), other.at(0, 5)
+    assert first[1:] == again[1:] == (0, 6)
     for a, b in zip(first.batches, again.batches, strict=True):
         np.testing.assert_array_equal(a.ids, b.ids)
         np.testing.assert_array_equal(a.columns["old"], b.columns["old"])
 
 
-def test_an_epoch_has_every_prompt_once():
-    made = phases(fresh_state(), prompts=PROMPTS, per_phase=2)
-    assert sorted(made.chosen(0) + made.chosen(1) + made.chosen(2)) == [0, 1, 2, 3, 4]
-    assert [made.at(0, 2), made.at(1, 0)] == [(2, 0), (3, 0)]
-    assert made.chosen(0) + made.chosen(1) != made.chosen(3) + made.chosen(4)
+@pytest.mark.parametrize("per_phase", [1, 2, 7])
+def test_phases_take_every_prompt_once_an_epoch(per_phase):
+    made = phases(fresh_state(), prompts=PROMPTS, per_phase=per_phase)
+    chosen = [i for number in range(10) for i in made.chosen(number)]
+    assert len(chosen) == 10 * per_phase
+    epochs = [chosen[k : k + 5] for k in range(0, len(chosen), 5)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len(set(map(tuple, epochs))) > 1
 
 
 def test_the_reward_rises():
