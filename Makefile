@@ -147,6 +147,10 @@ bench-peers: $(VENV)/parity ## time training, decoding and loading next to PyTor
 	@$(BIN)/python -m tests.benchmarks.decode --json runs/decode.json
 	@$(BIN)/python -m tests.parity.large --model gpt2
 
+bench-align: $(VENV)/parity ## time steps of DPO and of a reward model next to trl's, in turns (DATA=pairs.json)
+	@mkdir -p runs
+	@$(BIN)/python -m tests.benchmarks.pairs $(if $(DATA),--data $(DATA)) --json runs/pairs.json
+
 bench-gpu: $(VENV)/cuda ## time training and decoding on this machine's GPU, next to PyTorch where it is installed (SHORT=1, JOBS=, DATA=)
 	@mkdir -p runs
 	@$(BIN)/python -m tests.benchmarks.gpu $(if $(SHORT),--short) $(if $(DATA),--data $(DATA)) \
@@ -182,4 +186,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test test-long test-shuffled cover check torture check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-gpu profile-gpu bench-memory bench-checkpoints bench-cost bench pretrain weights clean
+.PHONY: help train prove-train test test-long test-shuffled cover check torture check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-align bench-gpu profile-gpu bench-memory bench-checkpoints bench-cost bench pretrain weights clean

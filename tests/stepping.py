@@ -9,9 +9,10 @@ from minigpt2.training.state import new_state
 from minigpt2.training.step import step
 
 
-def take(parameters, batches, config, *, precision="float32", seed=0):
+def take(parameters, batches, config, *, precision="float32", seed=0, objective=None):
     """Take the steps of a run on each list of micro-batches in turn; yields what each one did."""
     keep_freed_memory()
+    objective = objective or WeightedNLL()
     state = new_state(parameters, precision, seed)
     remaining, ahead = iter(batches), []
 
@@ -23,4 +24,4 @@ def take(parameters, batches, config, *, precision="float32", seed=0):
 
     ahead.extend(islice(remaining, 1))
     while ahead:
-        yield step(state, ahead.pop(), WeightedNLL(), config, meanwhile=make_next)
+        yield step(state, ahead.pop(), objective, config, meanwhile=make_next)

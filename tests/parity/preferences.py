@@ -57,7 +57,7 @@ RECORDS = [
 ]
 
 
-def their_dpo(model, inputs, reference, loss_type, smoothing=0.0):
+def their_dpo(model, inputs, reference, loss_type, smoothing=0.0, beta=BETA):
     """trl's loss of a policy, as a tensor that can go backward."""
     trainer = SimpleNamespace(
         model=SimpleNamespace(training=True),
@@ -69,14 +69,14 @@ def their_dpo(model, inputs, reference, loss_type, smoothing=0.0):
         f_divergence_type="reverse_kl",
         loss_types=[loss_type],
         loss_weights=[1.0],
-        beta=BETA,
+        beta=beta,
         label_smoothing=smoothing,
         use_weighting=False,
         _metrics=defaultdict(lambda: defaultdict(list)),
         _total_train_tokens=0,
         _tp_size=1,
     )
-    chosen, rejected = torch.tensor(reference).T
+    chosen, rejected = torch.as_tensor(reference).T
     inputs = {**inputs, "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
     return DPOTrainer._compute_loss(trainer, model, inputs, return_outputs=False)
 

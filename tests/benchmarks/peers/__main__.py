@@ -71,13 +71,13 @@ def differ_by(name, step, losses):
     return max(abs(loss - ours) for loss in losses.values())
 
 
-def compare(workers, job, console):
+def compare(workers, job, console, compared=COMPARED):
     """Let all take the first steps; raises UserError if their losses differ."""
     worst = 0.0
-    for step in range(1, COMPARED + 1):
+    for step in range(1, compared + 1):
         losses = {name: worker.step()[0] for name, worker in workers.items()}
         worst = max(worst, differ_by(job.name, step, losses))
-    console.print(f"{job.name}: losses agree to {worst:.1e} over {COMPARED} steps", highlight=False)
+    console.print(f"{job.name}: losses agree to {worst:.1e} over {compared} steps", highlight=False)
     return worst
 
 
@@ -87,10 +87,11 @@ def say(console, number, rounds, seconds):
     console.print(f"  round {number + 1} of {rounds}: {taken}", highlight=False, soft_wrap=True)
 
 
-def in_turns(job, names, rounds, console, how=HERE, known=None):
+def in_turns(job, names, rounds, console, how=HERE, known=None, compared=COMPARED):
     """Compare and time the contenders at one job, all alive at once; every number found.
 
-    `known` holds the best number of threads of contenders that were met before.
+    `known` holds the best number of threads of contenders that were met before, `compared` is how
+    many steps are compared, and not timed.
     """
     known = {} if known is None else known
     with weights_of(job) as folder:
@@ -98,14 +99,14 @@ def in_turns(job, names, rounds, console, how=HERE, known=None):
             threads = {name: chosen_threads(name, folder, job, how, known) for name in names}
         workers = {n: Worker(n, folder, job, how._replace(threads=threads[n])) for n in names}
         with console.status(f"{job.name}: comparing losses"):
-            worst = compare(workers, job, console)
+            worst = compare(workers, job, console, compared)
         seconds = {name: [] for name in names}
         for number in range(rounds):
             for name in list(names)[:: 1 if number % 2 else -1]:
                 seconds[name].append(workers[name].step()[1])
             say(console, number, rounds, seconds)
         peaks = {name: worker.stop() for name, worker in workers.items()}
-    return result_of(job, worst, threads, seconds, peaks, range(COMPARED, COMPARED + rounds))
+    return result_of(job, worst, threads, seconds, peaks, range(compared, compared + rounds))
 
 
 def one_at_a_time(job, names, rounds, console):

@@ -27,6 +27,12 @@ CONTENDERS = {
         "Packed",
         {"compiled": True, "varlen": True},
     ),
+    # Pairs
+    "ours, DPO": ("pairs_ours", "PolicySteps", {}),
+    "ours, reward model": ("pairs_ours", "RewardSteps", {}),
+    "trl, DPO": ("pairs_trl", "PolicySteps", {}),
+    "trl, DPO, a second model": ("pairs_trl", "PolicySteps", {"second_model": True}),
+    "trl, reward model": ("pairs_trl", "RewardSteps", {}),
     # Decoding
     "decode: ours": ("decode_ours", "Ours", {}),
     "decode: transformers": ("decode_torch", "Transformers", {}),
