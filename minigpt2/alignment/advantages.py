@@ -13,14 +13,15 @@ Rewards of tokens, for an answer of T tokens; the last is its end-of-text, if it
     They add up to s − β ln( π(y) / π_ref(y) ), whose mean is J of (36.2).  A token's advantage is
     what is earned from it on, with a discount γ for later rewards:
     Gₜ = rₜ + γ rₜ₊₁ + γ² rₜ₊₂ + … = rₜ + γ Gₜ₊₁                   (40.2)
-    With γ = 1 and Aₜ = Gₜ (39.4) is the gradient of J, without bias: the −β lₛ of all s ≥ t in Gₜ
-    are the sum in (36.10).
+    With γ = 1 and Aₜ = Gₜ (39.4) is the gradient of J, without bias: by (40.1) Gₜ has −β times the
+    sum in (36.10).
 
     An answer that was cut at the longest length has no end-of-text.  Either what would follow
     counts by its value (bootstrapping: `after`, below), or the answer counts as ended, with a
-    penalty c in its score:
+    penalty c in its score (`missing_eos_penalty` in trl):
     s → s − c  for an answer that was cut                          (40.3)
-    PPO and GRPO do the latter here, with c = 1: the policy should learn to end.
+    The latter is done here, for the policy should learn to end.  In PPO c is 1; in GRPO it is 0, as
+    an answer that was cut fails its check (43.1).
 
 Generalised advantage estimation (GAE; Schulman et al. 2016), with vₜ for the value of the state
 before token t, which is what the value function expects of Gₜ, and 0 behind the end-of-text
@@ -51,11 +52,12 @@ Groups: K answers to one prompt, with the rewards r₁ … r_K
     difference.  All tokens of an answer have the same advantage: γ = 1, and r includes the KL,
     where β > 0.
 
-    GRPO also divides by the group's standard deviation:
+    GRPO also divides by the group's standard deviation (`scale_rewards` in trl):
     Aₖ → Aₖ / (σ + 1e-4),  σ² = Σₖ (rₖ − mean(r))² / (K − 1)       (40.11)
     It is an option here, for it has a bias: a prompt that nearly always succeeds, or nearly always
     fails, has a small σ, so it counts more than (39.4) says; and σ is as random as the rewards.
-    A group whose rewards are all the same has no advantage, with or without σ.
+    A group whose rewards are all the same has no advantage, with or without σ; (44.3) makes that
+    exact in floating point.
 
 Example: the score 3 for three tokens, half, twice and equally as likely as under the reference
     >>> r = token_rewards(3.0, np.log([0.5, 2.0, 1.0]), beta=1.0)

@@ -30,13 +30,13 @@ Derivation
     By (35.5), and as σ(h) + σ(−h) = 1, (37.5) has the derivative
     ∂ℒ/∂h = −g/B,  g = (1 − ε) σ(−h) − ε σ(h) = σ(−h) − ε          (37.7)
     By (37.2), h has the derivative β with respect to ln p of each token of the chosen answer, and
-    −β for the rejected one's.  The weights (34.3) of the triples are minus those of ℒ:
+    −β for the rejected one's.  The weights (34.3) are minus the derivatives of ℒ:
     w = +β g / B  on the chosen's tokens,  −β g / B on the rejected's   (37.8)
     divided by |y| with (37.6).  So a step of DPO is one of instruction tuning with signed weights.
 
-    What both answers begin with, they share: there the rows and the targets are the same, and the
-    weights +w and −w add up to exactly 0.  Learning begins at the first difference.  With (37.6)
-    the shared tokens have the sum β g (1/|y_c| − 1/|y_r|) / B, which is not 0.
+    What both answers begin with, they share: there the hidden rows and the targets are equal, and
+    the weights +w and −w add up to exactly 0.  Learning begins at the first difference.  With
+    (37.6) the sum is β g (1/|y_c| − 1/|y_r|) / B, which is not 0 if the lengths differ.
 
 Reference
     Of π_ref two numbers a pair are needed, ln π_ref of both answers.  They never change, so they

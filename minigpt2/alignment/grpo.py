@@ -7,12 +7,12 @@ Why
     optimisation; Shao et al. 2024).
 
 A step
-    Q prompts are answered K times each, and answer k of a prompt gets a score sₖ.  Where
+    Q prompts are answered K times each, and answer yₖ of a prompt gets a score r(yₖ).  Where
     β > 0, the price of (36.2) for leaving the reference is part of the reward,
-    rₖ = sₖ − β ( ln π(yₖ) − ln π_ref(yₖ) )                        (44.1)
+    rₖ = r(yₖ) − β ( ln π(yₖ) − ln π_ref(yₖ) )                     (44.1)
     and not of the loss, where it would have another gradient (36.9).  By default β is 0:
-    a check that a program makes cannot be deceived, and then no reference is needed.  The
-    group is the baseline: Aₖ = rₖ − mean(r), which is (40.9).
+    a program checks the answers, so there is no reward model that could be deceived, and no
+    reference is needed.  The group is the baseline: Aₖ = rₖ − mean(r), which is (40.9).
 
     Each rollout is used for one step, so the policy that learns is the one that drew the
     answers.  Every ratio (39.5) is 1, nothing is clipped, and (39.9) becomes
@@ -31,7 +31,7 @@ Groups without a difference
     a difference for PATIENCE steps, the run stops.
 
     Two parts of GRPO's first form are options here, and have a bias: the division by the
-    group's σ (40.11), and the share 1/|answer| of a token (39.10).
+    group's σ (40.11), and the share 1/(G |a|) of a token (39.10).
 
 Example: two prompts with the rewards 1, 0, 0 and 1, 1, 1
     >>> advantages_of_groups(np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])).round(3).tolist()

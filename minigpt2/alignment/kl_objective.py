@@ -6,7 +6,7 @@ Why
     reward minus a price for every step away from the reference, the model that the run starts
     from.  The optimum is then known in closed form, which DPO uses and by which tests judge PPO.
 
-Definition, for one prompt; y is an answer, a sequence of tokens that ends with end-of-text.
+Definition, for one prompt; y is an answer, the tokens up to end-of-text or to the longest length.
 π is the policy, the model that is trained; π_ref is the reference, r(y) the reward, and β > 0
     KL(π‖π_ref) = Σ_y π(y) ln( π(y) / π_ref(y) )                   (36.1)
     J(π) = Σ_y π(y) r(y) − β KL(π‖π_ref)                           (36.2)
@@ -17,14 +17,15 @@ The optimum
     π*(y) = π_ref(y) exp( r(y) / β ) / Z                           (36.4)
     Solve (36.4) for the reward, r = β ln(π*/π_ref) + β ln Z, and put that into (36.2):
     J(π) = β ln Z − β KL(π‖π*)                                     (36.5)
-    A KL is never negative, and it is 0 only for equal distributions.  So π* is the optimum, and
-    the only one; its value is J* = β ln Z.
+    A KL is never negative, and it is 0 only for equal distributions, as k3 will show.  So π* is
+    the optimum, and the only one; its value is J* = β ln Z.
 
 Three estimates of the KL, from an answer y drawn from π and its l = ln π(y) − ln π_ref(y)
     k1 = l,  k2 = l² / 2,  k3 = exp(−l) − 1 + l                    (36.6)
     The mean of k1 is (36.1) itself.  The mean of exp(−l) under π is Σ_y π_ref(y) = 1, so k3 has the
-    same mean, and it is never negative, for exp(−l) ≥ 1 − l.  k2 agrees with k3 to second
-    order in l, and is biased.  (The names are Schulman's: "Approximating KL divergence", 2020.)
+    same mean.  It is never negative, for exp(−l) ≥ 1 − l, and 0 only at l = 0.  k2 agrees with k3
+    to second order in l, and is biased.  (The names are Schulman's: "Approximating KL divergence",
+    2020.)
 
 What each of them does in a loss
     A good estimate of a value need not have a good gradient.  A program that puts an estimate into
@@ -50,7 +51,7 @@ Adaptive β (Ziegler et al. 2019, section 2.2)
     If the KL per answer should be near a target, β follows it.  After n answers,
     e = clip( KL / target − 1, −0.2, 0.2 )                         (36.11)
     β → β ( 1 + e n / horizon )                                    (36.12)
-    so β grows while the KL is above its target, by at most a fifth in `horizon` answers.
+    so β grows while the KL is above its target, by about a fifth at most in `horizon` answers.
 
 Example: two answers with the rewards 1 and 0, a uniform reference, β = 1
     Z = (e + 1) / 2, the optimum is (e, 1) / (e + 1), and J* = ln((e + 1) / 2):
@@ -100,7 +101,7 @@ def optimum(log_reference: Array, rewards: Array, beta: float) -> tuple[Array, A
     """Return ln π* of every answer there is, and J*."""
     tilted = log_reference + rewards / beta
     log_z = np.logaddexp.reduce(tilted, -1)  # (36.3)
-    return tilted - log_z, beta * log_z  # (36.4) (36.5)
+    return tilted - log_z[..., None], beta * log_z  # (36.4) (36.5)
 
 
 def estimates(log_ratios: Array) -> tuple[Array, Array, Array]:

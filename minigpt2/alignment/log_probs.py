@@ -28,7 +28,8 @@ Derivation, for any loss ℒ = f(ln p₁ … ln p_M) of a batch's M triples
 
     What does not reduce to triples is a loss of other entries of the vocabulary: the entropy
     of a token's distribution, whose dℓᵥ is −pᵥ (ln pᵥ + entropy), or a divergence between two
-    whole distributions.  Their estimates by the sampled tokens, such as −ln pₙ, do.
+    whole distributions.  Their estimates by the sampled tokens, such as −ln pₙ, do; but what
+    such an estimate does in a loss is another question (36.7).
 
 Read it
     A triple of weight 0 (a clipped token, a group without a difference) never reaches the

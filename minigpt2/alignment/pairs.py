@@ -12,10 +12,10 @@ Definition
     answer is the one that is compared; all before it is the prompt.
 
     In the forest (26.1) the two answers are children of their prompt, so its rows are
-    computed once.  With P prompt tokens and answers of C and R tokens, whose last tokens need
-    no row, a pair takes
-    P + (C − 1) + (R − 1) rows                                     (33.1)
-    where two sequences padded to one length take 2 (P + max(C, R) − 1).
+    computed once.  With P prompt tokens and the answers c and r of |c| and |r| tokens, whose
+    last tokens need no row, a pair takes
+    P + (|c| − 1) + (|r| − 1) rows                                 (33.1)
+    where two sequences padded to one length take 2 (P + max(|c|, |r|) − 1).
 
     A pair whose two answers are equal says nothing, whatever loss it has: it is left out, and
     counted.

@@ -43,21 +43,23 @@ Clip (PPO, Schulman et al. 2017, equation 7)
         A > 0    A          A          0      likelier already: no further
         A < 0    0          A          A      rarer already: no further
     A good token that became rarer, and a bad one that became likelier, are never clipped: the
-    step went the wrong way there.  At ρ = 1 + ε and ρ = 1 − ε m has a kink; on it a token counts as
-    not clipped, so that ε = 0 still gives (39.4) in the first pass, where every ρ is 1.
+    step went the wrong way there.  m has a kink at ρ = 1 + ε if A > 0, and at ρ = 1 − ε if A < 0;
+    on it a token counts as not clipped, so that ε = 0 still gives (39.4) in the first pass, where
+    every ρ is 1.
 
 Shares: what a sum over tokens is divided by.  W is the number of tokens of the step, G that of
 its answers, |a| the length of token n's answer and c a constant
     s = 1/W,  1/(G c),  1/(G |a|)  or  1/G                         (39.10)
     1/G, sample: (39.4) as it is, without bias.  Its length grows with that of the answers.
     1/(G c), constant: (39.4) over c, without bias, too.  c is the longest length that is allowed
-        (Dr. GRPO, Liu et al. 2025).
+        (Dr. GRPO, Liu et al. 2025; `dr_grpo` in trl).
     1/W, tokens: near (39.4) over the mean length.  W depends on the answers that were drawn, so a
-        little bias is left, which vanishes as G grows (DAPO, Yu et al. 2025).
+        little bias is left, which vanishes as G grows (DAPO, Yu et al. 2025; `dapo` in trl).
     1/(G |a|), answer: a token of a long answer counts less than one of a short answer, so a
         long wrong answer is blamed less for each token than a short one, and wrong answers
-        grow.  This bias does not vanish (GRPO, Shao et al. 2024).
-    Sums are over the whole step, whatever the micro-batches: their Z adds up first.
+        grow.  This bias does not vanish (GRPO, Shao et al. 2024; `grpo` in trl).
+    The normaliser Z is the divisor without |a|: W, G c, G and G.  It is that of the whole step, so
+    the Z of all micro-batches add up first.
 
 Example: three tokens of two answers, one with A = 2, one with A = −1; ε = 0.2
     The first token has become 1.5 times as likely, the last one half as likely.  Both are clipped

@@ -28,8 +28,8 @@ Derivation, where dx stands for ∂ℒ/∂x
     ds_c = ( −σ(−d) + 2γ (s_c + s_r) ) / B                         (35.6)
     ds_r = ( +σ(−d) + 2γ (s_c + s_r) ) / B                         (35.7)
     From there on the head has its own backward pass: dh = ds w in the last row of each answer,
-    and 0 in all others.  No logits are computed.  b has no gradient, for it cancels in d: it stays
-    0 in training.
+    and 0 in all others.  No logits are computed.  b cancels in d, so it is not trained: it stays 0
+    until the scores are normalised, below.
 
 Start of the head
     With w = 0 all scores are 0: the first loss is ln 2, and the first step changes w alone.  Or w
@@ -176,9 +176,9 @@ def normalise(weight: Array, bias: float, scores: Array) -> float:
 
     `scores` are those with this weight and bias.  Raises UserError if all are equal.
     """
-    mean, deviation = float(scores.mean()), float(scores.std())
-    if not deviation:
+    if scores.max() == scores.min():
         raise UserError("the reward model gives all answers one score: it cannot be normalised")
+    mean, deviation = float(scores.mean()), float(scores.std())
     weight /= deviation  # (35.9)
     return (bias - mean) / deviation  # (35.9)
 

@@ -18,10 +18,10 @@ The policy
     reached, has no end-of-text, and ln π(y|x) (34.1) is the sum over what it has.
 
 Why nothing is left out
-    Top-k and top-p draw from fewer tokens, which together have the probability Z < 1.
-    Then a token is drawn with π(t) / Z, but its gradient is that of ln π(t).  The ratio
+    Top-k and top-p draw from fewer tokens, which together have the probability q < 1.
+    Then a token is drawn with π(t) / q, but its gradient is that of ln π(t).  The ratio
     of the two is wrong by a factor for each token,
-    π(t) / ( π(t) / Z ) = Z                                        (38.2)
+    π(t) / ( π(t) / q ) = q                                        (38.2)
     also before the first step, and a token outside can never be drawn, whatever it is
     worth.  A repetition penalty makes the logits depend on the sequence in a way that the
     model's gradient does not know.  So all three are refused.
@@ -145,7 +145,7 @@ def rollout(
     A prompt is a list of ids, at least one and at most as many as the context; an answer ends
     with `stop`, or is cut.  Each answer has random numbers of its own, so it does not depend on
     the others.  `progress` is called with the number of answers that have just
-    finished.  On a device the log-probabilities are computed again, in one forward pass.  Raises
+    finished.  On a device the log-probabilities are computed again, by forward passes.  Raises
     UserError for a temperature of 0.
     """
     require_whole_policy(Sampling(temperature))
