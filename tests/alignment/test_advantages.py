@@ -154,6 +154,11 @@ def test_whitened_numbers_have_mean_0_and_variance_1(numbers):
     np.testing.assert_allclose(whitened(x, shift_mean=False), y + x.mean(), atol=1e-9)
 
 
+def test_what_is_added_to_the_variance_keeps_small_differences_small():
+    root = np.sqrt(0.5)  # 1e-4 over the root of 1e-8 + 1e-8
+    np.testing.assert_allclose(whitened(np.array([0.0, 2e-4])), [-root, root], rtol=1e-9)
+
+
 @pytest.mark.parametrize("numbers", [[3.0], [2.0, 2.0, 2.0]])
 def test_equal_numbers_are_whitened_to_zero(numbers):
     np.testing.assert_array_equal(whitened(np.array(numbers)), 0)

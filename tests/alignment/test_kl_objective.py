@@ -75,6 +75,17 @@ def test_a_constant_reward_changes_nothing_but_the_value():
     np.testing.assert_allclose(higher, value + 5, rtol=EXACT)
 
 
+def test_several_prompts_at_once_are_one_by_one():
+    references = np.stack([sums(Table(seed).log_p()) for seed in (2, 3)])
+    rewards = np.stack([REWARDS, REWARDS**2])
+    log_p, values = optimum(references, rewards, 0.3)
+    for k in (0, 1):
+        alone, value = optimum(references[k], rewards[k], 0.3)
+        np.testing.assert_array_equal(log_p[k], alone)
+        assert values[k] == value
+    np.testing.assert_allclose(objective(log_p, references, rewards, 0.3), values, rtol=1e-10)
+
+
 def test_a_large_beta_is_the_reference_and_a_small_one_the_best_answer():
     np.testing.assert_allclose(optimum(SURE, REWARDS, 1e9)[0], SURE, atol=1e-8)
     assert np.exp(optimum(SURE, REWARDS, 1e-3)[0])[REWARDS.argmax()] > 1 - 1e-9

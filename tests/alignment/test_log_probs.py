@@ -152,6 +152,16 @@ def test_the_log_probabilities_of_a_loss_are_those_without_gradients_to_the_bit(
         assert with_gradients.dtype == np.float64
 
 
+def test_dropout_is_that_of_the_options():
+    parameters, batch = random_parameters(), BATCHES[0]
+    drawn = []
+    for drop, seed in ((0.0, 0), (0.5, 0), (0.5, 0), (0.5, 1)):
+        options = Options(drop=drop, rng=np.random.default_rng(seed))
+        into = parameters, batch, gradients_of(parameters), np.ones_like, options
+        drawn.append(policy_gradients(*into).tolist())
+    assert drawn[1] == drawn[2] and drawn[0] != drawn[1] != drawn[3]
+
+
 def test_with_weights_of_one_it_is_instruction_tuning():
     parameters, batch = random_parameters(), BATCHES[0]
     tuned, aligned = gradients_of(parameters), gradients_of(parameters)
@@ -210,8 +220,10 @@ def test_a_head_on_the_same_rows_adds_its_gradient():
     """The loss of the head is a sum of products of the rows that the triples read with numbers."""
     parameters, batch = random_parameters(), BATCHES[0]
     u = np.random.default_rng(1).standard_normal((len(batch.rows), CONFIG.n_embd))
+    rows, _ = gpt2(parameters, batch)
 
     def head(h, places, gradients):
+        np.testing.assert_allclose(h[places], rows[batch.rows], atol=1e-12)
         dh = np.zeros_like(h)
         np.add.at(dh, places, u)
         return dh

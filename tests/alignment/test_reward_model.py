@@ -104,12 +104,14 @@ def test_pairs_in_a_forest_and_in_micro_batches_are_those_one_by_one():
         assert_same(run(parts), whole)
 
 
-def test_recomputation_and_a_loss_scale_change_nothing():
+def test_recomputation_and_a_loss_scale_change_nothing_and_dropout_does():
     metrics, flat = run(PARTS)
     again, same = run(PARTS, recompute=True)
     assert metrics == again
     np.testing.assert_array_equal(flat, same)
     np.testing.assert_allclose(run(PARTS, loss_scale=64.0)[1], 64 * flat, rtol=1e-12)
+    dropped = run(PARTS, drop=0.5, rng=np.random.default_rng(0))
+    assert dropped[0] != metrics
 
 
 def test_metrics_spelled_out():
@@ -134,6 +136,9 @@ def test_a_head_begins_at_zero_or_with_scores_of_size_one():
     drawn = start_of_head(10_000, np.random.default_rng(0))
     assert drawn.shape == (1, 10_000) and drawn.dtype == start_of_head(C).dtype == np.float32
     assert drawn.std() == pytest.approx(1 / sqrt(10_001), rel=0.03)
+    normal = np.random.default_rng(1).standard_normal((1, 3))
+    few = start_of_head(3, np.random.default_rng(1))
+    np.testing.assert_allclose(few, normal / 2, rtol=1e-6)  # √(3 + 1)
 
 
 def test_normalised_scores_have_mean_zero_and_variance_one_and_keep_their_order():
@@ -146,9 +151,12 @@ def test_normalised_scores_have_mean_zero_and_variance_one_and_keep_their_order(
     assert normalise(model[WEIGHT], bias, after) == pytest.approx(bias, abs=1e-12)
 
 
-def test_scores_that_are_all_equal_cannot_be_normalised():
+@pytest.mark.parametrize("score", [2.5, 0.1])  # the mean of three 0.1 is another number
+def test_scores_that_are_all_equal_cannot_be_normalised(score):
+    weight = np.ones((1, C))
     with pytest.raises(UserError, match="all answers one score"):
-        normalise(np.ones((1, C)), 0.0, np.full(4, 2.5))
+        normalise(weight, 0.0, np.full(3, score))
+    assert (weight == 1).all()
 
 
 def test_the_loss_of_exact_preferences_is_least_at_the_rewards_they_come_from():

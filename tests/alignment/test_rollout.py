@@ -13,6 +13,7 @@ from minigpt2.errors import UserError
 from minigpt2.inference.sampling import Sampling, sample
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
+from tests.alignment import exact_world
 from tests.kernels.support import device, emulated_only, machine
 
 CONTEXT, STOP = 14, 5
@@ -90,6 +91,17 @@ def test_shares_of_the_tokens_are_their_probabilities():
 
 
 # Rollouts.
+
+
+def test_whole_answers_come_as_often_as_the_product_of_their_tokens_says():
+    parameters, n = Parameters(exact_world.CONFIG, exact_world.MODEL.start), 4000
+    rng, prompt = np.random.default_rng(2), exact_world.PROMPT
+    options = {"stop": exact_world.END, "max_new_tokens": exact_world.LONGEST, "rng": rng}
+    drawn = [tuple(answer.ids) for answer in rollout(parameters, [prompt], n, **options)]
+    p = exact_world.probabilities(exact_world.MODEL)
+    counts = np.array([drawn.count(answer) for answer in exact_world.ANSWERS])
+    assert counts.sum() == n
+    assert ((counts - n * p) ** 2 / (n * p)).sum() < 40  # chi-squared with 14 degrees of freedom
 
 
 def test_answers_come_in_the_order_of_the_prompts():
@@ -192,10 +204,12 @@ def test_progress_counts_all_answers():
 
 
 @emulated_only
-def test_a_device_draws_and_computes_the_log_probabilities_again():
+def test_a_device_draws_and_computes_the_log_probabilities_again(monkeypatch):
+    monkeypatch.setattr(completions, "AT_ONCE", 3)
+    options = {"samples": 2, "most": 4, "temperature": 0.7}
     with device(machine()) as xp:
-        answers = answers_of(PARAMETERS.on(xp), samples=2, most=4)
-    expected = answers_of(samples=2, most=4)
+        answers = answers_of(PARAMETERS.on(xp), **options)
+    expected = answers_of(**options)
     assert [a[:3] for a in answers] == [b[:3] for b in expected]
     for a, b in zip(answers, expected, strict=True):
         np.testing.assert_allclose(a.log_probs, b.log_probs, rtol=0, atol=1e-5)

@@ -128,6 +128,15 @@ def test_without_a_slope_nothing_is_written():
     assert not gradients.holding
 
 
+def test_dropout_is_that_of_the_arguments():
+    whole, drawn = with_heads(FIXED, HEADS), []
+    for drop, seed in ((0.0, 0), (0.5, 0), (0.5, 0), (0.5, 1)):
+        into = whole, FIRST, gradients_of(whole), slope, VALUE_HEAD
+        v = head_gradients(*into, drop=drop, rng=np.random.default_rng(seed))
+        drawn.append(v.tolist())
+    assert drawn[1] == drawn[2] and drawn[0] != drawn[1] != drawn[3]
+
+
 def test_recomputation_gives_the_same_bits():
     whole = with_heads(FIXED, HEADS)
     flat = []
