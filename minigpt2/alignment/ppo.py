@@ -76,9 +76,9 @@ from minigpt2.training.objective import Options
 class Coefficients(NamedTuple):
     """The constants of a step's loss."""
 
-    clip: float = 0.2  # ε of (39.6)
-    value_clip: float = 0.2  # ε of (41.1)
-    value: float = 0.1  # c_v
+    clip: float = 0.2  # ε of (39.6); cliprange in trl
+    value_clip: float = 0.2  # ε of (41.1); cliprange_value in trl
+    value: float = 0.1  # c_v; vf_coef in trl
     tuning: float = 0.0  # c_x
 
 

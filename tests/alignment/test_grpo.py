@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minigpt2.alignment import grpo
+from minigpt2.alignment.advantages import group_advantages
 from minigpt2.alignment.grpo import (
     PATIENCE,
     GroupData,
@@ -11,11 +12,12 @@ from minigpt2.alignment.grpo import (
     GroupOptions,
     advantages_of_groups,
 )
+from minigpt2.alignment.log_probs import policy_gradients
 from minigpt2.alignment.policy_gradient import NORMALISERS
 from minigpt2.errors import UserError
 from minigpt2.model.gradients import gradients_of
 from minigpt2.training.objective import Options
-from tests.alignment.exact_world import ANSWERS, LAST, LENGTHS, MODEL, TOKENS, sums
+from tests.alignment.exact_world import ANSWERS, ENDED, LAST, LENGTHS, MODEL, TOKENS, sums
 from tests.alignment.loops import (
     LOG_REFERENCE,
     fresh_state,
@@ -92,6 +94,36 @@ def test_the_gradient_is_that_of_the_drawn_answers(shares, beta):
         }[shares]
         w[LAST[a] + 1 - LENGTHS[a] : LAST[a] + 1] += advantage * share
     np.testing.assert_allclose(gradient_of(data, batches), MODEL.gradient(w), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"baseline": "leave-one-out"}, {"divide_by_sigma": True}, {"penalty": 0.7}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_and_the_temperature_reach_the_gradient_and_the_loss(options):
+    data = data_of(fresh_state(seed=4), options=options, temperature=0.6)
+    batches = data.at(0, 0).batches
+    answers = [ANSWERS.index(tuple(a.ids)) for a in data.phases.answers(0)]
+    scores = np.array([score_of(a) - options.get("penalty", 0) * (not ENDED[a]) for a in answers])
+    compared = {name: value for name, value in options.items() if name != "penalty"}
+    (advantages,) = group_advantages(scores[None], **compared)
+    w = np.zeros(len(TOKENS))
+    for a, advantage in zip(answers, advantages, strict=True):
+        w[LAST[a] + 1 - LENGTHS[a] : LAST[a] + 1] += advantage / LENGTHS[answers].sum()
+    expected = gradients_of(start())
+    policy_gradients(
+        start(),
+        MODEL.batch,
+        expected,
+        lambda log_p: w,
+        Options(),
+        temperature=data.phases.temperature,
+    )
+    np.testing.assert_allclose(gradient_of(data, batches), expected.flat, atol=1e-12)
+    old = [batch.columns["old"] for batch in batches]
+    loss = GroupObjective(data).metrics(batches, old)["loss"]
+    assert loss == pytest.approx(-w.sum(), abs=1e-12) and abs(loss) > 1e-3
 
 
 def score_of(answer):

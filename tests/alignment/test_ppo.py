@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minigpt2.alignment import on_policy, ppo, value_function
 from minigpt2.alignment.advantages import gae, token_rewards, whitened
 from minigpt2.alignment.kl_objective import adapted
-from minigpt2.alignment.log_probs import log_probs
+from minigpt2.alignment.log_probs import Answer, batch_of_answers, log_probs
 from minigpt2.alignment.ppo import (
     Coefficients,
     PPOObjective,
@@ -96,12 +96,14 @@ def loss_at(flat, parameters, batches, coefficients, temperature):
     return total
 
 
-def gradient_of(parameters, batches, coefficients, temperature):
+LATE = type("Late", (), {"first": False, "numbers": {}})  # a step that is not a phase's first
+
+
+def gradient_of(parameters, batches, coefficients, temperature, **passes):
     """The gradient of a step."""
-    late = type("Late", (), {"first": False, "numbers": {}})
-    objective, gradients = PPOObjective(coefficients, temperature, late), gradients_of(parameters)
+    objective, gradients = PPOObjective(coefficients, temperature, LATE), gradients_of(parameters)
     gradients.clear()
-    options = Options(normaliser=objective.normaliser(batches))
+    options = Options(normaliser=objective.normaliser(batches), **passes)
     for batch in batches:
         objective.add_gradients(parameters, batch, gradients, options)
     gradients.complete()
@@ -203,7 +205,56 @@ def test_micro_batches_are_one_batch(apart):
         np.testing.assert_allclose(results[0], other, atol=1e-13)
 
 
+@PLACES
+def test_recomputation_changes_nothing_and_a_loss_scale_multiplies(apart):
+    arguments = *drawn_case(apart), Coefficients(tuning=0.5), 0.7
+    flat = gradient_of(*arguments)
+    np.testing.assert_array_equal(gradient_of(*arguments, recompute=True), flat)
+    np.testing.assert_array_equal(gradient_of(*arguments, loss_scale=64.0), 64 * flat)
+
+
+def test_the_metrics_of_micro_batches_are_those_of_all_drawn_tokens():
+    parameters, batches = drawn_case(False)
+    c = Coefficients(clip=0.02, tuning=0.5)
+    objective = PPOObjective(c, 0.7, LATE)
+    options = Options(normaliser=objective.normaliser(batches))
+    into = gradients_of(parameters)
+    results = [objective.add_gradients(parameters, batch, into, options) for batch in batches]
+    metrics = objective.metrics(batches, results)
+    pairs = [(b, *np.split(r, 2)) for b, r in zip(batches, results, strict=True) if is_drawn(b)]
+    log_p, v = (np.concatenate(x) for x in list(zip(*pairs, strict=True))[1:])
+    columns = {k: np.concatenate([b.columns[k] for b, *_ in pairs]) for k in pairs[0][0].columns}
+    rho, a = np.exp(log_p - columns["old"]), columns["advantage"]
+    held = ((rho > 1.02) & (a > 0)) | ((rho < 0.98) & (a < 0))
+    assert metrics["clipped"] == held.mean() > 0
+    m = np.minimum(rho * a, np.clip(rho, 0.98, 1.02) * a)
+    assert metrics["policy_loss"] == pytest.approx(-m.mean(), abs=1e-12)
+    old, target = columns["value"], columns["return"]
+    bounded = old + np.clip(v - old, -0.2, 0.2)
+    squares = np.maximum((v - target) ** 2, (bounded - target) ** 2)
+    assert metrics["value_loss"] == pytest.approx(squares.mean() / 2, abs=1e-12)
+
+
 # What a phase learns.
+
+
+def test_a_phase_learns_from_its_own_answers_values_and_reference():
+    parameters = moved(parameters_of(False))
+    options = {"beta": 0.3, "returns": Returns(lam=0.8, penalty=0.5)}
+    data = data_of(new_state(parameters), options=options, temperature=0.6, samples=6)
+    phase = data.new_phase(0, 0)
+    ratios, values = [], []
+    for answer in phase.answers:  # one by one
+        batch = batch_of_answers([Answer(answer.prompt, answer.ids)])
+        ratios.append(np.array(answer.log_probs) - log_probs(start(), batch, 0.6))
+        values.append(values_of(parameters, batch))
+    scores = score(phase.answers, None)
+    expected = learn_from(phase.answers, scores, ratios, values, 0.3, options["returns"])
+    for ours, alone in zip(phase.learnt, expected, strict=True):
+        for a, b in zip(ours, alone, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+    assert phase.numbers["kl"] == pytest.approx(np.mean([r.sum() for r in ratios]), abs=1e-12)
+    assert phase.numbers["reward"] == pytest.approx(np.mean(scores))
 
 
 def test_rewards_values_and_advantages_are_those_of_the_chapters():
