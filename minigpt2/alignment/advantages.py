@@ -6,7 +6,7 @@ Why
     each token on.  GRPO needs none: several answers to one prompt are each other's expectation.
 
 Rewards of tokens, for an answer of T tokens; the last is its end-of-text, if it ended
-    The score s of the answer is the reward of its last token: only then it is complete, and ending
+    The score s of the answer is the reward of its last token: only then is it complete, and ending
     is a choice like any other.  The price of (36.2) for leaving the reference is paid token by
     token, with lₜ = ln πₜ − ln π_ref,t:
     rₜ = −β lₜ + s [t = T]                                         (40.1)
@@ -43,7 +43,7 @@ Whitening, over the tokens of all answers of the step, which have the mean μ an
     Bessel's correction.  Advantages lose their mean.  Rewards keep it, + μ after the
     division: a constant reward for each token would otherwise vanish.
 
-Groups: K answers to one prompt, with the rewards r₁ … r_K
+Groups: K answers to one prompt (`num_generations` in trl), with the rewards r₁ … r_K
     Aₖ = rₖ − mean(r)                                              (40.9)
     Aₖ = rₖ − mean of the other K − 1 = ( rₖ − mean(r) ) K / (K − 1)   (40.10)
     The others are drawn without regard to answer k, so what (40.10) subtracts is a baseline:

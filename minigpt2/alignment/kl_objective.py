@@ -44,8 +44,8 @@ What each of them does in a loss
     ∇ln π(yₜ) has mean 0 by (36.8), as lₛ is a constant by then, and the others stay:
     ∇KL(π‖π_ref) = mean over y of Σₜ ( Σ_{s ≥ t} lₛ ) ∇ln π(yₜ)    (36.10)
     k2 of each token has lₜ where (36.10) has the sum over s ≥ t: a token is not charged for the
-    tokens to which it leads.  That sum is what a reward's path gives: so the KL belongs into the
-    reward, −β lₜ at each token (40.1), and not into the loss.
+    tokens to which it leads.  A reward is summed in just this way, from a token on: so the KL
+    belongs in the reward, −β lₜ at each token (40.1), and not in the loss.
 
 Adaptive β (Ziegler et al. 2019, section 2.2)
     If the KL per answer should be near a target, β follows it.  After n answers,

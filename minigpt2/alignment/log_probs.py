@@ -20,9 +20,8 @@ Derivation, for any loss ℒ = f(ln p₁ … ln p_M) of a batch's M triples
     wₙ = −∂f/∂ ln pₙ                                               (34.3)
     Of the logits, only those of triple n change ln pₙ = −nllₙ.  The chain rule with (9.6):
     dℓₙᵥ = (∂f/∂ ln pₙ)(∂ ln pₙ/∂ℓₙᵥ) = −wₙ · −(pₙᵥ − δᵥₜ) = wₙ (pₙᵥ − δᵥₜ)
-    That is (9.7) with these weights, and everything before it is as it was.  They may be
-    negative: then the token is made less likely.  Back from the projection, (9.9) is the
-    gradient of x, and by (34.2)
+    That is (9.7) with these weights, so (9.8) and (9.9) hold as they are.  A weight may be
+    negative: then the token is made less likely.  (9.9) is the gradient of x, and by (34.2)
     dh = dx / τ                                                    (34.4)
     while dwte (9.8) has x in it already.
 

@@ -117,6 +117,7 @@ def test_metrics_spelled_out():
     per_token = DPO(beta=0.5, per_token=True).numbers(log_ratios, lengths)
     assert (per_token["chosen_reward"], per_token["rejected_reward"]) == (0.0, 0.0)
     assert per_token["chosen_log_ratio"] == -1.0  # of whole answers
+    assert DPO().numbers(np.zeros((1, 2)), np.ones((1, 2)))["accuracy"] == 0
 
 
 def test_what_both_answers_begin_with_has_weights_that_add_up_to_nothing():

@@ -124,8 +124,8 @@ def test_metrics_spelled_out():
 
 
 def test_accuracies_are_those_of_each_kind_and_pairs_without_one_are_left_out():
-    scores = np.array([[1, 0], [0, 1], [1, 1], [3, 2.0], [0, 1]])
-    kinds = ["cut", "cut", "", "wrong", "cut"]
+    scores = np.array([[1, 0], [0, 1], [1, 1], [3, 2.0], [1, 1], [0, 5]])
+    kinds = ["cut", "cut", "", "wrong", "cut", ""]
     assert accuracy_by_kind(scores, kinds) == {"cut": pytest.approx(1 / 3), "wrong": 1.0}
 
 
