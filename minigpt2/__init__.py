@@ -196,6 +196,11 @@ Appendix: planning, reports, commands
      ·  commands/train_settings        Settings of train
      ·  commands/setup                 Setup
      ·  commands/train                 Train
+     ·  commands/pair_settings         Settings of runs on pairs
+     ·  commands/pair_run              Run on pairs
+     ·  commands/pair_steps            Steps on pairs
+     ·  commands/reward                Reward
+     ·  commands/dpo                   DPO
      ·  commands/plan                  Plan
      ·  commands/evaluate              Evaluate
      ·  commands/show                  Show

@@ -27,7 +27,7 @@ GROUPS = {  # "evaluate.batch_size" is the setting of that command alone
         "preferences"
     ),
     "decoding": ("answers samples max_new_tokens temperature top_k top_p repetition_penalty"),
-    "loss": "loss prompt_weight weights",
+    "loss": "loss prompt_weight weights beta label_smoothing per_token centre",
     "optimiser": (
         "epochs steps batch_size rows learning_rate schedule warmup weight_decay beta1 beta2 eps "
         "clip"

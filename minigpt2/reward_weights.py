@@ -23,6 +23,7 @@ from minigpt2.tensors import TENSORS
 from minigpt2.weights import PREFIX, SCORE_WEIGHT
 
 BIAS = "score_bias"
+RESULT = "reward-model"  # in the folder of a run: the model whose scores have one unit
 
 
 def save_reward_parameters(

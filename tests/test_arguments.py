@@ -150,7 +150,7 @@ def test_help_and_version_are_commands_and_options(capsys, words, expected):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ([], "a command is missing: train, plan"),
+        ([], "a command is missing: train, reward"),
         (["trian"], "there is no command 'trian'; did you mean 'train'?"),
         (["eval"], "there is no command 'eval'; did you mean 'evaluate'?"),
         (["Train"], "there is no command 'Train'; did you mean 'train'?"),
@@ -158,7 +158,7 @@ def test_help_and_version_are_commands_and_options(capsys, words, expected):
         (["help", "trian"], "there is no command 'trian'; did you mean 'train'?"),
         (["questions.json"], "there is no command 'questions.json'"),
         (["--verson"], "there is no option --verson; did you mean --version?"),
-        (["--steps", "3", "train"], "a command comes before --steps: train, plan"),
+        (["--steps", "3", "train"], "a command comes before --steps: train, reward"),
     ],
 )
 def test_a_word_that_is_no_command_is_named(words, error):

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from minigpt2.data.batches import TrainingSet, split, training_set
 from minigpt2.data.examples import Example, encode, spells_end_of_text
-from minigpt2.data.formats import ALPACA_FORMAT
+from minigpt2.data.formats import ALPACA_FORMAT, PREFERENCE_FORMATS, Format
 from minigpt2.data.loading import DataSet, load_data
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
@@ -17,7 +17,7 @@ from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer
 from minigpt2.data.truncation import Cuts, Policy, fit_to_context, require_examples, truncate_all
 from minigpt2.data.vocabulary import END_OF_TEXT
 from minigpt2.errors import UserError, require_at_least
-from minigpt2.inference.model import Model, tokenizer_for
+from minigpt2.inference.model import Model, RewardModel, tokenizer_for
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.reports.progress import tracked
 from minigpt2.terminal import note
@@ -158,7 +158,7 @@ def warnings_of(records: Sequence[Record], cuts: Cuts) -> list[str]:
     return warnings
 
 
-def reader_of(model: Model) -> Reader:
+def reader_of(model: Model | RewardModel) -> Reader:
     """Return the reader of an open model."""
     return Reader(model.tokenizer, model.parameters.config.n_positions, model.template)
 
@@ -174,14 +174,14 @@ def open_reader(model: str) -> Reader:
     return Reader(tokenizer, config.n_positions, stored_template(folder))
 
 
-def open_dataset(settings: DataSettings, reader: Reader) -> Dataset:
-    """Open a data set.
+def open_dataset(settings: DataSettings, reader: Reader, *, pairs: bool = False) -> Dataset:
+    """Open a data set; `pairs` says what the almanac brings, questions or preference pairs.
 
     The template is the one in the settings, else the one that the model was tuned with, else the
     one of the data's format.  Raises UserError if a file cannot be used, or if the context is
     longer than the model's.
     """
-    data = open_data(settings.data, settings.columns, settings.skip_bad)
+    data = open_data(settings.data, settings.columns, settings.skip_bad, pairs=pairs)
     template = None if settings.template else reader.template
     context = settings.context or reader.longest
     if context > reader.longest:
@@ -201,17 +201,19 @@ def open_dataset(settings: DataSettings, reader: Reader) -> Dataset:
 
 
 def open_data(
-    name: str, columns: Mapping[str, str] | None = None, skip_bad: bool = False
+    name: str,
+    columns: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    *,
+    pairs: bool = False,
 ) -> DataSet:
-    """Return the records of a file or folder, or the trained questions of the almanac.
+    """Return the records of a file or folder, or the trained questions or pairs of the almanac.
 
     Prints what is left out.  Raises UserError if the data cannot be used.
     """
     if name == ALMANAC:
-        from minigpt2.data.almanac import questions  # it takes time to load
-
-        records = almanac_records(questions(0).train)
-        return DataSet(records, ALPACA_FORMAT, notes=[], numbers=range(len(records)))
+        records, data_format = almanac_data(pairs=pairs)
+        return DataSet(records, data_format, notes=[], numbers=range(len(records)))
     return open_files(Path(name), columns, skip_bad)
 
 
@@ -223,6 +225,25 @@ def open_files(path: Path, columns: Mapping[str, str] | None, skip_bad: bool) ->
     return data
 
 
-def almanac_records(questions: Sequence[Mapping[str, str]]) -> list[Record]:
-    """Return the almanac's questions as records."""
-    return [Record(q["instruction"], q["input"], q["output"]) for q in questions]
+def almanac_data(*, pairs: bool) -> tuple[list[Record], Format]:
+    """Return the trained questions or the trained pairs of the almanac, and their format."""
+    from minigpt2.data.almanac import questions  # these take time to load
+    from minigpt2.data.almanac.preferences import preferences
+
+    if pairs:
+        return almanac_records(preferences(0).pairs), PREFERENCE_FORMATS[0]
+    return almanac_records(questions(0).train), ALPACA_FORMAT
+
+
+def almanac_records(entries: Sequence[Mapping[str, str]]) -> list[Record]:
+    """Return the almanac's questions or pairs as records."""
+    return [
+        Record(
+            entry["instruction"],
+            entry["input"],
+            entry["chosen"] if "chosen" in entry else entry["output"],
+            rejected=entry.get("rejected"),
+            kind=entry.get("kind", ""),
+        )
+        for entry in entries
+    ]

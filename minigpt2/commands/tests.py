@@ -7,19 +7,27 @@ import numpy as np
 
 from minigpt2.commands.dataset import ALMANAC, almanac_records, open_files
 from minigpt2.data.almanac import questions
+from minigpt2.data.almanac.preferences import preferences
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError
 
 
 def open_tests(
-    data: str, files: Sequence[str] | str | None, columns: Mapping[str, str] | None, skip_bad: bool
+    data: str,
+    files: Sequence[str] | str | None,
+    columns: Mapping[str, str] | None,
+    skip_bad: bool,
+    *,
+    pairs: bool = False,
 ) -> dict[str, list[Record]]:
     """Return the questions of each file by its name, and those that the almanac brings.
 
-    Raises UserError.
+    With `pairs` the almanac brings preference pairs instead.  Raises UserError.
     """
     tests = {}
-    if data == ALMANAC:
+    if data == ALMANAC and pairs:
+        tests = {"held-out pairs": almanac_records(preferences(0).held_out_pairs)}
+    elif data == ALMANAC:
         almanac = questions(0)
         tests = {
             "held-out facts": almanac_records(almanac.held_out_facts),

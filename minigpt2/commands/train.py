@@ -51,7 +51,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
             run = setup(settings, start=session.model)
         disk, scarce = require_room(run, session)
         micro_batch = run.batches.micro_batch
-        now = fingerprint_of(run.tuning, settings, contents_of(run), micro_batch)
+        now = fingerprint_of(run.state, settings, contents_of(run), micro_batch)
         log = session.start(now)
         introduce(run, log)
         log.say("disk", disk)
@@ -110,7 +110,7 @@ def describe_losses(losses: Losses) -> Validation:
 def introduce(run: Run, log: RunLog) -> None:
     """Print the run's model, device, data and folder."""
     cuts = run.examples.cuts
-    introduce_model(run.tuning, model_line(run), log)
+    introduce_model(run.model.parameters, model_line(run), log)
     line = data_line(run)
     log.say("data", line, described=line, **run.examples.counts())
     log.say(

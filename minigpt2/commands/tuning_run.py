@@ -16,6 +16,7 @@ from minigpt2.data.records import Record
 from minigpt2.device.devices import describe_device
 from minigpt2.inference.model import Model
 from minigpt2.model.config import GPT2Config
+from minigpt2.model.parameters import Parameters
 from minigpt2.reports.before_after import Advance, Answers, answer_tests
 from minigpt2.reports.metrics import Validation
 from minigpt2.reports.progress import progress
@@ -44,10 +45,10 @@ class TuningRun(NamedTuple):
 
 
 def fingerprint_of(
-    run: TuningRun, settings: TuningSettings, contents: dict[str, str], micro_batch: int
+    state: State, settings: TuningSettings, contents: dict[str, str], micro_batch: int
 ) -> Fingerprint:
     """Return what the numbers of a run depend on; `contents` are digests."""
-    rounding = versions(describe_device(array_module(run.state.m)))
+    rounding = versions(describe_device(array_module(state.m)))
     rounding |= {"precision": settings.precision, "micro_batch": str(micro_batch)}
     return Fingerprint(contents, rounding)
 
@@ -60,9 +61,9 @@ def describe_model(name: str, start: str, config: GPT2Config) -> str:
     )
 
 
-def introduce_model(run: TuningRun, line: str, log: RunLog) -> None:
+def introduce_model(parameters: Parameters, line: str, log: RunLog) -> None:
     """Print the line of the model, and the device."""
-    config = run.model.parameters.config
+    config = parameters.config
     log.say(
         "model",
         line,
@@ -70,7 +71,7 @@ def introduce_model(run: TuningRun, line: str, log: RunLog) -> None:
         context=config.n_positions,
         vocabulary=config.vocab_size,
     )
-    device = describe_device(array_module(run.model.parameters.flat))
+    device = describe_device(array_module(parameters.flat))
     log.say("device", device, device=device)
 
 

@@ -16,7 +16,7 @@ from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config, end_of_text_ids
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
-from minigpt2.reward_weights import save_reward_parameters, stored_bias
+from minigpt2.reward_weights import RESULT, save_reward_parameters, stored_bias
 from minigpt2.weights import find_model, load_parameters, save_parameters
 from minigpt2.wording import plural
 
@@ -64,9 +64,11 @@ def open_model(model: str, library: ModuleType = np, *, warn: Warn = ignore) -> 
 def open_reward_model(model: str, library: ModuleType = np, *, warn: Warn = ignore) -> RewardModel:
     """Open a reward model by its folder or the folder of a run, as `open_model` does.
 
-    Raises UserError also for a model without a score.
+    Of a run that is finished it is the result, not a checkpoint.  Raises UserError also for a model
+    without a score.
     """
-    path = find_model(model)
+    result = Path(model) / RESULT
+    path = find_model(str(result) if result.is_dir() else model)
     parameters = load_parameters(path, is_reward_model=True)
     tokenizer = tokenizer_for(path, parameters.config.vocab_size, warn=warn)
     folder = path if path.is_dir() else path.parent

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from minigpt2.data.batches import EpochBatches
+from minigpt2.alignment.pairs import Pair
+from minigpt2.data.batches import EpochBatches, Epochs
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.planning.available import Available, memory_of_device
@@ -65,6 +66,30 @@ def require_state(config: GPT2Config, library: ModuleType) -> None:
         Room(available, held=needed).require(needed, what, smaller_model)
 
 
+class Counted(NamedTuple):
+    """The memory of a run that has its state: where it is, and what counts that of a step."""
+
+    room: Room
+    parts_of: PartsOf
+
+
+def count_room(config: GPT2Config, library: ModuleType, precision: Precision) -> Counted | None:
+    """Return the room of a run whose state is made; None for a device without a count.
+
+    `library` is the array library of the run's device; there is no count for an emulated one.
+    """
+    available = memory_of_device(library)
+    if not available:
+        return None
+    state = state_bytes(config)
+    if library is np:
+        held = max(state, psutil.Process().memory_info().rss)
+        return Counted(Room(available, held), partial(memory, program=held - state))
+    parts_of: PartsOf = partial(memory_on_device, precision=precision)
+    held = peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
+    return Counted(Room(available, held), parts_of)
+
+
 def check_step(
     config: GPT2Config,
     library: ModuleType,
@@ -75,31 +100,62 @@ def check_step(
 ) -> str | None:
     """Return a warning if a step of a run, which has its state, takes more than is free.
 
-    `library` is the array library of the run's device; there is no count for an emulated one.
     Raises UserError if it takes more than there is.
     """
-    available = memory_of_device(library)
-    if not available:
+    counted = count_room(config, library, precision)
+    if not counted:
         return None
-    state = state_bytes(config)
-    if library is np:
-        held = max(state, psutil.Process().memory_info().rss)
-        parts_of: PartsOf = partial(memory, program=held - state)
-    else:
-        parts_of = partial(memory_on_device, precision=precision)
-        held = peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
-    options = shape.memory_options
+    room, parts_of = counted
 
     def needed(batch: MicroBatch) -> int:
-        return peak(parts_of(config, batch, options))
+        return peak(parts_of(config, batch, shape.memory_options))
 
     def remedy(most: int) -> str:
         return proposal(config, shape, batches, parts_of, most)
 
-    if needed(bound_of(batches)) - held <= available.free:
+    if needed(bound_of(batches)) - room.held <= room.available.free:
         return None
-    room = Room(available, held)
     return room.require(needed(largest_of(batches, steps)), "a step", remedy)
+
+
+def check_pairs(
+    config: GPT2Config,
+    library: ModuleType,
+    precision: Precision,
+    batches: Epochs[Pair],
+    options: MemoryOptions,
+) -> str | None:
+    """Return a warning if a step on pairs takes more than is free, as `check_step` does.
+
+    Raises UserError if it takes more than there is.
+    """
+    counted = count_room(config, library, precision)
+    if not counted:
+        return None
+    room, parts_of = counted
+
+    def needed(micro_batch: int, recompute: bool) -> int:
+        longest = nlargest(micro_batch, batches.examples, key=lambda pair: pair.rows)
+        rows = MicroBatch(sum(pair.rows for pair in longest), sum(map(supervised, longest)))
+        return peak(parts_of(config, rows, options._replace(recompute=recompute)))
+
+    def remedy(most: int) -> str:
+        sizes = [batches.micro_batch >> k for k in range(batches.micro_batch.bit_length())]
+        tries = [(size, recompute) for recompute in (False, True) for size in sizes]
+        for choice in tries:
+            if needed(*choice) <= most:
+                break
+        micro_batch, recompute = choice
+        text = f"--micro-batch {micro_batch} --recompute {str(recompute).lower()}"
+        least = "" if needed(*choice) <= most else "even "
+        return f"{least}{text} takes {size(needed(*choice))}"
+
+    return room.require(needed(batches.micro_batch, options.recompute), "a step", remedy)
+
+
+def supervised(pair: Pair) -> int:
+    """Return the triples of a pair: the tokens of both answers."""
+    return len(pair.chosen) + len(pair.rejected)
 
 
 def bound_of(batches: EpochBatches) -> MicroBatch:

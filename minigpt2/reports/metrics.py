@@ -106,7 +106,7 @@ def results_of(log: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     for panel, curves in curves_of(log):
         for curve in curves if panel.format else []:
             held_out = curve.metric.startswith("validation")
-            of = "" if held_out else " (of the first and the last step's batch)"
+            of = "" if held_out else " (first and last batch)"
             name = ", ".join(filter(None, [panel.title, curve.label]))
             before, after = (f"{curve.points[k][1]:{panel.format}}" for k in (0, -1))
             rows.append({"name": f"{name}{of}", "before": before, "after": after})

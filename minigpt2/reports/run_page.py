@@ -30,12 +30,13 @@ class Page(NamedTuple):
     stopped: str = ""  # a line about a run that stopped early
     before: Mapping[str, dict[str, Any]] = {}  # the results of each test
     after: Mapping[str, dict[str, Any]] = {}
-    answers: Sequence[dict[str, Any]] = ()  # the rows of answers.json
+    answers: Sequence[dict[str, Any]] | None = None  # the rows of answers.json
     samples: Sequence[dict[str, Any]] = ()  # step, question, answer and reward, drawn on the way
 
 
 def run_page(page: Page) -> str:
     """Return the page as HTML."""
+    answers = page.answers or []
     return render(
         "report",
         title=page.title,
@@ -51,8 +52,9 @@ def run_page(page: Page) -> str:
         curves=run_curves(page.log),
         examples=list(page.examples.items()),
         samples=page.samples,
-        answers=[{**row, "question": question_of(row)} for row in page.answers[:MOST_ANSWERS]],
-        more=max(0, len(page.answers) - MOST_ANSWERS),
+        answers=[{**row, "question": question_of(row)} for row in answers[:MOST_ANSWERS]],
+        answers_questions=page.answers is not None,
+        more=max(0, len(answers) - MOST_ANSWERS),
         settings=list(page.settings.items()),
     )
 
@@ -60,12 +62,13 @@ def run_page(page: Page) -> str:
 def test_rows(
     before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, str]]:
-    """Return each test's exact match before and after."""
+    """Return each test's exact match, or accuracy, before and after; some have no before."""
     rows = []
-    for name in before:
+    for name, result in after.items():
+        measure = "exact_match" if "exact_match" in result else "accuracy"
         old, new = (
-            f"{r['right']} of {r['asked']} ({r['exact_match']:.1%})"
-            for r in (before[name], after[name])
+            f"{r['right']} of {r['asked']} ({r[measure]:.1%})" if r else ""
+            for r in (before.get(name), result)
         )
-        rows.append({"name": f"{name}, exact match", "before": old, "after": new})
+        rows.append({"name": f"{name}, {measure.replace('_', ' ')}", "before": old, "after": new})
     return rows

@@ -233,6 +233,9 @@ def library_faults(sources):
 SHARED_BY_COMMANDS = {
     "commands/dataset": "the one opening of a data set",
     "commands/decoding": "the settings of the commands that let a model write",
+    "commands/pair_run": "the setup of the commands on preference pairs",
+    "commands/pair_steps": "what the commands on preference pairs print and do in a run",
+    "commands/pair_settings": "the settings that the commands on preference pairs have in common",
     "commands/resume": "which run continues, and from which checkpoint",
     "commands/run_settings": "the settings that all commands which train have in common",
     "commands/session": "the folder, the log and the checkpoints of a run",

@@ -59,7 +59,7 @@ def test_a_run_has_the_curves_of_its_numbers():
 def test_the_table_has_the_first_and_the_last_value():
     log = log_of(DPO | {"learning_rate": 1.0}, {"validation_accuracy/cut": 0.5}, DPO | {"loss": 0})
     rows = {row["name"]: (row["before"], row["after"]) for row in results_of(log)}
-    assert rows["loss, training (of the first and the last step's batch)"] == ("0.6931", "0.0000")
+    assert rows["loss, training (first and last batch)"] == ("0.6931", "0.0000")
     assert rows["accuracy, validation, cut"] == ("50.0%", "50.0%")
     assert not any("learning rate" in name for name in rows)
 
