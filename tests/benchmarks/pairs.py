@@ -23,6 +23,7 @@ CONTENDERS = {
     "DPO": ("ours, DPO", "trl, DPO", "trl, DPO, a second model"),
     "reward model": ("ours, reward model", "trl, reward model"),
 }
+ALL = [name for names in CONTENDERS.values() for name in names]
 
 
 def arguments():
@@ -37,8 +38,7 @@ def arguments():
     add("--model", default="gpt2", choices=MODELS, help="size; the weights are random")
     add("--batch", nargs="*", type=int, default=[8], help="pairs of a step")
     add("--rounds", type=int, default=3, help="timed steps of each")
-    add("--kinds", nargs="*", default=list(CONTENDERS), choices=CONTENDERS)
-    add("--ours", action="store_true", help="without trl")
+    add("--contenders", nargs="*", default=ALL, choices=ALL, help="of both kinds, or of one")
     add("--json", type=Path, metavar="FILE", help="where to write every number")
     return parser
 
@@ -55,11 +55,10 @@ def rows_lines(options):
         )
 
 
-def present(names, alone):
-    """The contenders that can be run: trl's only where it is installed."""
-    if alone or not (find_spec("trl") and find_spec("torch")):
-        return [name for name in names if name.startswith("ours")]
-    return list(names)
+def present(names, wanted):
+    """The contenders that are wanted and can be run: trl's only where it is installed."""
+    installed = find_spec("trl") and find_spec("torch")
+    return [name for name in names if name in wanted and (installed or name.startswith("ours"))]
 
 
 def main(argv=None):
@@ -72,10 +71,9 @@ def main(argv=None):
     for size in options.batch:
         steps = COMPARED + options.rounds
         for job in pair_jobs(options.data, size, steps, options.model):
-            kind = job.name.partition(",")[0]
-            if kind not in options.kinds:
+            names = present(CONTENDERS[job.name.partition(",")[0]], options.contenders)
+            if not names:
                 continue
-            names = present(CONTENDERS[kind], options.ours)
             known = dict.fromkeys(names, threads)
             result = in_turns(job, names, options.rounds, console, HERE, known, COMPARED)
             results.append(result)

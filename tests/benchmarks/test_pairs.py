@@ -51,8 +51,8 @@ def test_a_forest_takes_the_fewest_rows():
 @pytest.mark.long
 def test_our_steps_of_both_kinds_are_timed(tmp_path, capsys):
     found = tmp_path / "found.json"
-    options = ["--ours", "--model", "tiny", "--batch", "2", "--rounds", "1", "--json", str(found)]
-    results = bench.main(options)
+    options = ["--model", "tiny", "--batch", "2", "--rounds", "1", "--json", str(found)]
+    results = bench.main([*options, "--contenders", "ours, DPO", "ours, reward model"])
     assert [list(result["ratio"].values()) for result in results] == [[1.0], [1.0]]
     assert json.loads(found.read_text()) == json.loads(json.dumps(results))
     assert "times fewer" in capsys.readouterr().out
