@@ -40,11 +40,11 @@ class State:
     m: Array  # (P,) of the trained parameters
     v: Array  # (P,)
     scale: LossScale
-    seed: int = 0
+    seed: int
+    precision: Precision
     step: int = 0  # steps taken: s of (10.5)
     epoch: int = 0
     position: int = 0  # in the epoch, at which the next step begins
-    precision: Precision = "float32"
     partial: list[Array | None] = field(default_factory=list)
     validated: int = -1  # the last step after which the model was validated
     best: Best | None = None

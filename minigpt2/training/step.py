@@ -83,7 +83,7 @@ class StepResult(NamedTuple):
     supervised: int  # triples with a weight
     rows: int  # computed
     seconds: float
-    loss_scale: float = 1.0  # S of the next try or step
+    loss_scale: float  # S of the next try or step
 
     @property
     def loss(self) -> float:
