@@ -36,6 +36,8 @@ Part II: The network
      ·  wording                        Wording
      ·  outputs                        Outputs
      ·  durable                        Durable folders
+     ·  direct_file                    Direct files
+     ·  checksum                       Checksum
      ·  reading                        Reading
      ·  memory                         Memory
      ·  shipped                        Shipped files

@@ -15,10 +15,11 @@ except for the number of heads.
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 
+from minigpt2.backend import flat_zeros
+from minigpt2.checksum import crc32
 from minigpt2.errors import UserError
 from minigpt2.memory import require_memory
 from minigpt2.model.config import OFFICIAL, GPT2Config
@@ -129,7 +130,7 @@ def load_parameters(path: Path, dtype: type = np.float32) -> Parameters:
     check_tensors(path, stored, config)
     size = config.n_parameters * np.dtype(dtype).itemsize
     require_memory(size, f"a model of {plural(config.n_parameters, 'parameter')}")
-    parameters = Parameters(config, np.empty(config.n_parameters, dtype))
+    parameters = Parameters(config, flat_zeros(config.n_parameters, dtype))
 
     checksums = checksums_in(folder) if dtype is np.float32 else {}
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
 from minigpt2.backend import Array, array_module
 from minigpt2.checked import checked
+from minigpt2.checksum import crc32
 from minigpt2.durable import new_folder
 from minigpt2.errors import OtherFormat, UserError, require_above_zero, require_at_least
 from minigpt2.inference.model import Model, write_model

@@ -208,7 +208,13 @@ ENGINE = (
     "device/",
 )
 # cuda is the finder of NVIDIA's libraries, which comes with CuPy; NumPy's bfloat16 is ml_dtypes'.
-ONLY_IN = {"cupy": "backend", "ml_dtypes": "training/precision", "cuda": "device/cublaslt"}
+# isal computes what zlib computes, which is there without it.
+ONLY_IN = {
+    "cupy": "backend",
+    "ml_dtypes": "training/precision",
+    "cuda": "device/cublaslt",
+    "isal": "checksum",
+}
 LIBRARIES = {PACKAGE, "numpy", "safetensors", "tiktoken"} | set(sys.stdlib_module_names)
 
 
