@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from threading import Event, Thread, get_native_id
+from threading import Event, Thread
 from time import perf_counter
 from typing import Any
 
@@ -25,7 +25,7 @@ from minigpt2.training.checkpoint import Snapshot, checkpoint_name, snapshot_of,
 from minigpt2.training.state import State
 from minigpt2.weights import checkpoints_of
 
-NICE = 10  # how far behind the computing threads the writing one stands; at most 19
+NICE = 10  # how far behind the computing threads the writing one stands
 
 
 class CheckpointWriter:
@@ -82,7 +82,7 @@ class CheckpointWriter:
         """Write a checkpoint and remove what is no longer kept; note an error for the next call."""
         try:
             if sys.platform == "linux":  # elsewhere it would be that of the whole process
-                os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
+                os.nice(NICE)
             handed_over = self._handed_over.set
             write_checkpoint(path, snapshot, notes, handed_over=handed_over, before=self.before)
             self.newest = path
