@@ -241,7 +241,7 @@ def test_what_helps_where_numbers_grow_without_end(rate, decay, remedy):
     assert str(error.value) == f"step 4: the gradient is not finite: {remedy}"
     assert error.value.micro_batches == [0]
     with pytest.raises(NotFinite) as error:
-        require_finite(state.parameters, 3, config)
+        require_finite(state, config)
     assert str(error.value) == f"step 3: the weights are not finite: {remedy}"
     assert not error.value.micro_batches
 
