@@ -104,6 +104,7 @@ Part VI: Tuning
     31  training/evaluation            Evaluation
     32  training/gradient_imbalance    Imbalance
      ·  training/checkpoint            Checkpoint
+     ·  training/checkpoint_reader     Checkpoint reader
      ·  training/checkpoint_writer     Checkpoint writer
      ·  training/fingerprint           Fingerprint
      ·  training/run                   Run

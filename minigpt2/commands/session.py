@@ -20,7 +20,7 @@ from minigpt2.planning.disk_space import bytes_of, disk_need, require_disk
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RUNS, SETTINGS, RunLog, claim_folder, require_free
 from minigpt2.signals import Signals, Stopped
-from minigpt2.training.checkpoint import Checkpoint, restore
+from minigpt2.training.checkpoint_reader import Checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.fingerprint import Fingerprint
 from minigpt2.training.run import Hooks

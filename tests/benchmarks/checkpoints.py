@@ -25,7 +25,7 @@ from minigpt2.inference.model import Model
 from minigpt2.memory import keep_freed_memory, peak_memory
 from minigpt2.model.initialisation import initialise
 from minigpt2.training import checkpoint_writer
-from minigpt2.training.checkpoint import open_checkpoint, restore
+from minigpt2.training.checkpoint_reader import open_checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.state import new_state

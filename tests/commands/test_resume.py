@@ -12,7 +12,8 @@ from minigpt2.errors import UserError
 from minigpt2.outputs import hidden_name
 from minigpt2.reports.run_log import RunLog
 from minigpt2.training import fingerprint
-from minigpt2.training.checkpoint import STATE, Checkpoint, checksum_of
+from minigpt2.training.checkpoint import checksum_of
+from minigpt2.training.checkpoint_reader import STATE, Checkpoint
 
 RUN = ("--samples", 1, "--batch-size", 4, "--micro-batch", 2, "--epochs", 2, "--dropout", 0.1)
 OPTIONS = (*RUN, "--save-every", 2, "--evaluate-every", 2, "--validation", 0.2, "--log-every", 1)

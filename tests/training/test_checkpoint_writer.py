@@ -10,7 +10,8 @@ import pytest
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model
 from minigpt2.training import checkpoint_writer
-from minigpt2.training.checkpoint import checkpoint_name, open_checkpoint
+from minigpt2.training.checkpoint import checkpoint_name
+from minigpt2.training.checkpoint_reader import open_checkpoint
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.state import Best
 from minigpt2.weights import checkpoints_of
