@@ -136,13 +136,13 @@ def fsync_folder(path: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, *, replace: bool = False, hidden: Path | None = None) -> Iterator[Path]:
     """Yield the name under which to write a file; in the end it becomes `path`, on the disk.
 
-    If the block fails, nothing has changed.  Raises UserError if the file cannot be written, or
-    if it exists, unless it is to be replaced.
+    It is `hidden`, or one next to the path.  If the block fails, nothing has changed.  Raises
+    UserError if the file cannot be written, or if it exists, unless it is to be replaced.
     """
-    hidden = hidden_name(path)
+    hidden = hidden or hidden_name(path)
     try:
         with naming(path):
             if exists(path) and not replace:

@@ -120,15 +120,15 @@ def write_checkpoint(
         handed_over()
         others = [file for file in folder.iterdir() if file.name not in files]
         files |= {file.name: crc32(file.read_bytes()) for file in others}
-        content = {
-            "format": FORMAT,
-            "files": files,
-            "numbers": snapshot.numbers._asdict(),
-            "notes": notes,
-        }
-        content["checksum"] = checksum_of(content)
-        (folder / STATE).write_text(json_text(content, indent=1, ascii_only=True))
+        (folder / STATE).write_text(state_text(files, snapshot.numbers, notes))
         before()
+
+
+def state_text(files: Checksums, numbers: Numbers, notes: dict[str, Any]) -> str:
+    """Return what state.json holds."""
+    content = {"format": FORMAT, "files": files, "numbers": numbers._asdict(), "notes": notes}
+    content["checksum"] = checksum_of(content)
+    return json_text(content, indent=1, ascii_only=True)
 
 
 def checksum_of(content: dict[str, Any]) -> int:

@@ -36,6 +36,21 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises UserError if something is missing or not as it was written, and OtherFormat for a
     checkpoint of another version.
     """
+    path, content = folder / STATE, read_state(folder)
+    require_whole_files(folder, content["files"])
+    if not isinstance(content["notes"], dict):
+        raise UserError(f"{path} is not the state of a checkpoint")
+    try:
+        return Checkpoint(folder, numbers_of(content["numbers"]), content["notes"])
+    except UserError as error:
+        raise UserError(f"{path}: {shorten(str(error), 300)}") from None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint's state.json holds, as it was written.
+
+    Raises UserError if it was not, and OtherFormat if another version has written it.
+    """
     path = folder / STATE
     content = parse_json(read_text(path, LARGEST_STATE), path)
     fields = {"format", "files", "numbers", "notes", "checksum"}
@@ -50,13 +65,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if content["format"] != FORMAT:
         text = f"{path} has format {content['format']!r:.60}, and this program knows {FORMAT}"
         raise OtherFormat(f"{text}: use the version of minigpt2 that wrote it, or a newer one")
-    require_whole_files(folder, content["files"])
-    if not isinstance(content["notes"], dict):
-        raise UserError(f"{path} is not the state of a checkpoint")
-    try:
-        return Checkpoint(folder, numbers_of(content["numbers"]), content["notes"])
-    except UserError as error:
-        raise UserError(f"{path}: {shorten(str(error), 300)}") from None
+    return content
 
 
 def numbers_of(values: Any) -> Numbers:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 
@@ -11,6 +12,7 @@ from minigpt2.durable import FolderLock
 from minigpt2.errors import UserError
 from minigpt2.outputs import hidden_name
 from minigpt2.reports.run_log import RunLog
+from minigpt2.signals import Stopped
 from minigpt2.training import fingerprint
 from minigpt2.training.checkpoint import checksum_of
 from minigpt2.training.checkpoint_reader import STATE, Checkpoint
@@ -86,6 +88,31 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(train, killed, tmp_pa
     assert outcome.code == 0, outcome.err
     assert "resume    broken continues after 2 steps" in outcome.out
     assert results_of(tmp_path / "broken") == results_of(tmp_path / "whole")
+
+
+def test_a_signal_in_the_last_validation_changes_nothing_in_the_end(train, monkeypatch, tmp_path):
+    assert train("--out", "whole").code == 0
+    validate = RunLog.add_validation
+
+    def stopped(log, number, steps, losses):
+        if number == steps:
+            raise Stopped(signal.SIGTERM, at_once=False)
+        validate(log, number, steps, losses)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "add_validation", stopped)
+        assert train("--out", "broken").code == 128 + signal.SIGTERM
+    state = tmp_path / "broken/checkpoint-000006/state.json"
+    assert json.loads(state.read_text())["numbers"]["validated"] == 4
+    assert train("--resume", "--out", "broken").code == 0
+    assert results_of(tmp_path / "broken") == results_of(tmp_path / "whole")
+    states = [
+        json.loads((tmp_path / name / "checkpoint-000006/state.json").read_text())
+        for name in ("broken", "whole")
+    ]
+    assert states[0]["numbers"] == states[1]["numbers"] and states[0]["numbers"]["validated"] == 6
+    summaries = [without_times(state["notes"]["summary"]) for state in states]
+    assert summaries[0] == summaries[1]
 
 
 def test_resume_finds_the_newest_unfinished_run_that_has_these_settings(train, killed, tmp_path):

@@ -24,7 +24,6 @@ from threading import Lock
 from tests.torture.runs import (
     KINDS,
     Session,
-    before_validation,
     differences,
     leftovers,
     make_inputs,
@@ -149,8 +148,6 @@ class Torture:
         What a signal stops in words loses nothing: no micro-batch is computed twice.
         """
         found, expected = results_of(folder), self.expected
-        if number in ENDING:
-            found, expected = before_validation(found), before_validation(expected)
         faults = differences(found, expected) + leftovers(folder)
         computed = Marks(folder / "marks").micro_batches
         if number in ENDING and computed != self.micro_batches:

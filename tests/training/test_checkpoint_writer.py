@@ -10,7 +10,7 @@ import pytest
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model
 from minigpt2.training import checkpoint_writer
-from minigpt2.training.checkpoint import checkpoint_name
+from minigpt2.training.checkpoint import STATE, checkpoint_name
 from minigpt2.training.checkpoint_reader import open_checkpoint
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.state import Best
@@ -119,6 +119,42 @@ def test_a_checkpoint_that_exists_is_left_as_it_is(writer):
     writer.save(state, {"first": 2})
     writer.finish()
     assert open_checkpoint(writer.newest).notes == {"first": 1}
+
+
+def test_a_validation_after_a_checkpoint_replaces_what_it_says_of_the_state(writer):
+    writer, state = writer
+    writer.save(state, {"lines": 1})
+    writer.finish()
+    arrays = {p.name: p.stat().st_mtime_ns for p in writer.newest.iterdir() if p.name != STATE}
+    state.add_validation(2.5)
+    synced = []
+    writer.before = lambda: synced.append(open_checkpoint(writer.newest).notes)
+    writer.save(state, {"lines": 2})
+    writer.finish()
+    checkpoint = open_checkpoint(writer.newest)
+    assert checkpoint.notes == {"lines": 2} and synced == [{"lines": 1}]
+    assert (checkpoint.numbers.validated, checkpoint.numbers.best_loss) == (0, 2.5)
+    names = {p.name: p.stat().st_mtime_ns for p in writer.newest.iterdir() if p.name != STATE}
+    assert names == arrays and [path.name for path in writer.folder.iterdir()] == [
+        "checkpoint-000000"
+    ]
+
+
+def test_what_cannot_be_replaced_stays(writer, monkeypatch):
+    writer, state = writer
+    writer.save(state, {"lines": 1})
+    writer.finish()
+    state.add_validation(2.5)
+
+    def fail():
+        raise UserError("the log is gone")
+
+    writer.before = fail
+    writer.save(state, {"lines": 2})
+    with pytest.raises(UserError, match="the log is gone"):
+        writer.finish()
+    assert open_checkpoint(writer.newest).notes == {"lines": 1}
+    assert len(list(writer.folder.iterdir())) == 1
 
 
 def test_what_the_notes_name_is_on_the_disk_before_the_checkpoint(tmp_path):
