@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from itertools import combinations
 from math import inf
 from pathlib import Path
 from zlib import crc32
@@ -124,8 +125,13 @@ NO_VALIDATION = "best_loss, best_step and best_since are those of no validation"
         ({"loss_scale": inf}, "loss_scale must be above 0, not inf"),
         ({"best_loss": 10**400}, "best_loss is too large"),
         ({"holding": ["a", 1]}, "holding must be a list, each entry text, not ['a', 1]"),
-        ({"best_since": 1}, NO_VALIDATION),
-        ({"best_loss": 1.0, "best_step": 1}, NO_VALIDATION),
+        *(
+            (dict(some), NO_VALIDATION)
+            for count in (1, 2)
+            for some in combinations(
+                {"best_loss": 1.0, "best_step": 1, "best_since": 0}.items(), count
+            )
+        ),
         ({"best_loss": inf, "best_step": 1, "best_since": 0}, NO_VALIDATION),
         ({"partial": []}, "holding has names, and partial is empty"),
     ],
