@@ -167,6 +167,7 @@ Appendix: planning, reports, commands
      ·  commands/decoding              Decoding
      ·  commands/dataset               Data set
      ·  commands/tests                 Tests
+     ·  commands/run_paths             Paths of a run
      ·  commands/resume                Resume
      ·  commands/session               Session
      ·  commands/train_settings        Settings of a run

@@ -24,11 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from minigpt2.backend import PAGE, flat_zeros
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # on Windows, which has no O_DIRECT either
-    fcntl = None  # type: ignore[assignment]
+from minigpt2.outputs import fcntl
 
 BLOCK = PAGE  # bytes; no disk's blocks are larger
 BUFFER = 1 << 20  # bytes: half of a core's L2

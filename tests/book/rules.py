@@ -239,6 +239,7 @@ def library_faults(sources):
 SHARED_BY_COMMANDS = {
     "commands/dataset": "the one opening of a data set",
     "commands/decoding": "the settings of the commands that let a model write",
+    "commands/run_paths": "files that a run names, from the folder in which it is resumed",
     "commands/resume": "which run continues, and from which checkpoint",
     "commands/session": "the folder, the log and the checkpoints of a run",
     "commands/setup": "the one setup of a run",

@@ -25,7 +25,7 @@ from tests.torture.traced import START, Marks
 ROOT = Path(__file__).parents[2]
 TIMES = {"seconds", "supervised_per_second", "rows_per_second", "peak_memory"}
 JSON = ("answers.json", "summary.json", "settings.json")
-HOW = {"resume", "resume_anyway"}  # settings that say how a run was started
+HOW = {"resume", "resume_anyway", "started_in"}  # settings that say how a run was started
 POLL = 0.0005  # seconds between two looks at a session
 LONGEST = 300  # seconds that a session may take
 
