@@ -76,7 +76,7 @@ def run_anew(module: ModuleType, text: str) -> None:
     importers = [other for name, other in sys.modules.items() if name.split(".")[0] in IMPORTERS]
     for name, new in namespace.items():
         old = vars(module).get(name)
-        if name.startswith("__") or (old is None and new is None):
+        if (name.startswith("__") and name != "__all__") or (old is None and new is None):
             continue
         if isinstance(old, ModuleType) or old is new:
             continue
