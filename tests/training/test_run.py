@@ -285,8 +285,9 @@ def test_weights_that_are_not_finite_are_never_saved():
     assert "save 0" not in run.events
 
 
-def test_weights_that_are_not_finite_are_not_validated_either():
-    run = Recorded(losses=[3.0, 2.0], validate=2, save=2)
+@pytest.mark.parametrize("often", [{"validate": 2}, {"save": 2}, {"validate": 2, "save": 2}])
+def test_weights_that_are_not_finite_are_neither_validated_nor_saved(often):
+    run = Recorded(losses=[3.0, 2.0], **often)
 
     def note(event):
         run.events.append(event)
@@ -295,6 +296,21 @@ def test_weights_that_are_not_finite_are_not_validated_either():
 
     run.note = note
     with pytest.raises(UserError) as error:
-        run.go(steps=2)
+        run.go(steps=4)
     assert str(error.value) == "step 2: the weights are not finite: lower the learning rate"
-    assert [event for event in run.events if event.startswith("validate")] == ["validate 0"]
+    assert [event for event in run.events if not event.startswith(("log", "between"))] == [
+        "validate 0"
+    ]
+
+
+def test_each_step_settles_before_it_changes_what_may_still_be_written():
+    settled, run = [], Recorded()
+
+    def settle():
+        settled.append(run.state.step)
+
+    hooks = Hooks(log=lambda *_: None, save=lambda: None, settle=settle)
+    data = EpochBatches(EXAMPLES, batch_size=2, micro_batch=1)
+    config = TrainingConfig(3, 1e-3)
+    run_steps(run.state, data, WeightedNLL(), config, every=Every(), hooks=hooks)
+    assert settled == [0, 1, 2]

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from minigpt2 import backend
+from minigpt2.backend import array_module
 from minigpt2.data.batches import EpochBatches
 from minigpt2.data.loss_weights import LossWeights
+from minigpt2.device import fake_cupy
 from minigpt2.device.captured import CAPTURED
 from minigpt2.device.devices import stream_of
 from minigpt2.model.config import GPT2Config
@@ -18,7 +20,7 @@ from minigpt2.training import precision as precision_module
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.precision import LossScale
 from minigpt2.training.run import take_steps
-from minigpt2.training.state import Best, State, new_state
+from minigpt2.training.state import Best, State, new_moments, new_state
 from minigpt2.training.step import TrainingConfig
 from tests.data.small import example_of
 from tests.kernels.support import device, machine, needs_device
@@ -154,6 +156,20 @@ def test_a_new_state_is_at_the_beginning_of_a_run_in_float32_with_seed_0():
     for moment in (state.m, state.v):
         assert moment.dtype == np.float32 and moment.shape == parameters.trainable.shape
         assert not moment.any()
+
+
+@pytest.mark.parametrize("xp", [np, fake_cupy])
+def test_moments_are_where_the_parameters_are(monkeypatch, xp):
+    """On a CPU v follows m in memory, as in a checkpoint."""
+    monkeypatch.setattr(backend, "LIBRARIES", [fake_cupy])
+    theta = xp.asarray(np.ones(5, np.float32))
+    m, v = new_moments(theta)
+    for moment in (m, v):
+        assert array_module(moment) is xp and moment.shape == (5,) and moment.dtype == np.float32
+        assert not moment.any()
+    if xp is np:
+        addresses = [moment.__array_interface__["data"][0] for moment in (m, v)]
+        assert addresses[1] == addresses[0] + m.nbytes
 
 
 def test_a_state_in_16_bits_has_a_rounded_copy_for_the_passes():

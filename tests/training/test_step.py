@@ -3,15 +3,19 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import fields
 from itertools import count, islice, pairwise, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from minigpt2 import backend
 from minigpt2.data.batches import EpochBatches, batch_of
 from minigpt2.data.forest import Segment, lay_out
+from minigpt2.device import fake_cupy
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_and_gradients
@@ -244,6 +248,39 @@ def test_what_helps_where_numbers_grow_without_end(rate, decay, remedy):
         require_finite(state, config)
     assert str(error.value) == f"step 3: the weights are not finite: {remedy}"
     assert not error.value.micro_batches
+
+
+def with_weights(flat):
+    """What `require_finite` reads of a state."""
+    return SimpleNamespace(parameters=SimpleNamespace(flat=flat), step=3)
+
+
+def test_weights_on_a_cpu_are_looked_at_without_an_array_beside_them():
+    flat, config = np.ones(2**20, np.float32), TrainingConfig(9, 0.1)
+    tracemalloc.start()
+    require_finite(with_weights(flat), config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(flat) / 4  # not a byte a weight
+    flat[:2] = 1e30, -1e30  # whose squares are too large, and they are not
+    require_finite(with_weights(flat), config)
+    for wrong in (np.nan, np.inf, -np.inf):
+        flat[7] = wrong
+        with pytest.raises(NotFinite, match="step 3: the weights are not finite"):
+            require_finite(with_weights(flat), config)
+
+
+def test_weights_on_a_device_are_looked_at_there(monkeypatch):
+    def norm_of(g):
+        raise AssertionError("this is for a CPU")
+
+    monkeypatch.setattr(backend, "LIBRARIES", [fake_cupy])
+    monkeypatch.setattr(step_module, "norm_of", norm_of)
+    flat, config = fake_cupy.asarray(np.ones(5, np.float32)), TrainingConfig(9, 0.1)
+    require_finite(with_weights(flat), config)
+    flat[2] = np.nan
+    with pytest.raises(NotFinite, match="step 3: the weights are not finite"):
+        require_finite(with_weights(flat), config)
 
 
 def test_what_an_objective_measures_it_measures_on_the_host(monkeypatch):
