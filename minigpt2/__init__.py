@@ -36,6 +36,8 @@ Part II: The network
      ·  wording                        Wording
      ·  outputs                        Outputs
      ·  durable                        Durable folders
+     ·  direct_file                    Direct files
+     ·  checksum                       Checksum
      ·  reading                        Reading
      ·  memory                         Memory
      ·  shipped                        Shipped files
@@ -107,6 +109,7 @@ Part VI: Tuning
     31  training/evaluation            Evaluation
     32  training/gradient_imbalance    Imbalance
      ·  training/checkpoint            Checkpoint
+     ·  training/checkpoint_reader     Checkpoint reader
      ·  training/checkpoint_writer     Checkpoint writer
      ·  training/fingerprint           Fingerprint
      ·  training/run                   Run
@@ -190,6 +193,7 @@ Appendix: planning, reports, commands
      ·  commands/dataset               Data set
      ·  commands/tests                 Tests
      ·  commands/run_settings          Settings of every run
+     ·  commands/run_paths             Paths of a run
      ·  commands/resume                Resume
      ·  commands/session               Session
      ·  commands/tuning_run            Run that tunes

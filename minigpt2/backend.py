@@ -24,6 +24,7 @@ import numpy as np
 
 Array = Any  # numpy.ndarray, or cupy.ndarray where a GPU computes
 Op = TypeVar("Op", bound=Callable[..., Any])
+PAGE = 4096  # bytes
 LIBRARIES: list[ModuleType] = []  # of devices that are in use
 FUSED: dict[Callable[..., Any], Callable[..., Any]] = {}  # what replaces an op on these devices
 
@@ -53,6 +54,16 @@ def array_module(x: Any) -> ModuleType:
         if isinstance(x, library.ndarray) or isinstance(getattr(x, "flat", None), library.ndarray):
             return library
     return np
+
+
+def flat_zeros(size: int, dtype: Any, xp: ModuleType = np) -> Array:
+    """Return zeros (size,); NumPy's begin at a multiple of PAGE, so that a disk can fetch them."""
+    if xp is not np:
+        return xp.zeros(size, dtype)
+    count = size * np.dtype(dtype).itemsize
+    memory = np.zeros(count + PAGE, np.uint8)
+    start = -memory.ctypes.data % PAGE
+    return memory[start : start + count].view(dtype)
 
 
 def fusible(op: Op) -> Op:

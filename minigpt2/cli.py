@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, NoReturn, get_type_hints
 
 from minigpt2 import __version__
 from minigpt2.arguments import read_arguments, unknown_command
-from minigpt2.errors import UserError
+from minigpt2.errors import NothingLeft, UserError
 from minigpt2.help import command_help, program_help
 from minigpt2.settings import Setting, as_file, read_settings, require_all, setting_of
 from minigpt2.signals import ENDED, Stopped, catch_signals, exit_code
-from minigpt2.terminal import close_output, complain, flush, open_streams, write
+from minigpt2.terminal import close_output, complain, flush, note, open_streams, write
 
 PROGRAM = "minigpt2"
 TITLE = "GPT-2 and its instruction tuning, every gradient written by hand."
@@ -173,6 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(sys.argv[1:] if arguments is None else arguments)
         flush()
+    except NothingLeft as error:
+        note(str(error))
     except UserError as error:
         complain(str(error))
         return 2

@@ -30,12 +30,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from minigpt2.errors import UserError
-from minigpt2.outputs import exists, fsync_file, fsync_folder, hidden_name, naming
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
+from minigpt2.outputs import exists, fcntl, fsync_file, fsync_folder, hidden_name, naming
 
 LOCK = "lock"
 OWNER = b"process "  # what the file of a lock begins with
@@ -172,7 +167,24 @@ class FolderLock:
                 os.unlink(path)  # an empty file of a full disk
                 self._close()
                 raise
+            self._stat = os.stat(self.folder)
         return self
+
+    def require(self) -> None:
+        """Raise UserError unless the folder is still there, and nobody else writes it.
+
+        If the file of the lock was removed, the folder is locked again.
+        """
+        assert self._file
+        if is_file(self.folder / LOCK, os.fstat(self._file.fileno())):
+            return
+        if not is_file(self.folder, self._stat):
+            raise UserError(
+                f"{self.folder} was moved or removed while the run wrote it: put it back, and "
+                "continue with --resume"
+            )
+        self._close()
+        self.__enter__()
 
     def _lock(self) -> None:
         """Lock the file, if that is possible here.  Raises UserError if another process does."""
@@ -200,3 +212,11 @@ class FolderLock:
     def __exit__(self, *exception: object) -> None:
         """Let other processes enter."""
         self._close()
+
+
+def is_file(path: Path, stat: os.stat_result) -> bool:
+    """Whether a path names the file or the folder that has a stat."""
+    try:
+        return os.path.samestat(os.stat(path), stat)
+    except (FileNotFoundError, NotADirectoryError):
+        return False

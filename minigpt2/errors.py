@@ -17,6 +17,10 @@ class OtherFormat(UserError):
     """A file of another version of this program: it may be whole, and cannot be read."""
 
 
+class NothingLeft(UserError):
+    """What the user wants is done already: the exit code is 0."""
+
+
 def in_digits(number: float) -> str:
     """Return a number as people write it: 1 rather than 1.0."""
     return f"{number:.15g}"

@@ -14,13 +14,18 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from errno import EDQUOT, EINVAL, EIO, EISDIR, ENOSPC, EOPNOTSUPP, EROFS
+from errno import EDQUOT, EINVAL, EIO, EISDIR, ENOSPC, ENOTSUP, ENOTTY, EOPNOTSUPP, EROFS
 from math import isfinite
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from minigpt2.errors import UserError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 REMEDIES = {
     ENOSPC: "; free some space on its disk",
@@ -119,9 +124,26 @@ def fsync_file(path: Path) -> None:
     """
     file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
-        os.fsync(file)
+        fsync(file)
     finally:
         os.close(file)
+
+
+def fsync(file: int) -> None:
+    """Wait until what was written into an open file is on the disk; raises OSError if it is not.
+
+    On macOS fsync only waits until the disk has the data in its cache, which a power cut empties;
+    another call waits for the disk, where its file system knows that call.
+    """
+    whole = getattr(fcntl, "F_FULLFSYNC", None)
+    if whole is not None:
+        try:
+            fcntl.fcntl(file, whole)
+            return
+        except OSError as error:
+            if error.errno not in (EINVAL, ENOTSUP, ENOTTY, EOPNOTSUPP):
+                raise
+    os.fsync(file)
 
 
 def fsync_folder(path: Path) -> None:
@@ -136,13 +158,13 @@ def fsync_folder(path: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, *, replace: bool = False, hidden: Path | None = None) -> Iterator[Path]:
     """Yield the name under which to write a file; in the end it becomes `path`, on the disk.
 
-    If the block fails, nothing has changed.  Raises UserError if the file cannot be written, or
-    if it exists, unless it is to be replaced.
+    It is `hidden`, or one next to the path.  If the block fails, nothing has changed.  Raises
+    UserError if the file cannot be written, or if it exists, unless it is to be replaced.
     """
-    hidden = hidden_name(path)
+    hidden = hidden or hidden_name(path)
     try:
         with naming(path):
             if exists(path) and not replace:

@@ -1,19 +1,20 @@
 """Writing tensors: arrays become a safetensors file, with a checksum of each.
 
 The arrays are written in pieces from where they are, on the host or on a device, so nothing is
-copied as a whole.  The format is described in `tensors`.  The checksums are CRC-32, which shows
-every damage of up to 32 bits in a row.
+copied as a whole.  The format is described in `tensors`.  The numbers begin at a multiple of
+BLOCK, so that a disk can fetch them from a flat array that does so, too (`direct_file`).
 """
 
 import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 
 from minigpt2.backend import Array, host_pieces
+from minigpt2.checksum import crc32
+from minigpt2.direct_file import BLOCK, direct_file
 from minigpt2.tensors import DTYPES, open_tensors
 
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
@@ -41,15 +42,15 @@ def write_tensors(
         }
         start = stop
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8 bytes
+    text += b" " * (-(len(text) + 8) % BLOCK)
     text = struct.pack("<Q", len(text)) + text
     checksums = {HEADER: crc32(text)}
-    with open(path, "wb") as file:
-        file.write(text)
+    with direct_file(path) as file:
+        file.write(np.frombuffer(text, np.uint8))
         for name, array in tensors.items():
             checksums[name] = 0
             for piece in host_pieces(array, PIECE):
-                contents = np.ascontiguousarray(piece, dtypes[name]).view(np.uint8).data
+                contents = np.ascontiguousarray(piece, dtypes[name]).view(np.uint8)
                 checksums[name] = crc32(contents, checksums[name])
                 file.write(contents)
     return checksums

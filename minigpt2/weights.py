@@ -16,10 +16,11 @@ except for the number of heads.  One more tensor, `score.weight`, makes a reward
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 
+from minigpt2.backend import flat_zeros
+from minigpt2.checksum import crc32
 from minigpt2.errors import UserError
 from minigpt2.memory import require_memory
 from minigpt2.model.config import OFFICIAL, GPT2Config
@@ -141,7 +142,7 @@ def load_parameters(
     shapes = in_layout(tensor_shapes(config) | score)
     count = config.n_parameters + len(score) * config.n_embd
     require_memory(count * np.dtype(dtype).itemsize, f"a model of {plural(count, 'parameter')}")
-    parameters = Parameters(config, np.empty(count, dtype), shapes=shapes)
+    parameters = Parameters(config, flat_zeros(count, dtype), shapes=shapes)
 
     checksums = checksums_in(folder) if dtype is np.float32 else {}
 

@@ -253,6 +253,33 @@ def test_two_runs_of_one_process_exclude_each_other():
         pass
 
 
+def test_a_folder_that_is_not_the_one_that_was_locked_is_refused():
+    make_folder(Path("run"))
+    with FolderLock(Path("run")) as lock:
+        lock.require()
+        os.rename("run", "moved")
+        for replace in (False, True):
+            if replace:
+                make_folder(Path("run"))
+            with pytest.raises(UserError, match=r"^run was moved or removed while the run wrote"):
+                lock.require()
+        os.rmdir("run")
+        os.rename("moved", "run")
+        lock.require()
+
+
+@pytest.mark.skipif(not durable.fcntl, reason="needs flock")
+def test_a_lock_whose_file_was_removed_is_taken_again_unless_another_has_it():
+    with FolderLock(Path()) as lock:
+        os.unlink("lock")
+        lock.require()
+        with pytest.raises(UserError, match="is in use"), FolderLock(Path()):
+            pass
+        os.unlink("lock")
+        with FolderLock(Path()), pytest.raises(UserError, match="is in use"):
+            lock.require()
+
+
 def test_a_lock_that_is_a_link_overwrites_nothing():
     Path("precious").write_text("mine")
     Path("lock").symlink_to("precious")

@@ -4,12 +4,13 @@ import os
 import stat
 import subprocess
 import sys
-from errno import EDQUOT, EINVAL, EIO, EISDIR, ENOSPC, EOPNOTSUPP, EPERM, EROFS
+from errno import EDQUOT, EINVAL, EIO, EISDIR, ENOSPC, ENOTSUP, EOPNOTSUPP, EPERM, EROFS
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minigpt2 import outputs
 from minigpt2.durable import new_folder
 from minigpt2.errors import UserError
 from minigpt2.outputs import (
@@ -281,3 +282,24 @@ def test_a_full_disk_below_standard_output_is_named_once(arguments):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment)
     assert done.stderr == b"minigpt2: standard output: No space left on device\n"
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("error", [None, ENOTSUP, EIO])
+def test_on_macos_a_file_reaches_the_disk_and_not_only_its_cache(tmp_path, monkeypatch, error):
+    calls = []
+
+    def control(file, command):
+        calls.append(command)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(outputs.fcntl, "F_FULLFSYNC", "whole", raising=False)
+    monkeypatch.setattr(outputs.fcntl, "fcntl", control)
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append("fsync"))
+    (tmp_path / "x").touch()
+    if error == EIO:
+        with pytest.raises(OSError):
+            outputs.fsync_file(tmp_path / "x")
+    else:
+        outputs.fsync_file(tmp_path / "x")
+    assert calls == (["whole", "fsync"] if error == ENOTSUP else ["whole"])

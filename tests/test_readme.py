@@ -132,7 +132,9 @@ def test_the_lines_of_steps_are_as_they_are_printed(shipped_run):
     for line, step, steps, loss, rate, norm, speed, peak in lines:
         metrics = {"loss": float(loss)}
         rows = int(number(speed))
-        result = StepResult(int(step), metrics, float(rate), float(norm), True, rows, rows, 1.0)
+        result = StepResult(
+            int(step), metrics, float(rate), float(norm), True, rows, rows, 1.0, 1.0
+        )
         assert line == step_line(result, int(steps), int(peak) * 10**6)
         assert int(steps) == shipped_run.config.steps
 

@@ -14,18 +14,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from minigpt2.checked import checked
-from minigpt2.errors import OtherFormat, UserError
+from minigpt2.commands.run_paths import STARTED_IN, from_here
+from minigpt2.errors import NothingLeft, OtherFormat, UserError
 from minigpt2.outputs import json_text, naming
 from minigpt2.reading import parse_json, read_text
 from minigpt2.reports.run_log import RUNS, SETTINGS, SUMMARY
-from minigpt2.training.checkpoint import (
-    STATE,
-    Checkpoint,
-    checked_fields,
-    open_checkpoint,
-)
+from minigpt2.training.checkpoint_reader import Checkpoint, checked_fields, open_checkpoint
 from minigpt2.training.fingerprint import Fingerprint, changes
-from minigpt2.weights import checkpoints_of
+from minigpt2.weights import STATE, checkpoints_of
 from minigpt2.wording import shorten
 
 # Settings that may change: they change no number, or are compared by what they lead to, below.
@@ -35,7 +31,9 @@ FREE = {
     *("data", "test", "columns", "skip_bad"),  # the examples and questions are compared
     *("device", "precision", "micro_batch", "recompute"),  # these round differently
 }
+OUTSIDE = f"one that is not in {RUNS} is continued by --resume and its folder"
 LARGEST = 1 << 26  # bytes of summary.json
+ANSWERS = dict[str, list[list[str | bool]]]  # by test: each text, and whether it was in reach
 NOTES = {  # of a checkpoint, which session writes
     "log_bytes": int,
     "log_checksum": int,
@@ -103,6 +101,7 @@ def stored_settings(folder: Path, kind: type) -> dict[str, Any]:
     if command and command != command_of(kind):
         text = f"{folder} is a run of {shorten(str(command))}, not of {command_of(kind)}"
         raise OtherCommand(text)
+    started_in = str(values.pop(STARTED_IN, "")) if isinstance(values, dict) else ""
     names = {field.name for field in fields(kind)}
     if not isinstance(values, dict) or not set(values) <= names:
         unknown = next(iter(set(values) - names), "") if isinstance(values, dict) else ""
@@ -110,9 +109,10 @@ def stored_settings(folder: Path, kind: type) -> dict[str, Any]:
         raise UserError(f"{path} holds the settings of another command{hint}")
     values = {name: v for name, v in values.items() if name not in ("resume", "resume_anyway")}
     try:
-        return checked(get_type_hints(kind), values, "the command")
+        values = checked(get_type_hints(kind), values, "the command")
     except UserError as error:
         raise UserError(f"{path}: {shorten(str(error), 300)}") from None
+    return {name: from_here(name, value, started_in) for name, value in values.items()}
 
 
 def command_of(kind: type) -> str:
@@ -126,6 +126,7 @@ def changed_setting(settings: Any, stored: Mapping[str, Any]) -> str:
         name = field.name
         now = getattr(settings, name)
         before = stored.get(name, getattr(type(settings), name, None))  # its default
+        before = from_here(name, before, str(stored.get(STARTED_IN, "")))
         if name not in FREE and json_text(now) != json_text(before):
             return f"{name} is {in_words(now)}, and was {in_words(before)}"
     return ""
@@ -150,13 +151,15 @@ def is_finished(folder: Path) -> bool:
 def find_unfinished(settings: Any, name: str) -> tuple[Path | None, str]:
     """Return the newest unfinished run that has these settings, and a line about it.
 
-    `name` is that of its data set.  Raises UserError if the run that is named is finished.
+    `name` is that of its data set.  Raises UserError if the run that is named is finished;
+    NothingLeft if the command line is one that started it.
     """
     if not settings.resume:
         return None, ""
     if settings.out and is_finished(settings.out):
         remedy = f"to train its model further, start a run with --model {settings.out}"
-        raise UserError(f"the run {settings.out} is finished: {remedy}")
+        kind = UserError if isinstance(settings.resume, Path) else NothingLeft
+        raise kind(f"the run {settings.out} is finished: {remedy}")
     if isinstance(settings.resume, Path):
         return settings.out, ""
     others = ""
@@ -171,6 +174,7 @@ def find_unfinished(settings: Any, name: str) -> tuple[Path | None, str]:
             if not changed:
                 return folder, ""
             others = others or f"; in {folder} {changed}: --resume {folder} continues that one"
+    others = others or ("" if settings.out else f"; {OUTSIDE}")
     return None, f"no unfinished run has these settings, so a new one starts{others}"
 
 
@@ -206,7 +210,9 @@ def open_newest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
 def with_notes(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint whose notes are those of a run; raises UserError if they are not."""
     try:
-        return checkpoint._replace(notes=checked_fields(NOTES, checkpoint.notes, "note"))
+        notes = checked_fields(NOTES, checkpoint.notes, "note")
+        checked({"before": ANSWERS}, {"before": notes["extra"].get("before", {})}, "a run")
+        return checkpoint._replace(notes=notes)
     except UserError as error:
         text = shorten(str(error), 300)
         raise UserError(f"{checkpoint.folder / STATE}: {text}") from None

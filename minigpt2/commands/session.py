@@ -3,6 +3,7 @@
 A run may have several: each one that is stopped leaves a checkpoint, from which the next continues.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from minigpt2.commands.resume import (
     open_newest,
     set_aside,
 )
+from minigpt2.commands.run_paths import STARTED_IN
 from minigpt2.durable import FolderLock, remove_leftovers
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model, RewardModel
@@ -26,7 +28,7 @@ from minigpt2.planning.disk_space import bytes_of, disk_need, require_disk
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RUNS, SETTINGS, RunLog, claim_folder, require_free
 from minigpt2.signals import Signals, Stopped
-from minigpt2.training.checkpoint import Checkpoint, restore
+from minigpt2.training.checkpoint_reader import Checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.fingerprint import Fingerprint
 from minigpt2.training.run import Hooks
@@ -50,6 +52,7 @@ class Session(ExitStack):
         self.settings = settings
         self.name = name
         self.checkpoint: Checkpoint | None = None
+        self.lock: FolderLock
         self.log: RunLog
         self.signals: Signals
         self.extra: dict[str, Any] = {}  # notes of the command
@@ -75,7 +78,7 @@ class Session(ExitStack):
         if self._folder is None:
             require_free(self.settings.out)
         else:
-            self.enter_context(FolderLock(self._folder))
+            self.lock = self.enter_context(FolderLock(self._folder))
             remove_leftovers(self._folder)
             with progress(f"checking the checkpoints of {self._folder}"):
                 self.checkpoint, self._damaged = open_newest(self._folder)
@@ -111,13 +114,13 @@ class Session(ExitStack):
         resumed = self._folder is not None
         self._folder = folder = self._folder or claim_folder(self.settings.out, self.name)
         if not resumed:
-            self.enter_context(FolderLock(folder))
+            self.lock = self.enter_context(FolderLock(folder))
             remove_leftovers(folder)
         lines += [f"{path} is damaged: it is now {set_aside(path).name}" for path in self._damaged]
         events = getattr(self.settings, "tensorboard", False)
         self.signals = self.enter_context(Signals())
         # The first file of a run: with it, the run can be resumed.
-        settings = {"command": command_of(type(self.settings)), **asdict(self.settings)}
+        settings = {"command": command_of(type(self.settings)), **self._stored_settings()}
         write_json(folder / SETTINGS, settings, replace=resumed)
         self.log = self.enter_context(RunLog(folder, tensorboard=events, resumed=resumed))
         if resumed:
@@ -151,6 +154,10 @@ class Session(ExitStack):
             lines.append(f"it continues, but not bit for bit ({'; '.join(rounding)})")
         return lines
 
+    def _stored_settings(self) -> dict[str, Any]:
+        """Return the settings, with the folder in which their relative paths begin."""
+        return {**asdict(self.settings), STARTED_IN: os.getcwd()}
+
     @property
     def seconds(self) -> float:
         """The time that the run has taken, in all its sessions."""
@@ -159,7 +166,7 @@ class Session(ExitStack):
     def notes(self) -> dict[str, Any]:
         """Return what a checkpoint holds besides the state."""
         return self.log.notes() | {
-            "settings": asdict(self.settings),
+            "settings": self._stored_settings(),
             "contents": self._now.contents,
             "rounding": self._now.rounding,
             "seconds": self.seconds,
@@ -181,6 +188,7 @@ class Session(ExitStack):
         writer.remove_old(state)
 
         def save() -> None:
+            self.lock.require()
             writer.save(state, self.notes())
 
         def between() -> None:
@@ -199,7 +207,7 @@ class Session(ExitStack):
         except Stopped as stop:
             if not stop.at_once:  # else the state may be in the middle of an update
                 with progress("saving a checkpoint", console=self.log.console):
-                    writer.save(state, self.notes())
+                    save()
                     writer.finish()
                 self.log.say("saved", f"{checkpoints_of(folder)[-1]}")
             raise

@@ -129,7 +129,6 @@ def fit_prompt(
     answer = len(example.ids) - example.last_answer
     if new_tokens is not None:
         answer = min(new_tokens, context // 4)
-    policy = "answer" if policy == "drop" else policy
     stays, _ = cut_prompt(example, prompt_room(context, answer, policy))
     return [example.ids[i] for i in stays]
 

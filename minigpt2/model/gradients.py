@@ -17,7 +17,7 @@ A frozen tensor has no gradient: nothing is computed for it, and nothing stored.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minigpt2.backend import Array, Target, array_module
+from minigpt2.backend import Array, Target, array_module, flat_zeros
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.gelu import gelu_backward
 from minigpt2.ops.layer_norm import layer_norm_backward
@@ -103,7 +103,8 @@ class Gradients:
 
 def gradients_of(parameters: Parameters) -> Gradients:
     """Return gradients, all 0, for every parameter that is not frozen."""
-    flat = array_module(parameters.flat).zeros_like(parameters.trainable)
+    theta = parameters.trainable
+    flat = flat_zeros(theta.size, theta.dtype, array_module(theta))
     shapes = {name: parameters.shapes[name] for name in parameters.trainable_names}
     return Gradients(Parameters(parameters.config, flat, shapes=shapes).views, flat)
 

@@ -22,6 +22,7 @@ from math import sqrt
 
 import numpy as np
 
+from minigpt2.backend import flat_zeros
 from minigpt2.memory import require_memory
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
@@ -39,7 +40,7 @@ def initialise(
     """
     bytes_needed = config.n_parameters * np.dtype(dtype).itemsize
     require_memory(bytes_needed, f"a model of {plural(config.n_parameters, 'parameter')}")
-    parameters = Parameters(config, np.zeros(config.n_parameters, dtype))
+    parameters = Parameters(config, flat_zeros(config.n_parameters, dtype))
     for name, view in parameters.views.items():
         if view.ndim == 2:
             ends_branch = name.endswith("c_proj.weight")

@@ -25,7 +25,7 @@ from rich.text import Text
 from minigpt2.durable import is_leftover, make_folder, open_no_link
 from minigpt2.errors import UserError
 from minigpt2.memory import peak_memory
-from minigpt2.outputs import fsync_folder, json_text, naming, require_new_folder, write_texts
+from minigpt2.outputs import fsync, fsync_folder, json_text, naming, require_new_folder, write_texts
 from minigpt2.reports.metrics import Validation, step_line
 from minigpt2.reports.screen import Screen
 from minigpt2.reports.tensorboard import Events
@@ -92,7 +92,7 @@ class RunLog:
     def sync(self) -> None:
         """Wait until the log is on the disk."""
         with naming(self._path):
-            os.fsync(self._log.fileno())
+            fsync(self._log.fileno())
 
     def __enter__(self) -> "RunLog":
         return self

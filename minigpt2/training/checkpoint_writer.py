@@ -15,17 +15,26 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from threading import Event, Thread, get_native_id
+from threading import Event, Thread
 from time import perf_counter
 from typing import Any
 
 from minigpt2.durable import remove_folder
 from minigpt2.inference.model import Model, RewardModel
-from minigpt2.training.checkpoint import Snapshot, checkpoint_name, snapshot_of, write_checkpoint
+from minigpt2.outputs import hidden_name, whole_file
+from minigpt2.training.checkpoint import (
+    Numbers,
+    Snapshot,
+    checkpoint_name,
+    snapshot_of,
+    state_text,
+    write_checkpoint,
+)
+from minigpt2.training.checkpoint_reader import read_state
 from minigpt2.training.state import State
-from minigpt2.weights import checkpoints_of
+from minigpt2.weights import STATE, checkpoints_of
 
-NICE = 10  # how far behind the computing threads the writing one stands; at most 19
+NICE = 10  # how far behind the computing threads the writing one stands
 
 
 class CheckpointWriter:
@@ -53,17 +62,16 @@ class CheckpointWriter:
     def save(self, state: State, notes: dict[str, Any]) -> None:
         """Begin to write a checkpoint, when the one before is written.
 
-        One that exists is left as it is: a state has the same numbers each time it is reached.
-        Raises UserError if the one before could not be written, and in the middle of a step if this
-        one cannot.
+        One that exists has these arrays: a state has the same ones each time it is reached.  Of it,
+        only state.json is replaced, if the model has been validated since.  Raises UserError if the
+        one before could not be written, and in the middle of a step if this one cannot.
         """
         self.finish()
         path = self.folder / checkpoint_name(state.step, len(state.partial))
-        if not path.exists():
-            arguments = path, snapshot_of(state, self.model), deepcopy(notes)
-            self._handed_over.clear()
-            self._thread = Thread(target=self._write, args=arguments, daemon=True)
-            self._thread.start()
+        arguments = path, snapshot_of(state, self.model), deepcopy(notes)
+        self._handed_over.clear()
+        self._thread = Thread(target=self._write, args=arguments, daemon=True)
+        self._thread.start()
         if state.partial:
             self.settle()
 
@@ -89,9 +97,12 @@ class CheckpointWriter:
         """Write a checkpoint and remove what is no longer kept; note an error for the next call."""
         try:
             if sys.platform == "linux":  # elsewhere it would be that of the whole process
-                os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
+                os.nice(NICE)
             handed_over = self._handed_over.set
-            write_checkpoint(path, snapshot, notes, handed_over=handed_over, before=self.before)
+            if path.exists():
+                update_checkpoint(path, snapshot.numbers, notes, before=self.before)
+            else:
+                write_checkpoint(path, snapshot, notes, handed_over=handed_over, before=self.before)
             self.newest = path
             self._remove_old(snapshot.numbers.best_step)
         except BaseException as error:
@@ -110,3 +121,18 @@ class CheckpointWriter:
             for path in checkpoints_of(self.folder)[: -self.keep]:
                 if path != spared:
                     remove_folder(path)
+
+
+def update_checkpoint(
+    path: Path, numbers: Numbers, notes: dict[str, Any], *, before: Callable[[], None]
+) -> None:
+    """Replace a checkpoint's state.json if a validation has changed the numbers of its state.
+
+    `before` is as for `write_checkpoint`.  Raises UserError if it cannot be written.
+    """
+    stored = read_state(path)
+    if stored["numbers"] != numbers._asdict():
+        # A hidden name next to the folder is one that a next session of the run removes.
+        with whole_file(path / STATE, replace=True, hidden=hidden_name(path)) as hidden:
+            hidden.write_text(state_text(stored["files"], numbers, notes))
+            before()

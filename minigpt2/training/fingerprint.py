@@ -47,8 +47,15 @@ def digest_of_records(parts: Iterable[Sequence[Record]]) -> str:
     """Return the SHA-256 of questions and answers, in their order and their parts."""
     digest = sha256()
     for records in parts:
-        digest.update(repr([tuple(record) for record in records]).encode())
+        digest.update(repr([fields_of(record) for record in records]).encode())
     return digest.hexdigest()
+
+
+def fields_of(record: Record) -> tuple[object, ...]:
+    """Return a record's fields; those of one without a preference as before there were any."""
+    *fields, rejected, kind = record
+    preference = (kind, rejected) if kind or rejected == "" else ()
+    return *fields, rejected or "", *preference
 
 
 def digest_of_code() -> str:

@@ -42,7 +42,7 @@ Example: two answers of 10 and 40 tokens whose gradients have the norms 2 and 4
 """
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import nan, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -111,7 +111,7 @@ class Imbalance(NamedTuple):
     def slope(self) -> float:
         """The slope of ln‖Gᵢ‖ against ln|Aᵢ|; NaN where all answers are equally long."""
         if np.ptp(self.lengths) == 0:
-            return float("nan")
+            return nan
         x, y = np.log(self.lengths), np.log(np.maximum(self.norms, 1e-300))
         spread = x - x.mean()
         return float(spread @ y) / float(spread @ spread)  # (32.6)

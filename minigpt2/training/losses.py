@@ -19,7 +19,7 @@ Example: one answer of two tokens with nll 1 and 3, one answer of one token with
     (4.0, 5.0)
 """
 
-from math import exp, nan
+from math import exp, inf, nan
 from typing import Any
 
 import numpy as np
@@ -74,4 +74,7 @@ class Losses:
 
 def perplexity(loss: float) -> float:
     """Return exp(loss), infinite where that is too large for a float."""
-    return exp(loss) if not loss > 700 else float("inf")  # (19.3)
+    try:
+        return exp(loss)  # (19.3)
+    except OverflowError:
+        return inf

@@ -144,20 +144,21 @@ def run_steps(
     timer = Timer(every.save_minutes, clock)
 
     def save() -> None:
-        require_finite(state.parameters, state.step, config)
         hooks.save()
         timer.restart()
 
     def in_step() -> None:
         hooks.between()
         if timer.due(times=2):  # a step takes long: here it must wait until all is written
+            require_finite(state, config)
             save()
 
     def validate_and_save() -> None:
         saves = state.step == config.steps or due(state.step, every.save) or timer.due()
-        if saves:
-            require_finite(state.parameters, state.step, config)
-        if hooks.validate and validation_due(state, config, every):
+        validates = validation_due(state, config, every)
+        if saves or validates:
+            require_finite(state, config)
+        if hooks.validate and validates:
             state.add_validation(hooks.validate(state.step))
             saves = saves or state.improved or stopped_early(state, every)
         if state.step and saves:
@@ -165,8 +166,7 @@ def run_steps(
 
     if hooks.validate and validation_due(state, config, every):
         validate_and_save()
-    calls = {"between": in_step, "settle": hooks.settle}
-    tries = take_steps(state, data, objective, config, world, **calls)
+    tries = take_steps(state, data, objective, config, world, between=in_step, settle=hooks.settle)
     while not finished(state, config, every):
         result = next(tries)
         number, last = result.step, result.step == config.steps

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import NamedTuple
 
-from minigpt2.backend import Array, array_module
+import numpy as np
+
+from minigpt2.backend import Array, array_module, flat_zeros
 from minigpt2.model.gradients import Gradients, gradients_of
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.precision import LossScale, Precision, rounded
@@ -40,11 +42,11 @@ class State:
     m: Array  # (P,) of the trained parameters
     v: Array  # (P,)
     scale: LossScale
-    seed: int = 0
+    seed: int
+    precision: Precision
     step: int = 0  # steps taken: s of (10.5)
     epoch: int = 0
     position: int = 0  # in the epoch, at which the next step begins
-    precision: Precision = "float32"
     partial: list[Array | None] = field(default_factory=list)
     validated: int = -1  # the last step after which the model was validated
     best: Best | None = None
@@ -79,13 +81,25 @@ class State:
             self.best = self.best._replace(since=self.best.since + 1)
 
 
+def new_moments(theta: Array) -> tuple[Array, Array]:
+    """Return m and v of trained parameters (P,), all 0.
+
+    On a CPU one follows the other in memory, as in a checkpoint, so that a disk can fetch both.
+    """
+    xp, size = array_module(theta), theta.size
+    if xp is not np:
+        return xp.zeros_like(theta), xp.zeros_like(theta)
+    moments = flat_zeros(2 * size, theta.dtype)
+    return moments[:size], moments[size:]
+
+
 def new_state(parameters: Parameters, precision: Precision = "float32", seed: int = 0) -> State:
     """Return the state of a run that begins with these parameters."""
-    zeros_like = array_module(parameters.flat).zeros_like
+    m, v = new_moments(parameters.trainable)
     return State(
         parameters,
-        m=zeros_like(parameters.trainable),
-        v=zeros_like(parameters.trainable),
+        m=m,
+        v=v,
         scale=LossScale.of(precision),
         seed=seed,
         precision=precision,

@@ -23,6 +23,7 @@ Example: two micro-batches with nll (1, 3) and (8), all weights 1
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -31,8 +32,7 @@ import numpy as np
 from minigpt2.backend import Array, array_module, to_host
 from minigpt2.errors import UserError
 from minigpt2.model.batch import Batch
-from minigpt2.model.parameters import Parameters
-from minigpt2.ops.adamw import AdamW, Update, adamw_flat
+from minigpt2.ops.adamw import AdamW, Update, adamw_flat, norm_of
 from minigpt2.training.objective import Objective, Options
 from minigpt2.training.schedule import learning_rate
 from minigpt2.training.state import State
@@ -83,7 +83,7 @@ class StepResult(NamedTuple):
     supervised: int  # triples with a weight
     rows: int  # computed
     seconds: float
-    loss_scale: float = 1.0  # S of the next try or step
+    loss_scale: float  # S of the next try or step
 
     @property
     def loss(self) -> float:
@@ -215,7 +215,10 @@ def remedy(state: State, config: TrainingConfig) -> str:
     return config.remedy
 
 
-def require_finite(parameters: Parameters, number: int, config: TrainingConfig) -> None:
-    """Raise NotFinite if the parameters are no longer finite after a step."""
-    if not array_module(parameters.flat).isfinite(parameters.flat).all():
-        raise NotFinite(f"step {number}: the weights are not finite: {config.remedy}")
+def require_finite(state: State, config: TrainingConfig) -> None:
+    """Raise NotFinite if the parameters are no longer finite."""
+    flat, xp = state.parameters.flat, array_module(state.parameters)
+    if xp is np and isfinite(norm_of(flat)):  # one pass on all cores, which keeps nothing
+        return
+    if not xp.isfinite(flat).all():
+        raise NotFinite(f"step {state.step}: the weights are not finite: {config.remedy}")

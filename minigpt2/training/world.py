@@ -10,9 +10,6 @@ from minigpt2.backend import Array
 class World:
     """A world of one process."""
 
-    rank = 0
-    size = 1
-
     def sum(self, number: float) -> float:
         """Return the sum of a number over all processes."""
         return number

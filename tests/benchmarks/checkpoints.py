@@ -1,8 +1,9 @@
 """What a checkpoint costs: `python -m tests.benchmarks.checkpoints`.
 
 Steps of training, on random weights and tokens, in turns: one alone, one while a checkpoint is
-written.  The time of the second includes the wait before its update.  Then the checkpoint is read
-by a process of its own, which takes one more step: its weights must be those of this process.
+written.  The time of the second includes the look whether all weights are finite, and the wait
+before its update.  Then the checkpoint is read by a process of its own, which takes one more step:
+its weights must be those of this process.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import tempfile
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, thread_time
+from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from rich.console import Console
@@ -21,17 +24,41 @@ from rich.console import Console
 from minigpt2.inference.model import Model
 from minigpt2.memory import keep_freed_memory, peak_memory
 from minigpt2.model.initialisation import initialise
-from minigpt2.training.checkpoint import open_checkpoint, restore
+from minigpt2.training import checkpoint_writer
+from minigpt2.training.checkpoint_reader import open_checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.state import new_state
-from minigpt2.training.step import TrainingConfig, step
+from minigpt2.training.step import TrainingConfig, require_finite, step
 from minigpt2.weights import load_parameters
 from minigpt2.wording import size
 from tests.benchmarks.work import MODELS, make_batch
 from tests.data.small import MERGES, small_tokenizer
 
 CONFIG = TrainingConfig(1000, 1e-4, 1, "linear", recompute=True)
+
+
+class Write(NamedTuple):
+    """What the writing thread took until the arrays were handed over."""
+
+    seconds: float
+    of_a_core: float  # seconds
+
+
+def timed_writes(writes):
+    """A context in which each write of a checkpoint is added to a list."""
+    write = checkpoint_writer.write_checkpoint
+
+    def timed(*arguments, handed_over, before):
+        started, busy = perf_counter(), thread_time()
+
+        def noted():
+            writes.append(Write(perf_counter() - started, thread_time() - busy))
+            handed_over()
+
+        write(*arguments, handed_over=noted, before=before)
+
+    return patch.object(checkpoint_writer, "write_checkpoint", timed)
 
 
 def batches_of(options):
@@ -63,27 +90,34 @@ def timed_steps(options, folder, console):
     writer = CheckpointWriter(folder, model, keep=1, before=lambda: None)
     batches = batches_of(options)
     keep_freed_memory()
-    alone, beside, waits = [], [], []
+    alone, beside, waits, writes = [], [], [], []
 
-    def one_step(settle):
+    def one_step(*, saves):
         started = perf_counter()
-        step(state, batches, WeightedNLL(), CONFIG, settle=settle)
+        if saves:
+            require_finite(state, CONFIG)
+            writer.save(state, {})
+        step(state, batches, WeightedNLL(), CONFIG, settle=writer.settle)
         return perf_counter() - started
 
-    one_step(writer.settle)
-    one_step(writer.settle)
+    one_step(saves=False)
     without = peak_memory()
-    for _ in range(options.rounds):
-        alone.append(one_step(writer.settle))
-        waited = writer.seconds
-        writer.save(state, {})
-        beside.append(one_step(writer.settle))
-        writer.finish()
-        waits.append(writer.seconds - waited)
+    with timed_writes(writes):
+        for _ in range(options.rounds):
+            alone.append(one_step(saves=False))
+            waited = writer.seconds
+            beside.append(one_step(saves=True))
+            writer.finish()
+            waits.append(writer.seconds - waited)
     console.print(
         f"a step alone: {median(alone):.3f} s; beside a write: {median(beside):.3f} s, "
         f"{median(b / a for a, b in zip(alone, beside, strict=True)):.3f} times (median of "
         f"{options.rounds} pairs), of which its update waited {median(waits):.3f} s",
+        highlight=False,
+    )
+    console.print(
+        f"the writing thread: {median(write.seconds for write in writes):.2f} s, of which "
+        f"{median(write.of_a_core for write in writes):.2f} s on a core",
         highlight=False,
     )
     written = peak_memory()
@@ -107,6 +141,7 @@ def arguments():
     parser.add_argument("--batches", type=int, default=1, help="micro-batches of a step")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of steps")
     parser.add_argument("--folder", type=Path, help="where the checkpoint goes")
+    parser.add_argument("--times-only", action="store_true", help="resume no checkpoint")
     parser.add_argument("--resume", type=Path, help="take one step from this checkpoint")
     return parser
 
@@ -126,6 +161,8 @@ def main(argv=None):
         return 0
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         state, writer = timed_steps(options, Path(folder), console)
+        if options.times_only:
+            return 0
         started = perf_counter()
         writer.save(state, {})
         writer.finish()

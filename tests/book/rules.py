@@ -208,7 +208,13 @@ ENGINE = (
     "device/",
 )
 # cuda is the finder of NVIDIA's libraries, which comes with CuPy; NumPy's bfloat16 is ml_dtypes'.
-ONLY_IN = {"cupy": "backend", "ml_dtypes": "training/precision", "cuda": "device/cublaslt"}
+# isal computes what zlib computes, which is there without it.
+ONLY_IN = {
+    "cupy": "backend",
+    "ml_dtypes": "training/precision",
+    "cuda": "device/cublaslt",
+    "isal": "checksum",
+}
 LIBRARIES = {PACKAGE, "numpy", "safetensors", "tiktoken"} | set(sys.stdlib_module_names)
 
 
@@ -236,6 +242,7 @@ SHARED_BY_COMMANDS = {
     "commands/pair_run": "the setup of the commands on preference pairs",
     "commands/pair_steps": "what the commands on preference pairs print and do in a run",
     "commands/pair_settings": "the settings that the commands on preference pairs have in common",
+    "commands/run_paths": "files that a run names, from the folder in which it is resumed",
     "commands/resume": "which run continues, and from which checkpoint",
     "commands/run_settings": "the settings that all commands which train have in common",
     "commands/session": "the folder, the log and the checkpoints of a run",

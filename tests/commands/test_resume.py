@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 
@@ -11,8 +12,10 @@ from minigpt2.durable import FolderLock
 from minigpt2.errors import UserError
 from minigpt2.outputs import hidden_name
 from minigpt2.reports.run_log import RunLog
+from minigpt2.signals import Stopped
 from minigpt2.training import fingerprint
-from minigpt2.training.checkpoint import STATE, Checkpoint, checksum_of
+from minigpt2.training.checkpoint import checksum_of
+from minigpt2.training.checkpoint_reader import STATE, Checkpoint
 
 RUN = ("--samples", 1, "--batch-size", 4, "--micro-batch", 2, "--epochs", 2, "--dropout", 0.1)
 OPTIONS = (*RUN, "--save-every", 2, "--evaluate-every", 2, "--validation", 0.2, "--log-every", 1)
@@ -31,16 +34,21 @@ def train(run, little_model, data):
     )
 
 
-def end_at(step):
-    """What logs a step, and ends at one."""
+def at_step(step, act):
+    """What logs a step, and then does something."""
     log_step = RunLog.add_step
 
     def add_step(log, result, steps, *, printed):
         log_step(log, result, steps, printed=printed)
         if result.step == step:
-            raise Killed
+            act()
 
     return add_step
+
+
+def end():
+    """End as a process does that is killed."""
+    raise Killed
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def killed(train, monkeypatch):
 
     def kill(step, *options):
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(RunLog, "add_step", end_at(step))
+            patch.setattr(RunLog, "add_step", at_step(step, end))
             train(*options)
 
     return kill
@@ -87,6 +95,31 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(train, killed, tmp_pa
     assert results_of(tmp_path / "broken") == results_of(tmp_path / "whole")
 
 
+def test_a_signal_in_the_last_validation_changes_nothing_in_the_end(train, monkeypatch, tmp_path):
+    assert train("--out", "whole").code == 0
+    validate = RunLog.add_validation
+
+    def stopped(log, number, steps, losses):
+        if number == steps:
+            raise Stopped(signal.SIGTERM, at_once=False)
+        validate(log, number, steps, losses)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "add_validation", stopped)
+        assert train("--out", "broken").code == 128 + signal.SIGTERM
+    state = tmp_path / "broken/checkpoint-000006/state.json"
+    assert json.loads(state.read_text())["numbers"]["validated"] == 4
+    assert train("--resume", "--out", "broken").code == 0
+    assert results_of(tmp_path / "broken") == results_of(tmp_path / "whole")
+    states = [
+        json.loads((tmp_path / name / "checkpoint-000006/state.json").read_text())
+        for name in ("broken", "whole")
+    ]
+    assert states[0]["numbers"] == states[1]["numbers"] and states[0]["numbers"]["validated"] == 6
+    summaries = [without_times(state["notes"]["summary"]) for state in states]
+    assert summaries[0] == summaries[1]
+
+
 def test_resume_finds_the_newest_unfinished_run_that_has_these_settings(train, killed, tmp_path):
     killed(1)  # runs/data-1, before its first checkpoint
     killed(3, "--seed", 7)  # runs/data-2
@@ -117,6 +150,58 @@ def test_a_run_of_before_the_command_was_noted_continues(train, killed, tmp_path
     path = tmp_path / "mine/settings.json"
     path.write_text(path.read_text().replace('"command": "train",', ""))
     assert "mine continues after 2 steps" in train("--resume", "--out", "mine").out
+
+
+def test_a_run_in_a_folder_of_its_own_is_continued_by_its_name(train, killed):
+    killed(1, "--out", "mine")
+    words = " ".join(train("--resume").out.split())
+    assert "so a new one starts; one that is not in runs is continued by --resume and its" in words
+
+
+def test_a_run_whose_folder_is_moved_stops_and_continues_when_it_is_back(
+    train, monkeypatch, tmp_path
+):
+    assert train("--out", "whole").code == 0
+    with monkeypatch.context() as patch:
+        move = lambda: (tmp_path / "mine").rename(tmp_path / "elsewhere")  # noqa: E731
+        patch.setattr(RunLog, "add_step", at_step(3, move))
+        line = refusal(train("--out", "mine"))
+    assert "mine was moved or removed while the run wrote it: put it back, and continue" in line
+    assert not (tmp_path / "mine").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "mine")
+    assert train("--resume", "--out", "mine").code == 0
+    assert results_of(tmp_path / "mine") == results_of(tmp_path / "whole")
+
+
+def test_a_lock_that_is_removed_is_taken_again(train, monkeypatch, tmp_path):
+    def remove():
+        (tmp_path / "mine/lock").unlink()
+
+    monkeypatch.setattr(RunLog, "add_step", at_step(3, remove))
+    assert train("--out", "mine").code == 0
+    assert (tmp_path / "mine/lock").read_text().startswith("process ")
+
+
+def test_a_run_whose_lock_another_process_took_stops(train, monkeypatch, tmp_path):
+    other = FolderLock(tmp_path / "mine")
+
+    def take():
+        (tmp_path / "mine/lock").unlink()
+        other.__enter__()
+
+    monkeypatch.setattr(RunLog, "add_step", at_step(3, take))
+    assert "mine is in use: process" in refusal(train("--out", "mine"))
+    other.__exit__()
+
+
+def test_a_run_is_resumed_in_another_folder(run, train, killed, data, monkeypatch, tmp_path):
+    assert train("--data", data.name, "--out", "whole").code == 0
+    killed(3, "--data", data.name, "--out", "mine")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    assert run("train", "--resume", "../mine").code == 0
+    name, *others = results_of(tmp_path / "mine")
+    assert [name, *others[:2]] == list(results_of(tmp_path / "whole")[:3])
 
 
 def test_a_run_with_other_settings_is_mentioned(train, killed):
@@ -214,8 +299,18 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, train, killed, littl
     with FolderLock(tmp_path / "mine"):
         assert "mine is in use: process" in refusal(run("train", "--resume", "mine"))
     assert run("train", "--resume", "mine").code == 0
-    for options in (["--resume", "mine"], ["--resume", "--out", "mine"]):
-        assert "the run mine is finished: to train its model further" in refusal(train(*options))
+    finished = "the run mine is finished: to train its model further, start a run with --model mine"
+    assert finished in refusal(train("--resume", "mine"))
+
+
+def test_the_line_that_started_a_run_may_be_repeated_when_it_is_finished(train, tmp_path):
+    line = ("--resume", "--out", "mine", "--steps", 1)
+    assert train(*line).code == 0
+    before = results_of_checkpoint(tmp_path)
+    outcome = train(*line)
+    assert outcome.code == 0 and not outcome.out
+    assert outcome.err.startswith("the run mine is finished: ") and outcome.err.count("\n") == 1
+    assert results_of_checkpoint(tmp_path) == before
 
 
 def test_a_checkpoint_of_another_version_is_not_taken_for_a_damaged_one(run, killed, tmp_path):
@@ -274,6 +369,8 @@ def test_a_damaged_log_is_mentioned(train, killed, tmp_path):
         ({"contents": {"the examples": None}}, "contents must be a dict"),
         ({"more": 1}, "has no argument 'more'"),
         ({"extra": None}, "extra must be a dict"),
+        ({"extra": {"before": 3}}, "before must be a dict"),
+        ({"extra": {"before": {"test": [["an answer", True], [{}]]}}}, "before must be a dict"),
     ],
 )
 def test_notes_that_no_run_has_are_refused(tmp_path, change, words):
@@ -303,7 +400,7 @@ def test_pretraining_continues_too(run, little_model, monkeypatch, tmp_path):
     options = ("--start", little_model, "--steps", 5, "--rows", 100, "--save-every", 2)
     assert run("pretrain", *options, "--out", "whole").code == 0
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(RunLog, "add_step", end_at(3))
+        patch.setattr(RunLog, "add_step", at_step(3, end))
         run("pretrain", *options, "--out", "broken")
     outcome = run("pretrain", "--resume", "broken")
     assert outcome.code == 0 and "broken continues after 2 steps" in outcome.out

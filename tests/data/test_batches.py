@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.data.batches import EpochBatches, TrainingSet, batch_of, epoch_order, split
-from minigpt2.data.examples import encode
+from minigpt2.data.batches import (
+    EpochBatches,
+    TrainingSet,
+    batch_of,
+    epoch_order,
+    split,
+)
+from minigpt2.data.examples import Example, encode
 from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.truncation import Cuts
 from tests.data.small import RECORDS, example_of, small_tokenizer
@@ -175,3 +181,17 @@ def test_examples_and_their_tokens_are_counted():
     one, two = example_of([1, 2, 3], [4, 5]), example_of([1], [2, 3, 4, 5])
     counts = TrainingSet([one, two, two], [one], Cuts()).counts()
     assert counts == {"training": 3, "validation": 1, "prompt_tokens": 8, "answer_tokens": 12}
+
+
+def test_tokens_of_a_prompt_belong_to_no_answer_also_where_they_have_a_weight():
+    batch = batch_of([example_of([7, 8], [1, 2])], LossWeights(prompt_weight=0.5))
+    assert batch.answers.tolist() == [-1, 0, 0] and batch.weights.tolist() == [0.5, 1, 1]
+    talk = Example([1, 2, 3, 4], [False, True, False, True])
+    batch = batch_of([talk], LossWeights(prompt_weight=0.5))
+    assert batch.answers.tolist() == [0, -1, 0] and batch.weights.tolist() == [1, 0.5, 1]
+
+
+def test_an_epoch_is_its_steps_in_turn_and_by_default_the_first():
+    data = EpochBatches(EXAMPLES, batch_size=4, micro_batch=3, seed=2)
+    parts = [[part for p in (0, 4, 8) for part in data.examples_at(n, p)] for n in (0, 1)]
+    assert list(data.epoch()) == parts[0] != parts[1] == list(data.epoch(1))

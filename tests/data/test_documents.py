@@ -4,7 +4,8 @@ from itertools import cycle
 
 import pytest
 
-from minigpt2.data.documents import DocumentBatches, as_root, longest_piece, pieces
+from minigpt2.data import documents
+from minigpt2.data.documents import SHORT, DocumentBatches, as_root, longest_piece, pieces
 from tests.data.small import small_tokenizer
 
 BYTES = small_tokenizer()
@@ -76,3 +77,12 @@ def test_a_step_is_the_same_in_turn_and_out_of_turn():
     for position in (3, 1, 1, 2, 0):
         assert one.at(0, position).batches[0].ids.tolist() == in_turn[position]
         assert batches().at(0, position).batches[0].ids.tolist() == in_turn[position]
+
+
+def test_pieces_grow_with_each_step(monkeypatch):
+    asked = []
+    monkeypatch.setattr(documents, "longest_piece", lambda *place: asked.append(place) or SHORT)
+    data = batches(steps=9, rows=11)
+    for position in range(5):
+        data.at(0, position)
+    assert list(dict.fromkeys(asked)) == [(step, 9, 8) for step in range(1, 6)]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from minigpt2.data.examples import Example, Removed, encode
+from minigpt2.data.examples import Example, Removed, Span, encode
 from minigpt2.data.records import Exchange, Record
-from minigpt2.data.template import ALPACA, TEMPLATES, prompt_of
+from minigpt2.data.template import ALPACA, TEMPLATES, Template, prompt_of
 from minigpt2.data.tokenizer import gpt2_tokenizer
 from minigpt2.data.vocabulary import END_OF_TEXT
 from tests.data.small import RECORDS, encode_prompt, small_tokenizer
@@ -133,3 +133,17 @@ def test_spans_are_where_the_fields_are():
     assert list(found) == ["opening", "instruction", "input"]
     assert found["opening"].startswith("Below is") and found["opening"].endswith("request.\n\n")
     assert (found["instruction"], found["input"]) == ("Add.", "1 + 2")
+
+
+def test_the_exchanges_of_a_conversation_follow_each_other():
+    earlier = (Exchange("Hi.", "Hello!"), Exchange("Why?", "Because."))
+    example = encode(Record("Sure?", "", "Yes.", "", earlier), BYTES, TEMPLATES["chat"])
+    spans = [span for span in example.spans if span.field == "exchange"]
+    texts = [BYTES.decode(example.ids[span.start : span.stop]) for span in spans]
+    questions = [f"User:\n{q}\n\nAssistant:\n{a}{END_OF_TEXT}" for q, a, *_ in earlier]
+    assert texts == questions
+
+
+def test_a_piece_begins_where_the_one_before_it_ends():
+    example = encode(Record("Add.", "", "3"), BYTES, Template("{instruction}", opening="B"))
+    assert example.spans == (Span("opening", 0, 1), Span("instruction", 1, 5))

@@ -210,3 +210,15 @@ def test_what_is_enough_is_the_same_all_the_way_down():
     (tree,) = build_prefix_trees([(p, Segment([9], [1])) for p in prompts], min_saving=1)
     assert [child.ids for child in tree.children] == [[5], [6, 9]]
     assert [child.ids for child in tree.children[0].children] == [[1, 9], [2, 9]]
+
+
+def test_what_a_shared_segment_must_save_holds_below_the_first_token_too():
+    prompts = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7], [1, 9]]
+    trees = build_prefix_trees([(p, Segment([8], [1])) for p in prompts], min_saving=4)
+    shapes = [(tree.ids, len(tree.children)) for tree in trees]
+    assert shapes == [([1, 2, 3, 4, 5], 2), ([1, 9, 8], 0)]
+
+
+def test_a_root_that_would_have_to_be_predicted_is_refused():
+    with pytest.raises(ValueError, match=r"^the first token of a root cannot be a target$"):
+        lay_out([Segment([1], [1])])

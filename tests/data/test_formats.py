@@ -9,7 +9,15 @@ from minigpt2.data.loading import load_data
 from minigpt2.data.records import Exchange, Record
 from minigpt2.data.template import parts_of
 from minigpt2.errors import UserError
-from tests.data.entries import ENTRIES, MESSAGES, TALK, load_records, message, refusal, saved
+from tests.data.entries import (
+    ENTRIES,
+    MESSAGES,
+    TALK,
+    load_records,
+    message,
+    refusal,
+    saved,
+)
 
 KNOWN = {data_format.name: data_format for data_format in FORMATS}
 
@@ -272,3 +280,15 @@ def test_files_of_a_folder_have_one_format(tmp_path):
         (tmp_path / file).write_text(json.dumps(ENTRIES[name][0]))
     with pytest.raises(UserError, match=r"line 1 of .*b.jsonl is Dolly, but line 1 of .*a.jsonl"):
         load_records(tmp_path)
+
+
+def test_two_formats_in_one_data_set_are_told(tmp_path):
+    path = tmp_path / "data.json"
+    error = refusal(tmp_path, [ENTRIES["Alpaca"][0], ENTRIES["Dolly"][0]])
+    expected = f"entry 1 of {path} is Dolly, but entry 0 of {path} is Alpaca: "
+    assert error.startswith(expected + "a data set has one format; split it")
+
+
+def test_a_field_without_a_name_is_no_input(tmp_path):
+    entry = {"question": "Add.", "answer": "3", "": "never read"}
+    assert load_records(saved(tmp_path, [entry])) == [Record("Add.", "", "3")]

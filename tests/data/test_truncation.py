@@ -14,7 +14,9 @@ from minigpt2.data.truncation import (
     Cuts,
     Policy,
     fit_prompt,
+    fit_to_context,
     require_examples,
+    split_text,
     truncate,
     truncate_all,
 )
@@ -227,3 +229,74 @@ def test_a_data_set_that_is_dropped_whole_is_refused():
         require_examples(*dropped, 20)
     require_examples(*truncate_all(wholes, 20), 20)
     require_examples(*truncate_all([], 20, "drop"), 20)
+
+
+@pytest.mark.parametrize(("policy", "ids"), [("answer", [1, 2]), ("drop", [1, 2]), ("prompt", [2])])
+def test_a_prompt_that_is_answered_is_cut_as_the_one_that_is_trained(policy, ids):
+    assert fit_prompt(SINGLE, 5, policy) == ids
+    assert fit_prompt(SINGLE, 5) == [1, 2]  # by default the answer is cut
+
+
+def test_a_prompt_that_just_fits_stays_whole():
+    talk, exact = fit_prompt(TALK, 24, new_tokens=6), fit_prompt(TALK, 11, "prompt")
+    assert talk == exact == TALK.ids[:6]
+
+
+def test_in_the_least_room_the_instruction_keeps_a_token():
+    record = Record("ABCD", "", "x" * 50)
+    texts = {2: "A", 4: "BA", 6: "B.A"}
+    for context, text in texts.items():
+        assert cut_prompt_of(record, Template("{instruction}", opening="Begin."), context) == text
+
+
+def test_the_default_cuts_the_answer():
+    (shorter,) = fit_to_context(SINGLE, 4)
+    (same,), cuts = truncate_all([SINGLE], 4)
+    assert shown(shorter) == shown(same) == shown(truncate(SINGLE, 4)) == [1, 2, -4, -5, -6]
+    assert vars(cuts) == vars(Cuts(examples=1, answers=1, answer_tokens=2))
+
+
+def test_each_kind_of_cut_is_counted_from_its_first_token():
+    one = Removed(exchanges=1, input=1, instruction=1, template=1, answer=1)
+    talks = [TALK._replace(removed=one), SINGLE._replace(removed=Removed(answer=1))]
+    _, cuts = truncate_all(talks, 20)
+    assert vars(cuts) == vars(
+        Cuts(
+            examples=2,
+            answers=2,
+            prompts=1,
+            inputs=1,
+            instructions=1,
+            conversations=1,
+            answer_tokens=2,
+            prompt_tokens=3,
+            exchange_tokens=1,
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["answers", "prompts", "conversations", "dropped"])
+def test_any_kind_of_cut_is_one(name):
+    assert Cuts(**{name: 1}).is_any and not Cuts(examples=3).is_any
+    assert (Cuts() + Cuts(**{name: 2})) == Cuts(**{name: 2})
+
+
+def test_pieces_of_a_text_are_texts():
+    pieces = split_text(Example([STOP, 1, 2, 3], [False, True, True, True], is_text=True), 2)
+    assert [(shown(piece), piece.is_text) for piece in pieces] == [
+        ([STOP, -1, -2], True),
+        ([2, -3], True),
+    ]
+
+
+def test_the_policies_are_those_that_the_help_names():
+    assert get_args(Policy) == ("answer", "prompt", "drop")
+
+
+def test_that_nothing_is_left_is_told_with_what_to_do():
+    with pytest.raises(UserError) as refused:
+        require_examples([], Cuts(examples=3, dropped=3), 7)
+    assert str(refused.value) == (
+        "every example is longer than the context of 7, so all 3 are dropped: use a larger "
+        "context, or cut them instead (truncate: answer or prompt)"
+    )

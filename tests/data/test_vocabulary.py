@@ -1,6 +1,7 @@
 """Vocabulary: what is read of its files, and what is said of those that cannot be used."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from minigpt2.data.vocabulary import (
     from_two_files,
 )
 from minigpt2.errors import UserError
+from minigpt2.wording import shorten
 from tests.data.small import MERGES, files_of, small_tokenizer
 
 
@@ -63,6 +65,7 @@ def with_end(value):
         (VOCAB, TXT + b"w o\n"),
         (VOCAB, b"#version: 0.2\nl l\nh e\nhe ll\n\xc4\xa0 w\n"),
         (VOCAB.replace(b'"hell"', b'"hall"'), TXT),
+        (VOCAB.replace(b'"hell"', '"☃"'.encode()), TXT),
         (VOCAB.replace(b"<|endoftext|>", b"<|end|>"), TXT),
         (with_end(5), TXT),
         (with_end(-1), TXT),
@@ -75,7 +78,7 @@ def with_end(value):
         (VOCAB + b"\xff", TXT),
         (VOCAB, TXT + b"x" * 3000 + b"\n"),
     ],
-    ids=range(27),
+    ids=range(28),
 )
 def test_damaged_files_are_a_user_error(vocab, merges):
     with pytest.raises(UserError, match=r"broken/(vocab\.json|merges\.txt)") as refused:
@@ -348,3 +351,88 @@ def test_whatever_the_merges_the_ids_are_the_librarys_or_it_is_refused(pairs, da
     tokenizer = Tokenizer(vocabulary, {}, "random")
     for text in data.draw(st.lists(st.text("ab", min_size=1, max_size=12), min_size=5)):
         assert tokenizer.encode(text) == theirs.encode(text).ids
+
+
+@pytest.mark.parametrize(
+    ("merges", "line", "shown"),
+    [
+        (TXT + b"x" * 60 + b"\n", 6, "x" * 60),
+        (TXT + b"x" * 61 + b"\n", 6, shorten("x" * 61, width=60)),
+        (b"#version: 0.2\nh\n", 2, "h"),
+    ],
+)
+def test_a_line_that_is_no_merge_is_shown_with_its_number(merges, line, shown):
+    with pytest.raises(UserError) as refused:
+        from_two_files(VOCAB, merges, "broken")
+    assert str(refused.value) == f"broken/merges.txt, line {line}, is not two tokens: {shown!r}"
+
+
+SEQUENCE = {"type": "Sequence"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (change_model(merges=["he ll"]), "it joins b'he' and b'll', but one of them is not a"),
+        (change_model(merges=["h  e"]), "is not a tokenizer.json: "),
+        (
+            change(added_tokens=[added(END_OF_TEXT, 0), added("lamp", LAST, special=False)]),
+            "its token 'lamp' is added and not special: text that has it is cut in another way "
+            "than GPT-2's",
+        ),
+        (
+            change(post_processor=SEQUENCE | {"processors": [AROUND]}),
+            "its post_processor is 'TemplateProcessing'; GPT-2's tokenizer has ByteLevel",
+        ),
+        (
+            change(decoder=SEQUENCE | {"decoders": [{"type": "WordPiece"}]}),
+            "its decoder is 'WordPiece'; GPT-2's tokenizer has ByteLevel",
+        ),
+        (
+            change(pre_tokenizer={"type": "ByteLevel"}),  # by default it adds a space
+            "its pre_tokenizer cuts text in another way than GPT-2's, with add_prefix_space false "
+            "and use_regex true",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_tokenizer_is_told_in_full(tmp_path, changed, words):
+    with pytest.raises(UserError) as refused:
+        opened(changed(described()), tmp_path)
+    assert words in str(refused.value)
+
+
+def test_json_that_is_damaged_is_named(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'tokenizer.json'} is not JSON")):
+        open_tokenizer(tmp_path)
+
+
+def test_the_folder_of_damaged_files_is_named_beside_tokenizer_json(tmp_path):
+    (tmp_path / "vocab.json").write_bytes(VOCAB)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nhe\n")
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "merges.txt"))):
+        opened(described(), tmp_path)
+
+
+def test_parts_that_may_be_absent_have_gpt2s_defaults(tmp_path):
+    value = described() | {"post_processor": dict(BYTE_LEVEL)}
+    del value["model"]["type"], value["pre_tokenizer"]["use_regex"]
+    assert opened(value, tmp_path).encode("hello") == opened(described(), tmp_path).encode("hello")
+
+
+def test_two_tokens_never_meet_where_the_last_part_of_the_first_was_joined_before(tmp_path):
+    """Of ab and c would come abc, but where a b is before c, bc is joined first."""
+    value = described([("b", "c"), ("a", "b"), ("a", "bc")])
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(value))
+    tokenizer = opened(value, tmp_path)
+    for text in ("abc", "bcabc", "aabcc", "abab"):
+        assert tokenizer.encode(text) == theirs.encode(text).ids
+
+
+def test_of_two_equal_tokens_the_second_is_the_younger(tmp_path):
+    """Of six a's, four are joined and then two, in this order, which is none of the merges."""
+    value = described([("a", "a"), ("aa", "aa"), ("aa", "aaaa")])
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(value))
+    assert theirs.encode("aaaaaa").tokens == ["aaaa", "aa"]
+    with pytest.raises(UserError, match="its merges never make its token b'aaaaaa'"):
+        opened(value, tmp_path)

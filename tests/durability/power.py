@@ -47,11 +47,19 @@ class Promises:
             self.relied[call.path] = len(given) - 1
             self.checkpoint |= bool(CHECKPOINT.fullmatch(os.path.basename(call.path)))
         elif call.name in ("link", "rename") and self.is_hidden(call.path):
-            content = tree_of(self.disk.at(call.target))
-            self.given.setdefault(call.target, []).append(content)
-            self.logs[call.target] = self.logs_next_to(call.target, content)
+            folder = os.path.dirname(call.target)
+            if not self.is_hidden(folder):
+                # A file that is replaced in a checkpoint makes another whole checkpoint of it.
+                inside = CHECKPOINT.fullmatch(os.path.basename(folder))
+                self.give(folder if inside else call.target)
         elif call.name in ("rename", "unlink") and not self.is_hidden(call.path):
             self.relied.pop(call.path, None)
+
+    def give(self, path):
+        """What a path holds now is one of the contents that were given to it in one move."""
+        content = tree_of(self.disk.at(path))
+        self.given.setdefault(path, []).append(content)
+        self.logs[path] = self.logs_next_to(path, content)
 
     def logs_next_to(self, path, content):
         """The lines of the logs of a checkpoint's run that belong to it, if it is one.

@@ -37,11 +37,10 @@ from minigpt2.training.checkpoint import (
     STATE,
     checkpoint_name,
     checksum_of,
-    open_checkpoint,
-    restore,
     snapshot_of,
     write_checkpoint,
 )
+from minigpt2.training.checkpoint_reader import open_checkpoint, restore
 from minigpt2.training.state import Best, new_state
 from minigpt2.weights import load_parameters, save_parameters
 from tests.data.entries import ENTRIES

@@ -186,8 +186,9 @@ class Runner:
         changed = range(mutant.first, mutant.last + 1)
         tests = {test for line in changed for test in lines.get(line, ()) if test}
         if self.is_imported(mutant):
-            folder, name = os.path.split(mutant.file.replace("minigpt2/", "tests/", 1))
-            own = f"{folder}/test_{name}::"  # also those that run no line, but see a constant
+            path = Path(mutant.file.replace("minigpt2/", "tests/", 1))
+            name = path.parent.name if path.stem == "__init__" else path.stem
+            own = f"{path.parent}/test_{name}.py::"  # also those that see a constant alone
             tests = {test for by in lines.values() for test in by if test}
             tests |= {test for test in self.traces.seconds if test.startswith(own)}
         seconds = self.traces.seconds

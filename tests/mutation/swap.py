@@ -6,6 +6,7 @@ import sys
 from functools import _lru_cache_wrapper
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import get_origin
 
 IMPORTERS = ("minigpt2", "tests")
 UNSEEN = ("__module__", "__doc__", "__dict__", "__weakref__", "__annotations__")
@@ -75,14 +76,14 @@ def run_anew(module: ModuleType, text: str) -> None:
     importers = [other for name, other in sys.modules.items() if name.split(".")[0] in IMPORTERS]
     for name, new in namespace.items():
         old = vars(module).get(name)
-        if name.startswith("__") or (old is None and new is None):
+        if (name.startswith("__") and name != "__all__") or (old is None and new is None):
             continue
         if isinstance(old, ModuleType) or old is new:
             continue
-        if callable(old):
+        if callable(old) and get_origin(old) is None:  # not a type for mypy, as Literal[...]
             renew(old, new, live)
         elif shown(old) != shown(new) or " at 0x" in repr(new):  # it may hold functions
-            value = translated(new, live)
+            value = new if get_origin(new) else translated(new, live)
             for other in importers:
                 if vars(other).get(name) is old:
                     setattr(other, name, value)

@@ -18,7 +18,7 @@ from minigpt2.ops.attention import (
     attention_backward,
     scores,
 )
-from minigpt2.ops.attention_tiles import key_blocks, query_blocks
+from minigpt2.ops.attention_tiles import dropout_rng, head_groups, key_blocks, query_blocks
 from tests import plain
 from tests.fake_cores import fake_core_count
 from tests.ops.cases import (
@@ -233,6 +233,23 @@ def test_keys_are_a_slice_where_they_are_contiguous():
     tiles = [[keys for keys, _ in key_blocks(end, rows, 4)] for rows in query_blocks(end, 4)]
     assert tiles[:2] == [[slice(0, 4)], [slice(3, 7), slice(0, 3)]]
     assert tiles[2][0].tolist() == [0, 1, 2, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("n_head", "groups", "sizes"),
+    [(1, 1, [1]), (4, 2, [2, 2]), (5, 2, [3, 2]), (3, 8, [1, 1, 1]), (12, 5, [3, 3, 3, 3])],
+)
+def test_heads_are_shared_out_and_each_is_in_one_group(n_head, groups, sizes):
+    found = [list(range(n_head))[heads] for heads in head_groups(n_head, groups)]
+    assert [head for heads in found for head in heads] == list(range(n_head))
+    assert [len(heads) for heads in found] == sizes
+
+
+def test_the_masks_of_a_block_are_drawn_from_the_seed_its_first_row_and_1():
+    """So a run of a seed has the masks that it always had, and row 0 has not those of the seed."""
+    found = [dropout_rng(3, rows).random() for rows in (slice(0, 4), slice(4, 9))]
+    assert found == [np.random.default_rng(seeds).random() for seeds in ([3, 0, 1], [3, 4, 1])]
+    assert np.random.default_rng(3).random() == np.random.default_rng([3, 0]).random() != found[0]
 
 
 @given(forests, blocks)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minigpt2.ops import cross_entropy as module
 from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
 from tests import plain
 
@@ -192,13 +193,55 @@ def test_a_batch_with_no_weighted_token_contributes_zero(weight):
     rows, targets, weights = (np.array(one, kind) for one, kind in zip(columns, "iid", strict=True))
     loss, dx, dwte = both(x, wte, rows, targets, weights)
     assert loss == 0 and not dx.any() and not dwte.any()
+    dwte[...] = np.nan  # which a fresh gradient is put over, also where it is 0
+    cross_entropy_gradient(x, wte, rows, targets, weights, dwte, accumulate=False)
+    assert not dwte.any()
 
 
-def test_weights_in_double_precision_do_not_make_the_loss_double():
+def test_a_chunk_is_one_triple_at_least(monkeypatch):
+    x, wte, rows, *_ = inputs([(0, 1, 1.0), (3, 2, 1.0), (1, 1, 1.0)])
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    chunks = [(part, rows.tolist()) for part, rows, _ in module.logit_chunks(x, wte, rows, None)]
+    assert chunks == [(slice(k, k + 1), x[[row]].tolist()) for k, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize(("table_bytes", "pieces"), [(1, [1] * V), (3 * 4 * C, [3, 3, 3, 2])])
+def test_a_tables_gradient_in_float32_is_made_a_few_rows_at_a_time(
+    monkeypatch, dtype, accumulate, table_bytes, pieces
+):
+    shapes, matmul = [], module.matmul
+
+    def noted(*arguments):
+        product = matmul(*arguments)
+        shapes.append(product.shape)
+        return product
+
+    monkeypatch.setattr(module, "TABLE_BYTES", table_bytes)
+    monkeypatch.setattr(module, "matmul", noted)
+    rng = np.random.default_rng(0)
+    dlogits, x = (rng.integers(-3, 4, shape).astype(dtype) for shape in ((4, V), (4, C)))
+    dwte = np.full((V, C), 7.0, np.float32)
+    module.add_product(dwte, dlogits, x, accumulate=accumulate)
+    exact = dlogits.T.astype(float) @ x.astype(float)
+    np.testing.assert_array_equal(dwte, exact + 7.0 * accumulate)
+    in_place = not accumulate and dtype == np.float32  # one product, made where it goes
+    assert shapes == ([(V, C)] if in_place else [(n, C) for n in pieces])
+
+
+def test_weights_in_double_precision_do_not_make_the_loss_double(monkeypatch):
+    added, scatter_add = [], module.scatter_add
+
+    def noted(rows, *rest):
+        added.append(rows.dtype)
+        return scatter_add(rows, *rest)
+
+    monkeypatch.setattr(module, "scatter_add", noted)
     x, wte, *columns = inputs([(0, 1, 0.5), (0, 2, 1.0)])
     x, wte = x.astype(np.float32), wte.astype(np.float32)
     loss, nll, dx = cross_entropy_gradient(x, wte, *columns, np.zeros_like(wte))
-    assert loss.dtype == nll.dtype == dx.dtype == np.float32
+    assert loss.dtype == nll.dtype == dx.dtype == added[0] == np.float32
 
 
 def test_by_default_a_chunk_is_as_many_triples_as_fit(monkeypatch):

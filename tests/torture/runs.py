@@ -25,8 +25,7 @@ from tests.torture.traced import START, Marks
 ROOT = Path(__file__).parents[2]
 TIMES = {"seconds", "supervised_per_second", "rows_per_second", "peak_memory"}
 JSON = ("answers.json", "summary.json", "settings.json")
-VALIDATED = {"validated", "best_loss", "best_step", "best_since"}  # numbers of a checkpoint
-HOW = {"resume", "resume_anyway"}  # settings that say how a run was started
+HOW = {"resume", "resume_anyway", "started_in"}  # settings that say how a run was started
 POLL = 0.0005  # seconds between two looks at a session
 LONGEST = 300  # seconds that a session may take
 
@@ -151,18 +150,6 @@ def results_of(folder):
         "report.html": re.sub(r"<svg.*?</svg>|<tr><td>resume.*", "", page, flags=re.S),
         **{name: without_times(strict_json((run / name).read_text())) for name in JSON},
     }
-
-
-def before_validation(results):
-    """The results without what the last validation changes in the state.
-
-    A checkpoint that exists is not written again.  So that of a run which a signal stopped in the
-    middle of its last validation is from before; the run validates when it continues.
-    """
-    state = results["state.json"]
-    numbers = {k: v for k, v in state["numbers"].items() if k not in VALIDATED}
-    notes = {k: v for k, v in state["notes"].items() if k != "summary"}
-    return {**results, "state.json": {**state, "numbers": numbers, "notes": notes}}
 
 
 def differences(found, expected):

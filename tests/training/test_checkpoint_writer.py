@@ -1,5 +1,7 @@
 """Checkpoint writer: in the background, in order, and no error is lost."""
 
+import os
+import sys
 import threading
 
 import numpy as np
@@ -8,9 +10,11 @@ import pytest
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model
 from minigpt2.training import checkpoint_writer
-from minigpt2.training.checkpoint import checkpoint_name, open_checkpoint
+from minigpt2.training.checkpoint import STATE, checkpoint_name
+from minigpt2.training.checkpoint_reader import open_checkpoint
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.state import Best
+from minigpt2.weights import checkpoints_of
 from tests.training.test_checkpoint import TOKENIZER, start
 
 
@@ -117,6 +121,42 @@ def test_a_checkpoint_that_exists_is_left_as_it_is(writer):
     assert open_checkpoint(writer.newest).notes == {"first": 1}
 
 
+def test_a_validation_after_a_checkpoint_replaces_what_it_says_of_the_state(writer):
+    writer, state = writer
+    writer.save(state, {"lines": 1})
+    writer.finish()
+    arrays = {p.name: p.stat().st_mtime_ns for p in writer.newest.iterdir() if p.name != STATE}
+    state.add_validation(2.5)
+    synced = []
+    writer.before = lambda: synced.append(open_checkpoint(writer.newest).notes)
+    writer.save(state, {"lines": 2})
+    writer.finish()
+    checkpoint = open_checkpoint(writer.newest)
+    assert checkpoint.notes == {"lines": 2} and synced == [{"lines": 1}]
+    assert (checkpoint.numbers.validated, checkpoint.numbers.best_loss) == (0, 2.5)
+    names = {p.name: p.stat().st_mtime_ns for p in writer.newest.iterdir() if p.name != STATE}
+    assert names == arrays and [path.name for path in writer.folder.iterdir()] == [
+        "checkpoint-000000"
+    ]
+
+
+def test_what_cannot_be_replaced_stays(writer, monkeypatch):
+    writer, state = writer
+    writer.save(state, {"lines": 1})
+    writer.finish()
+    state.add_validation(2.5)
+
+    def fail():
+        raise UserError("the log is gone")
+
+    writer.before = fail
+    writer.save(state, {"lines": 2})
+    with pytest.raises(UserError, match="the log is gone"):
+        writer.finish()
+    assert open_checkpoint(writer.newest).notes == {"lines": 1}
+    assert len(list(writer.folder.iterdir())) == 1
+
+
 def test_what_the_notes_name_is_on_the_disk_before_the_checkpoint(tmp_path):
     state, names = start(), []
     model = Model(state.parameters, TOKENIZER, None)
@@ -128,6 +168,58 @@ def test_what_the_notes_name_is_on_the_disk_before_the_checkpoint(tmp_path):
     writer.save(state, {})
     writer.finish()
     assert names == [] and (tmp_path / checkpoint_name(0)).is_dir()
+
+
+def test_the_seconds_that_updates_waited_add_up(writer, monkeypatch):
+    writer, state = writer
+    monkeypatch.setattr(checkpoint_writer, "perf_counter", iter([10.0, 10.5, 20.0, 21.0]).__next__)
+    assert writer.seconds == 0
+    writer.settle()  # nothing is written
+    for state.step, seconds in ((1, 0.5), (2, 1.5)):
+        writer.save(state, {})
+        writer.settle()
+        assert writer.seconds == seconds
+    writer.finish()
+
+
+def test_a_run_that_was_killed_removes_what_it_had_no_time_to_remove(writer):
+    writer, state = writer
+    for step in (2, 4, 6, 8):
+        (writer.folder / checkpoint_name(step)).mkdir()
+
+    def names():
+        return [path.name for path in checkpoints_of(writer.folder)]
+
+    state.best = Best(1.0, 4)
+    writer.remove_old(state)
+    assert names() == [checkpoint_name(step) for step in (4, 6, 8)]
+    state.best = None
+    writer.remove_old(state)
+    assert names() == [checkpoint_name(step) for step in (6, 8)]
+
+
+@pytest.mark.parametrize(("platform", "behind"), [("linux", [10]), ("darwin", [])])
+def test_the_thread_that_writes_stands_behind_those_that_compute(
+    writer, monkeypatch, platform, behind
+):
+    """Where that can be said of one thread; nor does it keep a process alive that is to end."""
+    writer, state = writer
+    calls, threads, daemons = [], [], []
+
+    def nice(increment):
+        calls.append(increment)
+        threads.append(threading.get_ident())
+
+    def write(*arguments, handed_over, before):
+        daemons.append(threading.current_thread().daemon)
+        assert threads in ([], [threading.get_ident()])
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(os, "nice", nice)
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", write)
+    writer.save(state, {})
+    writer.finish()
+    assert calls == behind and daemons == [True]
 
 
 def test_an_update_waits_for_the_arrays_and_not_for_the_disk(writer, monkeypatch):

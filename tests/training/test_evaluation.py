@@ -5,7 +5,7 @@ import pytest
 
 from minigpt2.data.examples import encode
 from minigpt2.data.records import Record
-from minigpt2.data.template import ALPACA
+from minigpt2.data.template import ALPACA, TEMPLATES
 from minigpt2.data.truncation import truncate
 from minigpt2.inference import answers as module
 from minigpt2.inference.generate import generate
@@ -41,7 +41,9 @@ def test_validation_losses_are_those_of_the_examples_one_by_one(micro_batch):
     parameters = model()
     examples = [encode(record, BYTES) for record in RECORDS]
     nlls = [loss_of(parameters, evaluation.batch_of([example]))[1] for example in examples]
-    losses = validation_losses(parameters, examples, micro_batch)
+    counts = []
+    losses = validation_losses(parameters, examples, micro_batch, counts.append)
+    assert sum(counts) == len(RECORDS) and max(counts) <= micro_batch
     assert losses.tokens == sum(map(len, nlls)) == sum(sum(e.is_answer) for e in examples)
     assert losses.examples == len(RECORDS)
     assert losses.token_level == pytest.approx(np.concatenate(nlls).mean(), rel=1e-12)
@@ -59,6 +61,25 @@ def test_exact_match_is_the_share_of_answers_that_are_exact():
     answers = [Answer(Record("?", "", "a"), text) for text in ("a", "b", "a", "c")]
     assert exact_match(answers) == 0.5
     assert exact_match(answers[:1]) == 1 and exact_match(answers[1:2]) == 0
+
+
+def test_an_answer_and_its_limits_of_which_little_is_said():
+    """A reference is within reach, and of a longer example the answer is cut."""
+    assert Answer(Record("?", "", "a"), "b").within_reach is True
+    assert tuple(Limits(280)) == (280, "answer", None)
+
+
+@pytest.mark.parametrize("template", [None, *TEMPLATES.values()], ids=[None, *TEMPLATES])
+def test_questions_are_asked_in_the_models_own_template(monkeypatch, template):
+    prompts = []
+
+    def spy(parameters, some, **named):
+        prompts.extend(some)
+        return [[] for _ in some]
+
+    monkeypatch.setattr(module, "generate", spy)
+    answer_all(Model(model(), BYTES, template), RECORDS, Limits(280))
+    assert prompts == [encode_prompt(record, BYTES, template or ALPACA) for record in RECORDS]
 
 
 def test_answers_are_what_greedy_decoding_gives_and_stand_with_their_records():
@@ -104,6 +125,7 @@ def test_references_that_an_answer_cannot_reach_are_counted(monkeypatch):
         assert [not answer.within_reach for answer in answers] == [n > most for n in lengths]
         text = "1 reference is" if beyond == 1 else f"{beyond} references are"
         assert describe_reach(answers) == f"; {text} longer than an answer can be"
+    assert describe_reach([Answer(record, "3") for record in RECORDS]) == ""
     (answer,) = answer_all(small, [Record("?", "", "x" * 30)], Limits(20))
     assert not answer.within_reach and answer_all(small, [], Limits(20)) == []
 

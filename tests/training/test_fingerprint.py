@@ -1,8 +1,15 @@
 """Fingerprint: every change of what a run depends on changes it, and nothing else does."""
 
+import platform
+from hashlib import sha256
+from pathlib import Path
+from struct import pack
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minigpt2 import __version__
 from minigpt2.data.examples import Example
 from minigpt2.data.records import Record
 from minigpt2.training import fingerprint
@@ -48,12 +55,46 @@ def test_a_token_moved_to_the_next_example_or_part_is_noticed():
     assert len({digest_of_examples(parts) for parts in cases}) == len(cases)
 
 
-def test_the_code_is_that_of_the_modules_and_kernels(tmp_path, monkeypatch):
-    before = digest_of_code()
-    assert digest_of_code() == before and before[:12] in versions("cpu")["version"]
-    (tmp_path / "extra.cu").write_text("// one more kernel")
-    monkeypatch.setattr(fingerprint, "shipped", lambda name: tmp_path)
-    assert digest_of_code() != before
+def test_digests_are_those_of_checkpoints_that_were_written_before():
+    """Counts and ids are 64-bit numbers, marks are bytes; records are text."""
+    examples = [Example([7, 8, 50_000], [False, True, True]), Example([9], [True])]
+    first = pack("<4q", 3, 7, 8, 50_000) + bytes([0, 1, 1])
+    whole = pack("<q", 2) + first + pack("<2q", 1, 9) + bytes([1]) + pack("<q", 0)
+    assert digest_of_examples([examples, []]) == sha256(whole).hexdigest()
+    text = "[('a', 'b', 'ć', 's', (), '')][]"
+    records = [Record("a", "b", "ć", system="s")]
+    assert digest_of_records([records, []]) == sha256(text.encode()).hexdigest()
+    plain = records[0]
+    preferences = [plain._replace(rejected=r, kind=k) for r in ("", "d") for k in ("", "cut")]
+    assert len({digest_of_records([[record]]) for record in [plain, *preferences]}) == 5
+
+
+@pytest.fixture
+def kernels(tmp_path, monkeypatch):
+    """An empty folder in the place of that of the kernels."""
+    folders = {"kernels": tmp_path}
+    monkeypatch.setattr(fingerprint, "shipped", folders.__getitem__)
+    return tmp_path
+
+
+def test_the_code_is_that_of_the_modules(kernels):
+    digest, root = sha256(), Path(fingerprint.__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}".encode() + path.read_bytes())
+    assert digest_of_code() == digest.hexdigest()
+    assert versions("cpu")["version"] == f"{__version__} ({digest.hexdigest()[:12]})"
+
+
+@pytest.mark.parametrize("ending", ["py", "cu", "cuh", "h", "cpp"])
+def test_the_code_is_that_of_the_kernels_too(kernels, ending):
+    digests = [digest_of_code()]
+    for name in (f"extra.{ending}", f"more/extra.{ending}"):
+        (kernels / name).parent.mkdir(exist_ok=True)
+        (kernels / name).write_text("// one more kernel")
+        digests.append(digest_of_code())
+    assert len(set(digests)) == 3
+    (kernels / "notes.md").write_text("words")
+    assert digest_of_code() == digests[-1]
 
 
 def test_what_has_changed_is_said_with_what_it_was():
@@ -61,7 +102,20 @@ def test_what_has_changed_is_said_with_what_it_was():
     assert changes(now, now) == []
     assert changes(now | {"NumPy": "9.9"}, now) == [f"NumPy: 9.9, was {now['NumPy']}"]
     assert changes(now, {}) == []
-    assert now["CPU"] and now["cores"].isdigit() and now["device"] == "cpu: NumPy"
+    assert (
+        now["CPU"] == fingerprint.cpu() and now["cores"].isdigit() and now["device"] == "cpu: NumPy"
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux describes its CPU there")
+def test_a_cpu_has_the_name_that_linux_gives_it(monkeypatch, tmp_path):
+    assert str(fingerprint.CPU) == "/proc/cpuinfo"
+    monkeypatch.setattr(fingerprint, "CPU", tmp_path / "cpuinfo")
+    lines = ["processor\t: 0", "model name\t: Some CPU @ 3.00GHz", "flags\t\t: fpu", ""]
+    fingerprint.CPU.write_text("\n".join(lines) * 2)
+    assert fingerprint.cpu() == "Some CPU @ 3.00GHz"
+    fingerprint.CPU.write_text("processor\t: 0\nFeatures\t: fp\n")
+    assert fingerprint.cpu() == (platform.processor() or platform.machine())
 
 
 def test_a_machine_without_a_description_of_its_cpu_has_a_name(monkeypatch, tmp_path):

@@ -14,7 +14,13 @@ from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_and_gradients
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.parameters import Parameters
-from minigpt2.training.gradient_imbalance import Imbalance, Products, measure, parts_of
+from minigpt2.training.gradient_imbalance import (
+    Imbalance,
+    Products,
+    measure,
+    norms_per_token,
+    parts_of,
+)
 from tests.data.small import example_of
 
 CONFIG = GPT2Config(vocab_size=23, n_positions=24, n_embd=12, n_layer=2, n_head=3)
@@ -66,6 +72,7 @@ def test_an_answers_norm_is_that_of_its_gradient(found):
 
 def test_parts_are_the_whole_model(found):
     parts = parts_of(PARAMETERS)
+    assert list(parts) == list(found.parts) == ["all", "wte", "wpe", "h.0", "h.1", "ln_f"]
     names = [name for part, names in parts.items() if part != "all" for name in names]
     assert sorted(names) == sorted(parts["all"]) == sorted(PARAMETERS.views)
     for k in range(3):
@@ -79,7 +86,22 @@ def test_products_spelled_out():
     assert p.prompt_share(0.0) == 0 and p.prompt_share(1.0) == pytest.approx(3 / 7)
     assert p.alignment(0.0) == 1 and p.alignment(1.0) == pytest.approx(22 / 4 / 37**0.5)
     nothing = Products(0.0, 0.0, 0.0)
+    assert Products(0.0, 0.0, 4.0).cosine == Products(4.0, 0.0, 0.0).cosine == 0
+    assert Products(0.04, 0.0, 0.05).norm(1.0) == pytest.approx(0.3)
+    assert Products(9.0, 0.0, 9.0).prompt_share(1.0) == 0.5
     assert nothing.cosine == nothing.prompt_share(1.0) == nothing.alignment(1.0) == 0
+
+
+@pytest.mark.parametrize(("prompt_tokens", "expected"), [(6, 0.5), (1, 3.0), (0, 3.0)])
+def test_norms_per_token_spelled_out(prompt_tokens, expected):
+    measured = Imbalance({}, np.ones(1), np.array([2]), prompt_tokens, answer_tokens=2)
+    assert norms_per_token(measured, Products(9.0, 6.0, 16.0)) == (expected, 2.0)
+
+
+def test_examples_are_counted_while_they_are_measured():
+    counts = []
+    measure(PARAMETERS, EXAMPLES[:3], counts.append)
+    assert counts == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("common", "slope"), [(0.0, 0.5), (0.3, None), (100.0, 1.0)])
@@ -114,6 +136,8 @@ def test_the_fit_finds_the_common_direction_and_the_noise():
     norms = np.sqrt(lengths**2 * 0.7 + lengths * 3.0)  # (32.5)
     drawn = Imbalance({}, norms, lengths, 0, int(lengths.sum()))
     assert drawn.fit == pytest.approx((0.7, 3.0))
+    short = drawn._replace(norms=norms[:2], lengths=lengths[:2])
+    assert short.fit == pytest.approx((0.7, 3.0))
     assert Imbalance({}, np.ones(3), np.full(3, 4), 0, 12).fit == pytest.approx((0.0, 0.25))
 
 

@@ -1,7 +1,7 @@
 """Losses: (19.1) to (19.3), however examples are batched."""
 
 from itertools import pairwise
-from math import exp, inf, isnan
+from math import exp, inf, isnan, nan
 
 import numpy as np
 import pytest
@@ -42,12 +42,31 @@ def test_answers_of_one_length_have_one_loss():
     assert losses.token_level == pytest.approx(losses.example_level)
 
 
+def test_an_answer_without_tokens_is_none():
+    batch = batch_of(EXAMPLES)
+    nll = np.arange(6.0)
+    losses, spread = Losses(), Losses()
+    losses.add(batch, nll)
+    spread.add(batch._replace(answers=2 * batch.answers), nll)  # numbers 1 and 3 are of nobody
+    assert losses.numbers() == spread.numbers() and spread.examples == 3
+
+
 def test_without_answers_there_is_no_loss():
     assert isnan(Losses().token_level) and isnan(Losses().example_level)
 
 
 def test_perplexity():
-    assert perplexity(2.0) == exp(2) and perplexity(1e6) == inf and isnan(perplexity(float("nan")))
-    numbers = losses_of(EXAMPLES).numbers()
-    assert numbers["token_perplexity"] == exp(numbers["token_loss"])
-    assert numbers["example_perplexity"] == exp(numbers["example_loss"])
+    for loss in (-5.0, 2.0, 700.0, 709.0):
+        assert perplexity(loss) == exp(loss) < inf
+    assert perplexity(710.0) == perplexity(1e6) == perplexity(inf) == inf and isnan(perplexity(nan))
+
+
+def test_losses_and_counts_by_name():
+    assert losses_of(EXAMPLES).numbers() == {
+        "token_loss": 26 / 6,
+        "example_loss": 4.0,
+        "token_perplexity": exp(26 / 6),
+        "example_perplexity": exp(4.0),
+        "answer_tokens": 6,
+        "answers": 3,
+    }

@@ -7,11 +7,13 @@ import pytest
 
 from minigpt2.data.batches import EpochBatches, StepBatches
 from minigpt2.errors import UserError
+from minigpt2.training import run as run_module
 from minigpt2.training import step as step_module
 from minigpt2.training.objective import WeightedNLL
-from minigpt2.training.run import Every, Hooks, finished, run_steps, take_steps
+from minigpt2.training.run import Every, Hooks, Timer, finished, run_steps, take_steps
 from minigpt2.training.state import Best, new_state
 from minigpt2.training.step import TrainingConfig
+from minigpt2.training.world import ONE_PROCESS, World
 from tests.data.small import example_of
 from tests.model.cases import V, random_parameters
 
@@ -92,6 +94,19 @@ def test_a_try_that_overflows_is_repeated_with_the_same_batches_on_policy():
     assert events == ["made 0.0", "made 0.2"]
 
 
+def test_the_next_batches_are_prepared_for_the_parameters_of_the_passes(monkeypatch):
+    """On a device that sends what they need, while the step before is computed."""
+    calls = []
+    monkeypatch.setattr(run_module, "prepare", lambda *arguments: calls.append(arguments))
+    _, state = events_of(monkeypatch, steps=3, taken=3)
+    data = Noted([])
+    expected = [data.at(0, 2).batches, data.at(0, 4).batches]
+    for (parameters, batches), those in zip(calls, expected, strict=True):
+        assert parameters is state.compute
+        for batch, that in zip(batches, those, strict=True):
+            np.testing.assert_array_equal(batch.ids, that.ids)
+
+
 class Recorded:
     """A run of seven steps on one state, and what its hooks were called for."""
 
@@ -101,6 +116,8 @@ class Recorded:
         self.losses = iter(losses)
         self.minutes = iter(minutes)
         self.breaks = list(breaks)
+        self.advances = []
+        self.world = ONE_PROCESS
         self.events = []
 
     def note(self, event):
@@ -126,6 +143,7 @@ class Recorded:
             save=lambda: self.note(f"save {self.state.step}"),
             validate=self.validate if validates else None,
             between=self.between,
+            advance=self.advances.append,
         )
         data = EpochBatches(EXAMPLES, batch_size=2, micro_batch=1)
         config = TrainingConfig(steps, 1e-3)
@@ -137,6 +155,7 @@ class Recorded:
             config,
             every=self.every,
             hooks=hooks,
+            world=self.world,
             **({"clock": clock} if clock else {}),
         )
         assert finished(self.state, config, self.every)
@@ -153,6 +172,60 @@ def test_a_run_logs_validates_saves_and_then_may_be_interrupted():
         *("between 1+", "log 2 printed", "validate 2", "save 2", "between 2"),
         *("log 3 printed", "validate 3", "save 3", "between 3"),
     ]
+    assert run.advances == [1, 1, 1]
+
+
+def test_a_run_that_says_nothing_prints_every_tenth_step_and_saves_once():
+    assert tuple(Every()) == (10, 0, 0, 0, 0)
+    printed, saved = [], []
+
+    def log(result, is_printed):
+        printed.extend([result.step] * is_printed)
+
+    run = Recorded()
+    hooks = Hooks(log=log, save=lambda: saved.append(run.state.step))
+    assert hooks.validate is None
+    data = EpochBatches(EXAMPLES, batch_size=2, micro_batch=1)
+    config = TrainingConfig(12, 1e-3)
+    run_steps(run.state, data, WeightedNLL(), config, every=Every(), hooks=hooks)
+    assert (printed, saved) == ([1, 10, 12], [12])
+
+
+def test_a_run_saves_every_so_many_steps():
+    assert Recorded(save=3).go(validates=False) == ["save 3", "save 6", "save 7"]
+
+
+def test_a_try_that_overflows_in_float16_is_printed():
+    run = Recorded(log=3)
+    run.state = new_state(random_parameters(dtype=np.float32), "float16")
+    run.state.scale.value = 2.0**24
+    with np.errstate(all="ignore"):
+        calls = run.go(validates=False, steps=4, quiet=("between", "save"))
+    assert [call for call in calls if "printed" not in call] == ["log 2"]  # the step itself
+    assert "log 2 printed" in calls
+
+
+def test_the_processes_of_a_run_sum_their_normalisers():
+    class Counting(World):
+        sums = 0
+
+        def sum(self, number):
+            self.sums += 1
+            return number
+
+    run = Recorded()
+    run.world = Counting()
+    run.go(validates=False, steps=4)
+    assert run.world.sums == 4
+
+
+def test_a_timer_counts_from_its_start():
+    now = [1000.0]
+    timer = Timer(2, clock=lambda: now[0])
+    for now[0], due in ((1000, (False, False)), (1120, (True, False)), (1240, (True, True))):
+        assert (timer.due(), timer.due(times=2)) == due
+    timer.restart()
+    assert not timer.due() and not Timer(0, clock=lambda: now[0]).due()
 
 
 def test_a_run_validates_and_saves_at_the_end_whatever_its_settings():
@@ -235,6 +308,38 @@ def test_weights_that_are_not_finite_are_never_saved():
         run.state.parameters.flat[0] = nan
 
     run.between = spoil
-    with pytest.raises(UserError, match="step 0: the weights are not finite"):
+    with pytest.raises(UserError) as error:
         run.go(validates=False)
+    assert str(error.value) == "step 0: the weights are not finite: lower the learning rate"
     assert "save 0" not in run.events
+
+
+@pytest.mark.parametrize("often", [{"validate": 2}, {"save": 2}, {"validate": 2, "save": 2}])
+def test_weights_that_are_not_finite_are_neither_validated_nor_saved(often):
+    run = Recorded(losses=[3.0, 2.0], **often)
+
+    def note(event):
+        run.events.append(event)
+        if event.startswith("log 2"):
+            run.state.parameters.flat[0] = nan
+
+    run.note = note
+    with pytest.raises(UserError) as error:
+        run.go(steps=4)
+    assert str(error.value) == "step 2: the weights are not finite: lower the learning rate"
+    assert [event for event in run.events if not event.startswith(("log", "between"))] == [
+        "validate 0"
+    ]
+
+
+def test_each_step_settles_before_it_changes_what_may_still_be_written():
+    settled, run = [], Recorded()
+
+    def settle():
+        settled.append(run.state.step)
+
+    hooks = Hooks(log=lambda *_: None, save=lambda: None, settle=settle)
+    data = EpochBatches(EXAMPLES, batch_size=2, micro_batch=1)
+    config = TrainingConfig(3, 1e-3)
+    run_steps(run.state, data, WeightedNLL(), config, every=Every(), hooks=hooks)
+    assert settled == [0, 1, 2]

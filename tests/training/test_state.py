@@ -1,13 +1,16 @@
 """State: a run goes on from it in the middle of a step, bit for bit."""
 
+from inspect import signature
 from math import inf, nan
 
 import numpy as np
 import pytest
 
 from minigpt2 import backend
+from minigpt2.backend import array_module
 from minigpt2.data.batches import EpochBatches
 from minigpt2.data.loss_weights import LossWeights
+from minigpt2.device import fake_cupy
 from minigpt2.device.captured import CAPTURED
 from minigpt2.device.devices import stream_of
 from minigpt2.model.config import GPT2Config
@@ -15,8 +18,9 @@ from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.training import precision as precision_module
 from minigpt2.training.objective import WeightedNLL
+from minigpt2.training.precision import LossScale
 from minigpt2.training.run import take_steps
-from minigpt2.training.state import Best, new_state
+from minigpt2.training.state import Best, State, new_moments, new_state
 from minigpt2.training.step import TrainingConfig
 from tests.data.small import example_of
 from tests.kernels.support import device, machine, needs_device
@@ -140,6 +144,46 @@ def test_settle_may_raise_and_the_step_can_be_taken_again():
     with pytest.raises(OSError):
         next(take_steps(state, data_of(), WeightedNLL(), config, settle=settle))
     assert whole_run(reopened(state), data_of(), config)[1] == expected
+
+
+def test_a_new_state_is_at_the_beginning_of_a_run_in_float32_with_seed_0():
+    parameters = random_parameters(dtype=np.float32)
+    state = new_state(parameters)
+    assert (state.precision, state.seed, state.scale) == ("float32", 0, LossScale(False, 1.0, 0))
+    assert (state.step, state.epoch, state.position) == (0, 0, 0)
+    assert (state.partial, state.validated, state.best) == ([], -1, None)
+    assert state.compute is state.parameters is parameters and state.rounded_copy is None
+    for moment in (state.m, state.v):
+        assert moment.dtype == np.float32 and moment.shape == parameters.trainable.shape
+        assert not moment.any()
+
+
+@pytest.mark.parametrize("xp", [np, fake_cupy])
+def test_moments_are_where_the_parameters_are(monkeypatch, xp):
+    """On a CPU v follows m in memory, as in a checkpoint."""
+    monkeypatch.setattr(backend, "LIBRARIES", [fake_cupy])
+    theta = xp.asarray(np.ones(5, np.float32))
+    m, v = new_moments(theta)
+    for moment in (m, v):
+        assert array_module(moment) is xp and moment.shape == (5,) and moment.dtype == np.float32
+        assert not moment.any()
+    if xp is np:
+        addresses = [moment.__array_interface__["data"][0] for moment in (m, v)]
+        assert addresses[1] == addresses[0] + m.nbytes
+
+
+def test_a_state_in_16_bits_has_a_rounded_copy_for_the_passes():
+    parameters = random_parameters(dtype=np.float32)
+    state = new_state(parameters, "float16", seed=3)
+    assert (state.precision, state.seed, state.scale) == ("float16", 3, LossScale(True, 2.0**16, 0))
+    np.testing.assert_array_equal(state.compute.flat, parameters.flat.astype(np.float16))
+    assert np.shares_memory(state.rounded_copy, state.compute.flat)
+
+
+def test_what_follows_from_a_state_is_no_part_of_it():
+    stored = set(signature(State).parameters)
+    assert stored & {"compute", "gradients"} == set()
+    assert stored >= {"parameters", "m", "v", "scale", "seed", "step", "epoch", "position"}
 
 
 def test_the_best_validation_and_how_many_came_after_it():

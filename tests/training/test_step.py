@@ -3,15 +3,19 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import fields
 from itertools import count, islice, pairwise, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from minigpt2 import backend
 from minigpt2.data.batches import EpochBatches, batch_of
 from minigpt2.data.forest import Segment, lay_out
+from minigpt2.device import fake_cupy
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_and_gradients
@@ -19,11 +23,18 @@ from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW
-from minigpt2.training.objective import WeightedNLL
+from minigpt2.training import step as step_module
+from minigpt2.training.objective import Options, WeightedNLL
 from minigpt2.training.run import take_steps
 from minigpt2.training.schedule import learning_rate
 from minigpt2.training.state import State, new_state
-from minigpt2.training.step import NotFinite, TrainingConfig, gather_gradients, step
+from minigpt2.training.step import (
+    NotFinite,
+    TrainingConfig,
+    gather_gradients,
+    require_finite,
+    step,
+)
 from minigpt2.training.world import World
 from tests.data.small import example_of
 from tests.model.cases import FIRST, RATE, SECOND, V, random_parameters
@@ -100,9 +111,10 @@ def test_a_micro_batch_without_a_weighted_triple_adds_nothing():
     "window", [[], [UNWEIGHTED], [FIRST._replace(weights=np.zeros_like(FIRST.weights))] * 2]
 )
 def test_a_window_without_a_weighted_triple_is_an_error(window):
-    parameters = random_parameters()
-    with pytest.raises(UserError, match="supervised"):
-        run(parameters, window)
+    with pytest.raises(UserError) as error:
+        run(random_parameters(), window)
+    expected = "step 1: none of its tokens is supervised, so it can learn nothing"
+    assert str(error.value) == expected
 
 
 def test_a_step_without_a_weighted_triple_changes_nothing():
@@ -156,6 +168,42 @@ def test_a_step_tells_what_it_did():
     assert len({result.loss for result in steps}) == 6
 
 
+def test_the_seconds_of_a_step_are_those_from_its_beginning_to_its_end(monkeypatch):
+    monkeypatch.setattr(step_module, "perf_counter", iter([10.0, 12.5]).__next__)
+    result = step(new_state(random_parameters()), [FIRST], WeightedNLL(), TrainingConfig(1, 0.1))
+    assert result.seconds == 2.5
+
+
+def test_a_run_of_which_only_steps_and_rate_are_said():
+    """It has no warm-up, a cosine, no dropout and no recomputation."""
+    plain = TrainingConfig(9, 0.1)
+    assert plain == TrainingConfig(9, 0.1, 0, "cosine", AdamW(), 0.0, False)
+    assert plain.recompute is False
+
+
+def test_an_objective_is_told_what_each_micro_batch_needs():
+    """Masks are of the random stream of the seed, of masks, of the step and the micro-batch."""
+    seen = []
+
+    class Noted(WeightedNLL):
+        def add_gradients(self, parameters, batch, gradients, options):
+            seen.append(options)
+            return super().add_gradients(parameters, batch, gradients, options)
+
+    state = new_state(random_parameters(dtype=np.float32), "float16", seed=7)
+    state.step, state.scale.value = 4, 8.0
+    window = [FIRST, SECOND]
+    for config in (TrainingConfig(9, 0.1, dropout=RATE, recompute=True), TrainingConfig(9, 0.1)):
+        gather_gradients(state, window, Noted(), config)
+    total = FIRST.weights.sum() + SECOND.weights.sum()
+    masked, plain = seen[:2], seen[2:]
+    streams = [np.random.default_rng([7, 2, 5, k]) for k in (0, 1)]
+    for options, rng in zip(masked, streams, strict=True):
+        assert options.rng.bit_generator.seed_seq.entropy == rng.bit_generator.seed_seq.entropy
+    assert [o._replace(rng=None) for o in masked] == [Options(total, 8.0, RATE, None, True)] * 2
+    assert plain == [Options(total, 8.0, 0.0, None, False)] * 2
+
+
 def test_each_step_begins_with_gradients_of_0():
     alone, after = random_parameters(), random_parameters()
     list(take(after, repeat([FIRST]), TrainingConfig(1, 1e-3, 0, "linear")))
@@ -170,9 +218,91 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_parameters
     parameters = random_parameters()
     parameters["ln_f.bias"][0] = np.nan
     before = parameters.flat.copy()
-    with pytest.raises(UserError, match=r"step 1: .*not finite"):
+    with pytest.raises(UserError) as error:
         next(take(parameters, repeat([FIRST]), TrainingConfig(2, 0.1, 0, "linear")))
+    first = "step 1: the gradient is not finite: the weights that the run begins with are too large"
+    assert str(error.value) == first
     np.testing.assert_array_equal(parameters.flat, before)
+
+
+@pytest.mark.parametrize(
+    ("rate", "decay", "remedy"),
+    [
+        (0.1, 0.01, "lower the learning rate"),
+        (0.1, 100.0, "lower weight_decay"),
+        (0.5, 2.0, "lower the learning rate"),  # a step takes whole weights away, and no more
+        (1.0, 1.5, "lower weight_decay"),
+        (1.5, 1.0, "lower the learning rate"),  # too much without a decay, too
+    ],
+)
+def test_what_helps_where_numbers_grow_without_end(rate, decay, remedy):
+    config = TrainingConfig(9, rate, adamw=AdamW(weight_decay=decay))
+    state = new_state(random_parameters())
+    state.step = 3  # so the weights are those that the run has made
+    state.parameters.flat[0] = np.nan
+    with pytest.raises(NotFinite) as error:
+        step(state, [FIRST], WeightedNLL(), config)
+    assert str(error.value) == f"step 4: the gradient is not finite: {remedy}"
+    assert error.value.micro_batches == [0]
+    with pytest.raises(NotFinite) as error:
+        require_finite(state, config)
+    assert str(error.value) == f"step 3: the weights are not finite: {remedy}"
+    assert not error.value.micro_batches
+
+
+def with_weights(flat):
+    """What `require_finite` reads of a state."""
+    return SimpleNamespace(parameters=SimpleNamespace(flat=flat), step=3)
+
+
+def test_weights_on_a_cpu_are_looked_at_without_an_array_beside_them():
+    flat, config = np.ones(2**20, np.float32), TrainingConfig(9, 0.1)
+    tracemalloc.start()
+    require_finite(with_weights(flat), config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(flat) / 4  # not a byte a weight
+    flat[:2] = 1e30, -1e30  # whose squares are too large, and they are not
+    require_finite(with_weights(flat), config)
+    for wrong in (np.nan, np.inf, -np.inf):
+        flat[7] = wrong
+        with pytest.raises(NotFinite, match="step 3: the weights are not finite"):
+            require_finite(with_weights(flat), config)
+
+
+def test_weights_on_a_device_are_looked_at_there(monkeypatch):
+    def norm_of(g):
+        raise AssertionError("this is for a CPU")
+
+    monkeypatch.setattr(backend, "LIBRARIES", [fake_cupy])
+    monkeypatch.setattr(step_module, "norm_of", norm_of)
+    flat, config = fake_cupy.asarray(np.ones(5, np.float32)), TrainingConfig(9, 0.1)
+    require_finite(with_weights(flat), config)
+    flat[2] = np.nan
+    with pytest.raises(NotFinite, match="step 3: the weights are not finite"):
+        require_finite(with_weights(flat), config)
+
+
+def test_what_an_objective_measures_it_measures_on_the_host(monkeypatch):
+    """And None stays where a micro-batch added nothing."""
+    seen, to_host = [], step_module.to_host
+
+    class Noted(WeightedNLL):
+        def metrics(self, batches, results):
+            seen.extend(results)
+            return super().metrics(batches, results)
+
+    copies = []
+
+    def copied(*arrays):
+        copies.extend(array.copy() for array in to_host(*arrays))
+        return copies
+
+    monkeypatch.setattr(step_module, "to_host", copied)
+    window = [FIRST, UNWEIGHTED, SECOND]
+    step(new_state(random_parameters()), window, Noted(), TrainingConfig(1, 0.1))
+    first, nothing, second = seen
+    assert first is copies[0] and nothing is None and second is copies[1]
 
 
 def test_a_loss_that_is_not_finite_names_the_micro_batches_at_fault():
@@ -310,8 +440,6 @@ def test_weights_that_sum_to_0_are_divided_by_what_the_objective_says():
 class Pair(World):
     """One of two processes, which know what the other one brought."""
 
-    size = 2
-
     def __init__(self, number, other):
         self.number, self.other = number, other
 
@@ -379,6 +507,17 @@ def test_a_step_that_overflows_in_float16_is_not_counted():
     assert again.learning_rate == result.learning_rate and again.loss_scale == 2.0**4
 
 
+def test_a_step_in_float16_has_the_norm_of_the_unscaled_gradient_and_rounds_the_new_weights():
+    wide, config = new_state(random_parameters(dtype=np.float32)), TrainingConfig(9, 1e-2)
+    state = new_state(random_parameters(dtype=np.float32), "float16")
+    state.scale.value = 2.0**4
+    before = state.compute.flat.copy()
+    norms = [step(s, [FIRST], WeightedNLL(), config).gradient_norm for s in (wide, state)]
+    assert norms[1] == pytest.approx(norms[0], rel=0.01)
+    np.testing.assert_array_equal(state.compute.flat, state.parameters.flat.astype(np.float16))
+    assert not (state.compute.flat == before).any()
+
+
 def test_a_run_whose_steps_overflow_takes_all_of_them_from_all_examples(capsys):
     """It ends where a run ends whose loss scale was right from the start."""
 
@@ -401,19 +540,26 @@ def test_a_run_whose_steps_overflow_takes_all_of_them_from_all_examples(capsys):
 
 
 @pytest.mark.parametrize(
-    ("precision", "words"),
-    [("float16", "too large for float16"), ("float32", "the weights that the run begins with")],
+    ("precision", "remedy"),
+    [
+        (
+            "float16",
+            "its numbers are too large for float16, with any loss scale: use bfloat16 or float32",
+        ),
+        ("float32", "the weights that the run begins with are too large"),
+    ],
 )
-def test_a_gradient_that_is_never_finite_is_told_with_what_to_do(precision, words):
+def test_a_gradient_that_is_never_finite_is_told_with_what_to_do(precision, remedy):
     parameters = random_parameters(dtype=np.float32)
     parameters["ln_f.weight"][...] = 1e30
     with np.errstate(all="ignore"):
         state = new_state(parameters, precision)
     data = EpochBatches(EXAMPLES, batch_size=4, micro_batch=4)
     tries = take_steps(state, data, WeightedNLL(), TrainingConfig(5, 1e-2))
-    with np.errstate(all="ignore"), pytest.raises(UserError, match=f"step 1: .*{words}"):
+    with np.errstate(all="ignore"), pytest.raises(UserError) as error:
         for result in tries:
             assert not result.updated
+    assert str(error.value) == f"step 1: the gradient is not finite: {remedy}"
     assert state.step == 0
 
 

@@ -52,3 +52,10 @@ def test_every_fact_reaches_the_text():
         )
         ways = (wordings.fill(line, subject=fact.subject, value=fact.value) for line in lines)
         assert any(way.lower() in round_text for way in ways), fact
+
+
+def test_a_short_rest_joins_the_document_before_it_where_there_is_one():
+    rng = np.random.default_rng(0)
+    assert tell_facts.pack(rng, ["one short unit"]) == [["one short unit"]]
+    long = " ".join(["word"] * tell_facts.LONGEST)
+    assert tell_facts.pack(rng, [long, "a rest"]) == [[long, "a rest"]]
