@@ -172,6 +172,7 @@ Appendix: planning, reports, commands
     50  planning/device_memory         Memory on a GPU
      ·  planning/available             Available memory
      ·  planning/batch_profile         Batch profile
+    51  planning/alignment_memory      Memory of alignment
      ·  planning/room                  Room
      ·  planning/disk_space            Disk space
      ·  terminal                       Terminal
@@ -205,6 +206,7 @@ Appendix: planning, reports, commands
      ·  commands/pair_steps            Steps on pairs
      ·  commands/reward                Reward
      ·  commands/dpo                   DPO
+     ·  commands/plan_settings         Settings of plan
      ·  commands/plan                  Plan
      ·  commands/evaluate              Evaluate
      ·  commands/show                  Show

@@ -33,8 +33,8 @@ GROUPS = {  # "evaluate.batch_size" is the setting of that command alone
         "clip"
     ),
     "run": (
-        "out resume resume_anyway seed evaluate_every patience save_every save_minutes keep "
-        "log_every tensorboard html figure"
+        "plan.run plan.value plan.check out resume resume_anyway seed evaluate_every patience "
+        "save_every save_minutes keep log_every tensorboard html figure"
     ),
     "device": "device precision evaluate.batch_size micro_batch recompute memory time",
 }

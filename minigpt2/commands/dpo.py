@@ -55,7 +55,7 @@ class DpoSettings(PairSettings):
             norm       norm of the gradient before clipping
             tok/s      tokens computed a second
         step 92/92  validation loss 0.2101  accuracy 92%: padded 99%, wrong 75%
-            on the pairs for validation: all of them, and each kind that the data name
+            on the pairs for validation: all, and each kind that the data name
         The report also shows how likely both answers became; often both fall.
 
     Args:

@@ -4,16 +4,20 @@ This is `minigpt2 plan`.  It prints the memory by part, the time of a step, and 
 the machine.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from minigpt2.commands.dataset import WeightedDataSettings, open_dataset, open_reader
-from minigpt2.data.examples import Example
-from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
+from minigpt2.alignment.pairs import Pair
+from minigpt2.commands.dataset import open_dataset, open_reader
+from minigpt2.commands.pair_run import pairs_of
+from minigpt2.commands.plan_settings import ON_POLICY, PlanSettings, answer_tokens, needs_of
+from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.planning.alignment_memory import counter_of, profile_of_answers, profile_of_pairs
 from minigpt2.planning.available import available_memory, memory_of_machine
 from minigpt2.planning.batch_profile import BatchProfile, Choice, RunShape, choices, profile
 from minigpt2.planning.device_memory import parts_counter
@@ -28,64 +32,10 @@ from minigpt2.planning.microbenchmark import StepTimes, bytes_to_time, time_step
 from minigpt2.planning.room import nothing_fits
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, new_table
-from minigpt2.training.precision import Precision
 from minigpt2.weights import find_model
 from minigpt2.wording import duration, plural, size
 
-MOST_MEMORY = 1e9  # GB
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanSettings(WeightedDataSettings):
-    """Estimate the memory and the time of a run.
-
-    Examples:
-        minigpt2 plan gpt2 --batch-size 8
-        minigpt2 plan gpt2-large --data questions.json --memory 16
-        minigpt2 plan gpt2-large --device cuda --precision bfloat16 --memory 80
-
-    Args:
-        data: file or folder of questions and answers, or "almanac", whose batches are counted
-            (default: none; every example fills the context, every token is supervised)
-        batch_size: examples in one optimiser step
-        micro_batch: examples computed at once (default: batch_size)
-        recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
-            rest in the backward pass
-        dropout: share of features and attention weights that are set to 0 in training
-        validation: share of the examples for validation, as in a training run
-        keep: newest checkpoints that stay, as in a training run; 0 for all
-        seed: seed of the split and of the order, as in a training run
-        device: cpu counts the memory of a run on this processor, cuda that of one on a GPU, which
-            need not be there
-        precision: number type of the forward and backward pass on a GPU
-        memory: memory for the run, in GB of 10⁹ bytes (default: what the device has free)
-        time: also time one block on this processor, to estimate the time of a step
-    """
-
-    data: str = ""
-    batch_size: int = 8
-    micro_batch: int | None = None
-    recompute: bool = False
-    dropout: float = 0.0
-    validation: float = 0.05
-    keep: int = 2
-    seed: int = 0
-    device: Literal["cpu", "cuda"] = "cpu"
-    precision: Precision = "float32"
-    memory: float | None = None
-    time: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(1, self, "batch_size", "micro_batch")
-        require_at_least(0, self, "keep", "seed")
-        require_share(self, "dropout", "validation")
-        if self.memory is not None:
-            require_above_zero(self, "memory")
-            if self.memory > MOST_MEMORY:
-                raise UserError(f"memory is in GB: {self.memory:g} is too large")
-        if self.precision != "float32" and self.device == "cpu":
-            raise UserError(f"--precision {self.precision} needs a GPU: add --device cuda")
+__all__ = ["PlanSettings", "plan"]
 
 
 def plan(settings: PlanSettings) -> dict[str, Any]:
@@ -94,9 +44,10 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     with progress(f"counting {settings.data or settings.model}"):
         config = open_config(settings.model)
         shape = shape_of(settings, config)
-        examples = open_examples(settings)
-        counted = profile(shape, examples)
+        count = open_counter(settings)
+        counted = count(shape)
     parts_of = parts_counter(settings.device, settings.precision)
+    parts_of = counter_of(parts_of, needs_of(settings, shape.context))
     available = available_memory(settings.device, settings.memory)
     dropout = settings.dropout > 0
     parts = {
@@ -116,7 +67,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         "disk": disk._asdict(),
     }
     if available is not None and needed > available:
-        fitting = (c for c in choices(config, shape, examples, parts_of) if c.bytes <= available)
+        fitting = (c for c in choices(config, shape, count, parts_of) if c.bytes <= available)
         choice = next(fitting, None)
         text = proposal(settings, choice) if choice else nothing_fits(config, available, parts_of)
         console.print(f"\n{text}")
@@ -124,19 +75,34 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         if not choice:
             return numbers
         shape = choice.shape
-        counted = profile(shape, examples)
-    if settings.time and settings.device == "cpu":
-        to_time = bytes_to_time(config, counted.typical, counted.length)
-        if to_time > memory_of_machine().free:
-            console.print(f"not timed: a block of this micro-batch takes {size(to_time)} here")
-            return numbers
-        with progress("timing a block"):
-            rng = np.random.default_rng(settings.seed)
-            times = time_step(config, counted.typical, counted.length, rng)
-        numbers |= print_times(console, config, shape, counted, times)
-        if settings.data:
-            numbers["epoch"] = counted.steps * numbers["step"]
-            console.print(f"an epoch takes about {duration(numbers['epoch'])}")
+        counted = count(shape)
+    return numbers | print_time(console, settings, config, shape, counted)
+
+
+def print_time(
+    console: Screen,
+    settings: PlanSettings,
+    config: GPT2Config,
+    shape: RunShape,
+    counted: BatchProfile,
+) -> dict[str, Any]:
+    """Time a block, and print what a step and an epoch take; return the seconds."""
+    if settings.run in ON_POLICY:
+        console.print("not timed: how long answers take to draw, the first step of a run tells")
+        return {}
+    if not settings.time or settings.device != "cpu":
+        return {}
+    to_time = bytes_to_time(config, counted.typical, counted.length)
+    if to_time > memory_of_machine().free:
+        console.print(f"not timed: a block of this micro-batch takes {size(to_time)} here")
+        return {}
+    with progress("timing a block"):
+        rng = np.random.default_rng(settings.seed)
+        times = time_step(config, counted.typical, counted.length, rng)
+    numbers: dict[str, Any] = {**print_times(console, config, shape, counted, times)}
+    if settings.data:
+        numbers["epoch"] = counted.steps * numbers["step"]
+        console.print(f"an epoch takes about {duration(numbers['epoch'])}")
     return numbers
 
 
@@ -163,12 +129,26 @@ def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
     )
 
 
-def open_examples(settings: PlanSettings) -> list[Example]:
-    """Return the examples of the data, of any length; without data, none."""
+def open_counter(settings: PlanSettings) -> Callable[[RunShape], BatchProfile]:
+    """Return what counts the rows of the micro-batches of the run that is planned."""
+    if settings.run in ON_POLICY:
+
+        def count_answers(shape: RunShape) -> BatchProfile:
+            answer = answer_tokens(settings, shape.context)
+            return profile_of_answers(shape, shape.context - answer, answer, settings.answers)
+
+        return count_answers
     if not settings.data:
-        return []
-    dataset = open_dataset(settings, open_reader(settings.model))
-    return dataset.encode(dataset.records)
+        pairs = settings.run != "train"
+        return profile_of_pairs if pairs else partial(profile, examples=[])
+    dataset = open_dataset(settings, open_reader(settings.model), pairs=settings.run != "train")
+    if settings.run == "train":
+        return partial(profile, examples=dataset.encode(dataset.records))
+
+    def read(context: int) -> list[Pair]:
+        return pairs_of(dataset.records, dataset._replace(context=context)).pairs
+
+    return partial(profile_of_pairs, read=read)
 
 
 def verdict(needed: int, available: int | None) -> str:
@@ -183,7 +163,9 @@ def describe(
     settings: PlanSettings, config: GPT2Config, shape: RunShape, counted: BatchProfile
 ) -> str:
     """Return two lines that describe the planned run."""
-    data = settings.data or f"examples that fill the context of {shape.context:,}"
+    items = {"train": "examples", "reward": "pairs", "dpo": "pairs"}.get(settings.run)
+    items = items or f"prompts with {plural(settings.answers, 'answer')} each"
+    data = settings.data or f"{items} that fill the context of {shape.context:,}"
     rows, supervised = counted.largest
     epoch = f"an epoch has {plural(counted.steps, 'step')}; " if settings.data else ""
     return (
@@ -204,8 +186,12 @@ def memory_table(parts: dict[bool, dict[str, int]]) -> Table:
 
 def disk_of(settings: PlanSettings, config: GPT2Config, shape: RunShape) -> DiskNeed:
     """Return what the run's checkpoints take on the disk."""
-    validates, accumulates = settings.validation > 0, shape.micro_batch < shape.batch_size
-    return disk_need(config, keep=settings.keep, validates=validates, accumulates=accumulates)
+    drawn = settings.run in ON_POLICY
+    validates = settings.validation > 0 and not drawn
+    accumulates = shape.micro_batch < shape.batch_size
+    need = disk_need(config, keep=settings.keep, validates=validates, accumulates=accumulates)
+    models = 1 + needs_of(settings, shape.context).trained
+    return need._replace(each=models * need.each, best=models * need.best)
 
 
 def print_times(
@@ -242,7 +228,7 @@ def proposal(settings: PlanSettings, choice: Choice) -> str:
     shape, data = choice.shape, f"--data {settings.data} " if settings.data else ""
     on_gpu = f" --device cuda --precision {settings.precision}"
     return (
-        f"this fits, in {size(choice.bytes)}:\n  minigpt2 train "
+        f"this fits, in {size(choice.bytes)}:\n  minigpt2 {settings.run} "
         f"--model {settings.model} {data}--context {shape.context} "
         f"--batch-size {shape.batch_size} --micro-batch {shape.micro_batch} "
         f"--recompute {str(shape.recompute).lower()}{on_gpu if settings.device == 'cuda' else ''}"

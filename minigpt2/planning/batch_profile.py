@@ -1,6 +1,6 @@
 """Batch profile: the sizes of a run's micro-batches, and settings that fit a given memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -111,9 +111,12 @@ def size_of(batch: Batch) -> MicroBatch:
 
 
 def choices(
-    config: GPT2Config, shape: RunShape, examples: Sequence[Example], parts_of: PartsOf
+    config: GPT2Config,
+    shape: RunShape,
+    count: Callable[[RunShape], BatchProfile],
+    parts_of: PartsOf,
 ) -> Iterator[Choice]:
-    """Yield shapes with their peak memory, which `parts_of` counts.
+    """Yield shapes with their peak memory, which `parts_of` counts; `count` counts their rows.
 
     The best come first: a long context, then no recomputation, then large micro-batches.
     """
@@ -122,7 +125,7 @@ def choices(
     for context in (c for c in contexts if c >= min(SHORTEST, shape.context)):
         shapes = [shape._replace(micro_batch=size, context=context) for size in sizes]
         try:
-            largest = [profile(smaller, examples).largest for smaller in shapes]
+            largest = [count(smaller).largest for smaller in shapes]
         except UserError:  # all examples are longer, and dropped
             return
         for recompute in (False, True):

@@ -18,8 +18,9 @@ from minigpt2.alignment.pairs import Pair
 from minigpt2.data.batches import EpochBatches, Epochs
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.planning.alignment_memory import supervised
 from minigpt2.planning.available import Available, memory_of_device
-from minigpt2.planning.batch_profile import RunShape, choices, size_of
+from minigpt2.planning.batch_profile import RunShape, choices, profile, size_of
 from minigpt2.planning.device_memory import memory_on_device
 from minigpt2.planning.memory_and_flops import (
     MemoryOptions,
@@ -153,11 +154,6 @@ def check_pairs(
     return room.require(needed(batches.micro_batch, options.recompute), "a step", remedy)
 
 
-def supervised(pair: Pair) -> int:
-    """Return the triples of a pair: the tokens of both answers."""
-    return len(pair.chosen) + len(pair.rejected)
-
-
 def bound_of(batches: EpochBatches) -> MicroBatch:
     """Return the size of a micro-batch of the longest examples, none of which share a beginning."""
     rows = sum(nlargest(batches.micro_batch, (len(e.ids) for e in batches.examples)))
@@ -185,7 +181,7 @@ def proposal(
 ) -> str:
     """Return the options of a run that takes at most so many bytes, or the least that one takes."""
     longest = nlargest(shape.batch_size, batches.examples, key=lambda e: len(e.ids))
-    for choice in choices(config, shape, longest, parts_of):
+    for choice in choices(config, shape, partial(profile, examples=longest), parts_of):
         if choice.bytes <= most:
             break
     else:

@@ -6,6 +6,7 @@ import pytest
 
 from minigpt2.planning.available import Available
 from tests.commands.conftest import in_a_process
+from tests.commands.pairs import write_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +105,59 @@ def test_what_this_machine_cannot_hold_is_not_timed(run, little_model, monkeypat
     assert outcome.code == 0, outcome.err
     assert re.search(r"not timed: a block of this micro-batch takes [\d.]+ MB here", outcome.out)
     assert "a step takes" not in outcome.out
+
+
+def part_of(outcome, name):
+    """The bytes of a part with recomputation, in GB."""
+    line = re.search(rf"^ {name} .* ([\d.,]+) ([MG])B *$", outcome.out, re.MULTILINE)
+    return float(line[1].replace(",", "")) / (1 if line[2] == "G" else 1000)
+
+
+LARGE = ("gpt2-large", "--context", 256, "--batch-size", 4, "--micro-batch", 1, "--time", "false")
+
+
+def test_dpo_of_large_has_no_second_model(run):
+    tuned, dpo = (run("plan", *LARGE, "--run", name) for name in ("train", "dpo"))
+    assert tuned.code == dpo.code == 0
+    assert "pairs that fill the context of 256" in dpo.out
+    assert part_of(dpo, "weights") == part_of(tuned, "weights") == 3.10
+    assert part_of(dpo, "together") - part_of(tuned, "together") < 0.5
+
+
+def test_ppo_of_large_by_the_place_of_its_value_function(run):
+    head, apart = (run("plan", *LARGE, "--run", "ppo", "--value", v) for v in ("policy", "apart"))
+    check = run("plan", *LARGE, "--run", "grpo", "--check")
+    assert part_of(apart, "moments") == 2 * part_of(head, "moments") == 12.38
+    assert part_of(head, "reward model") == part_of(head, "reference") == 3.10
+    assert "reward model" not in check.out and "reference" in check.out
+    assert part_of(apart, "together") > part_of(head, "together") + 12
+    assert "not timed" in head.out
+    disks = [re.search(r"([\d.]+) GB each", o.out)[1] for o in (head, apart)]
+    assert float(disks[1]) == pytest.approx(2 * float(disks[0]), abs=0.1)
+
+
+def test_the_command_that_fits_is_that_of_the_run(run):
+    outcome = run("plan", *LARGE, "--run", "reward", "--memory", 12.9)
+    assert "  minigpt2 reward --model gpt2-large --context" in outcome.out
+
+
+def test_pairs_are_counted(run, little_model, tmp_path):
+    write_pairs(tmp_path / "pairs.json")
+    outcome = run("plan", little_model, "--run", "dpo", "--data", "pairs.json", "--batch-size", 4)
+    assert outcome.code == 0 and "an epoch has 3 steps" in outcome.out, outcome
+    plain = write_pairs(tmp_path / "plain.json", [{"instruction": "a", "output": "b"}])
+    outcome = run("plan", little_model, "--run", "dpo", "--data", plain)
+    assert outcome.code == 2 and "no field 'rejected'" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--run", "dpo", "--dropout", 0.1), "dropout must be 0 for dpo: there is no dropout"),
+        (("--run", "ppo", "--data", "x.json"), "data is not counted for ppo"),
+        (("--run", "grpo", "--max-new-tokens", 96), "max_new_tokens 96 leaves no room"),
+    ],
+)
+def test_what_a_run_cannot_have_is_one_line(run, little_model, options, words):
+    outcome = run("plan", little_model, *options)
+    assert outcome.code == 2 and outcome.err.count("\n") == 1 and words in outcome.err

@@ -14,6 +14,7 @@ from minigpt2.planning.batch_profile import RunShape, choices, profile
 from minigpt2.planning.memory_and_flops import MemoryOptions, memory, peak
 
 GPT2 = OFFICIAL["gpt2"]
+COUNT = partial(profile, examples=[])
 FULL = RunShape(context=100, batch_size=8, micro_batch=3)
 
 
@@ -30,7 +31,7 @@ def test_a_batch_of_any_size_takes_no_time_and_no_memory():
     huge = FULL._replace(batch_size=10**15, micro_batch=3)
     counted = profile(huge, [])
     assert counted.all_micro_batches == -(-(10**15) // 3) and counted.typical.rows == 300
-    assert len(list(choices(TINY, huge._replace(micro_batch=10**15), [], memory))) < 300
+    assert len(list(choices(TINY, huge._replace(micro_batch=10**15), COUNT, memory))) < 300
 
 
 def test_with_data_the_batches_are_those_that_a_run_would_compute():
@@ -48,14 +49,14 @@ def test_with_data_the_batches_are_those_that_a_run_would_compute():
 
 
 def test_a_choice_needs_what_the_forecast_says_of_its_settings():
-    for choice in choices(GPT2, FULL, [], partial(memory, program=1000)):
+    for choice in choices(GPT2, FULL, COUNT, partial(memory, program=1000)):
         largest = profile(choice.shape, []).largest
         options = MemoryOptions(choice.shape.recompute)
         assert choice.bytes == peak(memory(GPT2, largest, options, 1000))
 
 
 def test_choices_come_best_first():
-    shapes = [choice.shape for choice in choices(TINY, FULL._replace(micro_batch=8), [], memory)]
+    shapes = [choice.shape for choice in choices(TINY, FULL._replace(micro_batch=8), COUNT, memory)]
     contexts = [shape.context for shape in shapes]
     assert contexts == sorted(contexts, reverse=True)
     first = [shape for shape in shapes if shape.context == 100]
@@ -83,7 +84,10 @@ def test_a_context_of_one_row_is_planned_as_it_is_trained():
 def test_choices_end_where_all_examples_are_dropped():
     examples = [Example(list(range(90)), [False] * 40 + [True] * 50)]
     shape = RunShape(context=256, batch_size=1, micro_batch=1, truncate="drop")
-    contexts = {choice.shape.context for choice in choices(TINY, shape, examples, memory)}
+    contexts = {
+        choice.shape.context
+        for choice in choices(TINY, shape, partial(profile, examples=examples), memory)
+    }
     assert contexts == {256, 128}
     with pytest.raises(UserError, match="the context of 64"):
         profile(shape._replace(context=64), examples)

@@ -1,0 +1,107 @@
+"""Settings of plan: they also say what the run that they name needs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from minigpt2.commands.dataset import WeightedDataSettings
+from minigpt2.commands.pair_settings import NO_DROPOUT
+from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
+from minigpt2.planning.alignment_memory import Needs
+from minigpt2.training.precision import Precision
+from minigpt2.wording import plural
+
+MOST_MEMORY = 1e9  # GB
+ON_POLICY = ("ppo", "grpo")  # these draw the answers that they learn from
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(WeightedDataSettings):
+    """Estimate the memory and the time of a run.
+
+    Examples:
+        minigpt2 plan gpt2 --batch-size 8
+        minigpt2 plan gpt2-large --data questions.json --memory 16
+        minigpt2 plan gpt2-large --device cuda --precision bfloat16 --memory 80
+        minigpt2 plan gpt2-large --run ppo --value apart
+
+    Args:
+        run: the command whose run is planned
+        value: where the value function of ppo is: on the policy's rows, or a model apart
+        check: a program scores the answers of ppo or grpo, and no reward model
+        data: file or folder of questions and answers, or of preference pairs, or "almanac", whose
+            batches are counted (default: none; every example fills the context, every token is
+            supervised; a pair has a prompt of half of it)
+        batch_size: examples in one optimiser step; pairs for reward and dpo; for ppo and grpo
+            prompts, with all of their answers
+        answers: answers that ppo and grpo draw to each prompt
+        max_new_tokens: longest answer that ppo and grpo draw (default: half of the context)
+        micro_batch: examples computed at once (default: batch_size)
+        recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
+            rest in the backward pass
+        dropout: share of features and attention weights that are set to 0 in training
+        validation: share of the examples for validation, as in a training run
+        keep: newest checkpoints that stay, as in a training run; 0 for all
+        seed: seed of the split and of the order, as in a training run
+        device: cpu counts the memory of a run on this processor, cuda that of one on a GPU, which
+            need not be there
+        precision: number type of the forward and backward pass on a GPU
+        memory: memory for the run, in GB of 10⁹ bytes (default: what the device has free)
+        time: also time one block on this processor, to estimate the time of a step
+    """
+
+    run: Literal["train", "reward", "dpo", "ppo", "grpo"] = "train"
+    value: Literal["policy", "apart"] = "policy"
+    check: bool = False
+    answers: int = 8
+    max_new_tokens: int | None = None
+    data: str = ""
+    batch_size: int = 8
+    micro_batch: int | None = None
+    recompute: bool = False
+    dropout: float = 0.0
+    validation: float = 0.05
+    keep: int = 2
+    seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "float32"
+    memory: float | None = None
+    time: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, self, "batch_size", "micro_batch", "answers", "max_new_tokens")
+        if self.dropout and self.run != "train":
+            raise UserError(f"dropout must be 0 for {self.run}: {NO_DROPOUT}")
+        if self.data and self.run in ON_POLICY:
+            raise UserError(
+                f"data is not counted for {self.run}, whose answers are not there yet: leave it "
+                "out, and give context, answers and max_new_tokens"
+            )
+        require_at_least(0, self, "keep", "seed")
+        require_share(self, "dropout", "validation")
+        if self.memory is not None:
+            require_above_zero(self, "memory")
+            if self.memory > MOST_MEMORY:
+                raise UserError(f"memory is in GB: {self.memory:g} is too large")
+        if self.precision != "float32" and self.device == "cpu":
+            raise UserError(f"--precision {self.precision} needs a GPU: add --device cuda")
+
+
+def answer_tokens(settings: PlanSettings, context: int) -> int:
+    """Return how long a drawn answer may be; raises UserError if a prompt has no room."""
+    longest = settings.max_new_tokens or max(1, context // 2)
+    if longest >= context:
+        raise UserError(f"max_new_tokens {longest} leaves no room in {plural(context, 'token')}")
+    return longest
+
+
+def needs_of(settings: PlanSettings, context: int) -> Needs:
+    """Return what a run holds besides a step of instruction tuning."""
+    if settings.run in ("train", "dpo"):
+        return Needs()
+    if settings.run == "reward":
+        return Needs(projects=False)
+    read = ("reference",) if settings.check else ("reference", "reward model")
+    apart = settings.run == "ppo" and settings.value == "apart"
+    answers = settings.batch_size * settings.answers
+    return Needs(read, trained=int(apart), answers=answers, rows=context)
