@@ -216,6 +216,12 @@ Appendix: planning, reports, commands
      ·  commands/chat                  Chat
      ·  commands/generate              Generate
      ·  commands/download              Download
+     ·  commands/policy_settings       Settings of runs on policy
+     ·  commands/rewards               Rewards
+     ·  commands/policy_run            Run on policy
+     ·  commands/policy_steps          Steps on policy
+     ·  commands/ppo                   PPO
+     ·  commands/grpo                  GRPO
      ·  commands/almanac               Almanac
      ·  commands/pretrain              Pretrain
      ·  help                           Help

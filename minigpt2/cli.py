@@ -50,6 +50,8 @@ COMMANDS = {
     "train": Command("tune a model on questions and answers", "data"),
     "reward": Command("train a reward model on preference pairs", "data"),
     "dpo": Command("let a model prefer the chosen answers of pairs", "data"),
+    "ppo": Command("let a model learn from the rewards of its answers", "data"),
+    "grpo": Command("let a model compare its own answers to a question", "data"),
     "plan": Command("estimate memory and time of a run", "model"),
     "evaluate": Command("measure a model", "data"),
     "show": Command("show what a model is trained on", "data"),

@@ -21,16 +21,23 @@ INDENT = 28  # columns before the text of a setting
 
 GROUPS = {  # "evaluate.batch_size" is the setting of that command alone
     "text": "question input prompt system",
-    "model": "model start from_scratch dropout",
+    "model": "model start from_scratch dropout value",
     "data": (
         "data columns skip_bad template context truncate validation test contexts first count "
         "preferences"
     ),
-    "decoding": ("answers samples max_new_tokens temperature top_k top_p repetition_penalty"),
-    "loss": "loss prompt_weight weights beta label_smoothing per_token centre",
+    "decoding": (
+        "prompts answers samples max_new_tokens temperature top_k top_p repetition_penalty"
+    ),
+    "reward": "reward_model check must_end cut_penalty",
+    "loss": (
+        "loss prompt_weight weights beta label_smoothing per_token centre target_kl horizon max_kl "
+        "baseline divide_by_sigma normaliser ratio_clip value_clip value_weight gamma gae_lambda "
+        "whiten_rewards tuning_data tuning_weight tuning_batch"
+    ),
     "optimiser": (
-        "epochs steps batch_size rows learning_rate schedule warmup weight_decay beta1 beta2 eps "
-        "clip"
+        "epochs minibatches steps batch_size rows learning_rate schedule warmup weight_decay beta1 "
+        "beta2 eps clip"
     ),
     "run": (
         "plan.run plan.value plan.check out resume resume_anyway seed evaluate_every patience "

@@ -20,7 +20,7 @@ LINES = {
     "train data.json more.json": "unexpected: more.json",
     "evaluate": "evaluate needs data (file or folder)",
     "trian": "there is no command 'trian'; did you mean 'train'?",
-    "": "a command is missing: train, plan",
+    "": "a command is missing: train, reward",
 }
 
 

@@ -136,7 +136,7 @@ class GroupData:
         """
         if phases.samples < 2:
             raise UserError(
-                f"samples must be at least 2, not {phases.samples}: the other answers to a prompt "
+                f"answers must be at least 2, not {phases.samples}: the other answers to a prompt "
                 "are what an answer is compared with"
             )
         if options.beta and reference is None:

@@ -9,7 +9,10 @@ from typing import Any
 from minigpt2.commands.dataset import ALMANAC
 from minigpt2.data.template import TEMPLATES
 
-PATHS = {"data", "test", "template", "model", "start"}  # settings that may name a file
+PATHS = {  # settings that may name a file
+    *("data", "test", "template", "model", "start"),
+    *("reward_model", "tuning_data"),
+}
 NO_FILES = {ALMANAC, *TEMPLATES}
 STARTED_IN = "started_in"  # what settings.json has besides the settings: that folder
 

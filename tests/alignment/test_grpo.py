@@ -212,7 +212,7 @@ def test_a_reward_that_is_not_a_number_names_the_answer(value):
 
 
 def test_one_sample_is_refused():
-    with pytest.raises(UserError, match="samples must be at least 2, not 1"):
+    with pytest.raises(UserError, match="answers must be at least 2, not 1"):
         data_of(fresh_state(), samples=1)
     with pytest.raises(ValueError, match="reference"):
         data_of(fresh_state(), options={"beta": 0.1})

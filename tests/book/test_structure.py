@@ -21,7 +21,7 @@ from tests.book.test_rules import assert_one_fault
 TESTS = Path(__file__).parent.parent
 
 # What may be longer than the limits, with the reason.
-LONGER = {}
+LONGER = {("__init__", "", "file lines"): "the table of contents has a line for each module"}
 # Chapters whose tests are elsewhere, with the reason.
 TESTED_ELSEWHERE = {}
 # What prints nothing, with the reason.

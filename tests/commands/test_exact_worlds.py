@@ -1,0 +1,86 @@
+"""Commands in an exact world: they reach the optimum that summing over all answers gives.
+
+The policy is a GPT-2 in a folder, whose tokens are bytes; all but a, b and end-of-text are nearly
+impossible.  An answer has at most 3 tokens, so there are 15.  One of them is right.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from minigpt2.alignment.kl_objective import objective, optimum
+from minigpt2.alignment.log_probs import Answer, batch_of_answers, log_probs, sums_by_answer
+from minigpt2.data.examples import encode
+from minigpt2.data.records import Record
+from minigpt2.data.template_files import open_template
+from minigpt2.inference.model import Model, open_model, save_model
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.parameters import Parameters, tensor_shapes
+from tests.alignment.exact_world import ANSWERS, END
+from tests.data.small import small_tokenizer
+from tests.model.cases import drawn
+
+BETA, RIGHT = 0.3, "b"
+TOKENIZER, RAW = small_tokenizer(), open_template("raw")
+TOKENS = [*TOKENIZER.encode("a"), *TOKENIZER.encode("b"), TOKENIZER.end_of_text]  # 0, 1 and END
+CONFIG = GPT2Config(TOKENIZER.n_vocab, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+OPTIONS = ("--template", "raw", "--max-new-tokens", 3, "--check", "exact", "--samples", 0)
+OPTIONS = (*OPTIONS, "--beta", BETA, "--cut-penalty", 0, "--warmup", 0, "--schedule", "linear")
+OPTIONS = (*OPTIONS, "--device", "cpu", "--log-every", 1000, "--max-kl", 0)
+
+
+@pytest.fixture
+def world(run, tmp_path, monkeypatch):
+    """Run a command on the one question of the world."""
+    monkeypatch.setattr("minigpt2.reports.run_page.run_curves", lambda log: "")
+    rng = np.random.default_rng(0)
+    shapes = tensor_shapes(CONFIG).items()
+    flat = np.concatenate([drawn(name, shape, rng).ravel() for name, shape in shapes])
+    parameters = Parameters(CONFIG, flat.astype(np.float32))
+    parameters["ln_f.weight"][0], parameters["ln_f.bias"][0] = 0, 10  # h begins with 10
+    parameters["wte.weight"][:, 0] = -3
+    parameters["wte.weight"][TOKENS, 0] = 0
+    save_model(tmp_path / "start", Model(parameters, TOKENIZER, RAW))
+    (tmp_path / "one.json").write_text(json.dumps([{"instruction": "Q", "output": RIGHT}]))
+    return lambda name, *options: run(
+        name, "one.json", "--model", "start", "--out", "end", *OPTIONS, *options
+    )
+
+
+def log_policy(folder):
+    """ln π of the 15 answers."""
+    prompt = encode(Record("Q", "", ""), TOKENIZER, RAW)
+    ids = prompt.ids[: prompt.last_answer]
+    answers = [Answer(ids, [TOKENS[token] for token in answer]) for answer in ANSWERS]
+    batch = batch_of_answers(answers)
+    parameters = open_model(str(folder)).parameters
+    wide = parameters.like(parameters.flat.astype(np.float64))
+    return sums_by_answer(log_probs(wide, batch), batch)
+
+
+REWARDS = np.array([float(answer == (1, END)) for answer in ANSWERS])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("grpo", "--prompts", 1, "--answers", 128, "--steps", 200, "--learning-rate", 0.03),
+        ("ppo", "--prompts", 128, "--steps", 400, "--learning-rate", 0.01, "--gae-lambda", 1),
+    ],
+    ids=["grpo", "ppo"],
+)
+def test_the_optimum_is_reached(world, tmp_path, options):
+    name, *others = options
+    if name == "ppo":
+        others += ["--epochs", 2, "--minibatches", 2, "--value-clip", 10]
+    outcome = world(name, *others)
+    assert outcome.code == 0, outcome.err
+    before, after = log_policy(tmp_path / "start"), log_policy(tmp_path / "end")
+    assert np.exp(before).sum() > 1 - 1e-6 and np.exp(after).sum() > 1 - 1e-3
+    best_log_p, best = optimum(before, REWARDS, BETA)
+    value = objective(after, before, REWARDS, BETA)
+    assert objective(before, before, REWARDS, BETA) < 0.5 * best
+    assert value > 0.99 * best
+    assert abs(np.exp(after) - np.exp(best_log_p)).sum() / 2 < 0.02
