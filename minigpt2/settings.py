@@ -27,6 +27,7 @@ WHOLE = re.compile(r"[-+]?\d[\d_]*")
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 BREAKS = set("\x85\u2028\u2029")
+BESIDES = ("command", "started_in")  # what a run's settings.json has besides its settings
 LARGEST = 2**63 - 1  # of whole numbers
 WORDS = {  # for types of the help
     "integer": "a whole number",
@@ -53,8 +54,8 @@ def read_settings(
     """Read a settings file of a command, whose settings have these types.
 
     `refused` are settings that it does not have, each with the reason.  A name may be written as on
-    the command line: batch-size.  A run's settings.json serves, too: it also has the name of its
-    command.  Raises UserError, with file and line.
+    the command line: batch-size.  A run's settings.json serves, too.  Raises UserError, with file
+    and line.
     """
     if not file.strip():
         raise UserError("config is empty: give a settings file, or leave it out")
@@ -63,8 +64,8 @@ def read_settings(
     settings = {}
     for written, node, where in read_items(Path(file), "settings, such as batch_size: 4"):
         name = written.replace("-", "_")
-        if name == "command" and isinstance(node, yaml.ScalarNode):
-            if node.value != command:
+        if name in BESIDES and isinstance(node, yaml.ScalarNode):
+            if name == "command" and node.value != command:
                 of = f"{shorten(node.value)}, not of {command}"
                 raise UserError(f"{where}: these are the settings of {of}")
             continue

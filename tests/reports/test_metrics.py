@@ -17,6 +17,7 @@ def result(metrics, step=3):
         learning_rate=1e-6,
         gradient_norm=10.61,
         updated=True,
+        loss_scale=1.0,
         supervised=10,
         rows=2028,
         seconds=1.0,
