@@ -3,11 +3,12 @@
 A tuned model that has one style only has nothing to prefer, so `mixture` pads half of the answers.
 In a pair, the chosen answer is right and direct.  The rejected one is of a kind:
 
-    padded   the same answer with an opening and a closing (half of the pairs)
+    padded   the same answer with an opening and a closing (a quarter of the pairs)
     cut      the same answer, which ends too early, or at once (a quarter)
-    wrong    the answer to another question in the same wording (a quarter)
+    wrong    the answer to another question in the same wording (half of them)
 
-Held-out pairs are about the held-out questions; there each question has a pair of each kind.
+To tell a wrong answer is hardest, so most pairs are about that.  Held-out pairs are about the
+held-out questions; there each question has a pair of each kind.
 Prompts of sums and differences are those whose answers a program can check.
 """
 
@@ -24,7 +25,7 @@ from minigpt2.data.almanac.padding import CLOSINGS, OPENINGS, padded
 from minigpt2.data.almanac.wordings import sections
 
 KINDS = ("padded", "cut", "wrong")
-SHARES = ("padded", "padded", "cut", "wrong")  # a kind is drawn from these
+SHARES = ("padded", "cut", "wrong", "wrong")  # a kind is drawn from these
 FIELD = compile(r"\\\{.*?\\\}")  # in an escaped wording
 MIXTURE, PAIRS, HELD_OUT = 0, 1, 2  # streams of random numbers
 
@@ -121,7 +122,7 @@ def mixture(rng: np.random.Generator, records: Iterable[Record]) -> list[Record]
 
 
 def pairs(rng: np.random.Generator, almanac: QuestionSet) -> list[Record]:
-    """Return a pair for each training question, its kind drawn."""
+    """Return a pair about each training question, its kind drawn."""
     answers = answers_by_wording(almanac.train)
     drawn = [
         pair(rng, pick(rng, SHARES), question, answers[wording_of(question)])
