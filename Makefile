@@ -63,6 +63,14 @@ prove-train: $(VENV)/dev ## make train, and fail unless it reaches its goals
 	@$(MAKE) --no-print-directory train OUT=runs/proof
 	@$(BIN)/python -m tests.train_goals runs/proof
 
+align: $(VENV)/run ## align the small base: reward model, DPO, PPO, GRPO, and a reward that is hacked; continues
+	@$(BIN)/minigpt2 align $(if $(OUT),--out $(OUT))
+
+prove-align: $(VENV)/dev ## make align, and fail unless it reaches its goals
+	@rm -rf runs/proof-align
+	@$(MAKE) --no-print-directory align OUT=runs/proof-align
+	@$(BIN)/python -m tests.align_goals runs/proof-align
+
 test: check ## check, and run the tests, but for the longest
 	@$(BIN)/python -m pytest -n 2 -m 'not long'
 
@@ -186,4 +194,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train test test-long test-shuffled cover check torture check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-align bench-gpu profile-gpu bench-memory bench-checkpoints bench-cost bench pretrain weights clean
+.PHONY: help train prove-train align prove-align test test-long test-shuffled cover check torture check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-align bench-gpu profile-gpu bench-memory bench-checkpoints bench-cost bench pretrain weights clean

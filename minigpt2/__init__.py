@@ -132,6 +132,7 @@ Part VII: Alignment
      ·  alignment/ppo_phases           Phases of PPO
     43  alignment/verifiable_rewards   Verifiable rewards
     44  alignment/grpo                 GRPO
+     ·  alignment/exam                 Exam
 
 Part VIII: On a GPU
      ·  device/includes                Includes
@@ -190,6 +191,7 @@ Appendix: planning, reports, commands
      ·  reports/run_log                Run log
      ·  reports/before_after           Before and after
      ·  reports/run_page               Page of a run
+     ·  reports/align_page             Page of align
      ·  commands/decoding              Decoding
      ·  commands/dataset               Data set
      ·  commands/tests                 Tests
@@ -224,6 +226,10 @@ Appendix: planning, reports, commands
      ·  commands/grpo                  GRPO
      ·  commands/almanac               Almanac
      ·  commands/pretrain              Pretrain
+     ·  commands/align_stages          Stages of align
+     ·  commands/align_exams           Exams of align
+     ·  commands/align_results         Results of align
+     ·  commands/align                 Align
      ·  help                           Help
      ·  arguments                      Arguments
      ·  settings                       Settings

@@ -63,6 +63,7 @@ COMMANDS = {
     "download": Command("fetch official weights", "model"),
     "almanac": Command("write the questions that ship"),
     "pretrain": Command("make the base that ships, from a seed"),
+    "align": Command("show alignment on the small base"),
 }
 
 

@@ -237,6 +237,9 @@ def library_faults(sources):
 # (e) A sub-command is a module of commands/ with the name that the user types.
 
 SHARED_BY_COMMANDS = {
+    "commands/align_exams": "what the models of align answer to the held-out questions",
+    "commands/align_results": "the numbers of align, and its tables",
+    "commands/align_stages": "the runs of which align consists",
     "commands/dataset": "the one opening of a data set",
     "commands/decoding": "the settings of the commands that let a model write",
     "commands/pair_run": "the setup of the commands on preference pairs",
