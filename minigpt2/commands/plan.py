@@ -189,9 +189,9 @@ def disk_of(settings: PlanSettings, config: GPT2Config, shape: RunShape) -> Disk
     drawn = settings.run in ON_POLICY
     validates = settings.validation > 0 and not drawn
     accumulates = shape.micro_batch < shape.batch_size
-    need = disk_need(config, keep=settings.keep, validates=validates, accumulates=accumulates)
     models = 1 + needs_of(settings, shape.context).trained
-    return need._replace(each=models * need.each, best=models * need.best)
+    sizes = {"keep": settings.keep, "models": models}
+    return disk_need(config, **sizes, validates=validates, accumulates=accumulates)
 
 
 def print_times(

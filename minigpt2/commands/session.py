@@ -95,13 +95,17 @@ class Session(ExitStack):
         return super().__exit__(kind, *rest)
 
     def require_disk(
-        self, config: GPT2Config, *, validates: bool = False, accumulates: bool = False
+        self,
+        config: GPT2Config,
+        *,
+        validates: bool = False,
+        accumulates: bool = False,
+        models: int = 1,
     ) -> str:
         """Return a line about the space of the checkpoints.  Raises UserError if it is not free."""
-        folder = self._folder or self.settings.out or RUNS
-        need = disk_need(
-            config, keep=self.settings.keep, validates=validates, accumulates=accumulates
-        )
+        folder, keep = self._folder or self.settings.out or RUNS, self.settings.keep
+        sizes = {"keep": keep, "models": models}
+        need = disk_need(config, **sizes, validates=validates, accumulates=accumulates)
         return require_disk(need, folder, held=bytes_of(checkpoints_of(folder)))
 
     def start(self, now: Fingerprint) -> RunLog:

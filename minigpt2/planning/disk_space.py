@@ -36,13 +36,15 @@ class DiskNeed(NamedTuple):
         return f"checkpoints take up to {size(self.at_once)}, {size(self.each)} each"
 
 
-def disk_need(config: GPT2Config, *, keep: int, validates: bool, accumulates: bool) -> DiskNeed:
+def disk_need(
+    config: GPT2Config, *, keep: int, validates: bool, accumulates: bool, models: int = 1
+) -> DiskNeed:
     """Return the bytes of a run's checkpoints.
 
     `validates` says whether there is a best one, `accumulates` whether a step has several
-    micro-batches.
+    micro-batches, `models` how many whole models the run trains.
     """
-    p = config.n_parameters
+    p = models * config.n_parameters
     whole = 12 * p + WORD * config.vocab_size
     return DiskNeed(whole + (4 * p if accumulates else 0), whole if validates else 0, keep)
 

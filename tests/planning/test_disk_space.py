@@ -84,3 +84,9 @@ def test_a_file_system_that_does_not_tell_refuses_nothing(disk, tmp_path, monkey
     assert free_bytes(tmp_path / "not" / "yet" / "there") == pytest.approx(
         free_bytes(tmp_path), rel=0.5
     )
+
+
+def test_a_second_model_that_is_trained_has_its_weights_and_moments_in_a_checkpoint():
+    options = {"keep": 2, "validates": True, "accumulates": True}
+    one, two = (disk_need(TINY, **options, models=n) for n in (1, 2))
+    assert two.each - one.each == 16 * TINY.n_parameters
