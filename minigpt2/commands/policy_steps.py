@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from minigpt2.alignment.completions import Completion
+from minigpt2.alignment.value_function import is_apart
+from minigpt2.backend import array_module
 from minigpt2.commands.policy_run import PolicyRun
 from minigpt2.commands.policy_settings import PolicySettings
 from minigpt2.commands.rewards import text_of
@@ -23,6 +25,9 @@ from minigpt2.commands.tuning_run import (
     introduce_model,
     take_all_steps,
 )
+from minigpt2.planning.alignment_memory import Needs
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch
+from minigpt2.planning.room import check_answers
 from minigpt2.reports.before_after import answer_tests, compare, question_of
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog
@@ -59,11 +64,16 @@ def run_policy(
     with Session(settings, f"{Path(settings.data).stem}-{name}") as session:
         with progress(f"opening {settings.model} and {settings.data}"):
             run = opened(settings, session.model)
-        disk = session.require_disk(run.model.parameters.config, accumulates=True)
+        parameters = run.model.parameters
+        scarce = check_memory(run, settings, micro_batch, name)
+        models = 2 if is_apart(parameters) else 1
+        disk = session.require_disk(parameters.config, accumulates=True, models=models)
         now = fingerprint_of(run.state, settings, contents_of(run), micro_batch)
         log = session.start(now)
         introduce(run, settings, log)
         log.say("disk", disk)
+        if scarce:
+            log.say("warning", scarce, key="memory")
         tests = run.tests or ({"samples": run.samples} if run.samples else {})
         before = answers_before(run.model, tests, run.limits, session)
         phases = ceil(settings.steps / steps_per_phase)
@@ -117,6 +127,29 @@ def contents_of(run: PolicyRun) -> dict[str, str]:
         "the test questions": digest_of_records([*run.tests.values(), run.samples]),
         **run.reward.contents,
     }
+
+
+def check_memory(
+    run: PolicyRun, settings: PolicySettings, micro_batch: int, name: str
+) -> str | None:
+    """Return a warning if a step of a run takes more memory than is free.
+
+    A micro-batch has prompts with all of their answers in grpo, answers in ppo.  Raises UserError
+    if it takes more than there is.
+    """
+    answer = run.prompts.longest_answer
+    per_item = settings.answers if name == "grpo" else 1
+    item = run.prompts.longest - answer + per_item * answer  # rows, at most
+    sizes = [MicroBatch(n * item, n * per_item * answer) for n in (micro_batch, 1)]
+    parameters = run.model.parameters
+    return check_answers(
+        parameters.config,
+        array_module(parameters.flat),
+        settings.precision,
+        sizes,
+        MemoryOptions(recompute=settings.recompute),
+        Needs(answers=settings.prompts * settings.answers, rows=run.prompts.longest),
+    )
 
 
 def introduce(run: PolicyRun, settings: PolicySettings, log: RunLog) -> None:

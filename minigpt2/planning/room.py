@@ -5,7 +5,7 @@ its largest micro-batch, perhaps hours later, killed without a word.  So that on
 What is counted is right within a tenth: a run is refused if even nine tenths are too much.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import nlargest
 from types import ModuleType
@@ -18,7 +18,7 @@ from minigpt2.alignment.pairs import Pair
 from minigpt2.data.batches import EpochBatches, Epochs
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.planning.alignment_memory import supervised
+from minigpt2.planning.alignment_memory import Needs, aligned, supervised
 from minigpt2.planning.available import Available, memory_of_device
 from minigpt2.planning.batch_profile import RunShape, choices, profile, size_of
 from minigpt2.planning.device_memory import memory_on_device
@@ -152,6 +152,31 @@ def check_pairs(
         return f"{least}{text} takes {size(needed(*choice))}"
 
     return room.require(needed(batches.micro_batch, options.recompute), "a step", remedy)
+
+
+def check_answers(
+    config: GPT2Config,
+    library: ModuleType,
+    precision: Precision,
+    sizes: Sequence[MicroBatch],
+    options: MemoryOptions,
+    rollout: Needs,
+) -> str | None:
+    """Return a warning if a step on drawn answers, or drawing them, takes more than is free.
+
+    `sizes` are those of the run's micro-batch, and of one of 1, at most.  The models besides the
+    policy are in memory already.  Raises UserError if it takes more than there is.
+    """
+    counted = count_room(config, library, precision)
+    if not counted:
+        return None
+    room, parts_of = counted
+    needed = [peak(aligned(config, batch, options, parts_of, rollout)) for batch in sizes]
+
+    def remedy(most: int) -> str:
+        return f"use a smaller --micro-batch; with 1 it takes {size(needed[-1])}"
+
+    return room.require(needed[0], "a step", remedy)
 
 
 def bound_of(batches: EpochBatches) -> MicroBatch:

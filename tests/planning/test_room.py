@@ -8,17 +8,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from minigpt2.alignment.pair_batches import PairBatches
+from minigpt2.alignment.pairs import Pair
 from minigpt2.data.batches import EpochBatches
 from minigpt2.data.examples import Example
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, TINY
 from minigpt2.planning import room
+from minigpt2.planning.alignment_memory import Needs
 from minigpt2.planning.available import Available
 from minigpt2.planning.batch_profile import RunShape, profile
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak, state_bytes
 from minigpt2.planning.room import (
     Room,
     bound_of,
+    check_answers,
+    check_pairs,
     check_step,
     largest_of,
     nothing_fits,
@@ -155,3 +160,34 @@ def test_a_model_that_cannot_be_trained_here_is_refused_before_its_moments_are_m
     with pytest.raises(UserError, match=text):
         require_state(OFFICIAL["gpt2-large"], np)
     require_state(OFFICIAL["gpt2-medium"], np)
+
+
+def test_pairs_that_do_not_fit_are_refused_with_what_does(machine):
+    pairs = [Pair([1] * 100, [2] * 50, [3] * 50)] * 8
+    epochs = PairBatches(pairs, batch_size=8, micro_batch=8)
+    arguments = WIDE, np, "float32", epochs, MemoryOptions()
+    machine(10**12, 10**12)
+    assert check_pairs(*arguments) is None
+    most = needed(WIDE, 8 * 198) // 2
+    machine(most, most)
+    with pytest.raises(UserError, match=r"a step would take .*: --micro-batch [1-4] --recompute"):
+        check_pairs(*arguments)
+    machine(10**12, most - (100 << 20))
+    assert "free for it: --micro-batch 4 --recompute false" in check_pairs(*arguments)
+    machine(10**8, 10**8)
+    with pytest.raises(UserError, match=r": even --micro-batch 1 --recompute true takes"):
+        check_pairs(*arguments)
+
+
+def test_drawn_answers_that_do_not_fit_are_refused(machine):
+    sizes = [MicroBatch(64 * 150, 64 * 50), MicroBatch(150, 50)]
+
+    def check(answers):
+        options, rollout = MemoryOptions(), Needs(answers=answers, rows=150)
+        return check_answers(WIDE, np, "float32", sizes, options, rollout)
+
+    machine(10**12, 10**12)
+    assert check(64) is None
+    machine(10**9, 10**9)
+    with pytest.raises(UserError, match=r"a step would take .* GB.*smaller --micro-batch; with 1"):
+        check(64)
