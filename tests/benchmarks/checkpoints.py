@@ -101,6 +101,7 @@ def timed_steps(options, folder, console):
         return perf_counter() - started
 
     one_step(saves=False)
+    one_step(saves=False)
     without = peak_memory()
     with timed_writes(writes):
         for _ in range(options.rounds):
@@ -109,6 +110,8 @@ def timed_steps(options, folder, console):
             beside.append(one_step(saves=True))
             writer.finish()
             waits.append(writer.seconds - waited)
+            pair = f"{alone[-1]:.3f} s alone, {beside[-1]:.3f} s beside a write"
+            console.print(f"  {pair}, of which {waits[-1]:.3f} s waiting", highlight=False)
     console.print(
         f"a step alone: {median(alone):.3f} s; beside a write: {median(beside):.3f} s, "
         f"{median(b / a for a, b in zip(alone, beside, strict=True)):.3f} times (median of "
