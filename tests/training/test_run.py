@@ -47,6 +47,7 @@ def events_of(monkeypatch, steps, taken):
     run = take_steps(state, Noted(events), WeightedNLL(), config)
     for _ in range(taken):
         next(run)
+    assert taken < steps or not list(run)
     return events, state
 
 
