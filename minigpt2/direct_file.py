@@ -19,16 +19,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL
 from io import FileIO
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
 
-from minigpt2.backend import PAGE, flat_zeros
+from minigpt2.backend import PAGE
 from minigpt2.outputs import fcntl
 
 BLOCK = PAGE  # bytes; no disk's blocks are larger
-BUFFER = 1 << 20  # bytes: half of a core's L2
-SMALL = 1 << 18  # bytes that are sooner copied than written alone
+BUFFER = 1 << 18  # bytes: they stay in a core's L2
+SMALL = 1 << 17  # bytes that are sooner copied than written alone
 DIRECT = getattr(os, "O_DIRECT", 0)
 
 
@@ -49,7 +50,7 @@ class DirectWriter:
 
     def __init__(self, file: FileIO):
         self._file = file
-        self._buffer = flat_zeros(BUFFER, np.uint8)
+        self._buffer = np.frombuffer(mmap(-1, BUFFER), np.uint8)  # it begins at a page
         self._filled = 0  # bytes of it, which follow those in the file
 
     def write(self, contents: np.ndarray) -> None:

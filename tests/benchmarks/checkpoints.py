@@ -13,7 +13,7 @@ import sys
 import tempfile
 from hashlib import sha256
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter, thread_time
 from typing import NamedTuple
 from unittest.mock import patch
@@ -29,7 +29,7 @@ from minigpt2.training.checkpoint_reader import open_checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.state import new_state
-from minigpt2.training.step import TrainingConfig, require_finite, step
+from minigpt2.training.step import TrainingConfig, gather_gradients, require_finite, step
 from minigpt2.weights import load_parameters
 from minigpt2.wording import size
 from tests.benchmarks.work import MODELS, make_batch
@@ -82,13 +82,59 @@ def weights_after(folder, options):
     return sha256(state.parameters.flat).hexdigest(), checked, loaded, before, peak_memory()
 
 
+def begin(options, folder):
+    """A state, its micro-batches, and a writer of its checkpoints."""
+    state = new_state(initialise(MODELS[options.model], np.random.default_rng(0)))
+    model = Model(state.parameters, small_tokenizer(MERGES), None)
+    return state, batches_of(options), CheckpointWriter(folder, model, keep=1, before=lambda: None)
+
+
+def lost_seconds(options, folder, console):
+    """What a write takes from passes forward and backward, which wait for nothing.
+
+    On a machine that is not quiet this tells more than whole steps: the time beside a write is
+    compared with those just before it and just after it.
+    """
+    state, batches, writer = begin(options, folder)
+    keep_freed_memory()
+    writes, alone, lost = [], [], []
+
+    def passes():
+        started = perf_counter()
+        gather_gradients(state, batches, WeightedNLL(), CONFIG)
+        return perf_counter() - started
+
+    passes()
+    with timed_writes(writes):
+        for _ in range(options.rounds):
+            before = passes()
+            writer.save(state, {})
+            beside = passes()
+            writer.finish()
+            state.step += 1  # the name of the next checkpoint
+            alone.append((before + passes()) / 2)
+            lost.append(beside - alone[-1])
+    quarter, middle, three = quantiles(lost)
+    console.print(
+        f"passes alone: {median(alone):.3f} s; beside a write {middle:.3f} s more (quartiles "
+        f"{quarter:.3f} and {three:.3f} s, {options.rounds} times)",
+        highlight=False,
+    )
+    print_writes(writes, console)
+
+
+def print_writes(writes, console):
+    """What the writing thread took."""
+    console.print(
+        f"the writing thread: {median(write.seconds for write in writes):.2f} s, of which "
+        f"{median(write.of_a_core for write in writes):.2f} s on a core",
+        highlight=False,
+    )
+
+
 def timed_steps(options, folder, console):
     """Take steps in turns, alone and beside a write; returns their seconds, and the state."""
-    config = MODELS[options.model]
-    state = new_state(initialise(config, np.random.default_rng(0)))
-    model = Model(state.parameters, small_tokenizer(MERGES), None)
-    writer = CheckpointWriter(folder, model, keep=1, before=lambda: None)
-    batches = batches_of(options)
+    state, batches, writer = begin(options, folder)
     keep_freed_memory()
     alone, beside, waits, writes = [], [], [], []
 
@@ -101,6 +147,7 @@ def timed_steps(options, folder, console):
         return perf_counter() - started
 
     one_step(saves=False)
+    one_step(saves=False)
     without = peak_memory()
     with timed_writes(writes):
         for _ in range(options.rounds):
@@ -109,17 +156,15 @@ def timed_steps(options, folder, console):
             beside.append(one_step(saves=True))
             writer.finish()
             waits.append(writer.seconds - waited)
+            pair = f"{alone[-1]:.3f} s alone, {beside[-1]:.3f} s beside a write"
+            console.print(f"  {pair}, of which {waits[-1]:.3f} s waiting", highlight=False)
     console.print(
         f"a step alone: {median(alone):.3f} s; beside a write: {median(beside):.3f} s, "
         f"{median(b / a for a, b in zip(alone, beside, strict=True)):.3f} times (median of "
         f"{options.rounds} pairs), of which its update waited {median(waits):.3f} s",
         highlight=False,
     )
-    console.print(
-        f"the writing thread: {median(write.seconds for write in writes):.2f} s, of which "
-        f"{median(write.of_a_core for write in writes):.2f} s on a core",
-        highlight=False,
-    )
+    print_writes(writes, console)
     written = peak_memory()
     console.print(
         f"peak memory: {size(without)} without a write, {size(written)} with: "
@@ -141,6 +186,7 @@ def arguments():
     parser.add_argument("--batches", type=int, default=1, help="micro-batches of a step")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of steps")
     parser.add_argument("--folder", type=Path, help="where the checkpoint goes")
+    parser.add_argument("--passes", action="store_true", help="passes without updates, in turns")
     parser.add_argument("--times-only", action="store_true", help="resume no checkpoint")
     parser.add_argument("--resume", type=Path, help="take one step from this checkpoint")
     return parser
@@ -160,6 +206,9 @@ def main(argv=None):
         )
         return 0
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        if options.passes:
+            lost_seconds(options, Path(folder), console)
+            return 0
         state, writer = timed_steps(options, Path(folder), console)
         if options.times_only:
             return 0

@@ -1,8 +1,13 @@
 """The tool that spoils lines: what it changes, and what it does with a list of survivors."""
 
+import sys
+from types import ModuleType
+from typing import get_args
+
 import pytest
 
 from tests.mutation.survivors import Key, read_list
+from tests.mutation.swap import run_anew
 
 pytest.importorskip("mutmut", reason="make mutate installs it")
 
@@ -85,3 +90,26 @@ A number that was chosen.
 def test_a_change_without_a_reason_is_refused():
     with pytest.raises(AssertionError, match="no reason"):
         read_list("## a.py\n\n### f\n\n    - a\n    + b\n")
+
+
+CONSTANTS = """from typing import Literal
+
+Choice = Literal["a", "b"]
+LIMIT = 3
+
+
+def f(x=LIMIT):
+    return x
+"""
+
+
+def test_what_runs_when_a_module_is_imported_is_changed_wherever_it_has_gone(monkeypatch):
+    module, user = ModuleType("tests.a_module"), ModuleType("tests.a_user")
+    module.__file__ = "a_module.py"
+    exec(CONSTANTS, vars(module))
+    vars(user).update(Choice=module.Choice, LIMIT=module.LIMIT, f=module.f)
+    for one in (module, user):
+        monkeypatch.setitem(sys.modules, one.__name__, one)
+    run_anew(module, CONSTANTS.replace("3", "4").replace('"b"', '"B"'))
+    assert user.LIMIT == module.LIMIT == 4 and user.f() == 4
+    assert get_args(user.Choice) == get_args(module.Choice) == ("a", "B")

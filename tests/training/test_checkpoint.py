@@ -119,6 +119,15 @@ def test_everything_that_a_state_holds_comes_back(tmp_path):
     assert_same_bits(fresh, state)
 
 
+def test_between_two_steps_nothing_is_stored_of_a_step():
+    state = start()
+    next(take_steps(state, data_of(), WeightedNLL(), STEPS))
+    assert state.gradients.holding  # what the step has left there
+    snapshot = snapshot_of(state, Model(state.parameters, TOKENIZER, None))
+    assert set(snapshot.arrays) == {"m", "v"}
+    assert snapshot.numbers.partial == snapshot.numbers.holding == []
+
+
 def test_the_step_that_has_begun_can_be_taken_from_its_beginning(tmp_path):
     state = interrupted()
     fresh = stored(state, tmp_path, partial=False)

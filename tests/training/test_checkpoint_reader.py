@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from minigpt2 import backend
+from minigpt2.backend import array_module
 from minigpt2.data.template import TEMPLATES
+from minigpt2.device import fake_cupy
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model
 from minigpt2.outputs import json_text
@@ -27,6 +30,7 @@ from minigpt2.training.checkpoint import (
     write_checkpoint,
 )
 from minigpt2.training.checkpoint_reader import open_checkpoint, require_whole_files, restore
+from tests.training.restart import same
 from tests.training.test_checkpoint import NOTES, TOKENIZER, interrupted, start
 
 
@@ -225,6 +229,15 @@ def test_an_array_that_is_not_the_models_is_named(written, tmp_path, name, value
     with pytest.raises(UserError) as refused:
         restore(checkpoint, start())
     assert str(refused.value) == words.format(path=path, name=name, problem=problem)
+
+
+def test_arrays_come_back_to_where_the_state_is(written, monkeypatch):
+    monkeypatch.setattr(backend, "LIBRARIES", [fake_cupy])
+    state, before = start(fake_cupy), interrupted()
+    restore(open_checkpoint(written), state)
+    pairs = [(state.m, before.m), *zip(state.partial, before.partial, strict=True)]
+    for array, that in pairs:
+        assert array_module(array) is fake_cupy and same(array, that)
 
 
 def test_moments_are_finite_and_what_micro_batches_made_may_overflow(written, tmp_path):

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from minigpt2.durable import HIDDEN
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model
 from minigpt2.training import checkpoint_writer
@@ -127,12 +128,18 @@ def test_a_validation_after_a_checkpoint_replaces_what_it_says_of_the_state(writ
     writer.finish()
     arrays = {p.name: p.stat().st_mtime_ns for p in writer.newest.iterdir() if p.name != STATE}
     state.add_validation(2.5)
-    synced = []
-    writer.before = lambda: synced.append(open_checkpoint(writer.newest).notes)
+    synced, beside = [], []
+
+    def before():
+        synced.append(open_checkpoint(writer.newest).notes)
+        beside.extend(path.name for path in writer.folder.iterdir() if path != writer.newest)
+
+    writer.before = before
     writer.save(state, {"lines": 2})
     writer.finish()
     checkpoint = open_checkpoint(writer.newest)
     assert checkpoint.notes == {"lines": 2} and synced == [{"lines": 1}]
+    assert len(beside) == 1 and HIDDEN.fullmatch(beside[0])  # which the next session removes
     assert (checkpoint.numbers.validated, checkpoint.numbers.best_loss) == (0, 2.5)
     names = {p.name: p.stat().st_mtime_ns for p in writer.newest.iterdir() if p.name != STATE}
     assert names == arrays and [path.name for path in writer.folder.iterdir()] == [

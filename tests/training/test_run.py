@@ -53,6 +53,7 @@ def events_of(monkeypatch, steps, taken, data=Noted):
     run = take_steps(state, data(events), WeightedNLL(), config)
     for _ in range(taken):
         next(run)
+    assert taken < steps or not list(run)
     return events, state
 
 
