@@ -182,8 +182,8 @@ def test_examples_are_not_modified():
 
 def test_arrays_of_nothing_have_the_types_of_all_others():
     some, none = lay_out([Segment([1, 2, 3], [0, 1, 1])]), lay_out([])
-    assert [array.dtype for array in some] == [array.dtype for array in none]
-    assert [len(array) for array in none] == [0] * 7
+    assert [array.dtype for array in some[:7]] == [array.dtype for array in none[:7]]
+    assert [len(array) for array in none[:7]] == [0] * 7 and not none.columns
     assert some.answers.tolist() == [-1, -1]  # no token is part of an answer
 
 
