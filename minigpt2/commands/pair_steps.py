@@ -24,6 +24,7 @@ from minigpt2.commands.tuning_run import (
     naming_entries,
     take_all_steps,
     validation_of,
+    warning_of_start,
 )
 from minigpt2.planning.memory_and_flops import MemoryOptions
 from minigpt2.planning.room import check_pairs
@@ -121,8 +122,7 @@ def warnings_of_pairs(run: PairRun, model: str) -> list[str]:
     """Return what a user should know before training on the pairs; `model` is the start's name."""
     warnings = warnings_of(run.dataset.records, run.pairs.cuts)
     if not run.is_tuned:
-        hint = "tune it first (minigpt2 train), and name that run with --model"
-        warnings.append(f"{model} was not tuned on questions and answers: {hint}")
+        warnings.append(warning_of_start(model))
     return warnings
 
 

@@ -68,6 +68,7 @@ class PolicyRun(NamedTuple):
     state: State
     config: TrainingConfig
     every: Every
+    is_tuned: bool  # the model came with a template
 
     def phases(self, settings: PolicySettings, steps: int, **others: Any) -> Phases:
         """Return the phases of a run, each of so many steps."""
@@ -117,6 +118,7 @@ def setup_policy(
         state=new_state(parameters, settings.precision, settings.seed),
         config=training_config(settings, settings.steps),
         every=Every(settings.log_every, 0, settings.save_every, settings.save_minutes),
+        is_tuned=model.template is not None,
     )
 
 

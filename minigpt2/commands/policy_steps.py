@@ -24,6 +24,7 @@ from minigpt2.commands.tuning_run import (
     fingerprint_of,
     introduce_model,
     take_all_steps,
+    warning_of_start,
 )
 from minigpt2.planning.alignment_memory import Needs
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch
@@ -74,6 +75,8 @@ def run_policy(
         log.say("disk", disk)
         if scarce:
             log.say("warning", scarce, key="memory")
+        for warning in warnings_of_run(run, settings):
+            log.say("warning", warning, key="context")
         tests = run.tests or ({"samples": run.samples} if run.samples else {})
         before = answers_before(run.model, tests, run.limits, session)
         phases = ceil(settings.steps / steps_per_phase)
@@ -167,6 +170,11 @@ def model_line(run: PolicyRun, settings: PolicySettings) -> str:
     return describe_model(settings.model, "policy and reference", run.model.parameters.config)
 
 
+def warnings_of_run(run: PolicyRun, settings: PolicySettings) -> list[str]:
+    """Return what a user should know before training."""
+    return [] if run.is_tuned else [warning_of_start(settings.model)]
+
+
 def data_line(run: PolicyRun) -> str:
     """Return a line that describes the prompts."""
     return f"{run.dataset.name} ({run.dataset.format}): {run.prompts.line()}"
@@ -182,7 +190,7 @@ def page_of(
             model=model_line(run, settings),
             data=data_line(run),
             cuts=f"Reward: {run.reward.line}.",
-            warnings=[],
+            warnings=warnings_of_run(run, settings),
             lengths={"prompt": np.array([len(ids) for ids in run.prompts.ids])},
             examples={},
             settings=asdict(settings),

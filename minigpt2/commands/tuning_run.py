@@ -61,6 +61,12 @@ def describe_model(name: str, start: str, config: GPT2Config) -> str:
     )
 
 
+def warning_of_start(model: str) -> str:
+    """Return what a user should know who starts alignment from a model without a template."""
+    hint = "tune it first (minigpt2 train), and name that run with --model"
+    return f"{model} was not tuned on questions and answers: {hint}"
+
+
 def introduce_model(parameters: Parameters, line: str, log: RunLog) -> None:
     """Print the line of the model, and the device."""
     config = parameters.config

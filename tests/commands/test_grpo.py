@@ -45,6 +45,7 @@ def test_a_run_leaves_a_model_and_a_report(grpo, tmp_path):
     assert max(entry["ratio_error"] for entry in steps) < 1e-4
     assert steps[-1]["kl"] != 0
     assert "reward" in outcome.out and "6 prompts" in outcome.out
+    assert "was not tuned on questions and answers" in " ".join(outcome.out.split())
     assert open_model(str(folder)).template is not None
     page = (folder / "report.html").read_text()
     for text in ("Answers on the way", "Add 2 and 1.", "half of the tokens"):
