@@ -25,15 +25,14 @@ class GrpoSettings(PolicySettings):
         minigpt2 grpo questions.json --model runs/questions-1 --reward-model runs/pairs-reward-1
 
     Output:
-        step 10/100  loss 0.0000  reward 0.412  kl 0.31  entropy 0.45  length 15.8  norm 0.91
-            loss       what the step lowers; about 0, since rewards are compared with their mean
+        step 10/100  loss 0.0000  reward 0.412  kl 0.31  entropy 0.45  length 15.8
+            loss       what the step lowers; about 0, as rewards lose their mean
             reward     mean of the answers that were drawn for this step
             kl         KL of an answer to the reference, by these answers
             entropy    mean of -ln p over their tokens
             length     their mean length in tokens
-            norm       norm of the gradient before clipping
-        The report also shows the share of prompts whose answers all had the same reward, and
-        answers on the way.
+        The report also shows the share of prompts whose answers all had the same
+        reward, and answers on the way.
 
     Args:
         answers: answers to each prompt, at least 2: they are each other's baseline

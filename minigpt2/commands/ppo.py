@@ -31,15 +31,14 @@ class PpoSettings(PolicySettings):
         minigpt2 ppo questions.json --model runs/questions-1 --check exact --beta 0.1
 
     Output:
-        step 10/100  loss 0.0912  reward 0.412  kl 0.31  entropy 0.45  length 15.8  norm 0.91
+        step 10/100  loss 0.0912  reward 0.412  kl 0.31  entropy 0.45  length 15.8
             loss       what the step lowers
             reward     mean of the answers that the step learns from
             kl         KL of an answer to the reference, by these answers
             entropy    mean of -ln p over their tokens
             length     their mean length in tokens
-            norm       norm of the gradient before clipping
-        The report also shows the share of tokens that are clipped, the loss of the values, and
-        answers on the way.
+        The report also shows the share of tokens that are clipped, the loss of
+        the values, and answers on the way.
 
     Args:
         steps: number of optimiser steps; answers are drawn once in epochs * minibatches of them

@@ -34,7 +34,7 @@ def test_every_setting_is_typed_and_documented_in_help(help_of, name):
     for field in fields(settings_class(name)):
         option = "--" + field.name.replace("_", "-")
         _, _, about = text.partition(f"\n  {option} ")
-        kind = r"(\{[a-z0-9,]+\}|\[(true/false|folder)\]|[a-z]+( or [a-z]+)?)\s"
+        kind = r"(\{[a-z0-9,-]+\}|\[(true/false|folder)\]|[a-z]+( or [a-z]+)?)\s"
         assert re.match(kind, about), option
         words = about.split(" --")[0].partition("(default:")[0].split()
         assert len(words) >= 4, f"{option} has no explanation"
