@@ -209,6 +209,7 @@ Appendix: planning, reports, commands
      ·  commands/reward                Reward
      ·  commands/dpo                   DPO
      ·  commands/plan_settings         Settings of plan
+     ·  commands/plan_times            Times of plan
      ·  commands/plan                  Plan
      ·  commands/evaluate              Evaluate
      ·  commands/show                  Show

@@ -8,32 +8,39 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from minigpt2.alignment.pairs import Pair
 from minigpt2.commands.dataset import open_dataset, open_reader
 from minigpt2.commands.pair_run import pairs_of
-from minigpt2.commands.plan_settings import ON_POLICY, PlanSettings, answer_tokens, needs_of
+from minigpt2.commands.plan_settings import (
+    ON_POLICY,
+    PlanSettings,
+    answer_tokens,
+    needs_of,
+    samples_of,
+)
+from minigpt2.commands.plan_times import print_time
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.planning.alignment_memory import counter_of, profile_of_answers, profile_of_pairs
-from minigpt2.planning.available import available_memory, memory_of_machine
+from minigpt2.planning.alignment_memory import (
+    counter_of,
+    profile_of_answers,
+    profile_of_pairs,
+)
+from minigpt2.planning.available import available_memory
 from minigpt2.planning.batch_profile import BatchProfile, Choice, RunShape, choices, profile
 from minigpt2.planning.device_memory import parts_counter
 from minigpt2.planning.disk_space import DiskNeed, disk_need
 from minigpt2.planning.memory_and_flops import (
     MemoryOptions,
-    crossing,
-    operations,
     peak,
 )
-from minigpt2.planning.microbenchmark import StepTimes, bytes_to_time, time_step
 from minigpt2.planning.room import nothing_fits
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, new_table
 from minigpt2.weights import find_model
-from minigpt2.wording import duration, plural, size
+from minigpt2.wording import plural, size
 
 __all__ = ["PlanSettings", "plan"]
 
@@ -79,33 +86,6 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     return numbers | print_time(console, settings, config, shape, counted)
 
 
-def print_time(
-    console: Screen,
-    settings: PlanSettings,
-    config: GPT2Config,
-    shape: RunShape,
-    counted: BatchProfile,
-) -> dict[str, Any]:
-    """Time a block, and print what a step and an epoch take; return the seconds."""
-    if settings.run in ON_POLICY:
-        console.print("not timed: how long answers take to draw, the first step of a run tells")
-        return {}
-    if not settings.time or settings.device != "cpu":
-        return {}
-    to_time = bytes_to_time(config, counted.typical, counted.length)
-    if to_time > memory_of_machine().free:
-        console.print(f"not timed: a block of this micro-batch takes {size(to_time)} here")
-        return {}
-    with progress("timing a block"):
-        rng = np.random.default_rng(settings.seed)
-        times = time_step(config, counted.typical, counted.length, rng)
-    numbers: dict[str, Any] = {**print_times(console, config, shape, counted, times)}
-    if settings.data:
-        numbers["epoch"] = counted.steps * numbers["step"]
-        console.print(f"an epoch takes about {duration(numbers['epoch'])}")
-    return numbers
-
-
 def open_config(model: str) -> GPT2Config:
     """Return a model's configuration; an official model needs no weights for it."""
     return OFFICIAL.get(model) or GPT2Config.load(find_model(model) / "config.json")
@@ -135,7 +115,8 @@ def open_counter(settings: PlanSettings) -> Callable[[RunShape], BatchProfile]:
 
         def count_answers(shape: RunShape) -> BatchProfile:
             answer = answer_tokens(settings, shape.context)
-            return profile_of_answers(shape, shape.context - answer, answer, settings.answers)
+            sizes = shape.context - answer, answer, samples_of(settings)
+            return profile_of_answers(shape, *sizes, shared=settings.run == "grpo")
 
         return count_answers
     if not settings.data:
@@ -164,7 +145,7 @@ def describe(
 ) -> str:
     """Return two lines that describe the planned run."""
     items = {"train": "examples", "reward": "pairs", "dpo": "pairs"}.get(settings.run)
-    items = items or f"prompts with {plural(settings.answers, 'answer')} each"
+    items = items or f"prompts with {plural(samples_of(settings), 'answer')} each"
     data = settings.data or f"{items} that fill the context of {shape.context:,}"
     rows, supervised = counted.largest
     epoch = f"an epoch has {plural(counted.steps, 'step')}; " if settings.data else ""
@@ -194,42 +175,19 @@ def disk_of(settings: PlanSettings, config: GPT2Config, shape: RunShape) -> Disk
     return disk_need(config, **sizes, validates=validates, accumulates=accumulates)
 
 
-def print_times(
-    console: Screen, config: GPT2Config, shape: RunShape, counted: BatchProfile, times: StepTimes
-) -> dict[str, float]:
-    """Print the time of a step and its operations; return the seconds by part."""
-    micro_batches = counted.all_micro_batches / counted.steps
-    step = times.step(layers=config.n_layer, micro_batches=micro_batches, recompute=shape.recompute)
-    loss = micro_batches * times.loss
-    seconds = {
-        "step": step,
-        "blocks": step - loss - times.adamw,
-        "loss": loss,
-        "adamw": times.adamw,
-    }
-    counts = operations(config, counted.typical, counted.length, shape.recompute)
-    total = sum(counts.values())
-    console.print(
-        f"\na step takes about {duration(step)}: {duration(seconds['blocks'])} in the blocks, "
-        f"{duration(loss)} in the loss, {duration(times.adamw)} in AdamW, with micro-batches of "
-        f"{shape.micro_batch}"
-    )
-    console.print(
-        f"{micro_batches * total / 1e9:,.0f} billion operations a step, {total / 1e9:,.0f} a "
-        f"micro-batch: {counts['products'] / total:.0%} matrix products, "
-        f"{counts['attention'] / total:.0%} attention (the two would be equal at "
-        f"{plural(round(crossing(config)), 'token')}), {counts['projection'] / total:.0%} loss"
-    )
-    return seconds
-
-
 def proposal(settings: PlanSettings, choice: Choice) -> str:
     """Return the command that trains with a shape that fits."""
     shape, data = choice.shape, f"--data {settings.data} " if settings.data else ""
+    sizes, micro_batch = f"--batch-size {shape.batch_size}", shape.micro_batch
+    if settings.run in ON_POLICY:
+        answers, longest = samples_of(settings), answer_tokens(settings, shape.context)
+        sizes = f"--prompts {shape.batch_size} --answers {answers} --max-new-tokens {longest}"
+    if settings.run == "ppo":  # whose micro-batches are counted in answers
+        sizes, micro_batch = f"--value {settings.value} {sizes}", micro_batch * answers
     on_gpu = f" --device cuda --precision {settings.precision}"
     return (
         f"this fits, in {size(choice.bytes)}:\n  minigpt2 {settings.run} "
         f"--model {settings.model} {data}--context {shape.context} "
-        f"--batch-size {shape.batch_size} --micro-batch {shape.micro_batch} "
+        f"{sizes} --micro-batch {micro_batch} "
         f"--recompute {str(shape.recompute).lower()}{on_gpu if settings.device == 'cuda' else ''}"
     )

@@ -6,7 +6,7 @@ from typing import Literal
 from minigpt2.commands.dataset import WeightedDataSettings
 from minigpt2.commands.pair_settings import NO_DROPOUT
 from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
-from minigpt2.planning.alignment_memory import Needs
+from minigpt2.planning.alignment_memory import ALIGNED, REFERENCE, REWARD_MODEL, TUNING, Needs
 from minigpt2.training.precision import Precision
 from minigpt2.wording import plural
 
@@ -33,7 +33,7 @@ class PlanSettings(WeightedDataSettings):
             supervised; a pair has a prompt of half of it)
         batch_size: examples in one optimiser step; pairs for reward and dpo; for ppo and grpo
             prompts, with all of their answers
-        answers: answers that ppo and grpo draw to each prompt
+        answers: answers that ppo and grpo draw to each prompt (default: 1 for ppo, 8 for grpo)
         max_new_tokens: longest answer that ppo and grpo draw (default: half of the context)
         micro_batch: examples computed at once (default: batch_size)
         recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
@@ -52,7 +52,7 @@ class PlanSettings(WeightedDataSettings):
     run: Literal["train", "reward", "dpo", "ppo", "grpo"] = "train"
     value: Literal["policy", "apart"] = "policy"
     check: bool = False
-    answers: int = 8
+    answers: int | None = None
     max_new_tokens: int | None = None
     data: str = ""
     batch_size: int = 8
@@ -85,6 +85,13 @@ class PlanSettings(WeightedDataSettings):
                 raise UserError(f"memory is in GB: {self.memory:g} is too large")
         if self.precision != "float32" and self.device == "cpu":
             raise UserError(f"--precision {self.precision} needs a GPU: add --device cuda")
+        if self.run == "grpo" and self.answers == 1:
+            raise UserError("answers must be at least 2 for grpo: they are compared")
+
+
+def samples_of(settings: PlanSettings) -> int:
+    """Return how many answers are drawn to a prompt."""
+    return settings.answers or (1 if settings.run == "ppo" else 8)
 
 
 def answer_tokens(settings: PlanSettings, context: int) -> int:
@@ -98,10 +105,18 @@ def answer_tokens(settings: PlanSettings, context: int) -> int:
 def needs_of(settings: PlanSettings, context: int) -> Needs:
     """Return what a run holds besides a step of instruction tuning."""
     if settings.run in ("train", "dpo"):
-        return Needs()
+        return Needs(projections=TUNING if settings.run == "train" else ALIGNED)
     if settings.run == "reward":
-        return Needs(projects=False)
-    read = ("reference",) if settings.check else ("reference", "reward model")
+        return Needs(projections=0)
+    read = (REFERENCE,) if settings.check else (REFERENCE, REWARD_MODEL)
     apart = settings.run == "ppo" and settings.value == "apart"
-    answers = settings.batch_size * settings.answers
-    return Needs(read, trained=int(apart), answers=answers, rows=context)
+    answers = settings.batch_size * samples_of(settings)
+    return Needs(
+        read,
+        trained=int(apart),
+        projections=ALIGNED,
+        answers=answers,
+        rows=context,
+        samples=samples_of(settings),
+        prompt=context - answer_tokens(settings, context),
+    )

@@ -13,18 +13,32 @@ Definition, in numbers of 4 bytes, for a model of P parameters
     models = f·P + t·4·P                                           (51.1)
     A value head on the policy's rows has C + 1 parameters, too few to count.
 
-    A pair is P + (C − 1) + (R − 1) rows (33.1), a prompt with K drawn answers of A tokens
-    rows = prompt + K·A                                            (51.2)
+    A pair is P + (C − 1) + (R − 1) rows (33.1), a prompt with K drawn answers of A tokens, whose
+    last ones need no row,
+    rows = prompt + K·(A − 1)                                      (51.2)
 
     While answers are drawn, each keeps the keys and values of its rows in all L blocks:
     row = 2·L·C                                                    (51.3)
     As many answers are written at once as CACHE_BYTES of keys and values allow, of S in all, of T
-    rows each.  For the last row of each, its logits are there in float32, and probabilities and
-    their sums in float64:
-    rollout = min( S, CACHE_BYTES / (4·row·T) ) · ( row·T + 5·V )  (51.4)
-    No activations are kept then, so a rollout and a step do not add up:
-    peak = 4·P + models + max( activations + workspace, rollout )  (51.5)
+    rows each.  Those are there twice for a moment, when a prompt's are repeated for its answers.
+    For the last row of each answer, its logits are there in float32, and probabilities and their
+    sums in float64:
+    rollout = min( S, CACHE_BYTES / (4·row·T) ) · ( 2·row·T + 5·V )        (51.4)
+    The reference, the reward model and the values read AT_ONCE answers at once, N rows by (51.2).
+    No backward pass follows, so only one block counts: what (48.2) lists, with u in place of the
+    slope of GELU, and its input, r and its output:
+    scores = 19·N·C + N·H                                          (51.5)
+    These and a step follow each other, so they do not add up:
+    peak = 4·P + models + max( activations + workspace, rollout, scores )  (51.6)
     with the other parts of (48.7) or (50.7).
+
+Operations, for sequences of T rows on average
+    A forward pass takes a third of (48.9) and (48.11), and 4 of 14 parts of (48.10):
+    24·L·C²·N + 4·L·C·N·(T + 1)/2 + 2·V·C·M                        (51.7)
+    A rollout takes as much for its answers, and so does the reference.  The reward model and the
+    values have M = 0 there.  A step's loss computes the projection once more than tuning does, to
+    know the log-probabilities before their weights (chapter 34); that of a reward model, never:
+    8·V·C·M  in place of (48.11), or 0                             (51.8)
 
 Example: GPT-2 Large, L = 36, C = 1280: a row takes 2 · 36 · 1280 numbers, 369 KB (51.3)
     >>> from minigpt2.model.config import OFFICIAL
@@ -39,12 +53,19 @@ Example: GPT-2 Large, L = 36, C = 1280: a row takes 2 · 36 · 1280 numbers, 369
     >>> nothing = large, MicroBatch(0, 0), MemoryOptions()
     >>> round((peak(aligned(*nothing, memory, ppo)) - peak(memory(*nothing))) / 1e9, 2)
     18.58
+
+    64 answers of 1,024 rows, 8 to a prompt of 512: to score 64 at once takes more than to draw 2
+    at once.  Both in GB:
+    >>> needs = Needs(answers=64, samples=8, prompt=512, rows=1024)
+    >>> [round(NUMBER * f(large, needs) / 1e9, 2) for f in (rollout_numbers, scores_numbers)]
+    [1.51, 3.58]
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from minigpt2.alignment.on_policy import AT_ONCE
 from minigpt2.alignment.pair_batches import PairBatches
 from minigpt2.alignment.pairs import Pair
 from minigpt2.alignment.rollout import CACHE_BYTES
@@ -52,8 +73,17 @@ from minigpt2.data.batches import split
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.batch_profile import BatchProfile, RunShape
-from minigpt2.planning.memory_and_flops import NUMBER, MemoryOptions, MicroBatch, PartsOf
+from minigpt2.planning.memory_and_flops import (
+    NUMBER,
+    MemoryOptions,
+    MicroBatch,
+    PartsOf,
+    operations,
+)
 
+REFERENCE, REWARD_MODEL = "reference", "reward model"
+BEYOND = "rollout beyond step"
+TUNING, ALIGNED = 6, 8  # operations of a loss for each V·C·M
 TRAINED = ("weights", "copy", "gradients", "moments")  # the parts of a model that is trained
 
 
@@ -62,9 +92,19 @@ class Needs(NamedTuple):
 
     read: tuple[str, ...] = ()  # whole models that are only read, by name
     trained: int = 0  # whole models that are trained besides the policy
-    projects: bool = True  # the loss reads the vocabulary
+    projections: int = (
+        TUNING  # operations of the loss for each V·C·M (51.8); 0: it reads no vocabulary
+    )
     answers: int = 0  # of a rollout
     rows: int = 0  # of an answer with its prompt, at most
+    samples: int = 1  # answers to a prompt
+    prompt: int = 0  # its rows
+
+    def size_of(self, answers: int) -> MicroBatch:
+        """Return the size of so many answers, those to one prompt together."""
+        prompts, length = -(-answers // self.samples), self.rows - self.prompt
+        rows = prompts * self.prompt + answers * (length - 1)  # (51.2)
+        return MicroBatch(rows, answers * length)
 
 
 def cache_row(config: GPT2Config) -> int:
@@ -76,14 +116,20 @@ def rollout_numbers(config: GPT2Config, needs: Needs) -> int:
     """Return the numbers that drawing answers takes."""
     cache = cache_row(config) * needs.rows  # of an answer
     at_once = max(1, CACHE_BYTES // (NUMBER * cache)) if cache else 0
-    return min(needs.answers, at_once) * (cache + 5 * config.vocab_size)  # (51.4)
+    return min(needs.answers, at_once) * (2 * cache + 5 * config.vocab_size)  # (51.4)
+
+
+def scores_numbers(config: GPT2Config, needs: Needs) -> int:
+    """Return the numbers of a forward pass over the answers that are read at once."""
+    rows = needs.size_of(min(needs.answers, AT_ONCE)).rows
+    return rows * (19 * config.n_embd + config.n_head)  # (51.5)
 
 
 def aligned(
     config: GPT2Config, batch: MicroBatch, options: MemoryOptions, parts_of: PartsOf, needs: Needs
 ) -> dict[str, int]:
     """Return the bytes of every part at the peak, of which `parts_of` counts those of tuning."""
-    batch = batch if needs.projects else MicroBatch(batch.rows, 0)
+    batch = batch if needs.projections else MicroBatch(batch.rows, 0)
     parts = dict(parts_of(config, batch, options))
     step = parts["activations"] + parts["workspace"]
     for name in TRAINED:
@@ -91,8 +137,39 @@ def aligned(
             parts[name] *= 1 + needs.trained  # (51.1)
     parts |= dict.fromkeys(needs.read, NUMBER * config.n_parameters)  # (51.1)
     if needs.answers:
-        parts["rollout"] = max(0, NUMBER * rollout_numbers(config, needs) - step)  # (51.5)
+        most = NUMBER * max(rollout_numbers(config, needs), scores_numbers(config, needs))
+        parts[BEYOND] = max(0, most - step)  # (51.6)
     return parts
+
+
+def forward_operations(config: GPT2Config, batch: MicroBatch, length: float) -> float:
+    """Return the operations of a forward pass over sequences of this length."""
+    c, layers = config.n_embd, config.n_layer
+    products = 24 * layers * c * c * batch.rows  # (51.7)
+    pairs = 4 * layers * c * batch.rows * (length + 1) / 2  # (51.7)
+    return products + pairs + 2 * config.vocab_size * c * batch.supervised  # (51.7)
+
+
+def step_operations(
+    config: GPT2Config, batch: MicroBatch, length: float, recompute: bool, needs: Needs
+) -> dict[str, float]:
+    """Return the operations of a micro-batch of a step by part, as `operations` does."""
+    counts = operations(config, batch, length, recompute)
+    models = 1 + needs.trained
+    return {
+        "products": counts["products"] * models,
+        "attention": counts["attention"] * models,
+        "projection": counts["projection"] * needs.projections / TUNING,  # (51.8)
+    }
+
+
+def rollout_operations(config: GPT2Config, needs: Needs, values: bool) -> float:
+    """Return the operations of drawing and scoring the answers of a rollout."""
+    batch, length = needs.size_of(needs.answers), needs.rows
+    whole = forward_operations(config, batch, length)
+    blocks = forward_operations(config, MicroBatch(batch.rows, 0), length)
+    others = values + sum(name != REFERENCE for name in needs.read)
+    return whole * (1 + (REFERENCE in needs.read)) + blocks * others
 
 
 def counter_of(parts_of: PartsOf, needs: Needs) -> PartsOf:
@@ -143,12 +220,16 @@ def supervised(pair: Pair) -> int:
     return len(pair.chosen) + len(pair.rejected)
 
 
-def profile_of_answers(shape: RunShape, prompt: int, answer: int, samples: int) -> BatchProfile:
+def profile_of_answers(
+    shape: RunShape, prompt: int, answer: int, samples: int, shared: bool = True
+) -> BatchProfile:
     """Count the rows of a step on prompts of a size, each with so many answers.
 
+    If a prompt is not `shared`, its answers may be in other micro-batches: it counts for each.
+
     >>> counted = profile_of_answers(RunShape(99, batch_size=4, micro_batch=2), 10, 5, 3)
-    >>> counted.micro_batches, counted.times  # 2 · (10 + 3 · 5) rows
-    ([MicroBatch(rows=50, supervised=30)], [2])
+    >>> counted.micro_batches, counted.times  # 2 · (10 + 3 · 4) rows
+    ([MicroBatch(rows=44, supervised=30)], [2])
     """
-    rows = prompt + samples * answer  # (51.2)
+    rows = prompt * (1 if shared else samples) + samples * (answer - 1)  # (51.2)
     return repeated(shape, rows, samples * answer, min(shape.context, prompt + answer))

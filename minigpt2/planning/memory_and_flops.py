@@ -14,7 +14,7 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     again = 12·N·C + 2·N   (0 without recomputation)               (48.4)
     The loss: four arrays of hidden rows, one row for each triple, one chunk of B rows with their
     logits, and the part of the table's gradient that is added at once (TABLE_BYTES of
-    ops/cross_entropy):
+    ops/cross_entropy; 0 without triples):
     loss = 4·N·C + M·C + B·(V + C) + added                         (48.5)
     A block's backward pass: the gradients of g and u (4 + 4), when g is freed already (−4), and of
     y (1), three rows of C of the model, and two gradients of its largest weights
@@ -29,6 +29,7 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     result is too narrow to use the strip again, up to 448 columns (measured).  The left factor with
     most rows has those of the batch, or, in the gradient of the table, V:
     products = 384 · min(N, 18,000) a thread, with max(N, V) in place of N if C > 448    (48.8)
+    and M > 0.
 
 Derivation: operations of a step over packed sequences of length T, N rows in all
     A block has 12·C² weights, and each takes 2 operations a row forward and 4 backward.  In the
@@ -129,7 +130,7 @@ def loss_workspace(config: GPT2Config, batch: MicroBatch) -> int:
     """Return the numbers that the loss allocates."""
     c, v = config.n_embd, config.vocab_size
     chunk = min(batch.supervised, chunk_of(config))  # B
-    added = min(TABLE_BYTES // NUMBER, v * c)
+    added = min(TABLE_BYTES // NUMBER, v * c) if batch.supervised else 0
     return 4 * batch.rows * c + batch.supervised * c + chunk * (v + c) + added  # (48.5)
 
 
@@ -140,7 +141,7 @@ def backward_workspace(config: GPT2Config, batch: MicroBatch) -> int:
 
 def strips(config: GPT2Config, batch: MicroBatch) -> int:
     """Return the numbers that the threads of OpenBLAS copy for a product."""
-    tables = config.vocab_size if config.n_embd > NARROW else 0
+    tables = config.vocab_size if config.n_embd > NARROW and batch.supervised else 0
     return cores() * STRIP * min(max(batch.rows, tables), TALLEST)  # (48.8)
 
 

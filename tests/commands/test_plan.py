@@ -100,7 +100,7 @@ def test_numbers_out_of_this_world_are_planned_or_refused(run, options, code, wo
 
 def test_what_this_machine_cannot_hold_is_not_timed(run, little_model, monkeypatch):
     little = Available("this machine", whole=1 << 20, free=1 << 10)
-    monkeypatch.setattr("minigpt2.commands.plan.memory_of_machine", lambda: little)
+    monkeypatch.setattr("minigpt2.commands.plan_times.memory_of_machine", lambda: little)
     outcome = run("plan", little_model, "--memory", "1")
     assert outcome.code == 0, outcome.err
     assert re.search(r"not timed: a block of this micro-batch takes [\d.]+ MB here", outcome.out)
@@ -131,7 +131,7 @@ def test_ppo_of_large_by_the_place_of_its_value_function(run):
     assert part_of(head, "reward model") == part_of(head, "reference") == 3.10
     assert "reward model" not in check.out and "reference" in check.out
     assert part_of(apart, "together") > part_of(head, "together") + 12
-    assert "not timed" in head.out
+    assert "billion operations to draw and score a rollout" in head.out
     disks = [re.search(r"([\d.]+) GB each", o.out)[1] for o in (head, apart)]
     assert float(disks[1]) == pytest.approx(2 * float(disks[0]), abs=0.1)
 
@@ -161,3 +161,19 @@ def test_pairs_are_counted(run, little_model, tmp_path):
 def test_what_a_run_cannot_have_is_one_line(run, little_model, options, words):
     outcome = run("plan", little_model, *options)
     assert outcome.code == 2 and outcome.err.count("\n") == 1 and words in outcome.err
+
+
+def test_a_rollout_is_proposed_as_its_command_takes_it(run):
+    plan = ("plan", "gpt2-large", "--context", 128, "--batch-size", 8, "--memory")
+    ppo = run(*plan, 22, "--run", "ppo", "--answers", 2)
+    assert re.search(
+        r"minigpt2 ppo --model gpt2-large --context \d+ --value policy --prompts 8 --answers 2 "
+        r"--max-new-tokens \d+ --micro-batch (2|4|8|16) --recompute (true|false)$",
+        ppo.out,
+        re.MULTILINE,
+    )
+    assert re.search(r"drawing answers takes [\d.]+ GB .* scoring them [\d.]+ MB", ppo.out)
+    grpo = run(*plan, 99, "--run", "grpo")
+    assert "prompts with 8 answers each" in grpo.out and ": fits" in grpo.out
+    wrong = run(*plan, 99, "--run", "grpo", "--answers", 1)
+    assert wrong.code == 2 and "answers must be at least 2 for grpo" in wrong.err
