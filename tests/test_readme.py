@@ -21,6 +21,7 @@ import yaml
 
 from minigpt2.cli import COMMANDS, main, read_all, read_command, settings_class, settings_of
 from minigpt2.commands.plan import PlanSettings, open_config, shape_of
+from minigpt2.commands.plan_settings import needs_of
 from minigpt2.commands.pretrain import PretrainSettings
 from minigpt2.commands.setup import setup
 from minigpt2.commands.train import TrainSettings, describe_losses, model_line
@@ -29,9 +30,10 @@ from minigpt2.data.formats import FORMATS
 from minigpt2.data.loading import load_data
 from minigpt2.model.config import OFFICIAL
 from minigpt2.planning import memory_and_flops
+from minigpt2.planning.alignment_memory import TRAINED, aligned
 from minigpt2.planning.batch_profile import profile
 from minigpt2.planning.disk_space import disk_need
-from minigpt2.planning.memory_and_flops import MemoryOptions, memory
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory
 from minigpt2.reports.metrics import step_line
 from minigpt2.reports.run_log import RunLog
 from minigpt2.training.losses import Losses
@@ -210,6 +212,21 @@ def test_the_memory_of_large_is_what_plan_says(monkeypatch):
     disk = disk_need(config, keep=settings.keep, validates=True, accumulates=True)
     assert f"     Disk: {disk}\n" in README
     assert f"{config.n_parameters / 1e6:.0f} million" in README
+
+
+def test_the_models_of_alignment_are_what_plan_says():
+    def held(run, **options):
+        settings = PlanSettings(model="gpt2-large", run=run, **options)
+        needs, nothing = needs_of(settings, 1024), (MicroBatch(0, 0), MemoryOptions())
+        parts = aligned(open_config("gpt2-large"), *nothing, memory, needs)
+        return size(sum(parts.get(name, 0) for name in (*TRAINED, *needs.read)))
+
+    apart = held("ppo", value="apart")
+    assert held("reward") == held("dpo")
+    assert (
+        f"take {held('dpo')} for `reward`\nand `dpo`, {held('grpo', check=True)} for `grpo` with a "
+        f"check, {held('ppo')} for `ppo`, and {apart} with its value function apart."
+    ) in README
 
 
 # Commands, targets, paths, settings.

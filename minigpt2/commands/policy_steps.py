@@ -151,7 +151,12 @@ def check_memory(
         settings.precision,
         sizes,
         MemoryOptions(recompute=settings.recompute),
-        Needs(answers=settings.prompts * settings.answers, rows=run.prompts.longest),
+        Needs(
+            answers=settings.prompts * settings.answers,
+            rows=run.prompts.longest,
+            samples=settings.answers,
+            prompt=run.prompts.longest - answer,
+        ),
     )
 
 
