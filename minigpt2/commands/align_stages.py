@@ -4,10 +4,12 @@ Settings that differ from a command's defaults are those that suit the small bas
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from minigpt2.commands.dpo import DpoSettings, dpo
 from minigpt2.commands.grpo import GrpoSettings, grpo
@@ -16,21 +18,23 @@ from minigpt2.commands.resume import is_finished
 from minigpt2.commands.reward import RewardSettings, reward
 from minigpt2.commands.train import TrainSettings, train
 from minigpt2.data.almanac import questions
-from minigpt2.data.almanac.preferences import preferences
+from minigpt2.data.almanac.ask import Record
+from minigpt2.data.almanac.preferences import is_equation, pair, preferences
 from minigpt2.durable import make_folder
 from minigpt2.outputs import naming, write_texts
 from minigpt2.reports.run_log import SETTINGS
 
 DATA = "data"
+STYLE = 3  # a stream of random numbers, besides those of data/almanac/preferences
 EPS = 1e-6  # of AdamW, in alignment
 LONGEST = 96  # tokens of an answer; padded ones have up to 76
 QUESTIONS = 64  # that PPO answers at once
 SAVE_EVERY = 8  # steps of PPO between checkpoints, whose models have exams
 STEPS = {  # of each stage
     "mixture": 190,
-    "reward": 120,
-    "dpo": 60,
-    "ppo": 40,
+    "reward": 220,
+    "dpo": 80,
+    "ppo": 48,
     "shallow": 20,
     "hacked": 40,
     "undertuned": 16,
@@ -58,7 +62,17 @@ def data_sets() -> dict[str, Any]:
     """Return the data of all stages by name."""
     lists: dict[str, Any] = {"train": questions().train, **preferences()._asdict()}
     padded = [pair for pair in lists["pairs"] if pair["kind"] == "padded"]
-    return {**lists, "padded_pairs": padded}
+    return {**lists, "padded_pairs": padded, "style_pairs": style_pairs(lists["train"])}
+
+
+def style_pairs(train: Sequence[Record]) -> list[Record]:
+    """Return a pair of a direct and a padded answer to each question about facts.
+
+    Sums and differences follow by themselves, and are spoilt less where none is trained.
+    """
+    rng = np.random.default_rng([0, STYLE])
+    pairs = [pair(rng, "padded", question, ()) for question in train if not is_equation(question)]
+    return [record for record in pairs if record]
 
 
 def write_data(folder: Path) -> None:
@@ -124,18 +138,20 @@ class Settings:
         """Return the settings of DPO."""
         return DpoSettings(
             **self.common("dpo", 2e-5),
-            data=self.data("padded_pairs"),
+            data=self.data("style_pairs"),
             model=self.run("mixture"),
             beta=0.3,
             validation=0.0,
             samples=0,
         )
 
-    def ppo(self, name: str, learning_rate: float, beta: float, reward: str) -> PpoSettings:
+    def ppo(
+        self, name: str, data: str, reward: str, *, learning_rate: float, beta: float
+    ) -> PpoSettings:
         """Return the settings of a stage of PPO, with the reward model of another stage."""
         return PpoSettings(
             **self.common(name, learning_rate),
-            data=self.data("pairs"),
+            data=self.data(data),
             model=self.run("mixture"),
             reward_model=self.run(reward),
             value="apart",
@@ -165,7 +181,8 @@ class Settings:
 def stages(folder: Path, model: str, seed: int) -> list[Stage]:
     """Return all stages in their order."""
     of = Settings(folder, model, seed)
-    honest, hacked = of.ppo("ppo", 5e-5, 0.1, "reward"), of.ppo("hacked", 3e-4, 1e-6, "shallow")
+    honest = of.ppo("ppo", "style_pairs", "reward", learning_rate=6e-5, beta=0.1)
+    hacked = of.ppo("hacked", "pairs", "shallow", learning_rate=3e-4, beta=1e-6)
     shallow = of.reward("shallow", "padded_pairs")
     few = of.tuning("undertuned", "train")
     return [
@@ -173,7 +190,7 @@ def stages(folder: Path, model: str, seed: int) -> list[Stage]:
             "mixture", "tuning on padded and direct answers", of.tuning("mixture", "mixture"), train
         ),
         Stage("reward", "a reward model", of.reward("reward", "pairs"), reward, ()),
-        Stage("dpo", "DPO on the padded pairs", of.dpo(), dpo),
+        Stage("dpo", "DPO on padded and direct answers", of.dpo(), dpo),
         Stage("ppo", "PPO with this reward model", honest, ppo, followed=True),
         Stage("shallow", "a reward model that has seen padding alone", shallow, reward, ()),
         Stage("hacked", "PPO that hacks it", hacked, ppo, followed=True),
