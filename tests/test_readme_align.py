@@ -1,0 +1,32 @@
+"""The README's tables of alignment are those of a stored run."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from minigpt2.commands.align_results import tables_of
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = json.loads((ROOT / "tests/alignment/demonstration.json").read_text(encoding="utf-8"))
+
+
+def printed(table):
+    """The lines of a table as the README has them."""
+    console = Console(file=io.StringIO(), width=110)
+    console.print(table.printed())
+    return "\n".join(f"    {line}".rstrip() for line in console.file.getvalue().splitlines())
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_tables_are_those_of_the_stored_run(number):
+    assert printed(tables_of(RESULTS)[number]) in README
+
+
+def test_the_section_names_the_number_of_questions():
+    (count,) = re.findall(r"asks (\d+) held-out questions", README)
+    assert {exam["greedy"]["all"]["asked"] for exam in RESULTS["exams"].values()} == {int(count)}
