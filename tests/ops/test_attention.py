@@ -77,6 +77,15 @@ def test_equals_a_plain_masked_softmax_with_another_divisor(end, block, seed, di
     np.testing.assert_allclose(attention_backward(do, saved), expected, atol=1e-12)
 
 
+def test_scores_are_divided_by_the_root_of_a_heads_width_or_by_what_is_said():
+    end = np.array([3, 3, 3])
+    qkv, _ = inputs(end, 0, heads=2, width=4)
+    plainly, halved, whole = (attention(qkv, end, 2, divisor=d)[0] for d in (None, 2.0, 1.0))
+    np.testing.assert_array_equal(plainly, halved)  # √4
+    np.testing.assert_allclose(whole, plain.attention(qkv, end, 2, divisor=1.0), atol=1e-14)
+    assert abs(whole - plainly).max() > 1e-3
+
+
 @pytest.mark.parametrize("end", [FOREST, ends((N,))], ids=["forest", "one sequence"])
 def test_equals_a_plain_masked_softmax_with_dropout(end):
     qkv, do = inputs(end, 0, width=C // H)
@@ -226,6 +235,13 @@ def test_the_block_with_the_row_itself_comes_first(end, block):
         assert np.isin(i, own).all()
         visible = np.ones((len(i), len(own)), bool) if visible is None else visible
         assert visible.any(1).all()
+
+
+def test_a_row_does_not_see_the_root_that_ended_before_it():
+    end = np.array([2, 2, 4, 4])
+    ((keys, visible),) = key_blocks(end, slice(0, 4), 4)
+    assert keys == slice(0, 4)
+    assert visible.astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
 
 
 def test_keys_are_a_slice_where_they_are_contiguous():

@@ -137,3 +137,12 @@ def test_without_rows_all_are_chosen_and_nothing_is_copied():
     x, y = np.ones((3, C)), np.zeros((3, C))
     all_x, all_y = chosen_rows(None, x, y)
     assert all_x is x and all_y is y and scatter_rows(x, None, 3) is x
+
+
+def test_rows_of_one_index_are_summed_in_their_order():
+    """So a sum has the same bits with every NumPy."""
+    rows = np.random.default_rng(0).standard_normal((600, 3)).astype(np.float32)
+    index, table = np.arange(600) % 2, np.zeros((2, 3), np.float32)
+    add_at(table, rows, index)
+    for k in (0, 1):
+        np.testing.assert_array_equal(table[k], np.add.reduceat(rows[k::2], [0])[0])
