@@ -178,13 +178,17 @@ class FolderLock:
         assert self._file
         if is_file(self.folder / LOCK, os.fstat(self._file.fileno())):
             return
+        self.require_folder()
+        self._close()
+        self.__enter__()
+
+    def require_folder(self) -> None:
+        """Raise UserError unless the folder is still where it was locked."""
         if not is_file(self.folder, self._stat):
             raise UserError(
                 f"{self.folder} was moved or removed while the run wrote it: put it back, and "
                 "continue with --resume"
             )
-        self._close()
-        self.__enter__()
 
     def _lock(self) -> None:
         """Lock the file, if that is possible here.  Raises UserError if another process does."""

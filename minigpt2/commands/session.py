@@ -222,4 +222,6 @@ class Session(ExitStack):
                 saved = checkpoints_of(folder)
                 last = saved[-1] if saved else "none yet"
                 raise UserError(f"{error}; the last good checkpoint: {last}") from None
+            if isinstance(error, UserError):
+                self.lock.require_folder()  # if it was moved, that is why
             raise

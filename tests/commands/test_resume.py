@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from time import sleep
 
 import pytest
 
@@ -13,8 +14,8 @@ from minigpt2.errors import UserError
 from minigpt2.outputs import hidden_name
 from minigpt2.reports.run_log import RunLog
 from minigpt2.signals import Stopped
-from minigpt2.training import fingerprint
-from minigpt2.training.checkpoint import checksum_of
+from minigpt2.training import checkpoint_writer, fingerprint
+from minigpt2.training.checkpoint import checkpoint_name, checksum_of, write_checkpoint
 from minigpt2.training.checkpoint_reader import STATE, Checkpoint
 
 RUN = ("--samples", 1, "--batch-size", 4, "--micro-batch", 2, "--epochs", 2, "--dropout", 0.1)
@@ -158,13 +159,26 @@ def test_a_run_in_a_folder_of_its_own_is_continued_by_its_name(train, killed):
     assert "so a new one starts; one that is not in runs is continued by --resume and its" in words
 
 
+def moved_while_written(path, *arguments, before, **options):
+    """Write a checkpoint; that of step 2 gets its name when the run's folder is no longer there."""
+
+    def wait():
+        before()
+        while path.name == checkpoint_name(2) and path.parent.exists():
+            sleep(0.001)
+
+    write_checkpoint(path, *arguments, before=wait, **options)
+
+
+@pytest.mark.parametrize("write", [write_checkpoint, moved_while_written])
 def test_a_run_whose_folder_is_moved_stops_and_continues_when_it_is_back(
-    train, monkeypatch, tmp_path
+    train, monkeypatch, tmp_path, write
 ):
     assert train("--out", "whole").code == 0
     with monkeypatch.context() as patch:
         move = lambda: (tmp_path / "mine").rename(tmp_path / "elsewhere")  # noqa: E731
         patch.setattr(RunLog, "add_step", at_step(3, move))
+        patch.setattr(checkpoint_writer, "write_checkpoint", write)
         line = refusal(train("--out", "mine"))
     assert "mine was moved or removed while the run wrote it: put it back, and continue" in line
     assert not (tmp_path / "mine").exists()

@@ -1,6 +1,7 @@
 """Rows: all rows by kind."""
 
 from tests.inputs import (
+    alignment,
     configs,
     data,
     formats,
@@ -31,6 +32,7 @@ KINDS = (
     sizes,
     outputs,
     legal,
+    alignment,
 )
 
 

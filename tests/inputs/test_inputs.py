@@ -24,6 +24,7 @@ SAMPLE = {
     "streams": ("no stream at all",),
     "sizes": ("data without end", "a pipe that nobody writes to"),
     "outputs": ("show: a missing folder",),
+    "alignment": ("equal answers", "one answer"),
 }
 
 
