@@ -103,5 +103,5 @@ def require_fitting(
     if longest > context:
         raise UserError(
             f"{name}: the reward model reads {plural(context, 'token')}, but a prompt with its "
-            f"answer may have {longest:,}: set context to {context}"
+            f"answer may have {longest:,}: set context to {context - 1}"
         )

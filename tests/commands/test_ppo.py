@@ -178,6 +178,7 @@ def test_a_reward_model_that_does_not_fit_is_refused(judged, tokenizer, tmp_path
     }
     for words, folder in cases.items():
         assert_refused(judged(folder), words)
+    assert_refused(judged(tmp_path / "b"), "set context to 19")  # which leaves a row for the end
     assert not (tmp_path / "mine").exists()
 
 
