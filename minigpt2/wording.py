@@ -32,6 +32,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def rounded(number: float, form: str) -> str:
+    """Return a number in a format; one that rounds to 0 has no sign.
+
+    >>> rounded(-0.004, ".2f"), rounded(-0.006, ".2f"), rounded(-0.0004, ".1%")
+    ('0.00', '-0.01', '0.0%')
+    """
+    text = format(number, form)
+    return text.lstrip("+-") if text.strip("+-") == format(0.0, form).strip("+-") else text
+
+
 def shorten(text: str, width: int = 120) -> str:
     """Return a text on one line, cut to a width.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from minigpt2.training.step import StepResult
-from minigpt2.wording import size
+from minigpt2.wording import rounded, size
 
 WIDTH = 80  # columns of a step's line
 
@@ -58,13 +58,13 @@ PANELS = (  # of two with one title, a run has the first that it has numbers for
     Panel("tokens/s", {"rows_per_second": "computed", "supervised_per_second": "supervised"}, ""),
 )
 
-PRINTED = {  # after the loss, in a step's line
-    "accuracy": "accuracy {:.0%}",
-    "margin": "margin {:.2f}",
-    "reward": "reward {:.3f}",
-    "kl": "kl {:.2f}",
-    "entropy": "entropy {:.2f}",
-    "length": "length {:.1f}",
+PRINTED = {  # after the loss, in a step's line: metrics and their formats
+    "accuracy": ".0%",
+    "margin": ".2f",
+    "reward": ".3f",
+    "kl": ".2f",
+    "entropy": ".2f",
+    "length": ".1f",
 }
 
 
@@ -110,7 +110,7 @@ def results_of(log: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             held_out = curve.metric.startswith("validation")
             of = "" if held_out else " (first and last batch)"
             name = ", ".join(filter(None, [panel.title, curve.label]))
-            before, after = (f"{curve.points[k][1]:{panel.format}}" for k in (0, -1))
+            before, after = (rounded(curve.points[k][1], panel.format) for k in (0, -1))
             rows.append({"name": f"{name}{of}", "before": before, "after": after})
     return rows
 
@@ -120,9 +120,9 @@ def step_line(result: StepResult, steps: int, peak: int | None) -> str:
 
     The help of each command that trains explains its words.
     """
-    line = f"step {result.step}/{steps}  loss {result.loss:.4f}"
+    line = f"step {result.step}/{steps}  loss {rounded(result.loss, '.4f')}"
     printed = [name for name in PRINTED if result.metrics.get(name) is not None]
-    parts = [PRINTED[name].format(result.metrics[name]) for name in printed]
+    parts = [f"{name} {rounded(result.metrics[name], PRINTED[name])}" for name in printed]
     parts += [] if printed else [f"lr {result.learning_rate:.1e}"]
     parts.append(f"norm {result.gradient_norm:.2f}")
     parts.append(f"{result.rows / result.seconds:,.0f} tok/s")
