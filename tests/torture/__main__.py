@@ -42,6 +42,7 @@ PLAN = {  # by kind of run: how many of each signal
 }
 WRITING = "writing a checkpoint"
 A_WRITE = 0.01  # seconds
+STARTING = "Fatal Python error: init_"
 
 
 class Broken(Exception):
@@ -136,6 +137,10 @@ class Torture:
         code, errors = session.wait(), session.errors
         is_over = "run run is finished: " in errors  # nothing was left to continue
         early = expected and code == 128 - expected and (not errors or is_over)
+        if expected == 128 + signal.SIGINT and session.marks.phase == START:
+            # Until `main` is called, Python ends in its own words, while it starts or imports.
+            early |= errors.startswith(STARTING)
+            early |= code == -signal.SIGINT and errors.endswith("KeyboardInterrupt\n")
         stopped = not expected or errors.endswith("minigpt2: stopped\n")
         if not early and (code != expected or not stopped):
             raise Broken(f"{session.folder}: exit code {code}, not {expected}: {errors}")
