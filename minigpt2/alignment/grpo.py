@@ -58,14 +58,11 @@ from minigpt2.alignment.completions import Completion
 from minigpt2.alignment.log_probs import Answer, batch_of_answers, policy_gradients, with_columns
 from minigpt2.alignment.on_policy import (
     Observe,
+    OnPolicyData,
     Phases,
     Score,
     ignore,
-    log_ratios_to,
     require_first_pass,
-    require_kl,
-    scores_of,
-    summary_of,
 )
 from minigpt2.alignment.policy_gradient import normaliser, ratios, token_shares
 from minigpt2.backend import Array
@@ -111,13 +108,17 @@ def alike(rewards: Array) -> Array:
     return rewards.max(1) == rewards.min(1)  # (Q,)  (44.3)
 
 
-class GroupData:
-    """The steps of GRPO: each draws answers, and compares those to the same prompt.
+def require_group(samples: int) -> None:
+    """Raise UserError for groups of one answer."""
+    if samples < 2:
+        raise UserError(
+            f"answers must be at least 2, not {samples}: the other answers to a prompt are what an "
+            "answer is compared with"
+        )
 
-    `notes` is JSON: a checkpoint holds it, and a run that is resumed gets it.
-    """
 
-    on_policy = True
+class GroupData(OnPolicyData):
+    """The steps of GRPO: each draws answers, and compares those to the same prompt."""
 
     def __init__(
         self,
@@ -130,22 +131,13 @@ class GroupData:
         notes: dict[str, Any] | None = None,
         observe: Observe = ignore,
     ):
-        """`observe` sees the answers of each rollout; without a reference there is no KL.
-
-        Raises UserError for one sample a prompt, and ValueError for a beta without a reference.
-        """
-        if phases.samples < 2:
-            raise UserError(
-                f"answers must be at least 2, not {phases.samples}: the other answers to a prompt "
-                "are what an answer is compared with"
-            )
+        """Raises UserError for one answer a prompt, ValueError for beta without a reference."""
+        require_group(phases.samples)
         if options.beta and reference is None:
             raise ValueError("beta above 0 needs a reference")
-        self.phases, self.score, self.decode, self.options = phases, score, decode, options
-        self.reference, self.observe = reference, observe
-        self.notes = {} if notes is None else notes
-        self.numbers: dict[str, float] = {}  # for the log of the step that was made last
-        self.normaliser = 0.0  # its Z
+        super().__init__(phases, score, decode, reference=reference, notes=notes, observe=observe)
+        self.options = options
+        self.normaliser = 0.0  # the Z of the step that was made last
 
     def at(self, epoch: int, position: int) -> StepBatches:
         """Draw the answers of the step at a place; return the batches of those that differ.
@@ -154,25 +146,18 @@ class GroupData:
         steps in which no group had a difference.
         """
         number, _ = self.phases.at(position)
-        answers, samples = self.phases.answers(number), self.phases.samples
-        prompts = np.repeat(self.phases.chosen(number), samples).tolist()
-        scores = scores_of(answers, prompts, self.score, self.decode)
-        self.observe(number, answers, scores)
-        log_ratios = None
-        if self.reference is not None:
-            log_ratios = log_ratios_to(self.reference, answers, self.phases.temperature)
-        summary = summary_of(answers, scores, log_ratios)
-        require_kl(summary, self.options.max_kl, number + 1)
+        options, samples = self.options, self.phases.samples
+        answers, scores, log_ratios, summary = self.draw(number, number + 1, options.max_kl)
         pairs = zip(scores, answers, strict=True)
-        rewards = np.array([final_score(s, a.ended, self.options.penalty) for s, a in pairs])
+        rewards = np.array([final_score(s, a.ended, options.penalty) for s, a in pairs])
         groups = rewards.reshape(-1, samples)  # (Q, K)
         self.numbers = summary.numbers() | {"alike": float(alike(groups).mean())}
         self.require_difference(number, groups)
-        if log_ratios and self.options.beta:
-            price = self.options.beta * np.array([ratio.sum() for ratio in log_ratios])
+        if log_ratios and options.beta:
+            price = options.beta * np.array([ratio.sum() for ratio in log_ratios])
             groups = groups - price.reshape(-1, samples)  # (Q, K)  (44.1)
-        _, baseline, divide, *_ = self.options
-        advantages = advantages_of_groups(groups, baseline, divide)  # (Q, K)
+        ways = options.baseline, options.divide_by_sigma
+        advantages = advantages_of_groups(groups, *ways)  # (Q, K)
         return StepBatches(self.batches(answers, advantages), epoch, position + 1)
 
     def require_difference(self, number: int, rewards: Array) -> None:

@@ -137,6 +137,56 @@ def require_kl(summary: Summary, largest: float, step: int) -> None:
         )
 
 
+class Drawn(NamedTuple):
+    """The answers of a phase, and what they are worth."""
+
+    answers: list[Completion]
+    scores: list[float]
+    log_ratios: list[Array] | None  # of their tokens, for each answer; None without a reference
+    summary: Summary
+
+
+class OnPolicyData:
+    """Steps whose answers the policy draws when they are due: the data of GRPO and of PPO.
+
+    `notes` is JSON: a checkpoint holds it, and a run that is resumed gets it.
+    """
+
+    on_policy = True
+
+    def __init__(
+        self,
+        phases: Phases,
+        score: Score,
+        decode: Callable[[Sequence[int]], str],
+        *,
+        reference: Parameters | None,
+        notes: dict[str, Any] | None,
+        observe: Observe,
+    ):
+        """`observe` sees the answers of each phase; without a reference there is no KL."""
+        self.phases, self.score, self.decode = phases, score, decode
+        self.reference, self.observe = reference, observe
+        self.notes = {} if notes is None else notes
+        self.numbers: dict[str, float] = {}  # for the log of the step that was made last
+
+    def draw(self, number: int, step: int, max_kl: float) -> Drawn:
+        """Return the answers of a phase, which begins at a step.
+
+        Raises UserError for a score that is not a number, and a KL over its bound (0: none).
+        """
+        answers = self.phases.answers(number)
+        prompts = np.repeat(self.phases.chosen(number), self.phases.samples).tolist()
+        scores = scores_of(answers, prompts, self.score, self.decode)
+        self.observe(number, answers, scores)
+        log_ratios = None
+        if self.reference is not None:
+            log_ratios = log_ratios_to(self.reference, answers, self.phases.temperature)
+        summary = summary_of(answers, scores, log_ratios)
+        require_kl(summary, max_kl, step)
+        return Drawn(answers, scores, log_ratios, summary)
+
+
 def require_first_pass(log_p: Array, old: Array, dtype: Any) -> None:
     """Raise UserError if a policy that has not changed finds other probabilities than were drawn.
 

@@ -16,13 +16,10 @@ from minigpt2.alignment.on_policy import (
     AT_ONCE,
     MINIBATCHES,
     Observe,
+    OnPolicyData,
     Phases,
     Score,
     ignore,
-    log_ratios_to,
-    require_kl,
-    scores_of,
-    summary_of,
 )
 from minigpt2.alignment.ppo import Learnt, Returns, for_tuning, learn_from, minibatches
 from minigpt2.alignment.value_function import values_of
@@ -69,13 +66,8 @@ class Phase(NamedTuple):
         return cls(answers, learnt, stored["numbers"])
 
 
-class PPOData:
-    """The steps of PPO: the first of a phase draws its answers, all of it learn from them.
-
-    `notes` is JSON: a checkpoint holds it, and a run that is resumed gets it.
-    """
-
-    on_policy = True
+class PPOData(OnPolicyData):
+    """The steps of PPO: the first of a phase draws its answers, all of it learn from them."""
 
     def __init__(
         self,
@@ -89,17 +81,15 @@ class PPOData:
         notes: dict[str, Any] | None = None,
         observe: Observe = ignore,
     ):
-        """`tuning` has examples of instruction tuning; `observe` sees the answers of each phase.
+        """`tuning` has examples of instruction tuning.
 
         Raises ValueError if the steps of a phase are not whole epochs over its minibatches.
         """
         if phases.steps_per_phase % options.minibatches:
             raise ValueError("a phase has a whole number of epochs, each with all minibatches")
-        self.phases, self.score, self.decode, self.options = phases, score, decode, options
-        self.reference, self.tuning, self.observe = reference, tuning, observe
-        self.notes = {} if notes is None else notes
+        super().__init__(phases, score, decode, reference=reference, notes=notes, observe=observe)
+        self.options, self.tuning = options, tuning
         self.first = False  # whether the step that was made last is the first of its phase
-        self.numbers: dict[str, float] = {}  # of its phase
 
     def at(self, epoch: int, position: int) -> StepBatches:
         """Return the step at a place; if it is the first of its phase, draw the answers.
@@ -133,14 +123,9 @@ class PPOData:
 
     def new_phase(self, number: int, position: int) -> Phase:
         """Draw the answers of a phase, and compute what is learnt from them."""
-        options, temperature = self.options, self.phases.temperature
-        answers = self.phases.answers(number)
-        prompts = np.repeat(self.phases.chosen(number), self.phases.samples).tolist()
-        scores = scores_of(answers, prompts, self.score, self.decode)
-        self.observe(number, answers, scores)
-        log_ratios = log_ratios_to(self.reference, answers, temperature)
-        summary = summary_of(answers, scores, log_ratios)
-        require_kl(summary, options.max_kl, position + 1)
+        options = self.options
+        answers, scores, log_ratios, summary = self.draw(number, position + 1, options.max_kl)
+        assert log_ratios is not None  # there is a reference
         beta = self.notes.get("beta", options.beta)
         learnt = learn_from(
             answers, scores, log_ratios, self.values(answers), beta, options.returns

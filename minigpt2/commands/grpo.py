@@ -6,12 +6,11 @@ This is `minigpt2 grpo`.
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from minigpt2.alignment.grpo import GroupData, GroupObjective, GroupOptions
+from minigpt2.alignment.grpo import GroupData, GroupObjective, GroupOptions, require_group
 from minigpt2.alignment.on_policy import Observe
 from minigpt2.commands.policy_run import PolicyRun, setup_policy
 from minigpt2.commands.policy_settings import PolicySettings
 from minigpt2.commands.policy_steps import run_policy
-from minigpt2.errors import UserError
 from minigpt2.training.objective import Objective
 from minigpt2.training.run import Data
 
@@ -54,11 +53,7 @@ class GrpoSettings(PolicySettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.answers < 2:
-            raise UserError(
-                f"answers must be at least 2, not {self.answers}: the other answers to a prompt "
-                "are what an answer is compared with"
-            )
+        require_group(self.answers)
 
 
 def grpo(settings: GrpoSettings) -> dict[str, Any]:

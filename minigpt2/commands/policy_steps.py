@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigpt2.alignment.completions import Completion
+from minigpt2.alignment.on_policy import Observe
 from minigpt2.alignment.value_function import is_apart
 from minigpt2.backend import array_module
 from minigpt2.commands.policy_run import PolicyRun
@@ -41,7 +42,6 @@ from minigpt2.training.run import Data
 SHOWN = 12  # rollouts whose answers the report shows
 ANSWERS = 2  # of each of them
 
-Observe = Callable[[int, Sequence[Completion], Sequence[float]], None]
 # Takes a run, the notes of its rollouts, and what sees each rollout.
 Made = Callable[[PolicyRun, dict[str, Any], Observe], tuple[Data, Objective]]
 
