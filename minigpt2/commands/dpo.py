@@ -34,7 +34,6 @@ from minigpt2.terminal import note
 from minigpt2.training.evaluation import Limits
 from minigpt2.training.fingerprint import digest_of_records
 
-CHUNK = 32  # pairs whose log-probabilities are computed at once at most
 REFERENCE = "reference"  # in the notes of a checkpoint
 
 
@@ -137,12 +136,7 @@ def log_probs_of(
     run: PairRun, parameters: Parameters, pairs: Sequence[Pair], advance: Advance
 ) -> Array:
     """Return ln π (B, 2) of the answers of pairs, and count the pairs that are done."""
-    size, sums = min(CHUNK, run.micro_batch), [np.empty((0, 2))]
-    for start in range(0, len(pairs), size):
-        part = pairs[start : start + size]
-        sums.append(pair_log_probs(parameters, part, size))
-        advance(len(part))
-    return np.concatenate(sums)
+    return run.in_chunks(pairs, lambda part, n: pair_log_probs(parameters, part, n), advance)
 
 
 def reference_of(run: PairRun, model: str, session: Session) -> tuple[Array, Array]:

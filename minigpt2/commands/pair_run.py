@@ -1,10 +1,13 @@
 """Run on pairs: the setup of `reward` and `dpo`, where their settings become values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from minigpt2.alignment.pair_batches import PairBatches
 from minigpt2.alignment.pairs import Pair, PairSet, lengths_of_pairs, read_pairs, require_pairs
+from minigpt2.backend import Array
 from minigpt2.commands.dataset import Dataset, open_dataset, reader_of
 from minigpt2.commands.pair_settings import PairSettings
 from minigpt2.commands.run_settings import every_of, steps_of, training_config
@@ -14,12 +17,15 @@ from minigpt2.data.records import Record
 from minigpt2.device.devices import open_device
 from minigpt2.inference.model import Model, RewardModel
 from minigpt2.planning.room import require_state
+from minigpt2.reports.before_after import Advance
 from minigpt2.reports.progress import tracked
 from minigpt2.training.fingerprint import digest_of_examples
 from minigpt2.training.precision import check_precision
 from minigpt2.training.run import Every
 from minigpt2.training.state import State, new_state
 from minigpt2.training.step import TrainingConfig
+
+CHUNK = 32  # pairs that are computed at once at most, where nothing is trained
 
 
 class PairRun(NamedTuple):
@@ -56,6 +62,23 @@ class PairRun(NamedTuple):
             seed=self.state.seed,
             **others,
         )
+
+    def in_chunks(
+        self,
+        pairs: Sequence[Pair],
+        compute: Callable[[Sequence[Pair], int], Array],
+        advance: Advance,
+    ) -> Array:
+        """Return the numbers (B, 2) of pairs, chunk by chunk, and count those that are done.
+
+        `compute` returns the numbers of a chunk, of which all may be computed at once, so many.
+        """
+        size, results = min(CHUNK, self.micro_batch), [np.empty((0, 2))]
+        for start in range(0, len(pairs), size):
+            part = pairs[start : start + size]
+            results.append(compute(part, size))
+            advance(len(part))
+        return np.concatenate(results)
 
     def counts(self) -> dict[str, Any]:
         """Return the numbers of pairs and of their tokens."""

@@ -46,7 +46,6 @@ from minigpt2.terminal import note
 from minigpt2.weights import SCORE_WEIGHT
 from minigpt2.wording import plural
 
-CHUNK = 32  # pairs that are scored at once at most
 NORMALISED = 256  # pairs, at most, whose answers' scores get mean 0 and variance 1
 
 
@@ -125,12 +124,12 @@ def open_start(settings: RewardSettings, checkpoint: str | None) -> RewardModel:
 
 def scores_of(run: PairRun, pairs: Sequence[Pair], advance: Advance) -> Array:
     """Return the scores (B, 2) of pairs, and count those that are done."""
-    size, scores = min(CHUNK, run.micro_batch), [np.empty((0, 2))]
-    for start in range(0, len(pairs), size):
-        part = pairs[start : start + size]
-        scores.append(score_pairs(run.model.parameters, part, micro_batch=size))
-        advance(len(part))
-    return np.concatenate(scores)
+    parameters = run.model.parameters
+
+    def score(part: Sequence[Pair], size: int) -> Array:
+        return score_pairs(parameters, part, micro_batch=size)
+
+    return run.in_chunks(pairs, score, advance)
 
 
 def measure_on(run: PairRun, objective: BradleyTerry) -> Callable[[Advance], Validation]:
