@@ -21,12 +21,12 @@ from minigpt2.commands.pair_steps import begin, describe_validation, page_of_pai
 from minigpt2.commands.session import Session
 from minigpt2.commands.setup import first_numbers
 from minigpt2.commands.tests import choose_samples, open_tests
-from minigpt2.commands.tuning_run import answers_before, closing_line
+from minigpt2.commands.tuning_run import TuningRun, closing_line, train_between_answers
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError, require_above_zero, require_at_least
 from minigpt2.inference.model import open_model
 from minigpt2.model.parameters import Parameters
-from minigpt2.reports.before_after import Advance, answer_tests, compare
+from minigpt2.reports.before_after import Advance
 from minigpt2.reports.metrics import Validation
 from minigpt2.reports.progress import progress
 from minigpt2.reports.tensorboard import require_tensorboard
@@ -106,13 +106,14 @@ def dpo(settings: DpoSettings) -> dict[str, Any]:
         objective = DPOObjective(constants)
         digest = digest_of_records([*tests.values(), samples])
         log = begin(run, settings, session, {"the test questions": digest})
-        before = answers_before(run.model, tests, limits, session)
-        reference, held_out = reference_of(run, settings.model, session)
-        batches, measure = run.batches(reference=reference), measure_on(run, constants, held_out)
-        tuning = train_on_pairs(run, batches, objective, session, measure)
-        checked = session.signals.checked
-        after = answer_tests(run.model, tests, limits, log, "after", checked=checked)
-        answers = compare(before, after, samples, log)
+
+        def train() -> TuningRun:
+            reference, held_out = reference_of(run, settings.model, session)
+            measure = measure_on(run, constants, held_out)
+            batches = run.batches(reference=reference)
+            return train_on_pairs(run, batches, objective, session, measure)
+
+        answers, tuning = train_between_answers(run.model, tests, samples, limits, session, train)
         log.write_text("report.html", page_of_pairs(run, tuning, log, settings, answers=answers))
         closing_line(log, session)
     return log.summary

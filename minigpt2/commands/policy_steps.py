@@ -18,19 +18,19 @@ from minigpt2.commands.rewards import text_of
 from minigpt2.commands.session import Session
 from minigpt2.commands.tuning_run import (
     TuningRun,
-    answers_before,
     closing_line,
     describe_model,
     ending_of,
     fingerprint_of,
     introduce_model,
     take_all_steps,
+    train_between_answers,
     warning_of_start,
 )
 from minigpt2.planning.alignment_memory import Needs
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch
 from minigpt2.planning.room import check_answers
-from minigpt2.reports.before_after import answer_tests, compare, question_of
+from minigpt2.reports.before_after import question_of
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog
 from minigpt2.reports.run_page import Page, run_page
@@ -77,16 +77,14 @@ def run_policy(
             log.say("warning", scarce, key="memory")
         for warning in warnings_of_run(run, settings):
             log.say("warning", warning, key="context")
-        tests = run.tests or ({"samples": run.samples} if run.samples else {})
-        before = answers_before(run.model, tests, run.limits, session)
         phases = ceil(settings.steps / steps_per_phase)
         observe = Samples(run, session.extra, phases, steps_per_phase)
         data, objective = made(run, session.extra.setdefault("rollouts", {}), observe)
         tuning = TuningRun(run.model, run.state, data, objective, run.config, run.every)
-        take_all_steps(tuning, session)
-        checked = session.signals.checked
-        after = answer_tests(run.model, tests, run.limits, log, "after", checked=checked)
-        answers = compare(before, after, run.samples, log)
+        tested = run.tests, run.samples, run.limits
+        answers, _ = train_between_answers(
+            run.model, *tested, session, lambda: take_all_steps(tuning, session)
+        )
         samples = session.extra.get("drawn", [])
         log.write("drawn.json", samples)
         page = page_of(run, tuning, settings, log, answers=answers, samples=samples)

@@ -12,7 +12,6 @@ from minigpt2.commands.dataset import warnings_of
 from minigpt2.commands.session import Session
 from minigpt2.commands.setup import Run, TrainSettings, check_memory, setup
 from minigpt2.commands.tuning_run import (
-    answers_before,
     closing_line,
     describe_model,
     ending_of,
@@ -20,10 +19,11 @@ from minigpt2.commands.tuning_run import (
     introduce_model,
     naming_entries,
     take_all_steps,
+    train_between_answers,
     validation_of,
 )
 from minigpt2.data.statistics import lengths_of
-from minigpt2.reports.before_after import Advance, answer_tests, compare
+from minigpt2.reports.before_after import Advance
 from minigpt2.reports.metrics import Validation
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog
@@ -57,12 +57,8 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         log.say("disk", disk)
         if scarce:
             log.say("warning", scarce, key="memory")
-        tests = run.tests or ({"samples": run.samples} if run.samples else {})
-        before = answers_before(run.model, tests, run.limits, session)
-        tune(run, session)
-        checked = session.signals.checked
-        after = answer_tests(run.model, tests, run.limits, log, "after", checked=checked)
-        answers = compare(before, after, run.samples, log)
+        tested = run.tests, run.samples, run.limits
+        answers, _ = train_between_answers(run.model, *tested, session, lambda: tune(run, session))
         log.write_text("report.html", page_of(run, log, answers, asdict(settings)))
         closing_line(log, session)
     return log.summary

@@ -6,7 +6,7 @@ A command's setup makes a TuningRun of its settings.  Here it becomes lines, ste
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from minigpt2.backend import array_module
 from minigpt2.commands.run_settings import TuningSettings
@@ -17,7 +17,7 @@ from minigpt2.device.devices import describe_device
 from minigpt2.inference.model import Model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
-from minigpt2.reports.before_after import Advance, Answers, answer_tests
+from minigpt2.reports.before_after import Advance, Answers, answer_tests, compare
 from minigpt2.reports.metrics import Validation
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog
@@ -30,6 +30,7 @@ from minigpt2.training.step import NotFinite, TrainingConfig
 from minigpt2.wording import plural
 
 NAMED = 16  # entries that an error lists
+Result = TypeVar("Result")  # of a training
 Validate = Callable[[int], float]  # with the steps taken; returns the loss
 
 
@@ -97,6 +98,27 @@ def answers_before(
         name: [Answer(record, *rest) for record, rest in zip(records, stored[name], strict=True)]
         for name, records in tests.items()
     }
+
+
+def train_between_answers(
+    model: Model,
+    tests: Mapping[str, list[Record]],
+    samples: list[Record],
+    limits: Limits,
+    session: Session,
+    train: Callable[[], Result],
+) -> tuple[list[dict[str, Any]], Result]:
+    """Let a model answer the tests, train it, and let it answer again.
+
+    Returns the rows with both answers, and what the training returned.  The samples' answers are
+    printed; without tests, they are the one test.
+    """
+    log, checked = session.log, session.signals.checked
+    questions = dict(tests) or ({"samples": samples} if samples else {})
+    before = answers_before(model, questions, limits, session)
+    result = train()
+    after = answer_tests(model, questions, limits, log, "after", checked=checked)
+    return compare(before, after, samples, log), result
 
 
 def validation_of(
