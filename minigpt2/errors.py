@@ -4,6 +4,7 @@ If a file, a setting or a name that the user gave cannot be used, the code raise
 command line prints its text and exits with 2.  Any other exception is a bug of this project.
 """
 
+from collections.abc import Collection
 from math import isfinite
 
 PICTURES = (".png", ".svg", ".pdf")  # endings of files
@@ -24,6 +25,12 @@ class NothingLeft(UserError):
 def in_digits(number: float) -> str:
     """Return a number as people write it: 1 rather than 1.0."""
     return f"{number:.15g}"
+
+
+def require_one_of(names: Collection[str], name: str, what: str) -> None:
+    """Raise ValueError unless a name is one of those that are known; `what` is what it names."""
+    if name not in names:
+        raise ValueError(f"{what} {name!r} is none of {', '.join(names)}")
 
 
 def require_at_least(minimum: float, settings: object, *names: str) -> None:

@@ -88,6 +88,7 @@ Example: the score 3 for three tokens, half, twice and equally as likely as unde
 import numpy as np
 
 from minigpt2.backend import Array
+from minigpt2.errors import require_one_of
 
 BASELINES = ("mean", "leave-one-out")
 
@@ -142,8 +143,9 @@ def group_advantages(
 ) -> Array:
     """Return A (Q, K) of the rewards of K answers to each of Q prompts; K is at least 2.
 
-    `baseline` is one of BASELINES.
+    `baseline` is one of BASELINES; raises ValueError for another.
     """
+    require_one_of(BASELINES, baseline, "baseline")
     k = rewards.shape[1]
     advantages = rewards - rewards.mean(1, keepdims=True)  # (Q, K)  (40.9)
     variance = (advantages**2).sum(1, keepdims=True) / (k - 1)  # (Q, 1)

@@ -16,8 +16,8 @@ A step
 
     Each rollout is used for one step, so the policy that learns is the one that drew the
     answers.  Every ratio (39.5) is 1, nothing is clipped, and (39.9) becomes
-    wₙ = sₙ Aₙ                                                     (44.2)
-    with the share s of (39.10) for each token.  No second pass, no ratio, no clip; that
+    wₙ = uₙ Aₙ                                                     (44.2)
+    with the share u of (39.10) for each token.  No second pass, no ratio, no clip; that
     the ratios are 1 is checked in each step, for if they are not, the answers were drawn
     from another policy than the one that is trained.
 

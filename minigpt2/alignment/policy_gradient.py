@@ -31,13 +31,13 @@ Importance ratio
 
 Clip (PPO, Schulman et al. 2017, equation 7)
     mₙ = min( ρₙ Aₙ, clip(ρₙ, 1 − ε, 1 + ε) Aₙ )                   (39.6)
-    ℒ  = −Σₙ sₙ mₙ                                                 (39.7)
-    with a share sₙ for each token, below.  With the sign of A taken out of the minimum,
+    ℒ  = −Σₙ uₙ mₙ                                                 (39.7)
+    with a share uₙ for each token, below.  With the sign of A taken out of the minimum,
     m = A min(ρ, 1 + ε) for A > 0, and m = A max(ρ, 1 − ε) for A < 0.  So token n is clipped,
     m does not depend on ρ, exactly
     where ρ > 1 + ε and A > 0, or ρ < 1 − ε and A < 0              (39.8)
     and wₙ = −∂ℒ/∂ln πₙ, which is the weight of a triple (chapter 34), follows by ∂ρ/∂ln π = ρ:
-    wₙ = sₙ Aₙ ρₙ where it is not clipped, 0 where it is           (39.9)
+    wₙ = uₙ Aₙ ρₙ where it is not clipped, 0 where it is           (39.9)
     In the six regions, ∂m/∂ρ, with ε = 0.2:
               ρ < 0.8    between    ρ > 1.2
         A > 0    A          A          0      likelier already: no further
@@ -49,7 +49,7 @@ Clip (PPO, Schulman et al. 2017, equation 7)
 
 Shares: what a sum over tokens is divided by.  W is the number of tokens of the step, G that of
 its answers, |a| the length of token n's answer and c a constant
-    s = 1/W,  1/(G c),  1/(G |a|)  or  1/G                         (39.10)
+    u = 1/W,  1/(G c),  1/(G |a|)  or  1/G                         (39.10)
     1/G, sample: (39.4) as it is, without bias.  Its length grows with that of the answers.
     1/(G c), constant: (39.4) over c, without bias, too.  c is the longest length that is allowed
         (Dr. GRPO, Liu et al. 2025; `dr_grpo` in trl).
@@ -63,7 +63,7 @@ its answers, |a| the length of token n's answer and c a constant
 
 Example: three tokens of two answers, one with A = 2, one with A = −1; ε = 0.2
     The first token has become 1.5 times as likely, the last one half as likely.  Both are clipped
-    and add 1.2 · 2 and 0.8 · (−1) to Σ m; the second adds 1 · 2.  With s = 1/W = ⅓:
+    and add 1.2 · 2 and 0.8 · (−1) to Σ m; the second adds 1 · 2.  With u = 1/W = ⅓:
     >>> answers, advantages = np.array([0, 0, 1]), np.array([2.0, 2.0, -1.0])
     >>> old = np.log([0.2, 0.5, 0.4])
     >>> log_p = old + np.log([1.5, 1.0, 0.5])
@@ -88,6 +88,7 @@ Read it
 import numpy as np
 
 from minigpt2.backend import Array
+from minigpt2.errors import require_one_of
 
 NORMALISERS = ("tokens", "constant", "answer", "sample")
 
@@ -95,8 +96,9 @@ NORMALISERS = ("tokens", "constant", "answer", "sample")
 def token_shares(kind: str, answers: Array) -> Array:
     """Return (M,) what each token counts before the division by Z; `answers` (M,) names its answer.
 
-    `kind` is one of NORMALISERS.
+    `kind` is one of NORMALISERS; raises ValueError for another.
     """
+    require_one_of(NORMALISERS, kind, "normaliser")
     if kind != "answer":
         return np.ones(len(answers))  # (M,)  (39.10)
     _, places, lengths = np.unique(answers, return_inverse=True, return_counts=True)
@@ -104,7 +106,11 @@ def token_shares(kind: str, answers: Array) -> Array:
 
 
 def normaliser(kind: str, answers: Array, constant: float = 1.0) -> float:
-    """Return the part of Z that the tokens of some whole answers add; `constant` is c."""
+    """Return the part of Z that the tokens of some whole answers add; `constant` is c.
+
+    `kind` is one of NORMALISERS; raises ValueError for another.
+    """
+    require_one_of(NORMALISERS, kind, "normaliser")
     if kind == "tokens":
         return float(len(answers))  # W  (39.10)
     count = float(len(np.unique(answers)))  # G
@@ -126,7 +132,7 @@ def clipped(rho: Array, advantages: Array, clip: float) -> Array:
 def clipped_loss(
     log_p: Array, old: Array, advantages: Array, shares: Array, clip: float = 0.2
 ) -> Array:
-    """Return ℒ of log-probabilities now and when drawn, advantages and shares s, all (M,)."""
+    """Return ℒ of log-probabilities now and when drawn, advantages and shares u, all (M,)."""
     rho = ratios(log_p, old)  # (M,)
     bound = np.where(advantages.real > 0, 1 + clip, 1 - clip)  # (M,)
     m = advantages * np.where(clipped(rho, advantages, clip), bound, rho)  # (M,)  (39.6)

@@ -18,7 +18,7 @@ A phase
     6. For each of E epochs the answers are cut at random into B minibatches, and each of them is
        one step of AdamW.  All of 1 to 5 stay as they are.
 
-A step, on the Z tokens of its minibatch, with s = 1/Z in (39.7) and in (41.2)
+A step, on the Z tokens of its minibatch, with u = 1/Z in (39.7) and in (41.2)
     ℒ = ℒ_policy + c_v ℒ_value                                     (42.1)
     so the triples have the weights w of (39.9), and the values have
     dvₙ = c_v times the dv of (41.3)                               (42.2)
@@ -34,7 +34,7 @@ A step, on the Z tokens of its minibatch, with s = 1/Z in (39.7) and in (41.2)
 
 Example: two tokens, the second has become half as likely as when it was drawn
     ε = 0.2 and A = (1, −1): it is clipped, at −0.8.  Values of 0 that should be 1, all with
-    s = 1/2: ℒ_policy = −(1 − 0.8) / 2 and ℒ_value = ½ (1 + 1) / 2, so with c_v = 0.1
+    u = 1/2: ℒ_policy = −(1 − 0.8) / 2 and ℒ_value = ½ (1 + 1) / 2, so with c_v = 0.1
     (42.1) is −0.1 + 0.05:
     >>> old, zero = np.log([0.5, 0.4]), np.zeros(2)
     >>> columns = {"old": old, "advantage": np.array([1.0, -1.0]), "value": zero}
@@ -137,7 +137,7 @@ def losses_of(
     shares: Array,
     coefficients: Coefficients,
 ) -> tuple[Array, Array, Array]:
-    """Return ℒ of ln p, v and shares s (M,), with what it is made of: ℒ_policy and ℒ_value."""
+    """Return ℒ of ln p, v and shares u (M,), with what it is made of: ℒ_policy and ℒ_value."""
     old, advantages = columns["old"], columns["advantage"]
     policy = clipped_loss(log_p, old, advantages, shares, coefficients.clip)
     value = value_loss(v, columns["value"], columns["return"], shares, coefficients.value_clip)

@@ -11,10 +11,10 @@ Definition
     other as logits and tokens are.  Nothing follows the end-of-text: the value there is 0, and no
     row is needed for it.
 
-Loss, with the targets R of (40.7), v_old for the values when the answers were drawn, shares s as
+Loss, with the targets R of (40.7), v_old for the values when the answers were drawn, shares u as
 in (39.7), and ε as large a change as a step may make
     vᶜₙ = vₙ clipped to the range from v_old,n − ε to v_old,n + ε  (41.1)
-    ℒ   = ½ Σₙ sₙ max( (vₙ − Rₙ)², (vᶜₙ − Rₙ)² )                   (41.2)
+    ℒ   = ½ Σₙ uₙ max( (vₙ − Rₙ)², (vᶜₙ − Rₙ)² )                   (41.2)
     The larger square counts, so clipping can only make the loss larger (PPO's code in Dhariwal
     et al. 2017, and lm-human-preferences).
 
@@ -23,7 +23,7 @@ Derivation, where dx stands for ∂ℒ/∂x
     Outside, vᶜ is a constant.  If its square is the larger one, v is nearer to R than the end of
     the range is: it went as far towards R as it may, and its gradient is zero.  If it is the
     smaller one, v went away from R, or far beyond it, and the gradient leads it back:
-    dvₙ = sₙ (vₙ − Rₙ), but 0 where (vᶜₙ − Rₙ)² > (vₙ − Rₙ)²       (41.3)
+    dvₙ = uₙ (vₙ − Rₙ), but 0 where (vᶜₙ − Rₙ)² > (vₙ − Rₙ)²       (41.3)
     From dv on, the head and the blocks below it have their own backward passes.
 
 Example: v_old = 0 and ε = 0.2 for three tokens, all with the target 1
@@ -52,7 +52,7 @@ def within(v: Array, old: Array, clip: float) -> Array:
 
 
 def value_loss(v: Array, old: Array, targets: Array, shares: Array, clip: float = 0.2) -> Array:
-    """Return ℒ of values now and when the answers were drawn, targets R and shares s, all (M,)."""
+    """Return ℒ of values now and when the answers were drawn, targets R and shares u, all (M,)."""
     squares, bounded = (v - targets) ** 2, (within(v, old, clip) - targets) ** 2  # (M,)
     larger = np.where(bounded.real > squares.real, bounded, squares)  # (M,)
     return (shares * larger).sum() / 2  # (41.2)

@@ -205,6 +205,11 @@ def test_leave_one_out_has_no_bias_and_the_mean_is_two_thirds_of_it(world, kind,
         np.testing.assert_allclose(gradient, factor * length * exact, atol=EXACT * scale)
 
 
+def test_an_unknown_baseline_is_refused():
+    with pytest.raises(ValueError, match=r"^baseline 'median' is none of mean, leave-one-out$"):
+        group_advantages(np.eye(2), "median")
+
+
 @worlds
 def test_whatever_the_others_of_a_group_give_is_a_baseline(world):
     others = np.stack([np.roll(REWARDS[GROUPS], k, 1) for k in (1, 2)])

@@ -258,3 +258,10 @@ def test_all_six_regions_are_among_the_numbers_of_the_check():
     rho = ratios(log_p, OLD)
     regions = np.digitize(rho, [1 - CLIP, 1 + CLIP]) + 3 * (ADVANTAGES > 0)
     assert set(regions) == set(range(6))
+
+
+@pytest.mark.parametrize("function", [token_shares, normaliser])
+def test_an_unknown_normaliser_is_refused(function):
+    known = "tokens, constant, answer, sample"
+    with pytest.raises(ValueError, match=f"^normaliser 'token' is none of {known}$"):
+        function("token", np.arange(3))

@@ -5,6 +5,7 @@ impossible.  An answer has at most 3 tokens, so there are 15.  One of them is ri
 """
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -21,13 +22,15 @@ from tests.alignment.exact_world import ANSWERS, END
 from tests.data.small import small_tokenizer
 from tests.model.cases import drawn
 
-BETA, RIGHT = 0.3, "b"
+BETA, RIGHT, PREFERRED = 0.3, "b", "bb"
 TOKENIZER, RAW = small_tokenizer(), open_template("raw")
 TOKENS = [*TOKENIZER.encode("a"), *TOKENIZER.encode("b"), TOKENIZER.end_of_text]  # 0, 1 and END
 CONFIG = GPT2Config(TOKENIZER.n_vocab, n_positions=8, n_embd=8, n_layer=1, n_head=2)
-OPTIONS = ("--template", "raw", "--max-new-tokens", 3, "--check", "exact", "--samples", 0)
-OPTIONS = (*OPTIONS, "--beta", BETA, "--cut-penalty", 0, "--warmup", 0, "--schedule", "linear")
-OPTIONS = (*OPTIONS, "--device", "cpu", "--log-every", 1000, "--max-kl", 0)
+TEXTS = ["".join(letters) for n in (1, 2, 3) for letters in product("ab", repeat=n)]
+OPTIONS = ("--template", "raw", "--max-new-tokens", 3, "--samples", 0, "--beta", BETA)
+OPTIONS = (*OPTIONS, "--warmup", 0, "--schedule", "linear", "--device", "cpu")
+OPTIONS = (*OPTIONS, "--log-every", 1000)
+CHECKED = ("--check", "exact", "--cut-penalty", 0, "--max-kl", 0)  # of rewards by a program
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_the_optimum_is_reached(world, tmp_path, options):
     name, *others = options
     if name == "ppo":
         others += ["--epochs", 2, "--minibatches", 2, "--value-clip", 10]
-    outcome = world(name, *others)
+    outcome = world(name, *CHECKED, *others)
     assert outcome.code == 0, outcome.err
     before, after = log_policy(tmp_path / "start"), log_policy(tmp_path / "end")
     assert np.exp(before).sum() > 1 - 1e-6 and np.exp(after).sum() > 1 - 1e-3
@@ -84,3 +87,42 @@ def test_the_optimum_is_reached(world, tmp_path, options):
     assert objective(before, before, REWARDS, BETA) < 0.5 * best
     assert value > 0.99 * best
     assert abs(np.exp(after) - np.exp(best_log_p)).sum() / 2 < 0.02
+
+
+def log_policy_of_texts(folder):
+    """ln π of each text of 1 to 3 letters and its end-of-text, were there no other answers."""
+    prompt = encode(Record("Q", "", ""), TOKENIZER, RAW)
+    ids = prompt.ids[: prompt.last_answer]
+    end = TOKENIZER.end_of_text
+    batch = batch_of_answers([Answer(ids, [*TOKENIZER.encode(text), end]) for text in TEXTS])
+    parameters = open_model(str(folder)).parameters
+    wide = parameters.like(parameters.flat.astype(np.float64))
+    log_p = sums_by_answer(log_probs(wide, batch), batch)
+    return log_p - np.log(np.exp(log_p).sum())
+
+
+def preferred():
+    """Pairs of one answer and each other, preferred 3 times of 4: σ(ln 3) = 3/4."""
+    for text in TEXTS:
+        if text == PREFERRED:
+            continue
+        for chosen, rejected in [(PREFERRED, text)] * 3 + [(text, PREFERRED)]:
+            yield {"instruction": "Q", "chosen": chosen, "rejected": rejected}
+
+
+@pytest.mark.long
+def test_dpo_reaches_the_optimum_of_the_reward_that_its_pairs_follow(world, tmp_path):
+    pairs = list(preferred())
+    (tmp_path / "one.json").write_text(json.dumps(pairs))
+    options = ("--epochs", 400, "--batch-size", len(pairs), "--learning-rate", 0.01)
+    outcome = world("dpo", *options, "--validation", 0)
+    assert outcome.code == 0, outcome.err
+    before, after = (log_policy_of_texts(tmp_path / name) for name in ("start", "end"))
+    rewards = np.log(3) * np.array([text == PREFERRED for text in TEXTS])
+    best_log_p, best = optimum(before, rewards, BETA)
+    assert objective(before, before, rewards, BETA) < 0.5 * best
+    assert objective(after, before, rewards, BETA) > 0.99 * best
+    assert abs(np.exp(after) - np.exp(best_log_p)).sum() / 2 < 0.02
+    margins = BETA * (after - before)
+    differences = margins[TEXTS.index(PREFERRED)] - np.delete(margins, TEXTS.index(PREFERRED))
+    np.testing.assert_allclose(differences, np.log(3), atol=0.02)
