@@ -104,7 +104,7 @@ class Epochs(Generic[Item]):
         *,
         batch_size: int,
         micro_batch: int,
-        seed: int = 0,
+        seed: int,
     ):
         self.examples = examples
         self.lay_out = lay_out

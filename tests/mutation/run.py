@@ -25,7 +25,7 @@ from tests.mutation.swap import caches, code_at, functions_by_code, run_anew, sw
 
 KILLED, SURVIVED, TIMEOUT, CRASHED = "killed", "survived", "timeout", "crashed"
 PYTEST = ["-qq", "-s", "-x", "-p", "no:cacheprovider", "--tb=native", "--assert=plain"]
-MOST_SECONDS = 3.0  # of tests that are run on one mutant
+MOST_SECONDS = 8.0  # of tests that are run on one mutant
 GRACE = 60.0  # seconds that a mutant may wait
 EXTRA_MEMORY = 4 << 30  # that a mutant may take
 
@@ -138,20 +138,22 @@ class Runner:
         return True
 
     def trace(self) -> Traces:
-        """Run all tests once, and see which lines each of them runs."""
+        """Run all tests: see which lines each of them runs by itself, then how long it takes."""
 
         def work(folder):
             coverage, seconds = self.coverage(), {}
-            self.forget_results()
             coverage.start()
             for nodeid, item in self.items.items():
                 coverage.switch_context(nodeid)
-                start = time.process_time()
+                self.forget_results()
                 if run_items(self.session, [item]):
                     self.result.write_bytes(pickle.dumps(nodeid))
                     return 1
-                seconds[nodeid] = time.process_time() - start
             coverage.stop()
+            for nodeid, item in self.items.items():
+                start = time.process_time()
+                run_items(self.session, [item])
+                seconds[nodeid] = time.process_time() - start
             data = coverage.get_data()
             lines = {file: data.contexts_by_lineno(str(self.root / file)) for file in self.files}
             self.result.write_bytes(pickle.dumps(Traces(lines, seconds)))
@@ -181,20 +183,28 @@ class Runner:
         return not mutant.place.is_body or is_called or not is_tested
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """The tests that may notice a mutant, in the order in which they are run."""
-        lines = self.traces.lines[mutant.file]
-        changed = range(mutant.first, mutant.last + 1)
-        tests = {test for line in changed for test in lines.get(line, ()) if test}
+        """The tests that may notice a mutant, in the order in which they are run.
+
+        Those that run what is changed come first.  If it runs when modules are imported, then come
+        those that run the rest of its function, the file's own, and all others.
+        """
+        lines, seconds = self.traces.lines[mutant.file], self.traces.seconds
+
+        def running(first: int, last: int) -> set[str]:
+            return {test for n in range(first, last + 1) for test in lines.get(n, ()) if test}
+
+        groups = [running(mutant.first, mutant.last)]
         if self.is_imported(mutant):
             path = Path(mutant.file.replace("minigpt2/", "tests/", 1))
             name = path.parent.name if path.stem == "__init__" else path.stem
             own = f"{path.parent}/test_{name}.py::"  # also those that see a constant alone
-            tests = {test for by in lines.values() for test in by if test}
-            tests |= {test for test in self.traces.seconds if test.startswith(own)}
-        seconds = self.traces.seconds
-        by_time = sorted(tests, key=lambda test: (seconds[test], test))
-        totals = accumulate(seconds[test] for test in by_time)
-        return [test for test, total in zip(by_time, totals, strict=True) if total < MOST_SECONDS]
+            groups.append(running(*mutant.place.body))
+            groups.append({test for test in seconds if test.startswith(own)})
+            groups.append(running(0, max(lines, default=0)))
+        order = [test for group in groups for test in sorted(group, key=lambda t: (seconds[t], t))]
+        order = list(dict.fromkeys(order))
+        totals = accumulate(seconds[test] for test in order)
+        return [test for test, total in zip(order, totals, strict=True) if total < MOST_SECONDS]
 
     def work_of(self, mutant: Mutant, tests: list[str]):
         """What a child does: run tests with a mutant's code."""

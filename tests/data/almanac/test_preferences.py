@@ -11,6 +11,14 @@ from hypothesis import strategies as st
 from minigpt2.data.almanac import ask, preferences
 from minigpt2.data.almanac.padding import content, is_direct
 from tests.data.almanac.common import is_given_away, sentences
+from tests.data.almanac.test_same_texts import digest
+
+DIGESTS = {
+    "mixture": "62867a0013a54506",
+    "pairs": "4ffcf1fe0a1862b8",
+    "held_out_pairs": "e02e7fa136b78b42",
+    "arithmetic": "83f9a8e35c0ffbc2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +97,11 @@ def test_the_arithmetic_is_sums_and_differences_alone(lists, question_set):
 def test_the_same_seed_makes_the_same_lists_and_another_seed_others(lists):
     assert preferences.preferences() == lists
     assert preferences.preferences(1).pairs != lists.pairs
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_lists_are_the_same_to_the_letter(lists, name):
+    assert digest(getattr(lists, name)) == DIGESTS[name]
 
 
 def test_every_question_has_a_wording(question_set):
