@@ -19,21 +19,22 @@ from minigpt2.commands.reward import RewardSettings, reward
 from minigpt2.commands.train import TrainSettings, train
 from minigpt2.data.almanac import questions
 from minigpt2.data.almanac.ask import Record
-from minigpt2.data.almanac.preferences import is_equation, pair, preferences
+from minigpt2.data.almanac.preferences import pair, preferences
 from minigpt2.durable import make_folder
 from minigpt2.outputs import naming, write_texts
 from minigpt2.reports.run_log import SETTINGS
 
 DATA = "data"
 STYLE = 3  # a stream of random numbers, besides those of data/almanac/preferences
-EPS = 1e-6  # of AdamW, in alignment
+EPS = 3e-3  # of AdamW: most gradients are smaller, so weights that hardly matter hardly change
+SMALL_EPS = 1e-6  # of AdamW, for reward models, for GRPO, and to hack a reward
 LONGEST = 96  # tokens of an answer; padded ones have up to 76
 QUESTIONS = 64  # that PPO answers at once
 SAVE_EVERY = 8  # steps of PPO between checkpoints, whose models have exams
 STEPS = {  # of each stage
-    "mixture": 190,
+    "mixture": 300,
     "reward": 220,
-    "dpo": 80,
+    "dpo": 40,
     "ppo": 48,
     "shallow": 20,
     "hacked": 40,
@@ -66,12 +67,9 @@ def data_sets() -> dict[str, Any]:
 
 
 def style_pairs(train: Sequence[Record]) -> list[Record]:
-    """Return a pair of a direct and a padded answer to each question about facts.
-
-    Sums and differences follow by themselves, and are spoilt less where none is trained.
-    """
+    """Return a pair of a direct and a padded answer to each question."""
     rng = np.random.default_rng([0, STYLE])
-    pairs = [pair(rng, "padded", question, ()) for question in train if not is_equation(question)]
+    pairs = [pair(rng, "padded", question, ()) for question in train]
     return [record for record in pairs if record]
 
 
@@ -100,13 +98,13 @@ class Settings:
         """Return the folder of a stage."""
         return str(self.folder / name)
 
-    def common(self, name: str, learning_rate: float) -> dict[str, Any]:
+    def common(self, name: str, learning_rate: float, eps: float = EPS) -> dict[str, Any]:
         """Return what all stages set."""
         return {
             "out": self.folder / name,
             "steps": STEPS[name],
             "learning_rate": learning_rate,
-            "eps": EPS,
+            "eps": eps,
             "weight_decay": 0.0,
             "seed": self.seed,
         }
@@ -114,7 +112,7 @@ class Settings:
     def tuning(self, name: str, data: str) -> TrainSettings:
         """Return the settings of a stage that tunes."""
         return TrainSettings(
-            **self.common(name, 0.006) | {"eps": 0.003},
+            **self.common(name, 0.006),
             data=self.data(data),
             model=self.model,
             batch_size=32,
@@ -127,7 +125,7 @@ class Settings:
     def reward(self, name: str, pairs: str) -> RewardSettings:
         """Return the settings of a stage that trains a reward model."""
         return RewardSettings(
-            **self.common(name, 1e-3),
+            **self.common(name, 1e-3, SMALL_EPS),
             data=self.data(pairs),
             test=self.data("held_out_pairs"),
             model=self.run("mixture"),
@@ -137,21 +135,21 @@ class Settings:
     def dpo(self) -> DpoSettings:
         """Return the settings of DPO."""
         return DpoSettings(
-            **self.common("dpo", 2e-5),
+            **self.common("dpo", 1.5e-4),
             data=self.data("style_pairs"),
             model=self.run("mixture"),
-            beta=0.3,
+            beta=1.0,
             validation=0.0,
             samples=0,
         )
 
     def ppo(
-        self, name: str, data: str, reward: str, *, learning_rate: float, beta: float
+        self, name: str, reward: str, *, learning_rate: float, eps: float, beta: float
     ) -> PpoSettings:
         """Return the settings of a stage of PPO, with the reward model of another stage."""
         return PpoSettings(
-            **self.common(name, learning_rate),
-            data=self.data(data),
+            **self.common(name, learning_rate, eps),
+            data=self.data("train"),
             model=self.run("mixture"),
             reward_model=self.run(reward),
             value="apart",
@@ -168,7 +166,7 @@ class Settings:
     def grpo(self) -> GrpoSettings:
         """Return the settings of GRPO."""
         return GrpoSettings(
-            **self.common("grpo", 1e-4),
+            **self.common("grpo", 1e-4, SMALL_EPS),
             data=self.data("arithmetic"),
             model=self.run("undertuned"),
             check="equation",
@@ -181,8 +179,8 @@ class Settings:
 def stages(folder: Path, model: str, seed: int) -> list[Stage]:
     """Return all stages in their order."""
     of = Settings(folder, model, seed)
-    honest = of.ppo("ppo", "style_pairs", "reward", learning_rate=6e-5, beta=0.1)
-    hacked = of.ppo("hacked", "pairs", "shallow", learning_rate=3e-4, beta=1e-6)
+    honest = of.ppo("ppo", "reward", learning_rate=8e-4, eps=EPS, beta=0.05)
+    hacked = of.ppo("hacked", "shallow", learning_rate=3e-4, eps=SMALL_EPS, beta=1e-6)
     shallow = of.reward("shallow", "padded_pairs")
     few = of.tuning("undertuned", "train")
     return [

@@ -24,9 +24,9 @@ class AlmanacSettings:
 
     Args:
         out: folder for train.json, held_out_facts.json and held_out_arithmetic.json
-        preferences: write also mixture.json, where half of the answers are padded; pairs.json and
-            held_out_pairs.json, with the kind of each pair; and arithmetic.json, the trained sums
-            and differences
+        preferences: write also mixture.json, each question with a direct and with a padded answer;
+            pairs.json and held_out_pairs.json, with the kind of each pair; and arithmetic.json, the
+            trained sums and differences
     """
 
     out: Path = Path("runs/almanac-questions")

@@ -1,6 +1,8 @@
 """Preferences: pairs of answers to the almanac's questions, and a mixture of styles to begin with.
 
-A tuned model that has one style only has nothing to prefer, so `mixture` pads half of the answers.
+A tuned model that has one style only has nothing to prefer, so `mixture` has each question twice,
+with its direct answer and with the same one padded: then what a model knows does not depend on the
+style.
 In a pair, the chosen answer is right and direct.  The rejected one is of a kind:
 
     padded   the same answer with an opening and a closing (a quarter of the pairs)
@@ -67,6 +69,11 @@ def is_equation(question: Mapping[str, str]) -> bool:
     return "{work}" in wording_of(question)
 
 
+def padded_at_random(rng: np.random.Generator, answer: str) -> str:
+    """Return an answer with an opening and a closing that are drawn."""
+    return padded(answer, pick(rng, OPENINGS), pick(rng, CLOSINGS))
+
+
 def cut(rng: np.random.Generator, answer: str) -> str:
     """Return the beginning of an answer, perhaps an empty one, but never the whole.
 
@@ -83,7 +90,7 @@ def rejected(
     """Return a worse answer to a question, or None if there is none of this kind."""
     answer = question["output"]
     if kind == "padded":
-        return padded(answer, pick(rng, OPENINGS), pick(rng, CLOSINGS))
+        return padded_at_random(rng, answer)
     if kind == "cut":
         return cut(rng, answer)
     wrong = [other for other in others if other != answer]
@@ -110,15 +117,12 @@ def pair(
 
 
 def mixture(rng: np.random.Generator, records: Iterable[Record]) -> list[Record]:
-    """Return questions of which every second one has a padded answer."""
-    every = shuffled(rng, list(records))
-    styles = [
-        padded(question["output"], pick(rng, OPENINGS), pick(rng, CLOSINGS))
-        if i % 2
-        else question["output"]
-        for i, question in enumerate(every)
+    """Return each question twice: with its answer, and with the same answer padded."""
+    direct = list(records)
+    wordy = [
+        {**question, "output": padded_at_random(rng, question["output"])} for question in direct
     ]
-    return [{**q, "output": text} for q, text in zip(every, styles, strict=True)]
+    return shuffled(rng, [*direct, *wordy])
 
 
 def pairs(rng: np.random.Generator, almanac: QuestionSet) -> list[Record]:
