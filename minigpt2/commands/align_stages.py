@@ -179,8 +179,8 @@ class Settings:
 def stages(folder: Path, model: str, seed: int) -> list[Stage]:
     """Return all stages in their order."""
     of = Settings(folder, model, seed)
-    honest = of.ppo("ppo", "reward", learning_rate=8e-4, eps=EPS, beta=0.05)
-    hacked = of.ppo("hacked", "shallow", learning_rate=3e-4, eps=SMALL_EPS, beta=1e-6)
+    honest = of.ppo("ppo", "reward", learning_rate=1e-3, eps=EPS, beta=0.05)
+    hacked = of.ppo("hacked", "shallow", learning_rate=5e-4, eps=SMALL_EPS, beta=1e-6)
     shallow = of.reward("shallow", "padded_pairs")
     few = of.tuning("undertuned", "train")
     return [
