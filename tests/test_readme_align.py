@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from minigpt2.commands.align_results import tables_of
+from tests.align_goals import missed_goals
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,3 +31,7 @@ def test_the_tables_are_those_of_the_stored_run(number):
 def test_the_section_names_the_number_of_questions():
     (count,) = re.findall(r"asks (\d+) held-out questions", README)
     assert {exam["greedy"]["all"]["asked"] for exam in RESULTS["exams"].values()} == {int(count)}
+
+
+def test_the_stored_run_reached_its_goals():
+    assert missed_goals(RESULTS) == []
