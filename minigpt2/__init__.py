@@ -236,6 +236,7 @@ Appendix: planning, reports, commands
      ·  settings                       Settings
      ·  cli                            Command line
      ·  api                            API
+     ·  api_commands                   Commands from Python
 """
 
 import os
@@ -249,15 +250,18 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "18")
 
 __version__ = "0.1.0"
 
-API = ("GPT2", "UserError", "evaluate", "train")
+MODEL = ("GPT2", "UserError")
+COMMANDS = ("dpo", "evaluate", "grpo", "ppo", "reward", "train")
 
 
 def __getattr__(name: str) -> Any:
     """Load the API when one of its names is first used: `import minigpt2` stays quick."""
-    if name in API:
+    if name in MODEL:
         return getattr(import_module(".api", __name__), name)
+    if name in COMMANDS:
+        return getattr(import_module(".api_commands", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *API])
+    return sorted([*globals(), *MODEL, *COMMANDS])

@@ -1,17 +1,15 @@
-"""API: the model and the commands from Python.
+"""API: the model from Python.
 
     import minigpt2
 
     model = minigpt2.GPT2.from_pretrained("gpt2")
     print(model.generate("The capital of France", max_new_tokens=20))
-    minigpt2.train(data="questions.json", model="gpt2", epochs=2)
 
 `import minigpt2` loads this module when one of its names is first used.  Wrong arguments raise
 `minigpt2.UserError`, a ValueError, with one sentence that says what is wrong.
 """
 
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,7 +17,6 @@ import numpy as np
 
 from minigpt2.backend import Array, to_host
 from minigpt2.checked import checked
-from minigpt2.cli import action, build_settings, refused_by, settings_class
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import encode
 from minigpt2.data.records import Record
@@ -27,7 +24,6 @@ from minigpt2.data.template import ALPACA, Template
 from minigpt2.data.tokenizer import Tokenizer
 from minigpt2.device.devices import Device, open_device
 from minigpt2.errors import UserError
-from minigpt2.help import is_path
 from minigpt2.inference.answers import answer_questions, encode_start
 from minigpt2.inference.generate import generate
 from minigpt2.inference.model import Model, open_model, random_model, save_model
@@ -38,7 +34,6 @@ from minigpt2.model.gpt2 import gpt2, loss_and_gradients, loss_of
 from minigpt2.model.gradients import gradients_of
 from minigpt2.outputs import exists
 from minigpt2.parallel import matmul
-from minigpt2.settings import require_names
 from minigpt2.terminal import note
 from minigpt2.wording import plural
 
@@ -215,34 +210,3 @@ def split_decoding(values: dict[str, Any]) -> tuple[int, Sampling, np.random.Gen
     if limit < 1 or seed < 0:
         raise UserError("max_new_tokens must be at least 1, and seed at least 0")
     return limit, Sampling(**values), np.random.default_rng(seed)
-
-
-def train(**settings: Any) -> dict[str, Any]:
-    """Tune a model as `minigpt2 train` does, with its settings; return the run's summary.
-
-    The summary holds every number that was printed; summary["run"]["folder"] has the checkpoint.
-    """
-    return run_command("train", settings)
-
-
-def evaluate(**settings: Any) -> dict[str, Any]:
-    """Measure a model as `minigpt2 evaluate` does, with its settings; return the numbers."""
-    return run_command("evaluate", settings)
-
-
-def run_command(name: str, values: dict[str, Any]) -> Any:
-    """Do what a command does, with settings from Python.  Raises UserError for wrong ones."""
-    kind = settings_class(name)
-    if reasons := [refused_by(kind)[word] for word in values if word in refused_by(kind)]:
-        raise UserError(reasons[0])
-    hints = get_type_hints(kind)
-    settings = checked(hints, values, name)
-    for field in fields(kind):
-        required = field.default is MISSING and field.default_factory is MISSING
-        if required and field.name not in settings:
-            raise UserError(f"{name} needs {field.name}: pass {field.name}=...")
-    for setting, value in values.items():
-        if value is not None and is_path(setting, hints[setting]):
-            names = value if isinstance(value, list | tuple) else [value]
-            require_names(name, setting, hints[setting], [str(path) for path in names])
-    return action(name)(build_settings(name, settings))

@@ -1,6 +1,5 @@
 """API: what a user of Python sees, and that wrong arguments are refused in words."""
 
-import json
 import subprocess
 import sys
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 
 import minigpt2
-from minigpt2.commands.evaluate import EvaluateSettings, evaluate
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import encode
 from minigpt2.data.records import Record
@@ -27,7 +25,8 @@ def model(little_model):
 def test_the_import_is_lazy():
     code = "import minigpt2, sys; assert 'numpy' not in sys.modules; minigpt2.GPT2; minigpt2.train"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert {"GPT2", "train", "evaluate", "UserError"} <= set(dir(minigpt2))
+    commands = {"train", "reward", "dpo", "ppo", "grpo", "evaluate"}
+    assert {"GPT2", "UserError", *commands} <= set(dir(minigpt2))
     with pytest.raises(AttributeError, match="no attribute 'GPT3'"):
         _ = minigpt2.GPT3
 
@@ -87,27 +86,6 @@ def test_a_model_from_scratch_is_fixed_by_its_seed(little_model):
     assert (tables[0] == tables[1]).all() and not (tables[0] == tables[2]).all()
 
 
-@pytest.fixture
-def data(tmp_path):
-    """A data set of six questions."""
-    path = tmp_path / "data.json"
-    path.write_text(json.dumps([{"instruction": f"Say {n}.", "output": f"{n}"} for n in range(6)]))
-    return path
-
-
-def test_a_run_and_an_evaluation_are_those_of_the_commands(little_model, data, tmp_path):
-    out = tmp_path / "run"
-    summary = minigpt2.train(
-        data=data, model=little_model, out=str(out), steps=2, samples=0, device="cpu"
-    )
-    assert summary["run"]["folder"] == str(out) and (out / "report.html").exists()
-    tuned = minigpt2.GPT2.from_pretrained(out)
-    assert tuned.template is not None
-    numbers = minigpt2.evaluate(data=data, model=out, max_new_tokens=3)
-    settings = EvaluateSettings(data=str(data), model=str(out), max_new_tokens=3)
-    assert numbers == evaluate(settings)
-
-
 WRONG = {
     "no text": (lambda m: m.generate(3), "prompt must be text, not 3"),
     "no number": (lambda m: m.generate("a", temperature="hot"), "temperature must be a number"),
@@ -123,19 +101,6 @@ WRONG = {
     "no id": (lambda m: m.logits([1, 99999]), "from 0 to 4095, not 99999"),
     "text for ids": (lambda m: m.logits("ab"), "whole numbers from 0 to 4095, not 'a'"),
     "no ids": (lambda m: m.logits([]), "1 to 96 ids, not 0"),
-    "near": (lambda m: minigpt2.train(epoch=2), "did you mean 'epochs'"),
-    "no choice": (lambda m: minigpt2.train(loss="foo"), "loss must be one of 'token', 'example'"),
-    "number as text": (lambda m: minigpt2.train(batch_size="8"), "batch_size must be a whole"),
-    "half a step": (lambda m: minigpt2.train(steps=1.5), "steps must be a whole number or None"),
-    "no file": (lambda m: minigpt2.train(data=""), "data is empty: give a file or folder"),
-    "no folder": (lambda m: minigpt2.train(out=""), "out is empty: give a folder"),
-    "no test": (lambda m: minigpt2.train(test=["a.json", ""]), "test is empty"),
-    "no such name": (
-        lambda m: minigpt2.evaluate(data="a\0b"),
-        "data has a character that no name can",
-    ),
-    "flag": (lambda m: minigpt2.train(recompute=1), "recompute must be True or False, not 1"),
-    "no data": (lambda m: minigpt2.evaluate(), "evaluate needs data: pass data="),
     "no model": (lambda m: minigpt2.GPT2.from_pretrained("nope"), "there is no model 'nope'"),
     "no name": (lambda m: minigpt2.GPT2.from_pretrained(7), "name must be text, not 7"),
     "no list of pairs": (lambda m: m.loss(3), "there is no question"),
@@ -145,8 +110,6 @@ WRONG = {
         lambda m: minigpt2.GPT2.from_scratch("tiny", seed=-1),
         "seed must be at least",
     ),
-    "huge epochs": (lambda m: minigpt2.train(epochs=10**400), "epochs is too large"),
-    "huge steps": (lambda m: minigpt2.train(steps=10**400), "steps is too large"),
     "huge heat": (lambda m: m.generate("a", temperature=10**400), "temperature is too large"),
     "no device": (lambda m: minigpt2.GPT2.from_pretrained("tiny", "gpu"), "device must be one of"),
 }

@@ -1,0 +1,68 @@
+"""Commands from Python: each is a function that takes the settings of its command by name.
+
+    import minigpt2
+
+    summary = minigpt2.train(data="questions.json", model="gpt2", epochs=2)
+    minigpt2.dpo(data="pairs.json", model=summary["run"]["folder"])
+
+Wrong settings raise `minigpt2.UserError`, a ValueError, with one sentence that says what is wrong.
+A run returns its summary, which holds every number that was printed; summary["run"]["folder"] is
+where its checkpoints are.
+"""
+
+from dataclasses import MISSING, fields
+from typing import Any, get_type_hints
+
+from minigpt2.checked import checked
+from minigpt2.cli import action, build_settings, refused_by, settings_class
+from minigpt2.errors import UserError
+from minigpt2.help import is_path
+from minigpt2.settings import require_names
+
+
+def train(**settings: Any) -> dict[str, Any]:
+    """Tune a model as `minigpt2 train` does, with its settings; return the run's summary."""
+    return run_command("train", settings)
+
+
+def reward(**settings: Any) -> dict[str, Any]:
+    """Train a reward model as `minigpt2 reward` does; return the run's summary."""
+    return run_command("reward", settings)
+
+
+def dpo(**settings: Any) -> dict[str, Any]:
+    """Let a model prefer the chosen answers as `minigpt2 dpo` does; return the run's summary."""
+    return run_command("dpo", settings)
+
+
+def ppo(**settings: Any) -> dict[str, Any]:
+    """Let a model learn from rewards as `minigpt2 ppo` does; return the run's summary."""
+    return run_command("ppo", settings)
+
+
+def grpo(**settings: Any) -> dict[str, Any]:
+    """Let a model compare its own answers as `minigpt2 grpo` does; return the run's summary."""
+    return run_command("grpo", settings)
+
+
+def evaluate(**settings: Any) -> dict[str, Any]:
+    """Measure a model as `minigpt2 evaluate` does, with its settings; return the numbers."""
+    return run_command("evaluate", settings)
+
+
+def run_command(name: str, values: dict[str, Any]) -> Any:
+    """Do what a command does, with settings from Python.  Raises UserError for wrong ones."""
+    kind = settings_class(name)
+    if reasons := [refused_by(kind)[word] for word in values if word in refused_by(kind)]:
+        raise UserError(reasons[0])
+    hints = get_type_hints(kind)
+    settings = checked(hints, values, name)
+    for field in fields(kind):
+        required = field.default is MISSING and field.default_factory is MISSING
+        if required and field.name not in settings:
+            raise UserError(f"{name} needs {field.name}: pass {field.name}=...")
+    for setting, value in values.items():
+        if value is not None and is_path(setting, hints[setting]):
+            names = value if isinstance(value, list | tuple) else [value]
+            require_names(name, setting, hints[setting], [str(path) for path in names])
+    return action(name)(build_settings(name, settings))
