@@ -250,18 +250,18 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "18")
 
 __version__ = "0.1.0"
 
-MODEL = ("GPT2", "UserError")
-COMMANDS = ("dpo", "evaluate", "grpo", "ppo", "reward", "train")
+OF_API = ("GPT2", "UserError")
+OF_API_COMMANDS = ("dpo", "evaluate", "grpo", "ppo", "reward", "train")
 
 
 def __getattr__(name: str) -> Any:
     """Load the API when one of its names is first used: `import minigpt2` stays quick."""
-    if name in MODEL:
+    if name in OF_API:
         return getattr(import_module(".api", __name__), name)
-    if name in COMMANDS:
+    if name in OF_API_COMMANDS:
         return getattr(import_module(".api_commands", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *MODEL, *COMMANDS])
+    return sorted([*globals(), *OF_API, *OF_API_COMMANDS])

@@ -49,7 +49,7 @@ def test_the_runs_of_alignment_return_their_summaries(little_model, tmp_path):
 
 WRONG = {
     "nearly beta": (lambda: minigpt2.dpo(betta=1), "did you mean 'beta'"),
-    "a refused setting": (lambda: minigpt2.ppo(top_k=3), "top_k"),
+    "a refused setting": (lambda: minigpt2.ppo(top_k=3), "answers are drawn from all tokens"),
     "near": (lambda: minigpt2.train(epoch=2), "did you mean 'epochs'"),
     "no choice": (lambda: minigpt2.train(loss="foo"), "loss must be one of 'token', 'example'"),
     "number as text": (lambda: minigpt2.train(batch_size="8"), "batch_size must be a whole"),

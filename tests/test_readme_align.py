@@ -29,8 +29,24 @@ def test_the_tables_are_those_of_the_stored_run(number):
 
 
 def test_the_section_names_the_number_of_questions():
-    (count,) = re.findall(r"asks (\d+) held-out questions", README)
+    (count,) = re.findall(r"asks\s+(\d+) held-out questions", README)
     assert {exam["greedy"]["all"]["asked"] for exam in RESULTS["exams"].values()} == {int(count)}
+
+
+def test_the_shares_that_the_section_names_are_those_of_the_run():
+    (named,) = re.findall(
+        r"([\d.]+) % of the greedy ones are right before, ([\d.]+) % and ([\d.]+) % after", README
+    )
+    counts = [RESULTS["exams"][name]["greedy"]["all"] for name in ("mixture", "dpo", "ppo")]
+    assert named == tuple(f"{100 * c['right'] / c['asked']:.1f}" for c in counts)
+    right = [RESULTS["exams"][name]["greedy"]["all"]["right"] for name in ("mixture", "hacked")]
+    assert "two thirds of the right\nanswers are gone" in README
+    assert 1 - right[1] / right[0] == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_the_time_that_the_section_names_is_that_of_the_run():
+    assert "It takes seven and a half minutes on two cores" in README
+    assert RESULTS["seconds"] / 60 == pytest.approx(7.5, abs=0.25)
 
 
 def test_the_stored_run_reached_its_goals():

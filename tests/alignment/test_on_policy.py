@@ -78,16 +78,20 @@ def test_ratios_that_are_off_on_average_or_in_one_token_are_noticed(off):
 
 
 @pytest.mark.long
-def test_rounding_of_sharp_logits_at_124m_stops_no_run():
-    config = OFFICIAL["gpt2"]
-    parameters = initialise(config, np.random.default_rng(0))
+def test_rounding_at_124m_stops_no_run():
+    config, rng = OFFICIAL["gpt2"], np.random.default_rng(0)
+    parameters = initialise(config, rng)
     parameters["ln_f.weight"][:] = 6  # an entropy of 2, as of a model that was trained
-    prompts = [[5, 17, 101, 9, 30, 2, 77]]
+    shared = rng.standard_normal(config.n_embd)
+    parameters["wte.weight"][:] += (
+        3 * shared / np.linalg.norm(shared)
+    )  # in the logits of all tokens
+    prompts = [rng.integers(0, config.vocab_size, 24).tolist()]
     options = {"stop": config.vocab_size - 1, "max_new_tokens": 12}
     drawn = rollout(parameters, prompts, 4, **options, rng=np.random.default_rng(1))
     old = np.concatenate([answer.log_probs for answer in drawn])
     new = log_probs(parameters, batch_of_answers([Answer(a.prompt, a.ids) for a in drawn]))
-    assert 1e-6 < abs(new - old).mean() < on_policy.MEAN_GAP / 4
+    assert 4e-6 < abs(new - old).mean() < on_policy.MEAN_GAP / 4
     require_first_pass(new, old, np.float32)
 
 

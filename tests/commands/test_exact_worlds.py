@@ -1,7 +1,8 @@
 """Commands in an exact world: they reach the optimum that summing over all answers gives.
 
 The policy is a GPT-2 in a folder, whose tokens are bytes; all but a, b and end-of-text are nearly
-impossible.  An answer has at most 3 tokens, so there are 15.  One of them is right.
+impossible.  For PPO and GRPO an answer has at most 3 tokens, so there are 15, and one of them is
+right.  The pairs of DPO are about the 14 texts of 1 to 3 letters, of which one is preferred.
 """
 
 import json

@@ -133,11 +133,10 @@ def test_the_same_run_on_the_emulated_device(ppo, tmp_path, value, precision):
     outcome = ppo("--out", "device", *options, "--device", "emulated", "--precision", precision)
     assert outcome.code == 0, outcome.err
     (cpu,), (device,) = (lines_of(tmp_path / name) for name in ("cpu", "device"))
-    if precision == "float32":
-        assert device["loss"] == pytest.approx(cpu["loss"], abs=1e-4)
-        assert device["gradient_norm"] == pytest.approx(cpu["gradient_norm"], rel=1e-3)
-    assert device["entropy"] == pytest.approx(cpu["entropy"], rel=0.1)
-    assert np.isfinite([device["loss"], device["value_loss"], device["gradient_norm"]]).all()
+    assert device["reward"] == cpu["reward"]
+    assert device["loss"] == pytest.approx(cpu["loss"], abs=1e-4)
+    for name in ("value_loss", "entropy", "gradient_norm"):
+        assert device[name] == pytest.approx(cpu[name], rel=1e-3), name
 
 
 BAD = COMMON | {

@@ -1,6 +1,7 @@
 """Mutants, each run in a process of its own, forked from one that has imported everything.
 
-The tests that run a line that is changed are run until one fails, quick ones before slow ones.
+The tests that run a line that is changed are run until one fails: the nearest first, and of those
+the quick ones before the slow ones.
 """
 
 import gc
@@ -91,6 +92,14 @@ def run_items(session, items) -> int:
     return 0
 
 
+def in_order(groups: list[set[str]], seconds: dict[str, float]) -> list[str]:
+    """The tests of one group after the other, quick ones first, for MOST_SECONDS at most."""
+    order = [test for group in groups for test in sorted(group, key=lambda t: (seconds[t], t))]
+    order = list(dict.fromkeys(order))
+    totals = accumulate(seconds[test] for test in order)
+    return [test for test, total in zip(order, totals, strict=True) if total < MOST_SECONDS]
+
+
 class Runner:
     """A plugin of pytest that, once the tests are collected, runs them for each mutant."""
 
@@ -138,7 +147,13 @@ class Runner:
         return True
 
     def trace(self) -> Traces:
-        """Run all tests: see which lines each of them runs by itself, then how long it takes."""
+        """Run all tests twice: which lines does each run by itself, and how long after others?"""
+
+        def run(nodeid, item) -> bool:
+            failed = run_items(self.session, [item])
+            if failed:
+                self.result.write_bytes(pickle.dumps(nodeid))
+            return bool(failed)
 
         def work(folder):
             coverage, seconds = self.coverage(), {}
@@ -146,13 +161,13 @@ class Runner:
             for nodeid, item in self.items.items():
                 coverage.switch_context(nodeid)
                 self.forget_results()
-                if run_items(self.session, [item]):
-                    self.result.write_bytes(pickle.dumps(nodeid))
+                if run(nodeid, item):
                     return 1
             coverage.stop()
             for nodeid, item in self.items.items():
                 start = time.process_time()
-                run_items(self.session, [item])
+                if run(nodeid, item):
+                    return 1
                 seconds[nodeid] = time.process_time() - start
             data = coverage.get_data()
             lines = {file: data.contexts_by_lineno(str(self.root / file)) for file in self.files}
@@ -161,7 +176,8 @@ class Runner:
 
         with tempfile.TemporaryDirectory() as folder:
             self.result = Path(folder, "traces")
-            child = Child(work, 600)
+            self.result.write_bytes(pickle.dumps("they take too long"))
+            child = Child(work, 1800)
             while not (outcome := child.outcome()):
                 time.sleep(0.05)
             result = pickle.loads(self.result.read_bytes())
@@ -185,8 +201,8 @@ class Runner:
     def tests_of(self, mutant: Mutant) -> list[str]:
         """The tests that may notice a mutant, in the order in which they are run.
 
-        Those that run what is changed come first.  If it runs when modules are imported, then come
-        those that run the rest of its function, the file's own, and all others.
+        Those that run what is changed come first.  If it runs when modules are imported, or no test
+        runs it, then come those that run the rest of its function, the file's own, and all others.
         """
         lines, seconds = self.traces.lines[mutant.file], self.traces.seconds
 
@@ -201,10 +217,7 @@ class Runner:
             groups.append(running(*mutant.place.body))
             groups.append({test for test in seconds if test.startswith(own)})
             groups.append(running(0, max(lines, default=0)))
-        order = [test for group in groups for test in sorted(group, key=lambda t: (seconds[t], t))]
-        order = list(dict.fromkeys(order))
-        totals = accumulate(seconds[test] for test in order)
-        return [test for test, total in zip(order, totals, strict=True) if total < MOST_SECONDS]
+        return in_order(groups, seconds)
 
     def work_of(self, mutant: Mutant, tests: list[str]):
         """What a child does: run tests with a mutant's code."""

@@ -12,6 +12,7 @@ from tests.mutation.swap import run_anew
 pytest.importorskip("mutmut", reason="make mutate installs it")
 
 from tests.mutation.mutants import mutants_of
+from tests.mutation.run import MOST_SECONDS, Runner, Traces, in_order
 
 SOURCE = '''"""A module."""
 
@@ -113,3 +114,22 @@ def test_what_runs_when_a_module_is_imported_is_changed_wherever_it_has_gone(mon
     run_anew(module, CONSTANTS.replace("3", "4").replace('"b"', '"B"'))
     assert user.LIMIT == module.LIMIT == 4 and user.f() == 4
     assert get_args(user.Choice) == get_args(module.Choice) == ("a", "B")
+
+
+def test_near_tests_come_before_quick_ones_and_the_time_is_bounded():
+    seconds = {"a": 2.0, "b": 1.0, "c": 0.5, "d": MOST_SECONDS}
+    assert in_order([{"a", "b"}, {"b", "c", "d"}], seconds) == ["b", "a", "c"]
+
+
+def test_what_runs_at_import_is_tried_by_the_file_s_own_tests_too(tmp_path, mutants):
+    of_f, of_g = "tests/test_a.py::f", "tests/test_b.py::g"
+    own, other = "tests/test_a.py::constant", "tests/test_c.py::other"
+    runner = Runner(tmp_path, [], [], 1, None)
+    runner.importing.stop()
+    file = "minigpt2/a.py"
+    lines = {file: {9: [of_f], 14: [of_g]}}
+    runner.traces = Traces(lines, dict.fromkeys((of_f, of_g, own, other), 0.1))
+    runner.imported = {file: {3, 6, 7, 12, 13}}
+    by_change = {m.key.after[0]: m._replace(file=file) for m in mutants}
+    assert runner.tests_of(by_change["return x - step"]) == [of_f]
+    assert set(runner.tests_of(by_change["LIMIT = 4"])) == {of_f, of_g, own}
