@@ -39,6 +39,7 @@ from minigpt2.planning.batch_profile import RunShape, choices
 from minigpt2.planning.device_memory import memory_on_device
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, operations, peak
 from minigpt2.training.objective import Options
+from tests.fake_cores import fake_core_count
 
 LARGE = OFFICIAL["gpt2-large"]
 BATCH, OPTIONS = MicroBatch(rows=500, supervised=300), MemoryOptions()
@@ -112,13 +113,18 @@ CONFIG = GPT2Config(vocab_size=300, n_positions=256, n_embd=256, n_layer=4, n_he
 
 
 def bytes_at_peak(action):
-    """The bytes that an action holds at its peak, besides what was there before."""
-    tracemalloc.start()
-    try:
-        action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    """The bytes that an action holds at its peak, besides what was there before.
+
+    On one core: with more, it depends on which parts happen to run at the same time.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        fake_core_count(patch, 1)
+        tracemalloc.start()
+        try:
+            action()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.fixture(scope="module")
