@@ -3,7 +3,6 @@
 // g++ includes this file before the text (g++ -include cuda.h).  The text tests EMULATED only where
 // it would use the GPU's assembly, see ptx.h.
 #pragma once
-#include <algorithm>
 #include <climits>
 #include <cmath>
 #include <cstring>
@@ -73,8 +72,8 @@ inline float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-using std::max;
-using std::min;
+template <class T> constexpr T max(T a, T b) { return a < b ? b : a; }
+template <class T> constexpr T min(T a, T b) { return b < a ? b : a; }
 
 #include "atomics.h"
 #include "describe.h"
