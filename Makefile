@@ -14,44 +14,50 @@ CUDA ?= $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
-$(VENV)/run: setup.cfg pyproject.toml
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+
+$(VENV)/python: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo 'minigpt2 needs Python 3.10 or newer; say which with PYTHON=...'; exit 2; }
-	@echo 'installing into $(VENV) ...'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[plot]'
 	@touch $@
 
-$(VENV)/dev: $(VENV)/run
-	@echo 'installing the tools for tests ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(VENV)/run: $(VENV)/python
+	@echo 'installing into $(VENV) ...'
+	@$(PIP_INSTALL) -e '.[plot]'
 	@touch $@
+
+# What tests need includes what a run needs.
+$(VENV)/dev: $(VENV)/python
+	@echo 'installing into $(VENV), with the tools for tests ...'
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $(VENV)/run $@
 
 $(VENV)/parity: $(VENV)/dev
 	@echo 'installing the references, PyTorch, transformers and trl ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]'
+	@$(PIP_INSTALL) -e '.[parity]'
 	@touch $@
 
 $(VENV)/cuda: $(VENV)/dev
 	@test -n "$(CUDA)" || \
 	  { echo 'nvidia-smi finds no GPU; where there is one, name its CUDA version: CUDA=12 or CUDA=13'; exit 2; }
 	@echo 'installing CuPy for CUDA $(CUDA) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]'
+	@$(PIP_INSTALL) -e '.[cuda$(CUDA)]'
 	@touch $@
 
 $(VENV)/mutation: $(VENV)/dev
 	@echo 'installing the tool that spoils lines ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutation]'
+	@$(PIP_INSTALL) -e '.[mutation]'
 	@touch $@
 
 $(VENV)/nvrtc: $(VENV)/dev
 	@echo 'installing the compiler of kernels for GPUs ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[nvrtc]'
+	@$(PIP_INSTALL) -e '.[nvrtc]'
 	@touch $@
 
 $(VENV)/fuzz: $(VENV)/dev
 	@echo 'installing Atheris ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' || \
+	@$(PIP_INSTALL) -e '.[fuzz]' || \
 	  echo 'there is no Atheris for this machine: inputs are made without it'
 	@touch $@
 

@@ -1,5 +1,5 @@
-// Two ways to switch: a few lines of assembly on x86-64, and ucontext, which every Unix has.  It is
-// slower, since each switch is a call of the operating system.
+// Two ways to switch: a few lines of assembly on x86-64, in fiber.h, and ucontext, which every Unix
+// has.  It is slower, since each switch is a call of the operating system.
 #include "fiber.h"
 
 #include <sys/mman.h>
@@ -28,26 +28,13 @@ static void need_stack(Fiber& fiber) {
 
 #if defined(__x86_64__) && !defined(USE_UCONTEXT)
 
-// Save the six callee-saved registers and the stack pointer; load those of another fiber.
-extern "C" void switch_stack(void** save, void* load) __attribute__((visibility("hidden")));
-asm(".text\n.hidden switch_stack\n.globl switch_stack\n.type switch_stack,@function\n"
-    "switch_stack:\n"
-    "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
-    "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
-    "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
-
-static void* scheduler;
-
 void begin_fiber(Fiber& fiber, void (*entry)()) {
     need_stack(fiber);
     void** top = (void**)(((uintptr_t)fiber.stack + fiber.bytes) & ~uintptr_t(15));
-    *--top = nullptr;        // where entry() would return to: the stack is aligned as after a call
-    *--top = (void*)entry;   // where switch_stack returns to
-    for (int i = 0; i < 6; i++) *--top = nullptr;
+    *--top = nullptr;       // where entry() would return to: the stack is aligned as after a call
+    *--top = (void*)entry;  // where switch_stack goes
     fiber.context = top;
 }
-void resume(Fiber& fiber) { switch_stack(&scheduler, fiber.context); }
-void leave(Fiber& fiber) { switch_stack(&fiber.context, scheduler); }
 void give_back(Fiber& fiber) {
     if (fiber.stack) spare.push_back(fiber.stack);
     fiber.stack = nullptr;

@@ -14,6 +14,45 @@ struct Fiber {
 };
 
 void begin_fiber(Fiber& fiber, void (*entry)());  // the first resume() runs entry()
-void resume(Fiber& fiber);                        // run it until it calls leave()
-void leave(Fiber& fiber);                         // return to the caller of resume()
 void give_back(Fiber& fiber);                     // let another fiber have its stack
+
+#if defined(__x86_64__) && !defined(USE_UCONTEXT)
+
+inline void* scheduler;  // where the caller of resume() continues
+
+// Continue at `load`; whoever loads `*save` continues after this line.
+//
+// A processor expects each `ret` to lead behind the latest `call`, and loses some 20 cycles if it
+// does not.  So a switch is a jump, and inlined: where threads stop at one line, what each returns
+// to is what the processor expects.
+inline __attribute__((always_inline)) void switch_stack(void** save, void* load) {
+    asm volatile("lea -128(%%rsp), %%rsp\n"  // a function may use 128 bytes below its stack
+                 "push %%rbp\n"
+                 "lea 1f(%%rip), %%rax\n"
+                 "push %%rax\n"
+                 "mov %%rsp, (%%rdi)\n"
+                 "mov %%rsi, %%rsp\n"
+                 "pop %%rax\n"
+                 "jmp *%%rax\n"
+                 "1: pop %%rbp\n"
+                 "lea 128(%%rsp), %%rsp\n"
+                 : "+D"(save), "+S"(load)
+                 :
+                 : "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+                   "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+                   "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc", "memory");
+}
+
+// Run a fiber until it calls leave().
+inline __attribute__((always_inline)) void resume(Fiber& fiber) {
+    switch_stack(&scheduler, fiber.context);
+}
+// Return to the caller of resume().
+inline __attribute__((always_inline)) void leave(Fiber& fiber) {
+    switch_stack(&fiber.context, scheduler);
+}
+
+#else
+void resume(Fiber& fiber);  // run it until it calls leave()
+void leave(Fiber& fiber);   // return to the caller of resume()
+#endif

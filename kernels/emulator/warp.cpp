@@ -11,7 +11,8 @@
 struct Group {
     unsigned mask = 0, arrived = 0;
     int line = 0;
-    unsigned char arriving[32][32], released[32][32];  // bytes of each lane: now, last time
+    unsigned char bytes[2][32][32];  // of each lane: those that arrive, and those last released
+    int arriving = 0;                // which of the two
 };
 static std::vector<std::deque<Group>> groups;  // of each warp, one for each mask that was used
 
@@ -60,18 +61,19 @@ extern "C" const unsigned char* warp_gather(unsigned mask, const void* mine, uns
         const std::string others = std::to_string(group.line);
         stop_kernel(("divergent warp: other lanes wait at line " + others).c_str(), line);
     }
-    memcpy(group.arriving[lane], mine, size);
+    auto& all = group.bytes[group.arriving];
+    memcpy(all[lane], mine, size);
     group.arrived |= 1u << lane;
     current->line = line;
     current->state = State::at_warp_gather;
     if (group.arrived == mask) {
-        memcpy(group.released, group.arriving, sizeof group.arriving);
+        group.arriving = 1 - group.arriving;
         group.arrived = 0;
         if (fence) order_memory(warp, mask);
         for (int i = 0; i < 32; i++)
             if (mask >> i & 1) runners[32 * warp + i].state = State::ready;
-        return &group.released[0][0];
+    } else {
+        leave(current->fiber);
     }
-    leave(current->fiber);
-    return &group.released[0][0];
+    return &all[0][0];
 }
