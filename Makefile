@@ -6,6 +6,11 @@ BIN := $(VENV)/bin
 STYLE := --line-length 100 --target-version py310
 RULES := --select E,F,W,I,B,UP,SIM,C4,RUF --ignore SIM118,RUF001,RUF002,RUF003
 
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Python keeps what it compiled, also where the environment says not to: each command that tests
+# start would compile every module again.
+export PYTHONDONTWRITEBYTECODE :=
+
 # The CUDA version of the driver, for what needs a GPU.
 CUDA ?= $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
 
@@ -13,11 +18,6 @@ CUDA ?= $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
-
-# Without it the hundreds of commands that tests start would each compile every module again.
-export PYTHONDONTWRITEBYTECODE :=
-
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(VENV)/python: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
