@@ -4,7 +4,6 @@
 // it would use the GPU's assembly, see ptx.h.
 #pragma once
 #include <climits>
-#include <cmath>
 #include <cstring>
 
 #include "thread.h"
@@ -51,7 +50,18 @@ UNWATCHED inline int lane_of() { return (int)running->lane; }
 inline int all_of(Votes votes) { return votes.yes == votes.all; }
 #define __syncthreads_and(value) all_of(block_votes(value, __LINE__))
 
-// Numbers.  On a GPU the fast forms are less exact than the others; here they are the same.
+// Functions of numbers, as CUDA has them without an include.  g++ would take longer to read <cmath>
+// than to read a kernel.  On a GPU the fast forms are less exact than the others; here they are the
+// same.
+inline float expf(float x) { return __builtin_expf(x); }
+inline float exp2f(float x) { return __builtin_exp2f(x); }
+inline float logf(float x) { return __builtin_logf(x); }
+inline float tanhf(float x) { return __builtin_tanhf(x); }
+inline float sqrtf(float x) { return __builtin_sqrtf(x); }
+inline float fabsf(float x) { return __builtin_fabsf(x); }
+inline float fmaxf(float x, float y) { return __builtin_fmaxf(x, y); }
+inline float fminf(float x, float y) { return __builtin_fminf(x, y); }
+inline float fmaf(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 // A product that is rounded by itself, and never fused with an addition.

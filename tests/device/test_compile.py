@@ -10,8 +10,9 @@ import pytest
 
 from minigpt2.device import compile as compiling
 from minigpt2.device.compile import EmulatorError, build, cached_folder
+from minigpt2.device.emulator import Machine
 from minigpt2.errors import UserError
-from tests.device.small import GOOD, line_of, spoilt
+from tests.device.small import GOOD, line_of, run, spoilt
 from tests.kernels.support import machine, needs_compiler
 
 pytestmark = needs_compiler
@@ -106,6 +107,19 @@ def test_without_a_compiler_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="compiles kernels with g"):
         build(GOOD + "// not built before\n", (), compiling.FAST)
+
+
+def test_a_kernel_is_linked_with_gold_where_there_is_one_and_without(monkeypatch):
+    which = compiling.shutil.which
+    monkeypatch.setattr(compiling.shutil, "which", {"ld.gold": "/usr/bin/ld.gold"}.get)
+    assert compiling.quick_linker() == ["-fuse-ld=gold"]
+    monkeypatch.setattr(
+        compiling.shutil, "which", lambda name: None if name == "ld.gold" else which(name)
+    )
+    assert compiling.quick_linker() == []
+    on = Machine(check=True)
+    run(on, GOOD + "// linked without gold\n", "matmul")  # a text that was not built before
+    assert on.findings == []
 
 
 def test_shared_memory_has_a_section_for_each_kernel_and_lines_stay_what_they_are():
