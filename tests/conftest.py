@@ -1,5 +1,6 @@
 """What several tests start from."""
 
+import gc
 import os
 
 import numpy as np
@@ -33,6 +34,11 @@ def pytest_configure(config):
         pytest.exit(str(error), returncode=2)
 
 
+def pytest_collection_finish():
+    """Let the garbage collector pass over the tests and modules, which stay until the end."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk():
     """Let fsync do nothing: what a test wrote need not survive a power cut."""
@@ -54,6 +60,12 @@ def little_model(tmp_path_factory, tokenizer):
     config = GPT2Config(tokenizer.n_vocab, n_positions=96, n_embd=16, n_layer=2, n_head=2)
     save_model(folder, Model(initialise(config, np.random.default_rng(0)), tokenizer, None))
     return folder
+
+
+@pytest.fixture
+def no_curves(monkeypatch):
+    """Leave the curves out of a run's page: matplotlib takes longer than a short run."""
+    monkeypatch.setattr("minigpt2.reports.run_page.run_curves", lambda log: "")
 
 
 @pytest.fixture(autouse=True)

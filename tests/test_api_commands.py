@@ -45,6 +45,7 @@ def test_the_runs_of_alignment_return_their_summaries(little_model, tmp_path):
         summary = getattr(minigpt2, name)(data=tmp_path / data, out=out, **settings)
         assert summary["run"]["folder"] == str(out)
         assert json.loads((out / "summary.json").read_text())["run"]["folder"] == str(out)
+        assert "<svg" in (out / "report.html").read_text()
 
 
 WRONG = {

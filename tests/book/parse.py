@@ -8,6 +8,7 @@ import ast
 import io
 import re
 import tokenize
+from functools import cache, wraps
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,11 @@ def read_sources(root=ROOT):
     """Source text by module path."""
     paths = sorted(root.rglob("*.py"))
     return {path.relative_to(root).with_suffix("").as_posix(): path.read_text() for path in paths}
+
+
+def once_a_text(read):
+    """Let a function that yields what it finds in a text read each text once: many rules ask it."""
+    return wraps(read)(cache(lambda *texts: tuple(read(*texts))))
 
 
 def is_listed(module):
@@ -69,8 +75,14 @@ class Contents(NamedTuple):
 
 def contents_of(sources):
     """The table of contents."""
+    return contents_in(sources["__init__"])
+
+
+@cache
+def contents_in(text):
+    """The table of contents that stands in a docstring."""
     contents = Contents([], [])
-    for line, words in docstring_lines(sources["__init__"]):
+    for line, words in docstring_lines(text):
         if match := PART.fullmatch(words):
             contents.parts.append(Part(line, match[1] or match[2], match[3]))
         elif match := ENTRY.fullmatch(words):
@@ -94,6 +106,7 @@ class Import(NamedTuple):
         return f"{self.module}.{self.name}" if self.name else self.module
 
 
+@once_a_text
 def imports_of(module, text):
     """Every import of a module, also inside functions, with relative ones resolved."""
     folder = [PACKAGE, *module.split("/")[:-1]]
@@ -146,6 +159,7 @@ def targets_of(imported, sources):
 # Docstrings, comments, strings.
 
 
+@once_a_text
 def docstring_lines(text):
     """(line number, line) of every docstring, as they stand in the source."""
     lines = text.splitlines()
@@ -156,6 +170,7 @@ def docstring_lines(text):
             yield from enumerate(lines[string.lineno - 1 : string.end_lineno], string.lineno)
 
 
+@once_a_text
 def comments_of(text):
     """(line number, comment) of every comment."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -179,6 +194,7 @@ class Equations(NamedTuple):
     cited: list  # (k.n) in a comment
 
 
+@cache
 def equations_of(text):
     """The equations of one file."""
     equations = Equations([], [], [])

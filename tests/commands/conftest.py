@@ -20,8 +20,8 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run a command in an empty folder, within this process."""
+def run(capsys, tmp_path, monkeypatch, no_curves):
+    """Run a command in an empty folder, within this process; the page of a run has no curves."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):

@@ -16,9 +16,8 @@ OPTIONS = (*QUICK, "--samples", 1, "--max-new-tokens", 3, "--steps", 6, "--evalu
 
 
 @pytest.fixture
-def dpo(run, little_model, tmp_path, monkeypatch):
-    """Run dpo with the little model on twelve pairs; the page has no curves, which take time."""
-    monkeypatch.setattr("minigpt2.reports.run_page.run_curves", lambda log: "")
+def dpo(run, little_model, tmp_path):
+    """Run dpo with the little model on twelve pairs."""
     write_pairs(tmp_path / "pairs.json")
     return lambda *options: run("dpo", "pairs.json", "--model", little_model, *OPTIONS, *options)
 

@@ -35,9 +35,8 @@ CHECKED = ("--check", "exact", "--cut-penalty", 0, "--max-kl", 0)  # of rewards 
 
 
 @pytest.fixture
-def world(run, tmp_path, monkeypatch):
+def world(run, tmp_path):
     """Run a command on the one question of the world."""
-    monkeypatch.setattr("minigpt2.reports.run_page.run_curves", lambda log: "")
     rng = np.random.default_rng(0)
     shapes = tensor_shapes(CONFIG).items()
     flat = np.concatenate([drawn(name, shape, rng).ravel() for name, shape in shapes])

@@ -23,7 +23,6 @@ OPTIONS = (*QUICK, "--check", "equation", "--prompts", 2, "--answers", 3, "--ste
 @pytest.fixture
 def grpo(run, little_model, tmp_path, monkeypatch):
     """Run grpo with the little model on six sums; half of the tokens are good ones."""
-    monkeypatch.setattr("minigpt2.reports.run_page.run_curves", lambda log: "")
     write_questions(tmp_path / "sums.json")
 
     def by_check(*arguments):

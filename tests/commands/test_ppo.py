@@ -41,7 +41,6 @@ def reward_model(folder, tokenizer, *, template=ALPACA, context=96, scale=1.0, s
 @pytest.fixture
 def ppo(run, little_model, tmp_path, monkeypatch):
     """Run ppo with the little model on six sums; half of the tokens are good ones."""
-    monkeypatch.setattr("minigpt2.reports.run_page.run_curves", lambda log: "")
     write_questions(tmp_path / "sums.json")
 
     def by_check(*arguments):
@@ -81,8 +80,7 @@ def test_a_run_killed_within_a_phase_continues_bit_for_bit(ppo, tmp_path, monkey
     assert results_of(tmp_path / "broken") == results_of(tmp_path / "whole")
 
 
-def test_a_reward_model_scores_the_answers(run, little_model, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("minigpt2.reports.run_page.run_curves", lambda log: "")
+def test_a_reward_model_scores_the_answers(run, little_model, tokenizer, tmp_path):
     write_questions(tmp_path / "sums.json")
     folder = reward_model(tmp_path / "judge", tokenizer)
     common = ("sums.json", "--model", little_model, *QUICK, *SHAPE, "--reward-model", folder)

@@ -19,9 +19,8 @@ OPTIONS = (*QUICK, "--steps", 6, "--evaluate-every", 2)
 
 
 @pytest.fixture
-def reward(run, little_model, tmp_path, monkeypatch):
-    """Run reward with the little model on twelve pairs; the page has no curves."""
-    monkeypatch.setattr("minigpt2.reports.run_page.run_curves", lambda log: "")
+def reward(run, little_model, tmp_path):
+    """Run reward with the little model on twelve pairs."""
     write_pairs(tmp_path / "pairs.json")
     return lambda *options: run("reward", "pairs.json", "--model", little_model, *OPTIONS, *options)
 

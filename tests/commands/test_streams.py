@@ -74,6 +74,7 @@ def test_a_run_ends_well_without_a_reader(shell, tmp_path, ending, errors):
     assert outcome.code == 0 and outcome.err.count("\n") == errors, outcome.err
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"checkpoint-000001", "report.html", "summary.json", "log.jsonl"} <= names
+    assert "<svg" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_file_never_gets_what_a_closed_stream_was_to_print(shell, tmp_path):
