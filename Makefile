@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 STYLE := --line-length 100 --target-version py310
 RULES := --select E,F,W,I,B,UP,SIM,C4,RUF --ignore SIM118,RUF001,RUF002,RUF003
 
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# pip alone would compile on one core.  What does not compile is not ours to import.
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(1) \
+  && { $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true; }
 # Python keeps what it compiled, also where the environment says not to: each command that tests
 # start would compile every module again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -27,40 +29,40 @@ $(VENV)/python: setup.cfg pyproject.toml
 
 $(VENV)/run: $(VENV)/python
 	@echo 'installing into $(VENV) ...'
-	@$(PIP_INSTALL) -e '.[plot]'
+	@$(call install,-e '.[plot]')
 	@touch $@
 
 # What tests need includes what a run needs.
 $(VENV)/dev: $(VENV)/python
 	@echo 'installing into $(VENV), with the tools for tests ...'
-	@$(PIP_INSTALL) -e '.[dev]'
+	@$(call install,-e '.[dev]')
 	@touch $(VENV)/run $@
 
 $(VENV)/parity: $(VENV)/dev
 	@echo 'installing the references, PyTorch, transformers and trl ...'
-	@$(PIP_INSTALL) -e '.[parity]'
+	@$(call install,-e '.[parity]')
 	@touch $@
 
 $(VENV)/cuda: $(VENV)/dev
 	@test -n "$(CUDA)" || \
 	  { echo 'nvidia-smi finds no GPU; where there is one, name its CUDA version: CUDA=12 or CUDA=13'; exit 2; }
 	@echo 'installing CuPy for CUDA $(CUDA) ...'
-	@$(PIP_INSTALL) -e '.[cuda$(CUDA)]'
+	@$(call install,-e '.[cuda$(CUDA)]')
 	@touch $@
 
 $(VENV)/mutation: $(VENV)/dev
 	@echo 'installing the tool that spoils lines ...'
-	@$(PIP_INSTALL) -e '.[mutation]'
+	@$(call install,-e '.[mutation]')
 	@touch $@
 
 $(VENV)/nvrtc: $(VENV)/dev
 	@echo 'installing the compiler of kernels for GPUs ...'
-	@$(PIP_INSTALL) -e '.[nvrtc]'
+	@$(call install,-e '.[nvrtc]')
 	@touch $@
 
 $(VENV)/fuzz: $(VENV)/dev
 	@echo 'installing Atheris ...'
-	@$(PIP_INSTALL) -e '.[fuzz]' || \
+	@$(call install,-e '.[fuzz]') || \
 	  echo 'there is no Atheris for this machine: inputs are made without it'
 	@touch $@
 
