@@ -38,7 +38,7 @@ def are_small(n: int, n_head: int) -> bool:
 
 
 def simple_rows(d: int) -> int:
-    """Return the rows that a block of attention.cu owns for D features."""
+    """Return the rows that a block of attention_threads.cuh owns for D features."""
     return 64 if d <= 64 else 32
 
 
@@ -84,7 +84,7 @@ def dkv_shared(n: Sizes, size: int, small: bool) -> int:
 
 
 def simple_shared(n: Sizes, size: int, backward: bool) -> int:
-    """Return the bytes of a block of attention.cu: all numbers have 4, whatever `size` is."""
+    """Return the bytes of a block without tensor cores: all numbers have 4, whatever `size` is."""
     d, own, met = n["D"], simple_rows(n["D"]), simple_tile(n["D"], backward)
     own_numbers, met_numbers = (2 * own * d, 3 * met + own) if backward else (own * d, 2 * met)
     return 4 * (own_numbers + 2 * met * (d + 4) + 16 * (own + 4) + met_numbers)

@@ -1,6 +1,6 @@
 """Fused attention: attention's kernels in place of its formula, on a device.
 
-There are two sets: attention_mma*.cu for tensor cores, attention.cu for all else.  Both need tables
+There are two sets: attention_mma*.cu for tensor cores, the others for all else.  Both need tables
 of the forest (attention_blocks), which are the same for all layers of a step.  They are sent once.
 """
 

@@ -79,10 +79,10 @@ def number_in(options: tuple[str, ...], name: str) -> int:
     return next((int(o.split("=")[1]) for o in options if o.startswith(f"-D{name}=")), 0)
 
 
-def attention_spec(backward: bool) -> KernelSpec:
-    """Return the spec of a kernel of attention.cu."""
+def attention_spec(file: str, backward: bool) -> KernelSpec:
+    """Return the spec of a kernel that makes attention, or its gradients, without tensor cores."""
     return KernelSpec(
-        "attention.cu",
+        file,
         lambda n: (n["H"], ceil(n["N"] / simple_rows(n["D"]))),
         threads=64,
         per_head_size=True,
@@ -164,15 +164,15 @@ KERNELS = {
         threads=256,
         row="F",
     ),
-    "attention_forward": attention_spec(backward=False),
+    "attention_forward": attention_spec("attention.cu", backward=False),
     "attention_delta": KernelSpec(
-        "attention.cu",
+        "attention_dq.cu",
         lambda n: (ceil(n["N"] * n["H"] / 4),),
         threads=128,
         per_head_size=True,
     ),
-    "attention_dkv": attention_spec(backward=True),
-    "attention_dq": attention_spec(backward=True),
+    "attention_dkv": attention_spec("attention_dkv.cu", backward=True),
+    "attention_dq": attention_spec("attention_dq.cu", backward=True),
     "attention_mma_forward": MMA,
     "attention_mma_dq": dq_spec(small=False),
     "attention_mma_dq_small": dq_spec(small=True),

@@ -45,23 +45,24 @@ def lines_of(text, *beginnings):
     return "\n".join(kept)
 
 
-def program_of(file, d, small):
-    """A program that prints ROWS, KEYS, STAGE (or 0) and the bytes of Shared of a file."""
-    tile, own = (
-        (shipped("kernels") / name).read_text(encoding="utf-8")
-        for name in ("attention_tile.cuh", file)
-    )
-    return f"""
+def printed_by(files, definitions, numbers, folder):
+    """The numbers that a program prints which knows the sizes and the structs of these files."""
+    texts = [(shipped("kernels") / name).read_text(encoding="utf-8") for name in files]
+    structs = ("struct Shared", "struct Rows", "struct Weights", "template <int M> struct")
+    program = f"""
 #include <cstdio>
-#define D {d}
-#define SMALL {int(small)}
-{lines_of(tile)}
-{lines_of(own, "struct Shared")}
+{definitions}
+{chr(10).join(lines_of(text, *structs) for text in texts)}
 #ifndef STAGE
 #define STAGE 0
 #endif
-int main() {{ printf("%d %d %d %zu", ROWS, KEYS, STAGE, sizeof(Shared)); }}
+const int numbers[] = {{{numbers}}};
+int main() {{ for (int number : numbers) printf("%d ", number); }}
 """
+    command = [compiler(), "-x", "c++", "-w", "-", "-o", folder / "sizes"]
+    subprocess.run(command, input=program, text=True, check=True)
+    done = subprocess.run([folder / "sizes"], capture_output=True, text=True, check=True)
+    return tuple(map(int, done.stdout.split()))
 
 
 @needs_compiler
@@ -78,27 +79,19 @@ def test_rows_and_bytes_are_those_of_the_source(d, small, tmp_path):
         ),
     }
     for file, sizes in expected.items():
-        program = tmp_path / "sizes"
-        command = [compiler(), "-x", "c++", "-", "-o", program]
-        subprocess.run(command, input=program_of(file, d, small), text=True, check=True)
-        printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
-        assert tuple(map(int, printed.split())) == sizes, file
+        definitions = f"#define D {d}\n#define SMALL {int(small)}"
+        numbers = "ROWS, KEYS, STAGE, (int)sizeof(Shared)"
+        files = ("attention_tile.cuh", file)
+        assert printed_by(files, definitions, numbers, tmp_path) == sizes, file
 
 
 @needs_compiler
 @pytest.mark.parametrize("d", HEAD_SIZES)
-def test_bytes_of_float_arithmetic_are_those_of_the_source(d, tmp_path):
-    text = (shipped("kernels") / "attention.cu").read_text(encoding="utf-8")
-    structs = ("struct", "template <int M> struct")
-    body = f"#include <cstdio>\n#define D {d}\n{lines_of(text, *structs)}"
-    sizes = "sizeof(ForwardShared), sizeof(BackwardShared)"
-    main = f'int main() {{ printf("%zu %zu", {sizes}); }}'
-    program = tmp_path / "sizes"
-    command = [compiler(), "-x", "c++", "-", "-o", program]
-    subprocess.run(command, input=f"{body}\n{main}", text=True, check=True)
-    printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
-    expected = [simple_shared({"D": d}, 4, backward) for backward in (False, True)]
-    assert list(map(int, printed.split())) == expected
+def test_bytes_without_tensor_cores_are_those_of_the_source(d, tmp_path):
+    for file, backward in (("attention.cu", False), ("attention_backward.cuh", True)):
+        files = ("attention_threads.cuh", file)
+        sizes = printed_by(files, f"#define D {d}", "(int)sizeof(Shared)", tmp_path)
+        assert sizes == (simple_shared({"D": d}, 4, backward),), file
 
 
 def test_blocks_are_small_for_few_rows_alone():

@@ -75,9 +75,10 @@ def test_a_row_of_layer_norm_has_the_warps_of_the_source():
 
 @pytest.mark.parametrize("d", HEAD_SIZES)
 def test_tiles_of_attention_are_those_of_the_source(d):
-    assert simple_rows(d) == defined_in("attention.cu", "B", d)
-    for backward, name in ((False, "FORWARD_M"), (True, "BACKWARD_M")):
-        assert simple_tile(d, backward) == defined_in("attention.cu", name, d)
+    for part, backward in (("", False), ("_dq", True), ("_dkv", True)):
+        file = f"attention{part}.cu"
+        assert simple_rows(d) == defined_in(file, "B", d)
+        assert simple_tile(d, backward) == defined_in(file, "MET", d)
 
 
 def test_variants_are_the_storage_types_and_head_sizes():

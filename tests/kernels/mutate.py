@@ -44,10 +44,11 @@ Written by `make mutate-kernels`. Each line is one change of a kernel, and how i
 | --- | --- | --- | --- |"""
 JOBS_OF = {
     "adamw.cu": "adamw",
-    "attention.cu": "attention",
-    "attention_mma.cu": "attention",
-    "attention_mma_dkv.cu": "attention",
-    "attention_mma_dq.cu": "attention",
+    **{
+        f"attention{kind}{part}.cu": "attention"
+        for kind in ("", "_mma")
+        for part in ("", "_dkv", "_dq")
+    },
     "column_sum.cu": ("column_sums", "layer_norm, 5"),
     "cross_entropy.cu": "cross_entropy",
     "decode_attention.cu": "decode",

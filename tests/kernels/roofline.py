@@ -94,7 +94,7 @@ def pairs_of_keys(end, own, met):
 
 
 def attention(kind):
-    """The work of one of the kernels of attention.cu."""
+    """The work of one of the kernels of attention without tensor cores."""
     rows_own = {"forward": 2, "dkv": 4, "dq": 3}[kind]  # of S N C: read once or written once
     least = {"forward": 4, "dkv": 6, "dq": 5}[kind]
     products = {"forward": 2, "dkv": 4, "dq": 3}[kind]

@@ -43,10 +43,12 @@ DIFFERENCES = {
         written_as("λᵢ = m + ln ℓ"),
         "the kernel has m and ℓ, not the sum over all keys",
     ),
-    ("attention.cu", "8.13"): NO_DROPOUT,
-    ("attention.cu", "8.14"): NO_DROPOUT,
-    ("attention.cu", "8.17"): RESULT,
-    ("attention.cu", "8.18"): RESULT,
+    ("attention_dkv.cu", "8.13"): NO_DROPOUT,
+    ("attention_dkv.cu", "8.14"): NO_DROPOUT,
+    ("attention_dkv.cu", "8.17"): RESULT,
+    ("attention_dq.cu", "8.14"): NO_DROPOUT,
+    ("attention_dq.cu", "8.17"): RESULT,
+    ("attention_dq.cu", "8.18"): RESULT,
     ("cross_entropy.cu", "9.5"): (
         written_as("pₙᵥ = exp(ℓₙᵥ − λₙ)"),
         "the kernel needs p, not that it is a derivative",
@@ -65,15 +67,10 @@ DIFFERENCES = {
     ("gelu.cu", "5.6"): RESULT,
     ("layer_norm.cu", "4.8"): RESULT,
 }
-ON_TENSOR_CORES = {  # the equations of attention.cu that each file has
-    "attention_mma.cu": ("8.9", "8.10", "8.11"),
-    "attention_mma_dq.cu": ("8.14", "8.17", "8.18"),
-    "attention_mma_dkv.cu": ("8.13", "8.14", "8.17"),
-}
-DIFFERENCES |= {
-    (file, number): DIFFERENCES["attention.cu", number]
-    for file, numbers in ON_TENSOR_CORES.items()
-    for number in numbers
+DIFFERENCES |= {  # on tensor cores the equations are the same
+    (file.replace("attention", "attention_mma"), number): difference
+    for (file, number), difference in DIFFERENCES.items()
+    if file.startswith("attention")
 }
 
 
