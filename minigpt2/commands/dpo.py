@@ -144,22 +144,25 @@ def reference_of(run: PairRun, model: str, session: Session) -> tuple[Array, Arr
     """Return ln π_ref (B, 2) of the pairs to train on, and of those for validation.
 
     They are computed by the model with this name when the run begins, and stored in its
-    checkpoints.
+    checkpoints.  Those of pairs that no step takes are not computed, and NaN.
     """
-    parts = {"training": run.trained, "validation": run.validated}
+    taken = sorted(i for part in run.batches().taken_first(run.config.steps) for i in part)
+    parts = {"training": [run.trained[i] for i in taken], "validation": run.validated}
     digest = digest_of_pairs(*parts.values())
     stored = session.extra.get(REFERENCE, {})
     if stored.get("pairs") != digest:
         parameters = run.state.compute
         if session.model:  # the run continues, with other pairs
             parameters = open_model(model).parameters.on(array_module(run.state.m))
-        count = len(run.trained) + len(run.validated)
+        count = sum(map(len, parts.values()))
         with progress("computing the reference", count, session.log.console) as advance:
             checked = session.signals.checked(advance)
             numbers = {n: log_probs_of(run, parameters, p, checked) for n, p in parts.items()}
         stored = {"pairs": digest, **{name: array.tolist() for name, array in numbers.items()}}
         session.extra[REFERENCE] = stored
-    training, validation = (np.array(stored[name]).reshape(-1, 2) for name in parts)
+    of_taken, validation = (np.array(stored[name]).reshape(-1, 2) for name in parts)
+    training = np.full((len(run.trained), 2), np.nan)
+    training[taken] = of_taken
     return training, validation
 
 

@@ -124,6 +124,11 @@ class Epochs(Generic[Item]):
         starts = range(0, len(chosen), self.micro_batch)
         return [chosen[start : start + self.micro_batch] for start in starts]
 
+    def taken_first(self, steps: int) -> list[list[int]]:
+        """Return which examples each micro-batch of the first steps takes, of one epoch at most."""
+        positions = range(0, len(self.examples), self.batch_size)[:steps]
+        return [part for position in positions for part in self.indices_at(0, position)]
+
     def examples_at(self, epoch: int, position: int) -> list[list[Item]]:
         """Return the examples of each micro-batch of the step that begins at a place."""
         parts = self.indices_at(epoch, position)

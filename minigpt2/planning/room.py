@@ -190,11 +190,7 @@ def largest_of(batches: EpochBatches, steps: int) -> MicroBatch:
 
     Those whose examples are the longest are laid out.
     """
-    parts = [
-        part
-        for number in range(min(steps, batches.steps))
-        for part in batches.indices_at(0, number * batches.batch_size)
-    ]
+    parts = batches.taken_first(steps)
     lengths = [len(example.ids) for example in batches.examples]
     longest = nlargest(LAID_OUT, parts, key=lambda part: sum(lengths[i] for i in part))
     sizes = [size_of(batches.lay_out(part)) for part in longest]

@@ -96,6 +96,27 @@ def test_what_the_run_began_with_stays_the_reference(dpo, tmp_path):
     assert np.shape(stored["training"]) == (9, 2) and np.shape(stored["validation"]) == (3, 2)
 
 
+def test_the_reference_is_computed_of_the_pairs_that_a_short_run_takes(dpo, little_model, tmp_path):
+    assert dpo("--out", "short", "--steps", 2, "--batch-size", 3).code == 0
+    state = json.loads((tmp_path / "short/checkpoint-000002/state.json").read_text())
+    stored = state["notes"]["extra"]["reference"]["training"]
+    first, second = lines_of(tmp_path / "short", "loss")[:2]
+    assert first["loss"] == pytest.approx(np.log(2), abs=1e-6) and np.isfinite(second["loss"])
+    settings = command.DpoSettings(
+        data=str(tmp_path / "pairs.json"),
+        model=str(little_model),
+        validation=0.25,
+        steps=2,
+        batch_size=3,
+    )
+    run = command.setup_pairs(settings, open_model(str(little_model)))
+    taken = sorted({i for k in (0, 3) for part in run.batches().indices_at(0, k) for i in part})
+    assert len(taken) == 6 < len(run.trained)
+    pairs_taken = [run.trained[i] for i in taken]
+    expected = pair_log_probs(run.model.parameters, pairs_taken)
+    np.testing.assert_allclose(stored, expected, rtol=0, atol=1e-5)
+
+
 def test_a_run_of_another_command_is_not_continued(run, dpo, data, little_model):
     options = ("--data", data, "--model", little_model, "--samples", 0, "--steps", 1)
     assert run("train", *options, "--out", "tuned").code == 0

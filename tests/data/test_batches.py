@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from minigpt2.data.batches import (
     EpochBatches,
+    Epochs,
     TrainingSet,
     batch_of,
     epoch_order,
@@ -189,6 +190,16 @@ def test_tokens_of_a_prompt_belong_to_no_answer_also_where_they_have_a_weight():
     talk = Example([1, 2, 3, 4], [False, True, False, True])
     batch = batch_of([talk], LossWeights(prompt_weight=0.5))
     assert batch.answers.tolist() == [0, -1, 0] and batch.weights.tolist() == [1, 0.5, 1]
+
+
+@given(st.integers(1, 30), st.integers(1, 7), st.integers(1, 7), st.integers(0, 40))
+def test_what_the_first_steps_take_is_what_they_take_one_by_one(n, size, part, steps):
+    batches = Epochs(range(n), list, batch_size=size, micro_batch=part, seed=4)
+    taken, position = [], 0
+    for _ in range(min(steps, batches.steps)):
+        taken += batches.at(0, position).batches
+        position += size
+    assert batches.taken_first(steps) == taken
 
 
 def test_an_epoch_is_its_steps_in_turn_and_by_default_the_first():
