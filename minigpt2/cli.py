@@ -17,7 +17,7 @@ from minigpt2.arguments import read_arguments, unknown_command
 from minigpt2.errors import NothingLeft, UserError
 from minigpt2.help import command_help, program_help
 from minigpt2.settings import Setting, as_file, read_settings, require_all, setting_of
-from minigpt2.signals import ENDED, Stopped, catch_signals, exit_code
+from minigpt2.signals import ENDED, catch_signals, exit_code, stop_in
 from minigpt2.terminal import close_output, complain, flush, note, open_streams, write
 
 PROGRAM = "minigpt2"
@@ -192,7 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         complain(f"not enough memory: {error}")
         return 2
-    except (KeyboardInterrupt, Stopped) as stop:
+    except BaseException as error:
+        stop = stop_in(error)
+        if stop is None:
+            raise
         complain("stopped")
         return exit_code(stop)
     return 0

@@ -40,6 +40,22 @@ def exit_code(stop: BaseException) -> int:
     return ENDED + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
 
 
+def stop_in(error: BaseException | None) -> BaseException | None:
+    """Return the stop that an exception is, or that it hides; None if there is none.
+
+    A stop that comes at once may come where a library takes a lock, and then the lock's own error
+    follows it, "release unlocked lock".  What fails after a stop that was noted, while the state
+    is saved, is a fault of its own.
+    """
+    behind = error
+    while behind is not None:
+        is_stop = isinstance(behind, Stopped | KeyboardInterrupt)
+        if is_stop and (behind is error or getattr(behind, "at_once", True)):
+            return behind
+        behind = behind.__context__
+    return None
+
+
 def be_stopped(number: int, frame: object) -> NoReturn:
     """End a command as Ctrl-C does: its records are written."""
     raise Stopped(number)

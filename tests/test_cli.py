@@ -1,8 +1,12 @@
 """What is wrong on a command line is named in plain words, in one line."""
 
+import signal
+import threading
+
 import pytest
 
 from minigpt2.cli import COMMANDS, main
+from minigpt2.signals import Stopped
 
 PYTHON = ("<class", "typing", "Union", "Parser key", "subcommand", "NoneType", "Subtypes")
 
@@ -42,3 +46,23 @@ def test_a_command_line_that_is_wrong(capsys, line):
     assert error.startswith(f"minigpt2: {LINES[line]}")
     command = f"{words[0]} " if words and words[0] in COMMANDS else ""
     assert error.endswith(f" (see minigpt2 {command}--help)\n")
+
+
+def stopped_in_a_lock(arguments):
+    """What a command does whose signal comes where a library waits for a lock."""
+    lock = threading.Lock()
+    with lock:
+        lock.release()
+        raise Stopped(signal.SIGTERM)
+
+
+def test_a_stop_that_a_library_answers_with_an_error_is_a_stop(capsys, monkeypatch):
+    monkeypatch.setattr("minigpt2.cli.run", stopped_in_a_lock)
+    assert main([]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "minigpt2: stopped\n"
+
+
+def test_a_bug_is_no_stop(monkeypatch):
+    monkeypatch.setattr("minigpt2.cli.run", lambda arguments: {}["missing"])
+    with pytest.raises(KeyError):
+        main([])

@@ -20,6 +20,7 @@ from minigpt2.signals import (
     catch_signals,
     exit_code,
     pass_over,
+    stop_in,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +115,33 @@ def test_outside_of_the_block_a_signal_ends_the_program_at_once(part, number):
 def test_a_second_signal_stops_at_once(first, second):
     code, lines, _ = work({"first": [first], "longer": [second]})
     assert (code, lines) == (128 + second, [*START, "at once", "saved"])
+
+
+def error_after(stop):
+    """The error of a lock that a stop leaves open."""
+    lock = threading.Lock()
+    try:
+        with lock:
+            lock.release()  # as Condition.wait does until it has waited
+            raise stop
+    except BaseException as error:
+        return error
+
+
+@pytest.mark.parametrize("stop", [Stopped(signal.SIGTERM), KeyboardInterrupt()])
+def test_a_stop_is_found_behind_the_error_that_it_causes(stop):
+    error = error_after(stop)
+    assert isinstance(error, RuntimeError) and stop_in(error) is stop and stop_in(stop) is stop
+
+
+@pytest.mark.parametrize("kind", [Stopped, Interrupted])
+def test_an_error_after_a_stop_that_was_noted_is_a_fault_of_its_own(kind):
+    stop = kind(signal.SIGINT, at_once=False)
+    assert stop_in(error_after(stop)) is None and stop_in(stop) is stop
+
+
+def test_in_an_error_and_in_nothing_there_is_no_stop():
+    assert stop_in(error_after(OSError())) is None and stop_in(None) is None
 
 
 def test_a_second_signal_stops_the_saving_too():

@@ -27,7 +27,7 @@ from minigpt2.outputs import write_json
 from minigpt2.planning.disk_space import bytes_of, disk_need, require_disk
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RUNS, SETTINGS, RunLog, claim_folder, require_free
-from minigpt2.signals import Signals, Stopped
+from minigpt2.signals import Signals, Stopped, stop_in
 from minigpt2.training.checkpoint_reader import Checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.fingerprint import Fingerprint
@@ -88,11 +88,11 @@ class Session(ExitStack):
         """The model from which the run continues; None if it begins."""
         return str(self.checkpoint.folder) if self.checkpoint else None
 
-    def __exit__(self, kind: Any, *rest: Any) -> Any:
+    def __exit__(self, kind: Any, error: Any, *rest: Any) -> Any:
         """Release what the session holds; say how a run that was stopped continues."""
-        if kind and issubclass(kind, Stopped | KeyboardInterrupt) and hasattr(self, "log"):
+        if stop_in(error) and hasattr(self, "log"):
             self.log.say("stopped", f"to continue: --resume {self.log.folder}")
-        return super().__exit__(kind, *rest)
+        return super().__exit__(kind, error, *rest)
 
     def require_disk(
         self,
