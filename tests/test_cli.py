@@ -1,12 +1,12 @@
 """What is wrong on a command line is named in plain words, in one line."""
 
 import signal
-import threading
 
 import pytest
 
 from minigpt2.cli import COMMANDS, main
 from minigpt2.signals import Stopped
+from tests.test_signals import error_after
 
 PYTHON = ("<class", "typing", "Union", "Parser key", "subcommand", "NoneType", "Subtypes")
 
@@ -50,10 +50,7 @@ def test_a_command_line_that_is_wrong(capsys, line):
 
 def stopped_in_a_lock(arguments):
     """What a command does whose signal comes where a library waits for a lock."""
-    lock = threading.Lock()
-    with lock:
-        lock.release()
-        raise Stopped(signal.SIGTERM)
+    raise error_after(Stopped(signal.SIGTERM))
 
 
 def test_a_stop_that_a_library_answers_with_an_error_is_a_stop(capsys, monkeypatch):

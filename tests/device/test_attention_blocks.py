@@ -49,17 +49,18 @@ def printed_by(files, definitions, numbers, folder):
     """The numbers that a program prints which knows the sizes and the structs of these files."""
     texts = [(shipped("kernels") / name).read_text(encoding="utf-8") for name in files]
     structs = ("struct Shared", "struct Rows", "struct Weights", "template <int M> struct")
+    known = "\n".join(lines_of(text, *structs) for text in texts)
     program = f"""
 #include <cstdio>
 {definitions}
-{chr(10).join(lines_of(text, *structs) for text in texts)}
+{known}
 #ifndef STAGE
 #define STAGE 0
 #endif
 const int numbers[] = {{{numbers}}};
 int main() {{ for (int number : numbers) printf("%d ", number); }}
 """
-    command = [compiler(), "-x", "c++", "-w", "-", "-o", folder / "sizes"]
+    command = [compiler(), "-x", "c++", "-", "-o", folder / "sizes"]
     subprocess.run(command, input=program, text=True, check=True)
     done = subprocess.run([folder / "sizes"], capture_output=True, text=True, check=True)
     return tuple(map(int, done.stdout.split()))
