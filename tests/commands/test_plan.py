@@ -125,7 +125,8 @@ def test_dpo_of_large_has_no_second_model(run):
 
 
 def test_ppo_of_large_by_the_place_of_its_value_function(run):
-    head, apart = (run("plan", *LARGE, "--run", "ppo", "--value", v) for v in ("policy", "apart"))
+    how = ("plan", *LARGE, "--memory", 64, "--run", "ppo", "--value")  # on any machine
+    head, apart = (run(*how, v) for v in ("policy", "apart"))
     check = run("plan", *LARGE, "--run", "grpo", "--check")
     assert part_of(apart, "moments") == 2 * part_of(head, "moments") == 12.38
     assert part_of(head, "reward model") == part_of(head, "reference") == 3.10
