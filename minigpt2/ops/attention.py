@@ -130,7 +130,7 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module, fusible
 from minigpt2.ops.attention_tiles import QueryBlock, dropout_rng, head_groups, scores, tile_plan
-from minigpt2.ops.dropout import keep_factors
+from minigpt2.ops.dropout import keep_factors, scaled
 from minigpt2.parallel import cores, each_block
 
 
@@ -189,7 +189,7 @@ def attention(
             s -= m_new
             e = xp.exp(s, out=s)  # (H, B, K)  (8.7)
             total = alpha * total + e.sum(-1, keepdims=True)  # (H, B, 1)  (8.8)
-            z_e = e * keep_factors(e.shape, dropout, rng, e) if rng else e  # (H, B, K)
+            z_e = scaled(e, keep_factors(e.shape, dropout, rng, e), out=e) if rng else e
             a = alpha * a + z_e @ v[:, keys]  # (H, B, D)  (8.9)
             m = m_new
         o_heads[:, rows] = a / total  # (8.10)
@@ -233,8 +233,8 @@ def attention_backward(do: Array, saved: Saved) -> Array:
                 z_p = p
                 if rng:
                     z = keep_factors(p.shape, dropout, rng, p)  # (G, B, K)
-                    z_p = z * p
-                    dp *= z  # (8.14)
+                    z_p = scaled(p, z)
+                    dp = scaled(dp, z, out=dp)  # (8.14)
                 dv[:, keys] += z_p.transpose(0, 2, 1) @ do_rows  # (8.13)
                 dp -= delta
                 ds = xp.multiply(p, dp, out=dp)  # (G, B, K)  (8.17)

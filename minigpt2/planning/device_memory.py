@@ -12,9 +12,9 @@ Definition: bytes, for a micro-batch of N rows with M supervised triples, in num
     A block keeps its input x, h, q, k and v, o, r, h′ (of the second normalisation) and u and g of
     the hidden layer, 1 + 1 + 3 + 1 + 1 + 1 + 4 + 4 rows of C; in float32 a logarithm for each head,
     and the mean and r of two normalisations:
-    keptₗ = 16·s·N·C + 4·N·H + 16·N  (with dropout 2·s·N·C more)   (50.2)
+    keptₗ = 16·s·N·C + 4·N·H + 16·N  (with dropout 8·N·C more)     (50.2)
     With recomputation it keeps x, r, q, k, v and o,
-    keptₗ = 6·s·N·C + 4·N·H  (with dropout 2·s·N·C more)           (50.3)
+    keptₗ = 6·s·N·C + 4·N·H  (with dropout 8·N·C more)             (50.3)
     and recomputes the rest of (50.2) for one block at a time, and of it h when the others are
     freed: 9·s·N·C + 16·N.  Where that saves much, a step without recomputation keeps u as well and
     recomputes what takes no product (device/captured),
@@ -78,7 +78,7 @@ def kept_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: 
     """Return the bytes that one block keeps for its backward pass, in numbers of `size` bytes."""
     arrays, row = rows_kept(config, rows, options, size), size * config.n_embd
     statistics = 4 * SINGLE if arrays == 16 else 0
-    masks = 2 * row if options.dropout else 0
+    masks = 2 * SINGLE * config.n_embd if options.dropout else 0  # in float32
     return rows * (arrays * row + SINGLE * config.n_head + statistics + masks)  # (50.2) to (50.4)
 
 

@@ -96,3 +96,17 @@ class Drawn:
 def test_what_is_drawn_below_rho_is_dropped_and_rho_itself_is_not():
     z = keep_factors((2, 2), 0.25, Drawn(0.0, 0.2499999, 0.25, 0.75), np.zeros(1))
     np.testing.assert_array_equal(z, [[0, 0], [4 / 3, 4 / 3]])
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_numbers_of_16_bits_stay_so_and_are_scaled_in_float32(name):
+    """A factor in bfloat16 would make every feature 0.2 % too small."""
+    x = np.linspace(-2, 2, 4096).astype(np.dtype(name)).reshape(64, 64)
+    y, saved = dropout(x, 0.1, np.random.default_rng(0))
+    dx = dropout_backward(x, saved)
+    wide, _ = dropout(x.astype(np.float32), 0.1, np.random.default_rng(0))
+    for found in (y, dx):
+        assert found.dtype == x.dtype
+        np.testing.assert_array_equal(found, wide.astype(x.dtype))
+    means = [abs(numbers.astype(np.float64)).mean() for numbers in (y, wide)]
+    assert means[0] == pytest.approx(means[1], rel=3e-4)
