@@ -63,7 +63,10 @@ Part III: The loss and the step
      ·  training/world                 World
      ·  training/objective             Objective
      ·  training/state                 State
-    20  training/step                  Step
+     ·  training/config                Training config
+    20  training/micro_batches         Micro-batches
+     ·  training/step                  Step
+     ·  training/ahead                 Ahead
 
 Part IV: Text
      ·  yaml_files                     YAML files
@@ -142,6 +145,7 @@ Part VIII: On a GPU
      ·  device/compile                 Compile
      ·  device/sanitizer               Sanitizer
     45  device/emulator                Emulator
+     ·  device/fake_copies             Fake copies
      ·  device/fake_stream             Fake stream
      ·  device/fake_pool               Fake pool
      ·  device/fake_array              Fake array

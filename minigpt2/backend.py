@@ -103,17 +103,40 @@ def deliver(gradient: Array, target: Target | None) -> Array:
     return array
 
 
-def to_host(*arrays: Array) -> list[np.ndarray]:
+def to_host(*arrays: Array) -> list[Any]:
     """Return arrays of float numbers as NumPy's, each flat; those of a device in one copy."""
+    return send_to_host(*arrays)()
+
+
+def send_to_host(*arrays: Array) -> Callable[[], list[Any]]:
+    """Queue the copy of `to_host`, and return the function that waits for it; None stays None.
+
+    The function does not wait for what was launched behind the copy.
+    """
     libraries = [array_module(array) for array in arrays]
     flat = [array.ravel() for array, xp in zip(arrays, libraries, strict=True) if xp is not np]
     if not flat:
-        return [np.ravel(array) for array in arrays]
+        return lambda: [array if array is None else np.ravel(array) for array in arrays]
     xp = array_module(flat[0])
-    together = xp.asnumpy(xp.concatenate(flat))
-    copies = iter(np.split(together, np.cumsum([len(array) for array in flat])[:-1]))
-    pairs = zip(arrays, libraries, strict=True)
-    return [np.ravel(array) if xp is np else next(copies) for array, xp in pairs]
+    together = xp.concatenate(flat)
+    host, arrived = pinned(xp, len(together), together.dtype), xp.cuda.Event()
+    together.get(out=host, blocking=False)
+    arrived.record()
+
+    def wait() -> list[Any]:
+        arrived.synchronize()
+        copies = iter(np.split(host, np.cumsum([len(array) for array in flat])[:-1]))
+        on_host = [next(copies) if xp is not np else None for xp in libraries]
+        pairs = zip(arrays, on_host, strict=True)
+        return [a if a is None else np.ravel(a) if copy is None else copy for a, copy in pairs]
+
+    return wait
+
+
+def pinned(xp: ModuleType, size: int, dtype: Any) -> np.ndarray:
+    """Return an array (size,) in memory of the host that a device can copy by itself."""
+    memory = xp.cuda.alloc_pinned_memory(max(1, size * np.dtype(dtype).itemsize))
+    return np.frombuffer(memory, dtype, size)
 
 
 def host_pieces(array: Array, size: int) -> Iterator[np.ndarray]:
@@ -129,8 +152,7 @@ def host_pieces(array: Array, size: int) -> Iterator[np.ndarray]:
         yield from (flat[start : start + size] for start in starts)
         return
     count = min(size, flat.size)
-    memory = xp.cuda.alloc_pinned_memory(max(1, count * flat.dtype.itemsize))
-    host, stream = np.frombuffer(memory, flat.dtype, count), xp.cuda.Stream(non_blocking=True)
+    host, stream = pinned(xp, count, flat.dtype), xp.cuda.Stream(non_blocking=True)
     for start in starts:
         piece = flat[start : start + size]
         piece.get(stream=stream, out=host[: piece.size])  # and waits for it

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from minigpt2 import backend
-from minigpt2.backend import array_module, fusible, register, to_host
+from minigpt2.backend import array_module, fusible, register, send_to_host, to_host
+from minigpt2.device import fake_cupy
 
 
 class DeviceArray:
@@ -15,28 +16,11 @@ class DeviceArray:
     def __init__(self, host):
         self.host = host
 
-    def __len__(self):
-        return len(self.host)
-
-    def ravel(self):
-        return DeviceArray(self.host.ravel())
-
 
 @pytest.fixture
 def device(monkeypatch):
-    """A device's library that is in use, and counts what is copied from it."""
-    copies = []
-
-    def asnumpy(array):
-        copies.append(array.host.size)
-        return array.host
-
-    def concatenate(arrays):
-        return DeviceArray(np.concatenate([array.host for array in arrays]))
-
-    library = SimpleNamespace(
-        ndarray=DeviceArray, asnumpy=asnumpy, concatenate=concatenate, copies=copies
-    )
+    """A device's library."""
+    library = SimpleNamespace(ndarray=DeviceArray)
     monkeypatch.setattr(backend, "LIBRARIES", [])
     monkeypatch.setattr(backend, "FUSED", {})
     return library
@@ -76,17 +60,49 @@ def test_without_a_fused_op_the_formula_runs_on_the_device(device):
     assert double(DeviceArray(np.ones(3))) == ("formula", 2)
 
 
-def test_arrays_come_back_in_one_copy(device):
-    register(device)
+@pytest.fixture
+def copies(device):
+    """The copies to the host of a device that behaves as CuPy."""
+    register(fake_cupy)
+    fake_cupy.copies.clear()
+    return fake_cupy.copies
+
+
+def test_arrays_come_back_in_one_copy(copies):
     parts = [np.arange(n, dtype=np.float32).reshape(-1, 1) for n in (3, 1, 4)]
-    for found, part in zip(to_host(*map(DeviceArray, parts)), parts, strict=True):
+    there = [fake_cupy.asarray(part) for part in parts]
+    for found, part in zip(to_host(*there), parts, strict=True):
         np.testing.assert_array_equal(found, part.ravel())
-    assert device.copies == [8]
+    assert dict(copies) == {"get": 1}
     for found, part in zip(to_host(*parts), parts, strict=True):
         np.testing.assert_array_equal(found, part.ravel())
     np.testing.assert_array_equal(to_host(parts[0], 2.5)[1], [2.5])
-    assert device.copies == [8]
+    assert dict(copies) == {"get": 1}
     here = np.arange(6.0).reshape(2, 3)
-    for found, part in zip(to_host(here, DeviceArray(parts[0])), (here, parts[0]), strict=True):
-        np.testing.assert_array_equal(found, part.ravel())  # what is on the host stays there
-    assert device.copies == [8, 3]
+    mixed = to_host(here, None, there[0])
+    np.testing.assert_array_equal(mixed[0], here.ravel())  # what is on the host stays there
+    np.testing.assert_array_equal(mixed[2], parts[0].ravel())
+    assert mixed[1] is to_host(None)[0] is None
+    assert dict(copies) == {"get": 2}
+
+
+def test_what_was_sent_to_the_host_is_what_was_there_when_it_was_sent(copies):
+    there = fake_cupy.asarray(np.arange(3, dtype=np.float32))
+    first = send_to_host(there)
+    there += 5
+    second = send_to_host(there)
+    np.testing.assert_array_equal(first()[0], [0, 1, 2])
+    np.testing.assert_array_equal(second()[0], [5, 6, 7])
+    assert dict(copies) == {"get": 2}
+
+
+def test_nobody_waits_for_what_came_behind_a_copy(copies, monkeypatch):
+    """Neither for the whole stream, nor for later copies."""
+    monkeypatch.setattr(fake_cupy.cuda.Stream, "synchronize", lambda _: pytest.fail("waited"))
+    first, second = (send_to_host(fake_cupy.asarray(np.ones(2))) for _ in range(2))
+    queue = fake_cupy.cuda.get_current_stream().copies
+    sent = queue.sent
+    first()
+    assert (queue.arrived, queue.sent) == (sent - 1, sent)
+    second()
+    assert queue.arrived == sent

@@ -19,11 +19,11 @@ from minigpt2.inference.model import Model, RewardModel
 from minigpt2.planning.room import require_state
 from minigpt2.reports.before_after import Advance
 from minigpt2.reports.progress import tracked
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.fingerprint import digest_of_examples
 from minigpt2.training.precision import check_precision
 from minigpt2.training.run import Every
 from minigpt2.training.state import State, new_state
-from minigpt2.training.step import TrainingConfig
 
 CHUNK = 32  # pairs that are computed at once at most, where nothing is trained
 

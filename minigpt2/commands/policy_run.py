@@ -19,11 +19,11 @@ from minigpt2.inference.model import Model, open_model
 from minigpt2.model.parameters import Parameters
 from minigpt2.planning.room import require_state
 from minigpt2.terminal import note
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.evaluation import Limits
 from minigpt2.training.precision import check_precision
 from minigpt2.training.run import Every
 from minigpt2.training.state import State, new_state
-from minigpt2.training.step import TrainingConfig
 from minigpt2.wording import plural
 
 

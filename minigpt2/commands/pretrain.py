@@ -34,11 +34,11 @@ from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory
 from minigpt2.planning.room import Room
 from minigpt2.reports.progress import progress
 from minigpt2.terminal import note
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.fingerprint import Fingerprint, versions
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import Every
 from minigpt2.training.state import new_state
-from minigpt2.training.step import TrainingConfig
 from minigpt2.wording import duration, plural
 
 SAMPLE = 20_000  # documents that the vocabulary is learnt from

@@ -11,9 +11,9 @@ from typing import Literal
 from minigpt2.device.devices import Device
 from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
 from minigpt2.ops.adamw import AdamW
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.precision import Precision
 from minigpt2.training.run import Every
-from minigpt2.training.step import TrainingConfig
 
 MOST_STEPS = 2**63 - 1
 VALIDATIONS = 10  # in a run, after that before its first step

@@ -27,12 +27,12 @@ from minigpt2.inference.model import Model, open_model, random_model
 from minigpt2.planning.batch_profile import RunShape
 from minigpt2.planning.room import check_step, require_state
 from minigpt2.terminal import note
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.evaluation import Limits
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.precision import check_precision
 from minigpt2.training.run import Every
 from minigpt2.training.state import State, new_state
-from minigpt2.training.step import TrainingConfig
 
 START = 0  # the stream of random numbers for initial weights and samples
 

@@ -21,12 +21,13 @@ from minigpt2.reports.before_after import Advance, Answers, answer_tests, compar
 from minigpt2.reports.metrics import Validation
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import RunLog
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.evaluation import Answer, Limits
 from minigpt2.training.fingerprint import Fingerprint, versions
 from minigpt2.training.objective import Objective
 from minigpt2.training.run import Data, Every, run_steps
 from minigpt2.training.state import State
-from minigpt2.training.step import NotFinite, TrainingConfig
+from minigpt2.training.step import NotFinite
 from minigpt2.wording import plural
 
 NAMED = 16  # entries that an error lists

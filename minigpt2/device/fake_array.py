@@ -14,17 +14,8 @@ from minigpt2.device.fake_stream import Stream, computed, record, refuse
 API = json.loads((Path(__file__).parent / "cupy_api.json").read_text(encoding="utf-8"))
 # Functions that must look at the data to know how large their result is.
 SHAPED_BY_DATA = {
-    "argwhere",
-    "bincount",
-    "compress",
-    "extract",
-    "flatnonzero",
-    "intersect1d",
-    "nonzero",
-    "setdiff1d",
-    "setxor1d",
-    "union1d",
-    "unique",
+    *("argwhere", "bincount", "compress", "extract", "flatnonzero", "intersect1d", "nonzero"),
+    *("setdiff1d", "setxor1d", "union1d", "unique"),
 }
 copies: Counter[str] = Counter()  # from the device to the host, by cause
 REFUSED = "Implicit conversion to a NumPy array is not allowed. Please use `.get()`."
@@ -122,8 +113,10 @@ class ndarray:
         copies[cause] += 1
         return self.host
 
-    def get(self, stream: Any = None, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the array as a NumPy array, or in `out`.
+    def get(
+        self, stream: Any = None, out: np.ndarray | None = None, blocking: bool = True
+    ) -> np.ndarray:
+        """Return the array as a NumPy array, or in `out`; unless blocking, without waiting.
 
         A copy on a stream of its own is not refused while another one captures.
         """
@@ -132,9 +125,11 @@ class ndarray:
         else:
             copies["get"] += 1
             host = self.host
-        if out is None:
-            return host.copy()
-        out[...] = host
+        out = np.empty_like(host) if out is None else out
+        queue = (stream or Stream.current).copies
+        queue.send(host, out)
+        if blocking:
+            queue.wait_for(queue.sent)
         return out
 
     def set(self, host: np.ndarray) -> None:

@@ -35,6 +35,7 @@ from minigpt2.device.fake_array import (
     product,
     unboxed,
 )
+from minigpt2.device.fake_copies import set_bits
 from minigpt2.device.fake_pool import MemoryPool, memory_for, using_allocator
 from minigpt2.device.fake_stream import Event, Stream, computed, record, refuse
 
@@ -114,11 +115,6 @@ def unwritten(host: np.ndarray) -> ndarray:
     """Set every bit of an array, which makes NaN, or -1 of integers; return it on the device."""
     record(set_bits, host)
     return ndarray(host)
-
-
-def set_bits(host: np.ndarray) -> None:
-    """Set every bit of an array."""
-    host.reshape(-1).view(np.uint8)[...] = 0xFF
 
 
 def ascontiguousarray(a: ndarray) -> ndarray:

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minigpt2.device.fake_copies import Copies
+
 REFUSED = "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing: {}"
 INVALID = "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error"
 # Functions and methods that may return a view, and then compute nothing.
@@ -82,7 +84,7 @@ class Graph:
 
 
 class Stream:
-    """A queue of launches; here each has ended when it returns."""
+    """A queue of launches; here each has ended when it returns, except for copies to the host."""
 
     null: "Stream"
     current: "Stream"
@@ -92,6 +94,7 @@ class Stream:
 
     def __init__(self, null: bool = False, non_blocking: bool = False):
         self.graph: Graph | None = None  # None also after what may not be captured
+        self.copies = Copies()  # to the host
 
     def __enter__(self) -> "Stream":
         Stream.entered.append(self)
@@ -107,8 +110,9 @@ class Stream:
         return self
 
     def synchronize(self) -> None:
-        """Wait for all launches."""
+        """Wait for all launches and copies."""
         refuse("to wait for a stream")
+        self.copies.wait_for(self.copies.sent)
 
     def is_capturing(self) -> bool:
         """Return whether launches are recorded."""
@@ -160,10 +164,12 @@ class Event:
         self.done = True  # as long as it has not been recorded, and then, too: nothing is queued
         self.graph: Graph | None = None  # that has captured it
         self.reached: frozenset[int] = frozenset()  # its launches that the event is behind
+        self.behind: tuple[Copies, int] | None = None  # the copies before it, and their number
 
     def record(self, stream: Stream | None = None) -> None:
         """Put the event behind all that is in the queue."""
         stream, self.graph = stream or Stream.current, None
+        self.behind = stream.copies, stream.copies.sent
         if not Stream.capturing:
             return
         graph = Stream.capturing.graph
@@ -176,6 +182,9 @@ class Event:
         refuse("to wait for an event")
         if self.graph:
             raise CaptureError("cudaErrorCapturedEvent: a graph has the event")
+        if self.behind:
+            copies, count = self.behind
+            copies.wait_for(count)
 
 
 def refuse(what: str) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from minigpt2.backend import Array
+from minigpt2.backend import Array, pinned
 from minigpt2.device.side_stream import side_stream_open
 
 COPIES = 4  # of a slot that may be under way to the device at once
@@ -108,10 +108,5 @@ class Slot:
             host, copied = self._hosts.popleft()
             copied.synchronize()
             return host, copied
-        return pinned(self._library, self.memory.size), self._library.cuda.Event()
-
-
-def pinned(library: ModuleType, size: int) -> np.ndarray:
-    """Return an array of so many 32-bit integers in memory that the device can copy by itself."""
-    memory = library.cuda.alloc_pinned_memory(4 * size)
-    return np.frombuffer(memory, np.int32, size)
+        fresh = pinned(self._library, self.memory.size, np.int32)
+        return fresh, self._library.cuda.Event()

@@ -31,7 +31,7 @@ Example: S is first 2¹⁶; a step overflows
     (True, 32768.0)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal
 
@@ -97,6 +97,12 @@ class LossScale:
         elif self.finite_steps == GROWTH_INTERVAL:
             self.value, self.finite_steps = self.value * 2, 0  # (17.3)
         return finite or self.value >= 1
+
+    def after_finite_step(self) -> float:
+        """Return the S that follows a step whose gradient is finite."""
+        after = replace(self)
+        after.update(finite=True)
+        return after.value
 
 
 def rounded(parameters: Parameters, precision: Precision) -> Parameters:

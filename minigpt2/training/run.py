@@ -7,9 +7,12 @@ from typing import NamedTuple, Protocol
 from minigpt2.data.batches import StepBatches
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.gpt2 import prepare
+from minigpt2.training.ahead import begin_next
+from minigpt2.training.config import TrainingConfig
+from minigpt2.training.micro_batches import Begun, nothing
 from minigpt2.training.objective import Objective
 from minigpt2.training.state import State
-from minigpt2.training.step import StepResult, TrainingConfig, nothing, require_finite, step
+from minigpt2.training.step import StepResult, require_finite, step
 from minigpt2.training.world import ONE_PROCESS, World
 
 
@@ -101,27 +104,36 @@ def take_steps(
 ) -> Iterator[StepResult]:
     """Take the remaining steps, one by one, from the step and the place in the state.
 
-    The batches of a step are made while a device computes the step before it, unless they are on
-    policy.  A step that overflows in float16 is taken again with the same batches; each try yields
-    a result.  `between` and `settle` are those of `step`.
+    The batches of a step are made while a device computes the step before it, and sent right behind
+    it (training/ahead), unless they are on policy.  A step that overflows in float16 is taken again
+    with the same batches; each try yields a result.  `between` and `settle` are those of `step`.
     """
     keep_freed_memory()
     on_policy = getattr(data, "on_policy", False)
     ahead: list[StepBatches] = []  # this step's batches, then the next step's
+    begun: Begun | None = None  # of the next step
 
     def make_next() -> None:
-        if not on_policy and len(ahead) == 1 and state.step + 1 < config.steps:
+        nonlocal begun
+        if on_policy or state.step + 1 == config.steps:
+            return
+        if len(ahead) == 1:
             ahead.append(data.at(ahead[0].epoch, ahead[0].position))
             prepare(state.compute, ahead[1].batches)
+        begun = begin_next(state, ahead[1].batches, objective, config, world)
 
     hooks: dict[str, Callable[[], None]] = {"between": between, "settle": settle}
     while state.step < config.steps:
         if not ahead:
             ahead.append(data.at(state.epoch, state.position))
         batches = ahead[0].batches
-        result = step(state, batches, objective, config, world, meanwhile=make_next, **hooks)
+        result = step(
+            state, batches, objective, config, world, begun=begun, meanwhile=make_next, **hooks
+        )
         if result.updated:
             _, state.epoch, state.position = ahead.pop(0)
+        else:
+            begun = None
         yield result
 
 

@@ -6,9 +6,9 @@ from minigpt2.alignment.kl_objective import objective, optimum
 from minigpt2.alignment.on_policy import Phases
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.run import take_steps
 from minigpt2.training.state import new_state
-from minigpt2.training.step import TrainingConfig
 from tests.alignment.exact_world import (
     ANSWERS,
     CONFIG,

@@ -12,10 +12,10 @@ from minigpt2.alignment.pairs import Pair
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import Options
 from minigpt2.training.run import take_steps
 from minigpt2.training.state import new_state
-from minigpt2.training.step import TrainingConfig
 from tests.alignment.exact_world import (
     ANSWERS,
     CONFIG,

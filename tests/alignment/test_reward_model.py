@@ -28,10 +28,10 @@ from minigpt2.model.gradients import gradients_of
 from minigpt2.model.heads import SCORE, with_heads
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import Options
 from minigpt2.training.run import take_steps
 from minigpt2.training.state import new_state
-from minigpt2.training.step import TrainingConfig
 from tests.alignment.exact_world import ANSWERS, REWARDS
 from tests.alignment.preference_cases import CASES, CENTRE, END, LAST_ROWS, PAIRS, PARTS
 from tests.alignment.preferences import assert_gradients, assert_same, every_pair

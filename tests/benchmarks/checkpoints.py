@@ -27,9 +27,11 @@ from minigpt2.model.initialisation import initialise
 from minigpt2.training import checkpoint_writer
 from minigpt2.training.checkpoint_reader import open_checkpoint, restore
 from minigpt2.training.checkpoint_writer import CheckpointWriter
+from minigpt2.training.config import TrainingConfig
+from minigpt2.training.micro_batches import gather_gradients
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.state import new_state
-from minigpt2.training.step import TrainingConfig, gather_gradients, require_finite, step
+from minigpt2.training.step import require_finite, step
 from minigpt2.weights import load_parameters
 from minigpt2.wording import size
 from tests.benchmarks.work import MODELS, make_batch

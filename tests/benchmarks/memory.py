@@ -17,7 +17,7 @@ from minigpt2.memory import peak_memory
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak
 from minigpt2.planning.microbenchmark import time_step
-from minigpt2.training.step import TrainingConfig
+from minigpt2.training.config import TrainingConfig
 from tests.benchmarks.work import MODELS, make_batch
 from tests.stepping import take
 

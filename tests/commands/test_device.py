@@ -13,7 +13,7 @@ from minigpt2.device.devices import describe_device, open_device
 from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
-from minigpt2.training.step import TrainingConfig
+from minigpt2.training.config import TrainingConfig
 from tests.device.test_devices import cupy_with, no_driver
 from tests.kernels.support import DEVICE, emulated_only, needs_device
 from tests.stepping import take

@@ -20,9 +20,10 @@ from minigpt2.model.gpt2 import both_passes, nll_and_gradients
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.state import new_state
-from minigpt2.training.step import TrainingConfig, step
+from minigpt2.training.step import step
 from tests.kernels.support import SHORT, device, machine, needs_device
 
 CONFIG = GPT2Config(vocab_size=211, n_positions=64, n_embd=32, n_layer=2, n_head=1)

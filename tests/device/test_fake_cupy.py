@@ -398,6 +398,23 @@ def test_pinned_memory_is_filled_by_numpy_and_copied_by_set():
     assert (a.get() == 3).all()
 
 
+@pytest.mark.parametrize("wait", ["event", "stream", "later copy"])
+def test_a_copy_that_does_not_block_has_arrived_when_it_was_waited_for(wait):
+    device, event = xp.asarray(np.ones(3, np.float32)), xp.cuda.Event()
+    stream, host = xp.cuda.get_current_stream(), np.zeros(3, np.float32)
+    device.get(out=host, blocking=False)
+    event.record()
+    device += 1
+    assert np.isnan(host).all()
+    {"event": event.synchronize, "stream": stream.synchronize, "later copy": device.get}[wait]()
+    np.testing.assert_array_equal(host, 1)
+
+
+def test_an_array_on_the_host_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        on_device().get(out=np.zeros(3))
+
+
 def test_an_event_has_passed_when_it_is_recorded():
     event = xp.cuda.Event(disable_timing=True)
     event.record()

@@ -8,7 +8,7 @@ from minigpt2.model.gpt2 import gpt2, loss_and_gradients
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.heads import SCORE, head_values, with_heads
 from minigpt2.ops.adamw import AdamW
-from minigpt2.training.step import TrainingConfig
+from minigpt2.training.config import TrainingConfig
 from tests.stepping import take
 
 ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)

@@ -17,10 +17,13 @@ from minigpt2.planning.device_memory import (
     recomputed_on_device,
 )
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch
-from minigpt2.training.step import TrainingConfig
+from minigpt2.training.config import TrainingConfig
+from minigpt2.training.objective import WeightedNLL
+from minigpt2.training.run import take_steps
+from minigpt2.training.state import new_state
 from tests.benchmarks.work import make_batch
 from tests.kernels.support import device, machine, needs_compiler
-from tests.stepping import take
+from tests.stepping import Windows
 
 ROWS = 127  # with one that is idle a multiple of 64: steps that repeat have such sizes
 
@@ -51,17 +54,15 @@ def pooled():
 
 
 def used_by_a_step(config, precision, recompute):
-    """The bytes that a step takes at most, besides the state."""
+    """The bytes that three steps take at most, besides the state."""
     batch = make_batch(config, ROWS, ROWS, 1.0, 0, np.random.default_rng(0))
-    settings = TrainingConfig(9, 1e-3, 1, "cosine", recompute=recompute)
+    settings = TrainingConfig(3, 1e-3, 1, "cosine", recompute=recompute)
     with pooled() as pool:
         parameters = initialise(config, np.random.default_rng(0)).on(fake_cupy)
-        steps = take(parameters, iter([[batch]] * 2), settings, precision=precision)
-        next(steps)
-        state = pool.used
-        pool.most = 0
-        next(steps)
-        return pool.most - state
+        state = new_state(parameters, precision)
+        before = pool.most = pool.used
+        assert len(list(take_steps(state, Windows([[batch]] * 3), WeightedNLL(), settings))) == 3
+        return pool.most - before
 
 
 @needs_compiler

@@ -10,7 +10,7 @@ from minigpt2.model.initialisation import initialise
 from minigpt2.planning import microbenchmark as module
 from minigpt2.planning.memory_and_flops import MicroBatch
 from minigpt2.planning.microbenchmark import StepTimes, bytes_to_time, time_step
-from minigpt2.training.step import TrainingConfig
+from minigpt2.training.config import TrainingConfig
 from tests.benchmarks.work import make_batch
 from tests.stepping import take
 

@@ -81,13 +81,13 @@ def trace(marks):
     objective.WeightedNLL.add_gradients = counted
     gather_gradients = step.gather_gradients
 
-    def gathered(state, *arguments, between):
+    def gathered(state, *arguments, between, **named):
         def noted():
             marks.phase = ACCUMULATED
             between()
 
         marks.phase = ACCUMULATED if state.partial else STEPS
-        result = gather_gradients(state, *arguments, between=noted)
+        result = gather_gradients(state, *arguments, between=noted, **named)
         marks.phase = STEPS
         return result
 

@@ -8,7 +8,7 @@ import json
 import tracemalloc
 from itertools import repeat
 
-from minigpt2.training.step import TrainingConfig
+from minigpt2.training.config import TrainingConfig
 from tests.model.cases import FIRST, SECOND, random_parameters
 from tests.stepping import take
 

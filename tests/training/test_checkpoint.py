@@ -26,10 +26,10 @@ from minigpt2.training.checkpoint import (
     write_checkpoint,
 )
 from minigpt2.training.checkpoint_reader import open_checkpoint, restore
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import take_steps
 from minigpt2.training.state import Best, new_state
-from minigpt2.training.step import TrainingConfig
 from minigpt2.weights import checkpoints_of
 from tests.data.small import MERGES, small_tokenizer
 from tests.kernels.support import device, machine, needs_device

@@ -17,11 +17,11 @@ from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.training import precision as precision_module
+from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.precision import LossScale
 from minigpt2.training.run import take_steps
 from minigpt2.training.state import Best, State, new_moments, new_state
-from minigpt2.training.step import TrainingConfig
 from tests.data.small import example_of
 from tests.kernels.support import device, machine, needs_device
 from tests.model.cases import CONFIG, RATE, V, random_parameters

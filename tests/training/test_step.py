@@ -1,11 +1,11 @@
-"""Step: one weighted sum a step, however the step is cut."""
+"""Step: what it changes, what it returns, and what ends a run."""
 
 import json
 import subprocess
 import sys
 import tracemalloc
 from dataclasses import fields
-from itertools import count, islice, pairwise, repeat
+from itertools import count, islice, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +14,6 @@ import pytest
 
 from minigpt2 import backend
 from minigpt2.data.batches import EpochBatches, batch_of
-from minigpt2.data.forest import Segment, lay_out
 from minigpt2.device import fake_cupy
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
@@ -24,97 +23,18 @@ from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.adamw import AdamW
 from minigpt2.training import step as step_module
-from minigpt2.training.objective import Options, WeightedNLL
+from minigpt2.training.config import TrainingConfig
+from minigpt2.training.micro_batches import gather_gradients
+from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import take_steps
 from minigpt2.training.schedule import learning_rate
 from minigpt2.training.state import State, new_state
-from minigpt2.training.step import (
-    NotFinite,
-    TrainingConfig,
-    gather_gradients,
-    require_finite,
-    step,
-)
+from minigpt2.training.step import NotFinite, require_finite, step
 from minigpt2.training.world import World
 from tests.data.small import example_of
 from tests.model.cases import FIRST, RATE, SECOND, V, random_parameters
 from tests.stepping import take
-
-RNG = np.random.default_rng(0)
-EXAMPLES = [
-    example_of(RNG.integers(V, size=prompt), RNG.integers(V, size=answer))
-    for prompt, answer in ((3, 1), (1, 6), (4, 2), (2, 5), (5, 3), (1, 1), (4, 4))
-]
-UNWEIGHTED = lay_out([Segment([1, 2, 3], [0, 0, 0])])
-
-
-def run(parameters, batches, *, drop=0.0, recompute=False, seed=0, state=None):
-    """Loss and gradients of a step."""
-    state = state or new_state(parameters, seed=seed)
-    config = TrainingConfig(1, 1.0, dropout=drop, recompute=recompute)
-    results = gather_gradients(state, batches, WeightedNLL(), config)
-    return WeightedNLL().metrics(batches, results)["loss"], state.gradients
-
-
-def assert_same(found, expected, bound=1e-12):
-    """Loss and every gradient agree, relative to their size."""
-    assert found[0] == pytest.approx(expected[0], rel=bound)
-    for name, gradient in expected[1].views.items():
-        error = np.linalg.norm(found[1][name] - gradient)
-        assert error <= bound * np.linalg.norm(gradient), name
-
-
-def cut(sizes):
-    """The examples as micro-batches of these sizes."""
-    starts = np.cumsum([0, *sizes])
-    pairs = pairwise(starts)
-    return [batch_of(EXAMPLES[start:stop]) for start, stop in pairs]
-
-
-@pytest.mark.parametrize("sizes", [(1,) * 7, (4, 3), (1, 6), (3, 3, 1), (2, 1, 4)], ids=str)
-def test_how_a_window_is_cut_makes_no_difference(sizes):
-    parameters = random_parameters()
-    window = cut(sizes)
-    assert len({len(batch.targets) for batch in window}) > 1  # uneven: a mean of means would differ
-    assert_same(run(parameters, window), run(parameters, cut((7,))))
-
-
-def test_the_loss_of_a_window_is_one_weighted_sum_over_the_sum_of_weights():
-    parameters = random_parameters()
-    total = gradients_of(parameters)
-    losses = [float(loss_and_gradients(parameters, b, total)[0]) for b in (FIRST, SECOND)]
-    weights = [batch.weights.sum() for batch in (FIRST, SECOND)]
-    loss, gradients = run(parameters, [FIRST, SECOND])
-    assert loss == pytest.approx(sum(losses) / sum(weights), rel=1e-13)
-    np.testing.assert_allclose(gradients.flat, total.flat / sum(weights), atol=1e-13)
-    means = np.divide(losses, weights)
-    assert abs(loss - means.mean()) > 1e-3
-
-
-def test_scaling_all_weights_makes_no_difference():
-    parameters = random_parameters()
-    scaled = [batch._replace(weights=batch.weights * 7) for batch in (FIRST, SECOND)]
-    assert_same(run(parameters, scaled), run(parameters, [FIRST, SECOND]))
-
-
-def test_a_micro_batch_without_a_weighted_triple_adds_nothing():
-    parameters = random_parameters()
-    expected = run(parameters, [FIRST])
-    zero = SECOND._replace(weights=np.zeros_like(SECOND.weights))
-    for window in ([UNWEIGHTED, FIRST], [FIRST, UNWEIGHTED], [zero, FIRST, zero]):
-        loss, gradients = run(parameters, window)
-        assert loss == expected[0]
-        np.testing.assert_array_equal(gradients.flat, expected[1].flat)
-
-
-@pytest.mark.parametrize(
-    "window", [[], [UNWEIGHTED], [FIRST._replace(weights=np.zeros_like(FIRST.weights))] * 2]
-)
-def test_a_window_without_a_weighted_triple_is_an_error(window):
-    with pytest.raises(UserError) as error:
-        run(random_parameters(), window)
-    expected = "step 1: none of its tokens is supervised, so it can learn nothing"
-    assert str(error.value) == expected
+from tests.training.windows import EXAMPLES, UNWEIGHTED, cut, run
 
 
 def test_a_step_without_a_weighted_triple_changes_nothing():
@@ -124,31 +44,6 @@ def test_a_step_without_a_weighted_triple_changes_nothing():
     with pytest.raises(UserError):
         next(steps)
     np.testing.assert_array_equal(parameters.flat, before)
-
-
-@pytest.mark.parametrize("window", [[FIRST], [UNWEIGHTED, SECOND], [FIRST, SECOND]])
-@pytest.mark.parametrize("options", [{}, {"recompute": True}])
-def test_gradients_of_a_window_replace_what_is_there(window, options):
-    parameters = random_parameters()
-    gradients = gradients_of(parameters)
-    total = sum(batch.weights.sum() for batch in window)
-    for batch in window:
-        loss_and_gradients(parameters, batch._replace(weights=batch.weights / total), gradients)
-    state = new_state(parameters)
-    state.gradients.flat[:] = np.nan
-    run(parameters, window, state=state, **options)
-    np.testing.assert_allclose(state.gradients.flat, gradients.flat, rtol=1e-13, atol=1e-15)
-
-
-def test_recomputation_makes_no_difference_to_a_window_with_dropout():
-    parameters = random_parameters()
-    found = [
-        run(parameters, [FIRST, SECOND], drop=RATE, seed=1, recompute=r) for r in (False, True)
-    ]
-    assert found[0][0] == found[1][0]
-    np.testing.assert_array_equal(found[0][1].flat, found[1][1].flat)
-    plain = run(parameters, [FIRST, SECOND])
-    assert plain[0] != found[0][0]
 
 
 def test_a_step_tells_what_it_did():
@@ -179,30 +74,6 @@ def test_a_run_of_which_only_steps_and_rate_are_said():
     plain = TrainingConfig(9, 0.1)
     assert plain == TrainingConfig(9, 0.1, 0, "cosine", AdamW(), 0.0, False)
     assert plain.recompute is False
-
-
-def test_an_objective_is_told_what_each_micro_batch_needs():
-    """Masks are of the random stream of the seed, of masks, of the step and the micro-batch."""
-    seen = []
-
-    class Noted(WeightedNLL):
-        def add_gradients(self, parameters, batch, gradients, options):
-            seen.append(options)
-            return super().add_gradients(parameters, batch, gradients, options)
-
-    state = new_state(random_parameters(dtype=np.float32), "float16", seed=7)
-    state.step, state.scale.value = 4, 8.0
-    window = [FIRST, SECOND]
-    for config in (TrainingConfig(9, 0.1, dropout=RATE, recompute=True), TrainingConfig(9, 0.1)):
-        gather_gradients(state, window, Noted(), config)
-    state.partial = [np.zeros(len(FIRST.targets))]  # of a step that was interrupted
-    gather_gradients(state, window, Noted(), TrainingConfig(9, 0.1, dropout=RATE))
-    total = FIRST.weights.sum() + SECOND.weights.sum()
-    masked, plain, after = seen[:2], seen[2:4], seen[4:]
-    streams = [options.rng.bit_generator.seed_seq.entropy for options in masked + after]
-    assert streams == [[7, 2, 5, 0], [7, 2, 5, 1], [7, 2, 5, 1]]
-    assert [o._replace(rng=None) for o in masked] == [Options(total, 8.0, RATE, None, True)] * 2
-    assert plain == [Options(total, 8.0, 0.0, None, False)] * 2
 
 
 def test_each_step_begins_with_gradients_of_0():
@@ -286,7 +157,7 @@ def test_weights_on_a_device_are_looked_at_there(monkeypatch):
 
 def test_what_an_objective_measures_it_measures_on_the_host(monkeypatch):
     """And None stays where a micro-batch added nothing."""
-    seen, to_host = [], step_module.to_host
+    seen, send_to_host = [], step_module.send_to_host
 
     class Noted(WeightedNLL):
         def metrics(self, batches, results):
@@ -296,14 +167,15 @@ def test_what_an_objective_measures_it_measures_on_the_host(monkeypatch):
     copies = []
 
     def copied(*arrays):
-        copies.extend(array.copy() for array in to_host(*arrays))
-        return copies
+        on_host = send_to_host(*arrays)()
+        copies.extend(array if array is None else array.copy() for array in on_host)
+        return lambda: copies
 
-    monkeypatch.setattr(step_module, "to_host", copied)
+    monkeypatch.setattr(step_module, "send_to_host", copied)
     window = [FIRST, UNWEIGHTED, SECOND]
     step(new_state(random_parameters()), window, Noted(), TrainingConfig(1, 0.1))
     first, nothing, second = seen
-    assert first is copies[0] and nothing is None and second is copies[1]
+    assert first is copies[0] and nothing is copies[1] is None and second is copies[2]
 
 
 def test_a_loss_that_is_not_finite_names_the_micro_batches_at_fault():

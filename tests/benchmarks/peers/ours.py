@@ -6,7 +6,7 @@ from minigpt2.device import side_stream
 from minigpt2.device.devices import open_device
 from minigpt2.device.graph import graph_pool
 from minigpt2.ops.adamw import AdamW
-from minigpt2.training.step import TrainingConfig
+from minigpt2.training.config import TrainingConfig
 from minigpt2.weights import load_parameters
 from tests.benchmarks.peers.jobs import CLIP, LEARNING_RATE, WEIGHT_DECAY, forest_of
 from tests.stepping import take

@@ -8,7 +8,7 @@ from minigpt2.alignment.pair_batches import answers_of, with_reference
 from minigpt2.alignment.reward_model import BradleyTerry, batch_of_last_rows, start_of_head
 from minigpt2.model.heads import SCORE, with_heads
 from minigpt2.ops.adamw import AdamW
-from minigpt2.training.step import TrainingConfig
+from minigpt2.training.config import TrainingConfig
 from minigpt2.weights import load_parameters
 from tests.benchmarks.peers.jobs import CLIP, LEARNING_RATE, WEIGHT_DECAY
 from tests.benchmarks.peers.ours import FOR_EVER
