@@ -19,7 +19,7 @@ from minigpt2.device.fused_attention import FORESTS
 from minigpt2.device.graph import Slot, capture, memory_of_graphs
 from minigpt2.device.indices import staged
 from minigpt2.device.launch import fits
-from minigpt2.device.side_stream import pays
+from minigpt2.device.side_stream import what_goes_aside
 from minigpt2.model import gpt2 as gpt2_model
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
@@ -104,7 +104,7 @@ class ShapeRun:
                 if self.runs == 1:
                     self.nll = work()
                 else:
-                    aside = pays(len(ready.batch.ids), parameters.flat.itemsize)
+                    aside = what_goes_aside(len(ready.batch.ids), parameters.flat.itemsize)
                     self.graph, self.nll = capture(xp, work, aside=aside)
             self.holding = gradients.holding
         if self.graph is not None:

@@ -47,7 +47,7 @@ def column_totals(partial: Array, *targets: Target | None) -> list[Array]:
     arrays = [target.array if target else xp.empty(k, xp.float32) for target in here]
     add = [bool(target and target.accumulate) for target in here]
     second = arrays[1] if len(arrays) > 1 else None
-    with on_side_stream(xp, partial, *arrays):
+    with on_side_stream(xp, partial, *arrays, small=True):
         launch(xp, "column_total", partial, arrays[0], second, add_first=add[0], add_second=add[-1])
     rest = zip(arrays, targets, here, strict=True)
     return [array if own else deliver(array, target) for array, target, own in rest]

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from minigpt2.backend import Array, pinned
-from minigpt2.device.side_stream import side_stream_open
+from minigpt2.device.side_stream import Aside, side_stream_open
 
 COPIES = 4  # of a slot that may be under way to the device at once
 ALIGNED = 32  # numbers: each array begins at a multiple of 128 bytes
@@ -44,11 +44,11 @@ def memory_of_graphs(library: ModuleType) -> Iterator[None]:
 
 
 def capture(
-    library: ModuleType, work: Callable[[], Any], *, aside: bool = False
+    library: ModuleType, work: Callable[[], Any], *, aside: Aside | None = None
 ) -> tuple[Any, Any]:
     """Record the launches of `work` and do not run them; return the graph and what work returned.
 
-    With `aside`, work may use the side stream.
+    `aside` says which launches of work go into the side stream, by default none.
 
     The work must have run before: then all its kernels are loaded.  It may launch kernels and
     products, and fill arrays; CUDA refuses the rest, with an error.
@@ -56,7 +56,7 @@ def capture(
     stream = library.cuda.get_current_stream()
     stream.begin_capture()
     try:
-        with side_stream_open(library) if aside else nullcontext():
+        with side_stream_open(library, aside) if aside else nullcontext():
             result = work()
     except BaseException:
         with_error_ignored(stream.end_capture)
