@@ -26,8 +26,18 @@ settings.register_profile("tests", deadline=None)  # other work may come between
 settings.load_profile("tests")
 
 
+OF_A_TERMINAL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
 def pytest_configure(config):
-    """Open the device that was asked for, or say in one line why it cannot be."""
+    """Forget the terminal that the tests were started in, and open the device that was asked for.
+
+    What a command prints depends on the terminal; a test that needs one says so itself.  If the
+    device cannot be opened, one line says why.
+    """
+    for name in OF_A_TERMINAL:
+        os.environ.pop(name, None)
+    os.environ["TERM"] = "xterm"
     try:
         choose_device(config.getoption("--device"))
     except UserError as error:
