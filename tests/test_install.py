@@ -25,6 +25,14 @@ assert load_parameters(shipped("weights/tiny")).config.n_layer == 4
 assert len(facts()) > 1000
 """
 
+# A command of the package in the folder alone: the environment may have the checkout installed.
+RUN = """
+import runpy, sys
+finders = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
+sys.meta_path = finders
+runpy.run_module("minigpt2", run_name="__main__", alter_sys=True)
+"""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -42,15 +50,33 @@ def site(tmp_path_factory):
     return site
 
 
+def files_in(folder):
+    """The files in a folder and below, without what was made from them."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix() for path in paths if path.suffix != ".pyc"}
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [("minigpt2", ""), ("kernels", "_shipped/kernels"), ("weights/tiny", "_shipped/weights/tiny")],
+)
+def test_an_installed_package_has_every_file(site, source, place):
+    lacking = files_in(ROOT / source) - files_in(site / "minigpt2" / place)
+    assert not lacking
+
+
 def test_an_installed_package_finds_the_kernels_and_the_small_weights(site, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(site)}
     script = ASK.format(site=str(site))
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
 
 
-def test_an_installed_command_answers(site, tmp_path):
+@pytest.mark.parametrize(
+    "arguments", [("answer", "--question", "What is 2 + 2?"), ("plan", "--run", "grpo")], ids=str
+)
+def test_an_installed_command_runs(site, tmp_path, arguments):
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    command = [sys.executable, "-m", "minigpt2", "answer", "--question", "What is 2 + 2?"]
+    command = [sys.executable, "-c", RUN, *arguments]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
