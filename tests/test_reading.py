@@ -150,7 +150,7 @@ def test_any_other_text_is_one_sentence(text):
     ("text", "words"),
     [
         ("", "a.json is not JSON: it is empty"),
-        ("[1,]", "a.json is not JSON: Expecting value, line 1, column 4"),
+        ("[1 2]", "a.json is not JSON: Expecting ',' delimiter, line 1, column 4"),
         ('[{"a": 1},\n{"b": }]', "is not JSON: Expecting value, line 2, column 7"),
         ("[" * 100_000, "a.json cannot be read as JSON: it is nested too deeply"),
         ('{"a":' * 100_000, "it is nested too deeply"),

@@ -65,7 +65,7 @@ def test_the_types_here_are_those_of_the_commands():
     assert plain - {str(hint) for hint in HINTS.values()} <= {
         "float | None",
         "list[int] | None",
-        "bool | pathlib.Path",
+        str(bool | Path),
         str(Path),
     }
 
@@ -305,7 +305,7 @@ def test_settings_may_be_json(tmp_path):
         ('{"rate": 1e999}', "line 1: rate is too large: 1e999"),
         ('{"flag": "yes please"}', "line 1: flag must be true or false"),
         ('{"count": 1, "count": 1}', "has the field 'count' twice"),
-        ('{"columns": ' + "[" * 600 + "]" * 600 + "}", "nested too deeply"),
+        ('{"columns": ' + "[" * 40_000 + "]" * 40_000 + "}", "nested too deeply"),
         ("[" * 100_000, "nested too deeply"),
         ("[1]", "is a list: it must hold settings"),
         ('"a"', "is a text: it must hold settings"),
