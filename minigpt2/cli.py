@@ -5,10 +5,12 @@ or JSON, `--config`); options of the command line override those of the file.
 An error that the user can fix is one line on the error stream, with exit code 2.
 """
 
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from errno import EBADF, EDQUOT, EFBIG, EIO, ENOSPC, EROFS
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn, get_type_hints
 
@@ -26,6 +28,19 @@ EXAMPLES = """\
 Examples:
     minigpt2 train questions.json
     minigpt2 answer "Which country has the capital Copenhagen?" --model runs/questions-1"""
+
+
+# Errors without the name of a file that are those of what was printed.
+OF_OUTPUT = (EBADF, EDQUOT, EFBIG, EIO, ENOSPC, EROFS)
+
+
+def require_current_folder() -> None:
+    """Raise UserError if the folder that the program was started in was removed."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        text = f"the current folder cannot be used ({error.strerror}): change into another one"
+        raise UserError(text) from None
 
 
 def fail(text: str, command: str) -> NoReturn:
@@ -165,6 +180,7 @@ def run(arguments: Sequence[str]) -> None:
         require_all(command, settings_class(command), settings)
     except UserError as error:
         fail(str(error), command)
+    require_current_folder()
     catch_signals()
     action(command)(settings_of(command, settings))
 
@@ -185,9 +201,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close_output()
         return ENDED + signal.SIGPIPE
     except OSError as error:
-        if not error.filename:
+        name = error.filename
+        if not name and error.errno in OF_OUTPUT:
             close_output()
-        complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
+            name = "standard output"
+        reason = error.strerror or str(error)
+        complain(f"{name}: {reason}" if name else reason)
         return 2
     except MemoryError as error:
         complain(f"not enough memory: {error}")

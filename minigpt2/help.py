@@ -6,6 +6,7 @@ and its default.  GROUPS lists the settings under headings, in the order in whic
 """
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from inspect import getdoc
@@ -14,6 +15,8 @@ from shutil import get_terminal_size
 from textwrap import wrap
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from minigpt2.errors import UserError
 
 WIDEST = 100  # columns
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -150,7 +153,9 @@ def entry(option: str, text: str, indent: int = INDENT) -> Iterator[str]:
 
 
 def command_help(command: str, usage: str, settings: type) -> str:
-    """Return the help of a command."""
+    """Return the help of a command.  Raises UserError where Python has removed all docstrings."""
+    if sys.flags.optimize > 1:
+        raise UserError("help texts are docstrings, which python -OO removes: start it without -OO")
     title = (getdoc(settings) or "").splitlines()[0]
     lines = [f"usage: {usage}", "", title]
     if examples := paragraph(settings, "Examples"):

@@ -71,7 +71,8 @@ def require_new_folder(
     """
     if exists(path):
         if not path.is_dir():
-            text = f"{path} cannot be made: it is a file; choose another {option}, or move it"
+            what = "a file" if path.exists() else "a link that leads nowhere"
+            text = f"{path} cannot be made: it is {what}; choose another {option}, or move it"
             raise UserError(text)
         with naming(path):
             if not all(map(ignore, path.iterdir())):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from sys import float_info
+from sys import float_info, getfilesystemencoding
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -123,7 +123,7 @@ def checked_value(command: str, name: str, hint: Any, node: yaml.Node | None, wo
         shown = shorten(words) or "''"
         raise UserError(f"{name} must be {in_words(kind)}, not {shown}") from None
     if isinstance(value, str) and not is_path(name, hint):
-        require_decoded(value, name)
+        require_decoded(value, name, getfilesystemencoding())
     if is_path(name, hint):
         require_names(command, name, hint, value if isinstance(value, list) else [words])
     return value

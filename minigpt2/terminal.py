@@ -15,19 +15,22 @@ import codecs
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from traceback import format_exception
 from types import TracebackType
 from typing import TextIO
 
 from minigpt2.errors import UserError
+from minigpt2.wording import plural
 
 # What a terminal or a browser obeys or hides: control characters but line breaks and tabs, line
 # and paragraph separators, bidirectional embeddings, overrides and isolates, deprecated format
 # characters, and halves of surrogate pairs, which stand for bytes that are not UTF-8.
 HIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
 LONGEST_ERROR = 2000  # characters
+LONGEST_INPUT = 1 << 24  # characters
 BUG = "minigpt2: this is a bug of minigpt2, whatever its input was"
 PLAINER = {"█": "#", "…": "...", "→": "->", "↵": "\\n", "λ": "lambda", "–": "-"}
 
@@ -74,8 +77,11 @@ def open_streams() -> None:
     """Make the three streams usable: those that are closed read nothing and write nowhere.
 
     A character that a stream's encoding lacks is spelled; bytes that are not UTF-8 are read as
-    halves of surrogate pairs, which `require_decoded` notices.
+    halves of surrogate pairs, which `require_decoded` notices.  A width of 0 columns, which some
+    programs set where there is no terminal, is none.
     """
+    if os.environ.get("COLUMNS", "").strip("0 ") == "":
+        os.environ.pop("COLUMNS", None)
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # a closed stream's number would be that of the next file, and be written to
     os.close(number)
@@ -171,21 +177,41 @@ def is_typed() -> bool:
 def read_line() -> str:
     """Return a line of standard input, after a prompt if it is typed.
 
-    Raises EOFError at the end, and UserError if bytes of the line are not in the encoding.
+    Raises EOFError at the end, and UserError if it cannot be read.
     """
-    line = input("> ") if is_typed() else sys.stdin.readline()
+    with reading_input():
+        line = input("> ") if is_typed() else sys.stdin.readline(LONGEST_INPUT + 1)
     if not line and not is_typed():
         raise EOFError
     return require_decoded(line, "this line", sys.stdin.encoding)
 
 
 def read_all() -> str:
-    """Return the whole of standard input; UserError if bytes of it are not in the encoding."""
-    return require_decoded(sys.stdin.read(), "standard input", sys.stdin.encoding)
+    """Return the whole of standard input; raises UserError if it cannot be read."""
+    with reading_input():
+        text = sys.stdin.read(LONGEST_INPUT + 1)
+    return require_decoded(text, "standard input", sys.stdin.encoding)
+
+
+@contextmanager
+def reading_input() -> Iterator[None]:
+    """Turn an error of the block, which reads standard input, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"standard input cannot be read: {error.strerror or error}") from None
+    except UnicodeError as error:
+        text = f"standard input is not {sys.stdin.encoding.upper()} text: {error}"
+        raise UserError(text) from None
 
 
 def require_decoded(text: str, name: str, encoding: str = "utf-8") -> str:
-    """Return a text that came from outside; UserError if bytes of it were not in the encoding."""
+    """Return a text that came from outside.
+
+    Raises UserError if bytes of it were not in the encoding, or if it is too long to be a text.
+    """
+    if len(text) > LONGEST_INPUT:
+        raise UserError(f"{name} is longer than {plural(LONGEST_INPUT, 'character')}")
     if match := re.search("[\ud800-\udfff]", text):
         line = text.count("\n", 0, match.start()) + 1
         place = f" in line {line}" if "\n" in text.rstrip("\n") else ""

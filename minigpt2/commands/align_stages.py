@@ -30,16 +30,16 @@ EPS = 3e-3  # of AdamW: most gradients are smaller, so weights that hardly matte
 SMALL_EPS = 1e-6  # of AdamW, for reward models, for GRPO, and to hack a reward
 LONGEST = 96  # tokens of an answer; padded ones have up to 76
 QUESTIONS = 64  # that PPO answers at once
-SAVE_EVERY = 8  # steps of PPO between checkpoints, whose models have exams
+EXAMS = 4  # about so many of PPO's models have one: those of its checkpoints
 STEPS = {  # of each stage
     "mixture": 300,
     "reward": 220,
     "dpo": 40,
-    "ppo": 48,
+    "ppo": 64,
     "shallow": 20,
     "hacked": 40,
     "undertuned": 16,
-    "grpo": 24,
+    "grpo": 48,
 }
 
 
@@ -159,14 +159,14 @@ class Settings:
             minibatches=2,
             max_new_tokens=LONGEST,
             samples=0,
-            save_every=SAVE_EVERY,
+            save_every=max(1, STEPS[name] // EXAMS),
             keep=0,
         )
 
     def grpo(self) -> GrpoSettings:
         """Return the settings of GRPO."""
         return GrpoSettings(
-            **self.common("grpo", 1e-4, SMALL_EPS),
+            **self.common("grpo", 5e-5, SMALL_EPS),
             data=self.data("arithmetic"),
             model=self.run("undertuned"),
             check="equation",
@@ -179,7 +179,7 @@ class Settings:
 def stages(folder: Path, model: str, seed: int) -> list[Stage]:
     """Return all stages in their order."""
     of = Settings(folder, model, seed)
-    honest = of.ppo("ppo", "reward", learning_rate=1e-3, eps=EPS, beta=0.05)
+    honest = of.ppo("ppo", "reward", learning_rate=5e-4, eps=EPS, beta=0.1)
     hacked = of.ppo("hacked", "shallow", learning_rate=5e-4, eps=SMALL_EPS, beta=1e-6)
     shallow = of.reward("shallow", "padded_pairs")
     few = of.tuning("undertuned", "train")

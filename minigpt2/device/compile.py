@@ -67,9 +67,24 @@ def compiler() -> str | None:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the compiled kernels."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "minigpt2" / "kernels"
+    """Return the folder of the compiled kernels; raises UserError if this user has no home.
+
+    A relative path in XDG_CACHE_HOME does not count, as its specification says.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else home() / ".cache") / "minigpt2" / "kernels"
+
+
+def home() -> Path:
+    """Return this user's home folder; raises UserError if there is none."""
+    try:
+        folder = Path.home()
+    except RuntimeError:
+        folder = Path()
+    if not folder.is_absolute() or os.environ.get("HOME") == "":
+        text = "the emulator keeps compiled kernels in the home folder, and this user has none"
+        raise UserError(f"{text}: let XDG_CACHE_HOME name a folder")
+    return folder
 
 
 def kernels_in(code: str) -> dict[str, str]:
@@ -107,7 +122,7 @@ def shared_in(kernel: str) -> str:
 def build(code: str, options: tuple[str, ...], mode: list[str], ucontext: bool = False) -> Path:
     """Return the path of the library that a kernel's text compiles to.
 
-    Raises CompileError if it does not compile, UserError if there is no compiler.
+    Raises CompileError if it does not compile, UserError if there is no compiler that works.
     """
     cxx = compiler()
     if not cxx:
@@ -141,8 +156,13 @@ def machine_objects(cxx: str, ucontext: bool) -> list[str]:
     flags = [*COMMON, "-O2", *(["-DUSE_UCONTEXT"] if ucontext else [])]
 
     def make(folder: Path) -> None:
-        for source in sources:
-            run([cxx, *flags, "-c", str(source), "-o", f"{source.stem}.o"], folder)
+        try:
+            for source in sources:
+                run([cxx, *flags, "-c", str(source), "-o", f"{source.stem}.o"], folder)
+        except CompileError as error:
+            reason = str(error).partition("\n")[0]
+            text = f"the emulator cannot be compiled with {cxx} ({reason})"
+            raise UserError(f"{text}; let CXX name one that works") from None
 
     texts = [path.read_text(encoding="utf-8") for path in machine_files(".h", ".cpp")]
     objects = cached_folder([cxx, *flags, *texts], make)
@@ -180,10 +200,14 @@ def cached_folder(inputs: list[str], make: Callable[[Path], None]) -> Path:
     """
     name = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:24]
     cache = cache_folder()
-    cache.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in (cache.parent, cache):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        require_own(folder)
+    try:
+        cache.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (cache.parent, cache):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            require_own(folder)
+    except OSError as error:
+        text = f"the folder of compiled kernels, {cache}, cannot be made: {error.strerror or error}"
+        raise UserError(f"{text}; let XDG_CACHE_HOME name another place") from None
     folder = cache / name
     if not folder.exists():
         unfinished = Path(tempfile.mkdtemp(dir=cache))

@@ -1,14 +1,12 @@
 """Page of align: the tables of a demonstration, its figure, and some answers, in one file."""
 
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from minigpt2.errors import UserError
 from minigpt2.reports.html import render
-from minigpt2.reports.plots import new_figure
+from minigpt2.reports.plots import svg
 from minigpt2.reports.screen import new_table
 
 NOTE = (
@@ -50,20 +48,17 @@ def align_page(results: Mapping[str, Any], tables: Sequence[Grid]) -> str:
 
 def hacking_figure(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
     """Return reward and content of both runs of PPO over time as SVG; empty without matplotlib."""
-    try:
-        figure = new_figure(10, 3.6)
-    except UserError:
-        return ""
-    left, right = figure.subplots(1, 2)
-    for name, (label, colour) in RUNS.items():
-        left.plot(*zip(*curves[name]["reward"], strict=True), label=label, color=colour)
-        steps, shares = zip(*curves[name]["right"], strict=True)
-        right.plot(steps, [100 * value for value in shares], "o-", label=label, color=colour)
-    left.set(xlabel="step", ylabel="reward, by its own reward model")
-    right.set(xlabel="step", ylabel="right answers, %", ylim=(0, 100))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    text = StringIO()
-    figure.savefig(text, format="svg")
-    return text.getvalue()[text.getvalue().index("<svg") :]
+
+    def draw(figure: Any) -> None:
+        left, right = figure.subplots(1, 2)
+        for name, (label, colour) in RUNS.items():
+            left.plot(*zip(*curves[name]["reward"], strict=True), label=label, color=colour)
+            steps, shares = zip(*curves[name]["right"], strict=True)
+            right.plot(steps, [100 * value for value in shares], "o-", label=label, color=colour)
+        left.set(xlabel="step", ylabel="reward, by its own reward model")
+        right.set(xlabel="step", ylabel="right answers, %", ylim=(0, 100))
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize=8)
+
+    return svg(10, 3.6, draw)

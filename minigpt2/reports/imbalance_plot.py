@@ -11,11 +11,11 @@ from minigpt2.training.gradient_imbalance import Imbalance, norms_per_token
 
 def draw_imbalance(path: Path, measured: Imbalance, title: str) -> None:
     """Write a picture of a measurement.  Raises UserError if matplotlib is not installed."""
-    figure = new_figure(11, 4)
-    left, right = figure.subplots(1, 2)
-    draw_shares(left, measured)
-    draw_norms(right, measured)
-    save(figure, path, title)
+    with new_figure(11, 4) as figure:
+        left, right = figure.subplots(1, 2)
+        draw_shares(left, measured)
+        draw_norms(right, measured)
+        save(figure, path, title)
 
 
 def draw_shares(axes: Any, measured: Imbalance) -> None:

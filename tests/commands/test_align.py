@@ -32,7 +32,6 @@ def small(tokenizer, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(align_stages, "data_sets", lambda: lists)
         patch.setattr(align_stages, "STEPS", dict.fromkeys(align_stages.STEPS, 2))
-        patch.setattr(align_stages, "SAVE_EVERY", 1)
         patch.setattr(align_stages, "QUESTIONS", 8)
         patch.setattr(align_stages, "LONGEST", 6)
         patch.setattr(exam, "LONGEST", 6)

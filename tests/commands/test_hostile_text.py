@@ -97,7 +97,7 @@ class FakeLines:
         """No."""
         return False
 
-    def readline(self):
+    def readline(self, size=-1):
         """The next line."""
         return self.lines.pop(0) if self.lines else ""
 

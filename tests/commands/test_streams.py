@@ -175,7 +175,7 @@ class Terminated:
         """No."""
         return False
 
-    def readline(self):
+    def readline(self, size=-1):
         """Send SIGTERM instead of a line."""
         os.kill(os.getpid(), signal.SIGTERM)
         return "Hello.\n"
