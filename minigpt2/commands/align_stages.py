@@ -29,13 +29,13 @@ STYLE = 3  # a stream of random numbers, besides those of data/almanac/preferenc
 EPS = 3e-3  # of AdamW: most gradients are smaller, so weights that hardly matter hardly change
 SMALL_EPS = 1e-6  # of AdamW, for reward models, for GRPO, and to hack a reward
 LONGEST = 96  # tokens of an answer; padded ones have up to 76
-QUESTIONS = 64  # that PPO answers at once
+QUESTIONS = {"ppo": 96, "hacked": 64, "grpo": 16}  # that a policy answers at once
 EXAMS = 4  # about so many of PPO's models have one: those of its checkpoints
 STEPS = {  # of each stage
     "mixture": 300,
     "reward": 220,
     "dpo": 40,
-    "ppo": 64,
+    "ppo": 56,
     "shallow": 20,
     "hacked": 40,
     "undertuned": 16,
@@ -154,7 +154,7 @@ class Settings:
             reward_model=self.run(reward),
             value="apart",
             beta=beta,
-            prompts=QUESTIONS,
+            prompts=QUESTIONS[name],
             epochs=2,
             minibatches=2,
             max_new_tokens=LONGEST,
@@ -170,7 +170,7 @@ class Settings:
             data=self.data("arithmetic"),
             model=self.run("undertuned"),
             check="equation",
-            prompts=QUESTIONS // 4,
+            prompts=QUESTIONS["grpo"],
             max_new_tokens=LONGEST,
             samples=0,
         )
@@ -179,7 +179,7 @@ class Settings:
 def stages(folder: Path, model: str, seed: int) -> list[Stage]:
     """Return all stages in their order."""
     of = Settings(folder, model, seed)
-    honest = of.ppo("ppo", "reward", learning_rate=5e-4, eps=EPS, beta=0.1)
+    honest = of.ppo("ppo", "reward", learning_rate=6e-4, eps=EPS, beta=0.1)
     hacked = of.ppo("hacked", "shallow", learning_rate=5e-4, eps=SMALL_EPS, beta=1e-6)
     shallow = of.reward("shallow", "padded_pairs")
     few = of.tuning("undertuned", "train")

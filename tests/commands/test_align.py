@@ -32,7 +32,7 @@ def small(tokenizer, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(align_stages, "data_sets", lambda: lists)
         patch.setattr(align_stages, "STEPS", dict.fromkeys(align_stages.STEPS, 2))
-        patch.setattr(align_stages, "QUESTIONS", 8)
+        patch.setattr(align_stages, "QUESTIONS", {"ppo": 8, "hacked": 8, "grpo": 2})
         patch.setattr(align_stages, "LONGEST", 6)
         patch.setattr(exam, "LONGEST", 6)
         patch.setattr(align_exams, "HELD_OUT", 2)
