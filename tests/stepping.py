@@ -1,6 +1,7 @@
 """Steps on micro-batches that a test made by itself."""
 
 from minigpt2.data.batches import StepBatches
+from minigpt2.training import step as step_module
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import take_steps
 from minigpt2.training.state import new_state
@@ -27,3 +28,19 @@ def take(parameters, batches, config, *, precision="float32", seed=0, objective=
         yield result
         if result.updated and data.over:
             return
+
+
+def note_waits(monkeypatch, events):
+    """Add "waited" to a list whenever a step has waited for its numbers."""
+    send_to_host = step_module.send_to_host
+
+    def noted(*arrays):
+        wait = send_to_host(*arrays)
+
+        def noted_wait():
+            events.append("waited")
+            return wait()
+
+        return noted_wait
+
+    monkeypatch.setattr(step_module, "send_to_host", noted)

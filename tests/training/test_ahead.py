@@ -13,7 +13,6 @@ from minigpt2.device.devices import stream_of
 from minigpt2.errors import UserError
 from minigpt2.training import precision as precision_module
 from minigpt2.training import run as run_module
-from minigpt2.training import step as step_module
 from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import take_steps
@@ -22,6 +21,7 @@ from minigpt2.training.step import NotFinite
 from minigpt2.training.world import World
 from tests.device.test_captured import batch, parameters_of
 from tests.kernels.support import SHORT, device, emulated_only, machine, needs_device
+from tests.stepping import note_waits
 from tests.training.restart import assert_same_bits, numbers_of, reopened
 
 pytestmark = [needs_device, emulated_only]
@@ -64,18 +64,8 @@ class Noted(WeightedNLL):
 
 def events_of(monkeypatch, parameters, config=CONFIG, **options):
     """What a run's steps do, one list a step."""
-    events, send_to_host = [], step_module.send_to_host
-
-    def noted(*arrays):
-        wait = send_to_host(*arrays)
-
-        def noted_wait():
-            events.append("waited")
-            return wait()
-
-        return noted_wait
-
-    monkeypatch.setattr(step_module, "send_to_host", noted)
+    events = []
+    note_waits(monkeypatch, events)
     steps, state = [], new_state(parameters)
     for _ in take_steps(state, Data(events, **options), Noted(events), config):
         steps.append(events.copy())

@@ -8,7 +8,6 @@ import pytest
 from minigpt2.data.batches import EpochBatches, StepBatches
 from minigpt2.errors import UserError
 from minigpt2.training import run as run_module
-from minigpt2.training import step as step_module
 from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import Every, Hooks, Timer, finished, run_steps, take_steps
@@ -16,6 +15,7 @@ from minigpt2.training.state import Best, new_state
 from minigpt2.training.world import ONE_PROCESS, World
 from tests.data.small import example_of
 from tests.model.cases import V, random_parameters
+from tests.stepping import note_waits
 
 RNG = np.random.default_rng(0)
 EXAMPLES = [example_of(RNG.integers(V, size=2), RNG.integers(V, size=3)) for _ in range(5)]
@@ -41,18 +41,8 @@ class OnPolicy(Noted):
 
 def events_of(monkeypatch, steps, taken, data=Noted):
     """What happens in which order in a run, of which so many steps are asked for."""
-    events, send_to_host = [], step_module.send_to_host
-
-    def noted(*arrays):
-        wait = send_to_host(*arrays)
-
-        def noted_wait():
-            events.append("waited")
-            return wait()
-
-        return noted_wait
-
-    monkeypatch.setattr(step_module, "send_to_host", noted)
+    events = []
+    note_waits(monkeypatch, events)
     state = new_state(random_parameters())
     config = TrainingConfig(steps, 1e-3)
     run = take_steps(state, data(events), WeightedNLL(), config)
