@@ -1,22 +1,20 @@
-// Attention over the token forest: Δ and the gradient of the queries.
+// Attention over the token forest: the gradient of the queries.
 //
 //     row i sees row j  ⟺  j ≤ i < end[j]                         (8.1)
 //     sᵢⱼ = qᵢ · kⱼ / τ                                           (8.2)
 //     pᵢⱼ = exp(sᵢⱼ − λᵢ)                                         (8.12)
 //     dpᵢⱼ = doᵢ · vⱼ                                             (8.14)
 //     dsᵢₙ = pᵢₙ (dpᵢₙ − Δᵢ)                                      (8.17)
-//     Δᵢ = doᵢ · oᵢ                                               (8.18)
 //     dqᵢ = (1/τ) Σⱼ dsᵢⱼ kⱼ                                      (8.19)
 //
-// attention_delta      (8.18), one warp per row and head; runs before the others.
-// attention_dq         one block per head and B queries, which walks back over their tiles of keys,
-//                      as attention_forward does: (8.19).
+// A block owns B queries of one head and walks back over their tiles of keys, as attention_forward
+// does.  Δ is attention_delta's, which runs before.
 //
 // dq has its own kernel, which recomputes the scores once more.  In one kernel with dk and dv,
 // several blocks would add to the same rows of dq.  That needs atomics, and with them the order of
 // additions, and so the bits of the result, differ from run to run.
 //
-// Launch of attention_dq: grid (H, blocks of B rows), 64 threads; `order` names the blocks, those
+// Launch: grid (H, blocks of B rows), 64 threads; `order` names the blocks, those
 // with most tiles first, so that no long one is left at the end.
 //
 // The tile: attention_backward.cuh.  The compiler unrolls the loop of the scores over the features
@@ -24,30 +22,13 @@
 // attention_dkv registers would spill.
 // [banks] Filling a tile where D = 80: see attention_threads.cuh.
 //
-// Bytes, with S bytes a number: the least is 2·S·N·C for Δ (o, do), and 5·S·N·C: q, k, v, do, dq.
+// Bytes, with S bytes a number: the least is 5·S·N·C: q, k, v, do, dq.
 // A block reads each visible tile again, as a rule from the L2 cache: 2·S·D bytes for a row of B
 // visible pairs, on which it does 6·B·D operations.  So in float, arithmetic is the limit.
 // [sectors] dq reads λ and Δ of its rows, 4 bytes in every 32, once.
 #include "attention_backward.cuh"
 #include "forest.cuh"
 #define FOURS (D == 64 ? 2 : 1)  // 4 features each, in a pass of the inner products
-
-extern "C" __global__ void __launch_bounds__(128)
-attention_delta(
-    const real* __restrict__ o,    // (N, H, D)
-    const real* __restrict__ d_o,  // (N, H, D)
-    float* __restrict__ delta,     // (H, N)
-    int N,
-    int H
-) {
-    const long long pair = blockIdx.x * 4ll + threadIdx.x / 32;  // row n, head h: n H + h
-    if (pair >= (long long)N * H) return;
-    float sum = 0.f;
-    for (int d = threadIdx.x % 32; d < D; d += 32)
-        sum += to_float(o[pair * D + d]) * to_float(d_o[pair * D + d]);
-    sum = warp_sum<32>(sum);  // (8.18)
-    if (threadIdx.x % 32 == 0) delta[(size_t)(pair % H) * N + pair / H] = sum;
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
 attention_dq(

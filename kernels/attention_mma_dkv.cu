@@ -13,7 +13,10 @@
 // stage is computed, the next one is copied.  By (8.21) a warp leaves out queries, and by (8.22) it
 // knows where it need not compare ends.  Scores are transposed, rows are keys, so p and ds are left
 // factors of the sums over i without leaving the registers, and λ and Δ belong to columns.  Δ is
-// attention_mma_dq's, which runs before.
+// there already: attention_mma_dq made it, or attention_delta.
+//
+// With STORED, ds is written to memory as well (stored_ds.cuh), 0 where the block's queries see
+// none of a warp's keys.  Then attention_mma_dq_stored has one product to make, and not three.
 //
 // Launch: grid (H, blocks of ROWS keys), THREADS threads; `order` names the blocks, those with most
 // queries first.
@@ -27,8 +30,13 @@
 // Bytes of shared memory: 2·D·(2·ROWS + 4·STAGE), 16·STAGE for λ and Δ, 4·ROWS for lengths.
 //
 // Bytes: the least is 12·N·C: q, k, v, do, dk, dv.  Each block reads each stage that sees it again,
-// from the L2 cache: (4·D + 8)·STAGE bytes for 8·ROWS·STAGE·D operations.
+// from the L2 cache: (4·D + 8)·STAGE bytes for 8·ROWS·STAGE·D operations.  STORED writes 2 bytes
+// more for each query and key of a slab.
 #include "attention_tile.cuh"
+#include "stored_ds.cuh"
+#ifndef STORED
+#define STORED 0  // 1: writes ds to memory
+#endif
 #define SIDE (D <= 64 ? (SMALL ? 1 : 2) : SMALL ? 2 : 4)  // warps side by side over keys
 #define SHARE (SMALL ? 4 / SIDE : 1)                      // warps that share keys
 #define THREADS (32 * SIDE * SHARE)
@@ -122,6 +130,8 @@ attention_mma_dkv(
     const float* __restrict__ lse,   // (H, N)
     const float* __restrict__ delta,  // (H, N)
     real* __restrict__ dqkv,         // (N, 3, H, D)
+    const int* __restrict__ start,   // (T,), optional
+    real* __restrict__ ds_stored,    // (S, H, 2048), optional
     int N,
     int H,
     float scale
@@ -153,6 +163,7 @@ attention_mma_dkv(
     OwnRows<GROUPS, false> keys, values;
     keys.begin(address_of(shared.k) + side * OWN * ROW_BYTES);
     values.begin(address_of(shared.v) + side * OWN * ROW_BYTES);
+    real* const slabs = STORED ? ds_stored + slabs_at(start, k0, h, H) : 0;
     const float c = scale * LOG2_E;
     float dk[GROUPS][D / 8][4], dv[GROUPS][D / 8][4];
     clear(dk);
@@ -168,13 +179,17 @@ attention_mma_dkv(
 #pragma unroll 1
         for (int step = share * STEP; step < STAGE; step += SHARE * STEP) {
             const int row = q0 + step;
-            if (!some_visible(first, max_end, row, STEP)) continue;  // (8.21)
+            float p[GROUPS][STEP / 8][4], ds[GROUPS][STEP / 8][4];
+            clear(p);
+            if (!some_visible(first, max_end, row, STEP)) {  // (8.21)
+                if (STORED && has_slab(row, furthest))
+                    store_pieces<GROUPS, STEP>(slabs + piece_at(row - k0, OWN * side / 16, H), p);
+                continue;
+            }
             const shared_address queries = address_of(shared.q_do[turn]) + step * ROW_BYTES;
             const shared_address gradients = queries + STAGE * ROW_BYTES;
             const float* lse_rows = shared.lse_delta[turn][0] + step + 2 * t;
             const float* delta_rows = shared.lse_delta[turn][1] + step + 2 * t;
-            float p[GROUPS][STEP / 8][4], ds[GROUPS][STEP / 8][4];
-            clear(p);
             inner<GROUPS, STEP, false>(p, keys, queries);
 #pragma unroll
             for (int n = 0; n < STEP / 8; n++) {
@@ -204,6 +219,8 @@ attention_mma_dkv(
                 for (int n = 0; n < STEP / 8; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) ds[m][n][i] *= p[m][n][i];  // (8.17)
+            if (STORED)
+                store_pieces<GROUPS, STEP>(slabs + piece_at(row - k0, OWN * side / 16, H), ds);
             weigh<GROUPS, STEP>(dk, ds, queries);
         }
     }

@@ -25,6 +25,7 @@
 // each tile that it sees again, from the L2 cache: 4·64·D bytes for 6·ROWS·64·D operations.
 // [sectors] λ and Δ of a head begin anywhere in a sector, and eight rows' Δ come from lanes apart.
 #include "key_tiles.cuh"
+#include "delta.cuh"
 #define WARPS 4
 #define THREADS (32 * WARPS)
 #define GROUPS (D <= 80 && !SMALL ? 2 : 1)
@@ -32,7 +33,6 @@
 #define ROWS (OWN * WARPS)  // and of a block
 #define KEEP (D <= 64 && ARCHITECTURE < 1200)  // whether q and do stay in registers
 #define STEP (D <= 64 && SMALL ? 64 : 32)      // keys whose scores are in registers at once
-#define TOGETHER (CHUNKS >= 8 ? 8 : 4)         // lanes that make a row's Δ
 
 struct Shared {
     unsigned char q[ROWS * ROW_BYTES], d_o[ROWS * ROW_BYTES];
@@ -45,20 +45,11 @@ struct Shared {
 // row; as o and d_o do, with C numbers from row to row.
 __device__ __forceinline__ void make_delta(Shared& shared, const real* o, const real* d_o,
                                            float* delta, unsigned C, int rows) {
-    const int part = threadIdx.x % TOGETHER;
 #pragma unroll
     for (int r = threadIdx.x / TOGETHER; r < ROWS; r += THREADS / TOGETHER) {
-        float sum = 0.f;
-        if (r < rows)
-            for (int k = part; k < CHUNKS; k += TOGETHER) {
-                float x[8], y[8];
-                load16(x, o + (size_t)r * C + 8 * k);
-                load16(y, d_o + (size_t)r * C + 8 * k);
-#pragma unroll
-                for (int i = 0; i < 8; i++) sum += x[i] * y[i];
-            }
-        sum = warp_sum<TOGETHER>(sum);  // (8.18)
-        if (part == 0) {
+        const size_t at = (size_t)r * C;
+        const float sum = delta_of(o + at, d_o + at, r < rows);  // (8.18)
+        if (threadIdx.x % TOGETHER == 0) {
             shared.delta[r] = sum;
             if (r < rows) delta[r] = sum;  // [sectors]
         }

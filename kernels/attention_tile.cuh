@@ -144,6 +144,24 @@ __device__ __forceinline__ void inner(float (&s)[GROUPS][K / 8][4], OwnRows<GROU
     }
 }
 
+// sum (16·GROUPS, D) += a (16·GROUPS, 16), a left factor, times 16 rows, from row `first` of a tile
+// on; `tile` is the lane's address.
+template <int GROUPS>
+__device__ __forceinline__ void add_product(float (&sum)[GROUPS][D / 8][4],
+                                            const unsigned (&a)[GROUPS][4], shared_address tile,
+                                            int first) {
+#pragma unroll
+    for (int n = 0; n < D / 16; n++) {
+        unsigned b[4];
+        ldmatrix_x4_trans(b, along(tile, 2 * n) + first * ROW_BYTES);
+#pragma unroll
+        for (int m = 0; m < GROUPS; m++) {
+            mma_m16n8k16(sum[m][2 * n], a[m], b[0], b[1], real());
+            mma_m16n8k16(sum[m][2 * n + 1], a[m], b[2], b[3], real());
+        }
+    }
+}
+
 // sum (16·GROUPS, D) += p (16·GROUPS, K), rounded, times K rows from `tile` on.
 template <int GROUPS, int K>
 __device__ __forceinline__ void weigh(float (&sum)[GROUPS][D / 8][4],
@@ -159,16 +177,7 @@ __device__ __forceinline__ void weigh(float (&sum)[GROUPS][D / 8][4],
                 const float(&pair)[4] = p[m][2 * k + i / 2];
                 a[m][i] = packed(pair[i % 2 * 2], pair[i % 2 * 2 + 1]);
             }
-#pragma unroll
-        for (int n = 0; n < D / 16; n++) {
-            unsigned b[4];
-            ldmatrix_x4_trans(b, along(tile, 2 * n) + k * 16 * ROW_BYTES);
-#pragma unroll
-            for (int m = 0; m < GROUPS; m++) {
-                mma_m16n8k16(sum[m][2 * n], a[m], b[0], b[1], real());
-                mma_m16n8k16(sum[m][2 * n + 1], a[m], b[2], b[3], real());
-            }
-        }
+        add_product<GROUPS>(sum, a, tile, 16 * k);
     }
 }
 

@@ -13,6 +13,12 @@ An H200 has 132 multiprocessors, each with places for two large blocks of dq, wi
 four of dkv, with 64.  Both times 33,792 rows of a head fill it.  So blocks are small below
 SMALL_BELOW rows times heads; between the rows of this table nothing was measured.
 
+With large blocks, dkv can store ds in memory, and dq is then one product and not three
+(kernels/stored_ds.cuh).  For a query and a key of a head of 64 that saves 256 operations, 1.35 ps
+at the 190 · 10¹² a second that these kernels reach on an H200; writing and reading their 4 bytes
+takes 0.93 ps at its 4.28 · 10¹² bytes a second, and less where it is hidden.  GPUs whose memory is
+slower, next to what they compute, would lose.  This is a prediction: neither was measured.
+
 What the kernels must know of a forest depends on its `end` alone, and its size on N alone.  So it
 is computed once a step, on the host, and sent in one copy.
 """
@@ -27,6 +33,9 @@ from minigpt2.backend import Array
 TILE = 64  # keys of a tile on tensor cores
 FORWARD_ROWS = 64  # queries of a block of attention_mma_forward
 SMALL_BELOW = 32768  # rows times heads
+FAST_MEMORY = {90, 100, 103}  # compute capabilities of GPUs whose ds is stored: H200, B200, B300
+SLAB_QUERIES = 32  # of a slab of ds, whose keys are a tile's
+SLAB = SLAB_QUERIES * TILE  # numbers
 TILES, QUERIES, KEYS = (TILE, 32, 16), (32, 64, 128), (32, 64)  # rows, of which there are tables
 ALIGNED = 32  # numbers: each table begins at a multiple of 128 bytes
 Sizes = dict[str, int]
@@ -35,6 +44,11 @@ Sizes = dict[str, int]
 def are_small(n: int, n_head: int) -> bool:
     """Return whether the backward pass over N rows takes small blocks."""
     return n * n_head < SMALL_BELOW
+
+
+def stores_ds(n: int, n_head: int, capability: int) -> bool:
+    """Return whether a GPU of a compute capability stores ds in the backward pass over N rows."""
+    return not are_small(n, n_head) and capability in FAST_MEMORY
 
 
 def simple_rows(d: int) -> int:
@@ -83,6 +97,11 @@ def dkv_shared(n: Sizes, size: int, small: bool) -> int:
     return size * n["D"] * (2 * rows + 4 * stage) + 16 * stage + 4 * rows
 
 
+def dq_stored_shared(n: Sizes, size: int) -> int:
+    """Return the bytes of two tiles of keys, and of a block's ds in them."""
+    return size * 2 * TILE * (dq_rows(n["D"], small=False) + n["D"])
+
+
 def simple_shared(n: Sizes, size: int, backward: bool) -> int:
     """Return the bytes of a block without tensor cores: all numbers have 4, whatever `size` is."""
     d, own, met = n["D"], simple_rows(n["D"]), simple_tile(n["D"], backward)
@@ -102,9 +121,11 @@ class ForestTables(NamedTuple):
     max_end: dict[int, Array]  # the largest end in each tile of keys
     queries: dict[int, Array]  # the blocks of queries, those that see most tiles first
     keys: dict[int, Array]  # the blocks of keys, those with the furthest end first
+    start: Array  # (T,) the slabs of ds before those of each tile of 64 keys
+    slabs: int  # all slabs of ds, or more: those that there is room for
 
 
-def tables_in(flat: Array, n: int) -> ForestTables:
+def tables_in(flat: Array, n: int, slabs: int) -> ForestTables:
     """Return the tables of a forest of N rows as views of the array that holds them."""
     start = 0
 
@@ -118,12 +139,13 @@ def tables_in(flat: Array, n: int) -> ForestTables:
     largest = {rows: table(rows) for rows in TILES}
     queries = {rows: table(rows) for rows in QUERIES}
     keys = {rows: table(rows) for rows in KEYS}
-    return ForestTables(flat[:start], end, min_end, largest, queries, keys)
+    starts = table(TILE)
+    return ForestTables(flat[:start], end, min_end, largest, queries, keys, starts, slabs)
 
 
 def size_of_tables(n: int) -> int:
     """Return how many integers the tables of a forest of N rows have."""
-    rows = (1, TILE, *TILES, *QUERIES, *KEYS)
+    rows = (1, TILE, *TILES, *QUERIES, *KEYS, TILE)
     return sum(ALIGNED * ceil(n / (ALIGNED * each)) for each in rows)
 
 
@@ -131,7 +153,7 @@ def forest_tables(end: Array) -> ForestTables:
     """Compute the tables of the forest of `end` (N,), on the host."""
     end = np.asarray(end)
     n = len(end)
-    tables = tables_in(np.zeros(size_of_tables(n), np.int32), n)
+    tables = tables_in(np.zeros(size_of_tables(n), np.int32), n, slabs=0)
     tables.end[:] = end
     for rows, max_end in tables.max_end.items():
         max_end[:] = np.maximum.reduceat(end, np.arange(0, n, rows)) if n else 0
@@ -146,4 +168,7 @@ def forest_tables(end: Array) -> ForestTables:
         first = np.arange(0, n, rows)
         furthest = np.maximum.reduceat(end, first) if n else first
         order[:] = np.argsort(first - furthest, kind="stable")
-    return tables
+    queries = np.maximum(tables.max_end[TILE] - np.arange(0, n, TILE), 0)
+    slabs = -(-queries // SLAB_QUERIES)
+    tables.start[:] = np.cumsum(slabs) - slabs
+    return tables._replace(slabs=int(slabs.sum()))

@@ -14,8 +14,8 @@ import numpy as np
 
 from minigpt2.backend import Array, array_module
 from minigpt2.device.attention_blocks import tables_in
-from minigpt2.device.filled_batch import Prepared, prepared, wanted_of
-from minigpt2.device.fused_attention import FORESTS
+from minigpt2.device.filled_batch import Prepared, prepared, rounded_up, wanted_of
+from minigpt2.device.fused_attention import FORESTS, ds_is_stored
 from minigpt2.device.graph import Slot, capture, memory_of_graphs
 from minigpt2.device.indices import staged
 from minigpt2.device.launch import fits
@@ -73,6 +73,7 @@ class ShapeRun:
 
     def __init__(self) -> None:
         self.slot: Slot | None = None
+        self.slabs = 0  # of attention's ds that there is room for
         self.runs = 0
         self.graph: Any = None
         self.nll: Array = None  # (M,) of the last run
@@ -83,15 +84,16 @@ class ShapeRun:
     ) -> Array:
         """Run both passes of a batch; return the nll (M,) of its filled-up triples."""
         xp, ready = array_module(parameters), made.ready
-        arrays = [*made.arrays, made.tables]
+        arrays = [*made.arrays, made.tables.flat]
         if self.slot is None:
             self.slot = Slot(xp, [len(array) for array in arrays])
         self.slot.fill(arrays)
+        self.make_room(parameters, made)
         self.runs += 1
         if self.graph is None:
             *views, table = self.slot.views([array.dtype for array in arrays])
             keys = [(id(array), want) for array, want in wanted_of(ready)]
-            FORESTS.put(ready.batch.end, tables_in(table, len(ready.batch.end)))
+            FORESTS.put(ready.batch.end, tables_in(table, len(ready.batch.end), self.slabs))
 
             keep_u = not recompute and recomputes_cheaply(parameters, len(ready.batch.ids))
             options = {"recompute": recompute or keep_u, "keep_u": keep_u}
@@ -111,6 +113,13 @@ class ShapeRun:
             self.graph.launch(xp.cuda.get_current_stream())
             gradients.hold(self.holding)
         return self.nll
+
+    def make_room(self, parameters: Parameters, made: Prepared) -> None:
+        """Begin anew where a batch's forest has more slabs of ds than there is room for."""
+        flat, sizes = parameters.flat, (len(made.ready.batch.ids), parameters.config.n_head)
+        lacking = made.tables.slabs > self.slabs
+        if lacking and ds_is_stored(array_module(flat), flat.dtype, *sizes):
+            self.slabs, self.runs, self.graph = rounded_up(made.tables.slabs), 0, None
 
 
 _shapes: "WeakKeyDictionary[Gradients, OrderedDict[Any, ShapeRun]]" = WeakKeyDictionary()

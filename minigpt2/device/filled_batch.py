@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minigpt2.backend import Array
-from minigpt2.device.attention_blocks import forest_tables
+from minigpt2.device.attention_blocks import ForestTables, forest_tables
 from minigpt2.device.indices import ORDER, RUNS, VALUES, WEIGHTS, Wanted, sorted_rows
 from minigpt2.model.batch import Batch
 
@@ -87,7 +87,7 @@ class Prepared(NamedTuple):
 
     ready: Filled
     arrays: list[np.ndarray]  # of 32-bit numbers, as `wanted_of` lists them
-    tables: np.ndarray  # of the forest
+    tables: ForestTables
 
     def with_weights(self, weights: Array) -> "Prepared":
         """Return the same for other weights (M,) of the batch, 0 at the same triples."""
@@ -109,4 +109,4 @@ def prepared(batch: Batch) -> Prepared:
     indices = {id(array): array for array, want in wanted if want == ORDER}
     orders = {number: sorted_rows(index) for number, index in indices.items()}
     arrays = [want.compute(array, orders.get(id(array))) for array, want in wanted]
-    return Prepared(ready, arrays, forest_tables(ready.batch.end).flat)
+    return Prepared(ready, arrays, forest_tables(ready.batch.end))

@@ -19,6 +19,7 @@ from minigpt2.device.attention_blocks import (
     dkv_shared,
     dq_rows,
     dq_shared,
+    dq_stored_shared,
     forward_shared,
     simple_rows,
     simple_shared,
@@ -112,7 +113,7 @@ def dq_spec(small: bool) -> KernelSpec:
     )
 
 
-def dkv_spec(small: bool) -> KernelSpec:
+def dkv_spec(small: bool, options: tuple[str, ...] = ()) -> KernelSpec:
     """Return the spec of attention_mma_dkv."""
     return MMA._replace(
         file="attention_mma_dkv.cu",
@@ -121,7 +122,7 @@ def dkv_spec(small: bool) -> KernelSpec:
         threads_wide=128,
         shared=partial(dkv_shared, small=small),
         function="attention_mma_dkv",
-        options=("-DSMALL=1",) if small else (),
+        options=options,
     )
 
 
@@ -166,8 +167,8 @@ KERNELS = {
     ),
     "attention_forward": attention_spec("attention.cu", backward=False),
     "attention_delta": KernelSpec(
-        "attention_dq.cu",
-        lambda n: (ceil(n["N"] * n["H"] / 4),),
+        "attention_delta.cu",
+        lambda n: (n["H"], ceil(n["N"] / 64)),
         threads=128,
         per_head_size=True,
     ),
@@ -177,7 +178,13 @@ KERNELS = {
     "attention_mma_dq": dq_spec(small=False),
     "attention_mma_dq_small": dq_spec(small=True),
     "attention_mma_dkv": dkv_spec(small=False),
-    "attention_mma_dkv_small": dkv_spec(small=True),
+    "attention_mma_dkv_small": dkv_spec(small=True, options=("-DSMALL=1",)),
+    "attention_mma_dkv_stored": dkv_spec(small=False, options=("-DSTORED=1",)),
+    "attention_mma_dq_stored": dq_spec(small=False)._replace(
+        file="attention_mma_dq_stored.cu",
+        shared=dq_stored_shared,
+        function="",
+    ),
     "decode_attention": KernelSpec(
         "decode_attention.cu", lambda n: (n["B"], n["H"], n["Z"]), threads=128, per_head_size=True
     ),

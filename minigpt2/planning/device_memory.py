@@ -24,12 +24,15 @@ Definition: bytes, for a micro-batch of N rows with M supervised triples, in num
     loss = s·(3·N·C + M·C + B·(C + W))                             (50.5)
     A block's backward pass: the gradients of g and u (4 + 4), when g is freed already (−4), and of
     y (1), and three rows of C of the model; in float32 sums of γ's and β's gradients by at most 256
-    blocks of threads:
-    backward = 8·s·N·C + 8·min(N, 256)·C                           (50.6)
+    blocks of threads.  In 16 bits, attention may store the gradients of its scores, if N is large
+    (device/attention_blocks): 4,096 bytes a head for each 32 queries and 64 keys that see each
+    other, so for sequences that fill the context of T tokens
+    ds = 4096 · H · (N/32) · (T/64 + 1)/2                          (50.6)
+    backward = 8·s·N·C + max(8·min(N, 256)·C, ds)                  (50.7)
     In float32 the side stream (device/side_stream) may still read g at the peak: 10·s·N·C.
     N and M are those of a batch that is filled up to a shape that repeats, at most an eighth more
     (without dropout).  As in (48.7) the peak is
-    peak = state + Σₗ keptₗ + max(loss, again + backward)                  (50.7)
+    peak = state + Σₗ keptₗ + max(loss, again + backward)                  (50.8)
     and in addition the workspace of NVIDIA's matrix products, 32 MiB, twice where there is a side
     stream.  Not counted is what CUDA itself takes: it differs from card to card, and nvidia-smi
     shows it.
@@ -43,7 +46,7 @@ Example: GPT-2 with P = 124,439,808, in bfloat16, on 8 · 1,023 rows, all superv
     [201, 75]
     >>> parts = memory_on_device(gpt2, batch, MemoryOptions(), "bfloat16")
     >>> round(sum(parts.values()) / 1e9, 2)
-    4.85
+    4.9
 
 Read it
     In 16 bits the state is larger than in float32, by the copy, and all else is half as large:
@@ -51,8 +54,9 @@ Read it
 """
 
 from functools import partial
+from math import ceil
 
-from minigpt2.device import captured
+from minigpt2.device import attention_blocks, captured
 from minigpt2.device.cublaslt import WORKSPACE_BYTES
 from minigpt2.device.filled_batch import rounded_up
 from minigpt2.device.fused_loss import ALIGNED, CHUNK
@@ -97,10 +101,20 @@ def loss_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
     return size * (3 * batch.rows * c + batch.supervised * c + chunk * (c + width))  # (50.5)
 
 
+def ds_on_device(config: GPT2Config, rows: int, size: int) -> int:
+    """Return the bytes of the gradients of a block's scores, where a GPU stores them."""
+    if size == SINGLE or attention_blocks.are_small(rows, config.n_head):
+        return 0
+    tiles = ceil(min(rows, config.n_positions) / attention_blocks.TILE)
+    slabs = ceil(rows / attention_blocks.SLAB_QUERIES) * (tiles + 1) // 2
+    return size * attention_blocks.SLAB * config.n_head * slabs  # (50.6)
+
+
 def backward_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
     """Return the bytes that a block's backward pass allocates."""
     c, arrays = config.n_embd, 10 if size == SINGLE else 8
-    return arrays * size * batch.rows * c + 2 * SINGLE * min(batch.rows, SUMS) * c  # (50.6)
+    besides = max(2 * SINGLE * min(batch.rows, SUMS) * c, ds_on_device(config, batch.rows, size))
+    return arrays * size * batch.rows * c + besides  # (50.7)
 
 
 def memory_on_device(
@@ -115,7 +129,7 @@ def memory_on_device(
     again = recomputed_on_device(config, batch.rows, options, size)
     work = max(
         loss_on_device(config, batch, size) - again, backward_on_device(config, batch, size)
-    )  # (50.7)
+    )  # (50.8)
     blocks = config.n_layer * kept_on_device(config, batch.rows, options, size)
     copy = {"copy": size * p} if size < SINGLE else {}
     return {
@@ -123,7 +137,7 @@ def memory_on_device(
         **copy,  # (50.1)
         "gradients": SINGLE * p,  # (50.1)
         "moments": 2 * SINGLE * p,  # (50.1)
-        "activations": blocks + again,  # (50.7)
+        "activations": blocks + again,  # (50.8)
         "workspace": max(0, work),
         "products": WORKSPACE_BYTES * (1 + pays(batch.rows, size)),
     }

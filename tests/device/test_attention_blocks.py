@@ -1,6 +1,7 @@
 """Attention's blocks: their shapes are those of the kernels, their tables those of the forest."""
 
 import subprocess
+from math import ceil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from minigpt2.device.attention_blocks import (
     ALIGNED,
     FORWARD_ROWS,
+    SLAB_QUERIES,
     TILE,
     are_small,
     dkv_rows,
@@ -16,10 +18,12 @@ from minigpt2.device.attention_blocks import (
     dkv_stage,
     dq_rows,
     dq_shared,
+    dq_stored_shared,
     forest_tables,
     forward_shared,
     simple_shared,
     size_of_tables,
+    stores_ds,
     tables_in,
 )
 from minigpt2.device.compile import compiler
@@ -74,15 +78,16 @@ def test_rows_and_bytes_are_those_of_the_source(d, small, tmp_path):
     expected = {
         "attention_mma.cu": (FORWARD_ROWS, TILE, 0, forward_shared(n, 2)),
         "attention_mma_dq.cu": (dq_rows(d, small), TILE, 0, dq_shared(n, 2, small)),
+        "attention_mma_dq_stored.cu": (dq_rows(d, False), TILE, 0, dq_stored_shared(n, 2)),
         "attention_mma_dkv.cu": (
             *(dkv_rows(small), TILE, dkv_stage(d, small)),
             dkv_shared(n, 2, small),
         ),
     }
     for file, sizes in expected.items():
-        definitions = f"#define D {d}\n#define SMALL {int(small)}"
+        definitions = f"#define D {d}\n#define SMALL {int(small)}\ntypedef short real;"
         numbers = "ROWS, KEYS, STAGE, (int)sizeof(Shared)"
-        files = ("attention_tile.cuh", file)
+        files = ("attention_tile.cuh", "stored_ds.cuh", file)
         assert printed_by(files, definitions, numbers, tmp_path) == sizes, file
 
 
@@ -127,6 +132,28 @@ def test_blocks_come_in_the_order_of_their_work(end):
         assert work == sorted(work, reverse=True)
 
 
+def test_ds_is_stored_in_large_blocks_where_memory_is_fast():
+    assert stores_ds(4096, 20, 90) and stores_ds(8184, 12, 100)
+    assert not stores_ds(997, 12, 90) and not stores_ds(4096, 20, 80)
+    assert not stores_ds(4096, 20, 120)
+
+
+@given(forests)
+@quick
+def test_each_pair_of_a_query_and_a_key_has_its_place_in_the_slabs(end):
+    """No slab is of two tiles, none is left out, and the last one is counted."""
+    tables, n = forest_tables(end), len(end)
+    taken = set()
+    for tile, k0 in enumerate(range(0, n, TILE)):
+        first = tables.start[tile]
+        slabs = range(first, first + ceil((max(end[k0 : k0 + TILE]) - k0) / SLAB_QUERIES))
+        assert not taken & set(slabs)
+        taken |= set(slabs)
+        seen = np.flatnonzero(visible_pairs(end)[:, k0 : k0 + TILE].any(1))
+        assert {first + (row - k0) // SLAB_QUERIES for row in seen} <= set(slabs)
+    assert taken == set(range(tables.slabs))
+
+
 @given(forests)
 @quick
 def test_a_tile_is_seen_whole_or_not_at_all_as_the_chapter_says(end):
@@ -144,9 +171,10 @@ def test_tables_are_views_of_one_array_whose_size_depends_on_the_rows_alone(n):
     one, other = forest_tables(np.full(n, n)), forest_tables(np.arange(1, n + 1))
     assert one.flat.shape == other.flat.shape == (size_of_tables(n),)
     assert one.flat.dtype == np.int32
-    again = tables_in(other.flat.copy(), n)
-    pairs = list(zip(other[1:3], again[1:3], strict=True))
-    for tables, copies in zip(other[3:], again[3:], strict=True):
+    again = tables_in(other.flat.copy(), n, other.slabs)
+    names = "max_end", "queries", "keys"
+    pairs = [(getattr(other, n), getattr(again, n)) for n in ("end", "min_end", "start")]
+    for tables, copies in ((getattr(other, name), getattr(again, name)) for name in names):
         pairs += [(table, copies[rows]) for rows, table in tables.items()]
     for table, same in pairs:
         np.testing.assert_array_equal(table, same)

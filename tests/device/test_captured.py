@@ -24,6 +24,7 @@ from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.state import new_state
 from minigpt2.training.step import step
+from tests.kernels.jobs import backward_in
 from tests.kernels.support import SHORT, device, machine, needs_device
 
 CONFIG = GPT2Config(vocab_size=211, n_positions=64, n_embd=32, n_layer=2, n_head=1)
@@ -33,7 +34,11 @@ SMALL = GPT2Config(vocab_size=23, n_positions=16, n_embd=8, n_layer=2, n_head=2)
 def batch(seed, examples=3, config=CONFIG, longest=14):
     """Some examples, the second half of each supervised."""
     rng = np.random.default_rng(seed)
-    lengths = rng.integers(4, longest, examples)
+    return batch_of_lengths(rng, rng.integers(4, longest, examples), config)
+
+
+def batch_of_lengths(rng, lengths, config=CONFIG):
+    """Examples of these lengths, the second half of each supervised."""
     rows = [rng.integers(0, config.vocab_size, n).tolist() for n in lengths]
     return batch_of([Example(ids, [2 * k >= len(ids) for k in range(len(ids))]) for ids in rows])
 
@@ -196,6 +201,25 @@ def test_the_nll_of_a_micro_batch_outlives_the_next_run_of_its_graph(xp):
     for b, result in zip(batches, results, strict=True):
         _, reference = gradient_of(parameters_of(), b)
         np.testing.assert_allclose(xp.asnumpy(result), reference[0], atol=1e-4)
+
+
+@needs_device
+def test_a_graph_begins_anew_where_a_forest_needs_more_room_for_ds(xp, monkeypatch):
+    """Two batches of one shape: in the second, an example goes on behind the first 64 rows."""
+    monkeypatch.setattr(captured, "rounded_up", lambda size: size)
+    rng, parameters = np.random.default_rng(0), parameters_of(dtype=np.float16).on(xp)
+    few, many = (batch_of_lengths(rng, lengths) for lengths in ((65, 32), (61, 36)))
+    gradients, expected = gradients_of(parameters_of().on(xp)), {}  # which are in float32
+    with backward_in("stored"):
+        for seen, b in enumerate([few, few, few, many, many, many, few]):
+            gradients.clear()
+            nll = xp.asnumpy(nll_and_gradients(parameters, b, gradients))
+            result = nll, xp.asnumpy(gradients.flat)
+            for one, other in zip(result, expected.setdefault(id(b), result), strict=True):
+                np.testing.assert_array_equal(one, other)
+            (run,) = runs_of(gradients)
+            assert run.slabs == (4 if seen < 3 else 5)
+            assert (run.graph is None) == (seen in (0, 3))
 
 
 @needs_device

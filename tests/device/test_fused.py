@@ -15,7 +15,7 @@ from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.embedding import add_at, scatter_rows
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from tests import plain
-from tests.kernels.jobs import JOBS, LARGE, attend
+from tests.kernels.jobs import DEEP, JOBS, LARGE, STORED, attend
 from tests.kernels.support import (
     BITS,
     SHORT,
@@ -31,7 +31,8 @@ from tests.kernels.support import (
 from tests.ops.test_attention import forests
 
 pytestmark = needs_device
-every_job = pytest.mark.parametrize("name", [name for name in JOBS if not name.startswith(LARGE)])
+SIMPLE = [name for name in JOBS if not name.startswith((LARGE, STORED))]
+every_job = pytest.mark.parametrize("name", SIMPLE)
 
 
 @pytest.mark.parametrize("op", FUSED, ids=lambda op: op.__name__)
@@ -95,7 +96,7 @@ SHORT_JOBS = [name for name in JOBS if not name.startswith(("adamw", "cross_entr
 
 
 ATTENTION = [name for name in JOBS if name.startswith("attention")]
-OTHER_SIZES = [name for name in JOBS if name.startswith(f"{LARGE}heads of")]
+OTHER_SIZES = [name for name in JOBS if name.startswith((f"{LARGE}heads", f"{STORED}heads"))]
 
 
 @pytest.mark.parametrize(
@@ -114,13 +115,13 @@ def test_numbers_of_16_bits_cost_a_few_roundings(name, kind):
     assert not on.findings, "\n".join(map(str, on.findings))
 
 
-OLD = [name for name in ATTENTION if name.endswith(("an end after a tile", "padding"))]
+OLD = ["attention, an end after a tile", "attention, padding"]
 OLD += [f"attention, heads of {d}" for d in (32, 80, 128)]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", SHORT)
-@pytest.mark.parametrize("name", [name for name in OLD if not name.startswith(LARGE)])
+@pytest.mark.parametrize("name", OLD)
 def test_attention_has_16_bits_without_tensor_cores_too(name, kind, monkeypatch):
     monkeypatch.setattr(fused_attention, "on_tensor_cores", lambda library, dtype: False)
     dtype, on = SHORT[kind], machine(check=True)
@@ -136,6 +137,27 @@ def test_attention_on_tensor_cores_over_any_forest(kind, end):
     job, dtype = attend(end, 1, 64), SHORT[kind]
     exact = job(lambda array: exactly(array.astype(dtype)))
     assert_close(run_on(machine(), job, dtype), exact, 4 * 2.0 ** -BITS[kind])
+
+
+def assert_stored_and_recomputed_agree(end, heads, d, kind):
+    """The gradients from ds in memory have the bits of those with ds made twice."""
+    recomputed = run_on(machine(), attend(end, heads, d, blocks="large"), SHORT[kind])
+    for order in ({}, {"order": "descending"}, {"order": "random", "seed": 1}):
+        stored = run_on(machine(**order), attend(end, heads, d, blocks="stored"), SHORT[kind])
+        for one, other in zip(stored, recomputed, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@given(forests)
+@settings(deadline=None, max_examples=10)
+def test_ds_in_memory_changes_no_bit_over_any_forest(end):
+    assert_stored_and_recomputed_agree(end, 1, 64, "float16")
+
+
+@pytest.mark.parametrize("kind", SHORT)
+@pytest.mark.parametrize("d", [32, 64, 80, 128])
+def test_ds_in_memory_changes_no_bit_whatever_the_heads(d, kind):
+    assert_stored_and_recomputed_agree(DEEP, 3, d, kind)
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
@@ -218,8 +240,9 @@ def test_a_forests_tables_may_lie_on_the_device_already():
     with device(machine()) as xp:
         first = [xp.asnumpy(r) for r in job(lambda a: xp.asarray(a, np.float16))]
         flat = xp.asarray(np.zeros(size_of_tables(70), np.int32))
-        tables = tables_in(flat, 70)
-        flat[:] = xp.asarray(forest_tables(end).flat)
+        known = forest_tables(end)
+        tables = tables_in(flat, 70, known.slabs)
+        flat[:] = xp.asarray(known.flat)
         FORESTS.put(end, tables)
         assert FORESTS.get(xp, end) is tables
         again = [xp.asnumpy(r) for r in job(lambda a: xp.asarray(a, np.float16))]

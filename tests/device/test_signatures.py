@@ -56,7 +56,7 @@ def test_parameters_are_those_that_the_compiler_sees(name):
 def test_every_size_in_a_shape_is_a_letter_or_a_number(name):
     for parameter in parameters_of(name):
         for size in parameter.shape or ():
-            assert re.fullmatch(r"[A-Z]|\d", size), parameter
+            assert re.fullmatch(r"[A-Z]|\d+", size), parameter
 
 
 @pytest.mark.parametrize("name", KERNELS)

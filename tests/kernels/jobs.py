@@ -5,6 +5,7 @@ A job takes a function that puts an array where it is to be computed, and return
 are those at which mistakes show: one row, a tile but one, a tile, a tile and one, more.
 """
 
+from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import numpy as np
@@ -48,26 +49,41 @@ FORESTS = {
     "a preamble": ends((37, *[(n,) for n in (9, 30, 2, 17, 26)])),
     "an end in a tile": ends((95,), (40,)),
     "an end after a tile": ends((129,), (30,)),
+    "an end in half a tile": ends((96,)),
 }
 LARGE = "attention, large blocks, "  # jobs for tensor cores alone
+STORED = "attention, stored ds, "  # with large blocks, too
 
 
-def attend(end, heads, d, seed=0, large=False):
-    """Attention over a forest; with large blocks, which else are for more rows than jobs have."""
+@contextmanager
+def backward_in(blocks):
+    """Let attention's backward pass take blocks that are "large", or large with ds "stored".
+
+    Else they are for more rows than jobs have, and for some GPUs alone.
+    """
+    fast = range(80, 1000) if blocks == "stored" else ()
+    with (
+        mock.patch.object(attention_blocks, "SMALL_BELOW", 0),
+        mock.patch.object(attention_blocks, "FAST_MEMORY", fast),
+    ):
+        yield
+
+
+def attend(end, heads, d, seed=0, blocks=None):
+    """Attention over a forest."""
     qkv, do = single(len(end), 3 * heads * d, seed=seed), single(len(end), heads * d, seed=seed)
-    small_below = 0 if large else attention_blocks.SMALL_BELOW
 
     def job(put):
-        with mock.patch.object(attention_blocks, "SMALL_BELOW", small_below):
+        with backward_in(blocks) if blocks else nullcontext():
             o, saved = attention(put(qkv), end, heads)
             return o, saved.lse, attention_backward(put(do), saved)
 
     return job
 
 
-def attend_with_padding(end, rows, d, large=False):
+def attend_with_padding(end, rows, d, blocks=None):
     """Attention over a forest with rows behind it that see nothing: all they get is 0."""
-    n, small_below = len(end), 0 if large else attention_blocks.SMALL_BELOW
+    n = len(end)
     padded = np.concatenate([end, np.zeros(rows, end.dtype)])
     qkv, do = single(n + rows, 3 * d), single(n + rows, d)
 
@@ -77,7 +93,7 @@ def attend_with_padding(end, rows, d, large=False):
             o, saved = attention(on_device[:n], end, 1)
             dqkv = attention_backward(put(do)[:n], saved)
             return [np.concatenate([x, np.zeros((rows, x.shape[1]))]) for x in (o, dqkv)]
-        with mock.patch.object(attention_blocks, "SMALL_BELOW", small_below):
+        with backward_in(blocks) if blocks else nullcontext():
             o, saved = attention(on_device, padded, 1)
             return o, attention_backward(put(do), saved)
 
@@ -258,11 +274,17 @@ JOBS = {
     **{f"attention, heads of {d}": attend(DEEP, 3, d) for d in (32, 80, 128)},
     "attention, padding": attend_with_padding(DEEP, 150, 64),
     **{
-        f"{LARGE}{name}": attend(FORESTS[name], 2, 64, large=True)
+        f"{kind}{name}": attend(FORESTS[name], 2, 64, blocks=blocks)
+        for kind, blocks in ((LARGE, "large"), (STORED, "stored"))
         for name in ("one row", "deep", "an end in a tile", "an end after a tile")
     },
-    **{f"{LARGE}heads of {d}": attend(DEEP, 3, d, large=True) for d in (32, 80, 128)},
-    f"{LARGE}padding": attend_with_padding(DEEP, 150, 64, large=True),
+    f"{STORED}an end in half a tile": attend(
+        FORESTS["an end in half a tile"], 1, 64, blocks="stored"
+    ),
+    **{f"{LARGE}heads of {d}": attend(DEEP, 3, d, blocks="large") for d in (32, 80, 128)},
+    **{f"{STORED}heads of {d}": attend(DEEP, 3, d, blocks="stored") for d in (32, 80, 128)},
+    f"{LARGE}padding": attend_with_padding(DEEP, 150, 64, blocks="large"),
+    f"{STORED}padding": attend_with_padding(DEEP, 150, 64, blocks="stored"),
     **{
         f"layer_norm, {n} x {c}{'' if plain else ', with a residual'}": normalise(n, c, plain)
         for n, c, plain in ((1, 1, True), (3, 255, True), (5, 256, False), (300, 33, False))

@@ -25,17 +25,20 @@ from minigpt2.device.compile import CompileError, EmulatorError
 from minigpt2.device.emulator import Machine
 from minigpt2.device.includes import text_of
 from minigpt2.shipped import shipped
-from tests.kernels.jobs import JOBS
+from tests.kernels.jobs import JOBS, STORED
 from tests.kernels.support import SHORT, assert_close, exactly, run_on
 
 TABLE = Path(__file__).parent / "mutations.md"
-ENDS = r"(?:keys\.end|ends)\[key\]|min_end|length"
+ENDS = r"(?:keys\.end|ends)\[key\]|min_end|largest_end|length"
 SIZE = rf"N|C|F|P|V|W|R|BLOCKS|decayed|\(long long\)N \* H|row|{ENDS}"
 DECODED = "D|S|COLUMNS|LANES|numbers|end|position|splits|limit"  # where tokens are decoded
 SUMMED = "A|K|last|stop"  # of column_sum.cu and cross_entropy.cu
 SEEN = re.compile(r"(max_end(?:\[\w+\])?|candidate) > (\w+)")  # whether a tile is seen
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 WAIT = re.compile(r"wait_for_copies<([^;]+)>\(\);")
+BEGINNING = re.compile(  # of a definition
+    r'^(?:__device__ [^(;]*?(?P<function>\w+)\(|extern "C"|(?:template .*)?struct )', re.M
+)
 HEAD = """# Spoilt kernels
 
 Written by `make mutate-kernels`. Each line is one change of a kernel, and how it is noticed.
@@ -49,6 +52,8 @@ JOBS_OF = {
         for kind in ("", "_mma")
         for part in ("", "_dkv", "_dq")
     },
+    "attention_delta.cu": "attention",
+    "attention_mma_dq_stored.cu": STORED,
     "column_sum.cu": ("column_sums", "layer_norm, 5"),
     "cross_entropy.cu": "cross_entropy",
     "decode_attention.cu": "decode",
@@ -63,7 +68,9 @@ JOBS_OF = {
 
 
 KINDS_OF = {  # of the numbers that a file's jobs run on, where float is not all
-    **{f"attention_mma{part}.cu": (SHORT["float16"],) for part in ("", "_dq", "_dkv")},
+    **{
+        f"attention_mma{part}.cu": (SHORT["float16"],) for part in ("", "_dq", "_dkv", "_dq_stored")
+    },
     "cross_entropy.cu": (SHORT["float16"], None),
 }
 
@@ -86,10 +93,17 @@ def place_of(text, position):
     return f"{directive[2]}:{int(directive[1]) + before.count(chr(10), directive.end())}"
 
 
-def in_code(text, position):
-    """Whether a position is in code, not in a comment or a definition of the preprocessor."""
+def can_run(text, position):
+    """Whether a position is in code that runs.
+
+    It is not in a comment, in a definition of the preprocessor, or in a function that the file
+    includes and does not call.
+    """
     line = text[text.rfind("\n", 0, position) + 1 : position]
-    return "//" not in line and not line.startswith("#")
+    if "//" in line or line.startswith("#"):
+        return False
+    name = list(BEGINNING.finditer(text, 0, position))[-1]["function"]
+    return not name or len(re.findall(rf"^(?!//).*\b{name}[(<]", text, re.M)) > 1
 
 
 def mutants_of(file):
@@ -100,19 +114,19 @@ def mutants_of(file):
         return Mutant(file, place_of(text, start), what, start, stop, instead)
 
     for barrier in BARRIER.finditer(text):
-        if in_code(text, barrier.start()):
+        if can_run(text, barrier.start()):
             yield mutant(f"without {barrier[0][:-1]}", *barrier.span(), "")
     for wait in WAIT.finditer(text):
-        if in_code(text, wait.start()):
+        if can_run(text, wait.start()):
             yield mutant(f"without {wait[0][:-1]}", *wait.span(), "")
             more = f"wait_for_copies<({wait[1]}) + 1>();"
             yield mutant(f"{wait[0][:-1]} leaves one group more", *wait.span(), more)
     for seen in SEEN.finditer(text):
-        if in_code(text, seen.start()):
+        if can_run(text, seen.start()):
             yield mutant(f"{seen[0]} moved by one", *seen.span(), f"{seen[0]} + 1")
     sizes = f"{SIZE}|rows" if file.startswith("attention") else f"{SIZE}|{SUMMED}|{DECODED}"
     for bound in re.finditer(rf"(<=|>=|<|>) ({sizes})(?=[\s;,)&?|])", text):
-        if not in_code(text, bound.start()):
+        if not can_run(text, bound.start()):
             continue
         sign, size = bound[1], bound[2]
         moved = {"<": "<= {}", ">=": "> {}", "<=": "<= {} + 1", ">": ">= {}"}[sign].format(size)

@@ -15,7 +15,17 @@ from rich.progress import track
 
 from minigpt2.device.emulator import Machine
 from tests.kernels.decoding_jobs import choose, decode, look_up_row, map_row
-from tests.kernels.jobs import LARGE, attend, embed, gate, learn, normalise, optimise, sum_columns
+from tests.kernels.jobs import (
+    LARGE,
+    STORED,
+    attend,
+    embed,
+    gate,
+    learn,
+    normalise,
+    optimise,
+    sum_columns,
+)
 from tests.kernels.support import BITS, SHORT, SINGLE, error_of, exactly, run_on
 from tests.ops.cases import ends
 
@@ -25,8 +35,10 @@ ORDERS = ({"order": "ascending"}, {"order": "random", "seed": 5})
 JOBS = {
     **{f"attention, {len(LONG)} rows, heads of {d}": attend(LONG, 1, d) for d in (64, 128)},
     f"attention, a bush of {len(BUSHY)} rows": attend(BUSHY, 3, 64),
-    f"{LARGE}{len(LONG)} rows": attend(LONG, 1, 64, large=True),
-    f"{LARGE}a bush of {len(BUSHY)} rows": attend(BUSHY, 1, 64, large=True),
+    f"{LARGE}{len(LONG)} rows": attend(LONG, 1, 64, blocks="large"),
+    f"{LARGE}a bush of {len(BUSHY)} rows": attend(BUSHY, 1, 64, blocks="large"),
+    f"{STORED}{len(LONG)} rows": attend(LONG, 1, 64, blocks="stored"),
+    f"{STORED}a bush of {len(BUSHY)} rows": attend(BUSHY, 1, 64, blocks="stored"),
     "layer_norm, 700 x 1280": normalise(700, 1280, False),
     "column_sums, 1100 x 1280": sum_columns(1100, 1280),
     "gelu, 40 x 5120": gate(40, 5120, True),
@@ -44,7 +56,7 @@ IN_FLOAT = ("adamw",)
 
 def kinds_of(name):
     """The types that a job is run in."""
-    if name.startswith(LARGE):
+    if name.startswith((LARGE, STORED)):
         return ("float16",)
     return ("float32",) if name.startswith(IN_FLOAT) else ("float32", "float16")
 

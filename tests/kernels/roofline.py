@@ -22,6 +22,8 @@ import numpy as np
 
 from minigpt2.device.attention_blocks import (
     FORWARD_ROWS,
+    SLAB,
+    SLAB_QUERIES,
     TILE,
     dkv_rows,
     dkv_stage,
@@ -128,6 +130,25 @@ def tensor_attention(kind):
     return work
 
 
+def bytes_of_ds(a):
+    """The gradients of scores in memory, in 16 bits: whole slabs of 32 queries and 64 keys."""
+    return a.H * pairs_of_keys(a.end, TILE, SLAB_QUERIES) * 2 * SLAB
+
+
+def dkv_stored(a, s):
+    """The same as without storing ds, and ds written."""
+    work, ds = tensor_attention("dkv")(a, s), bytes_of_ds(a)
+    return work._replace(least=work.least + ds, traffic=work.traffic + ds)
+
+
+def dq_stored(a, s):
+    """One product: ds read once, and a tile of keys for each block that sees it."""
+    own, ds, elements = dq_rows(a.D, False), bytes_of_ds(a), s * a.N * a.C
+    count = a.H * pairs_of_tiles(a.end, own, TILE)
+    read = count * s * TILE * a.D
+    return Work(2 * elements + ds, elements + ds + read, count * own * TILE * a.D * 2, count)
+
+
 def flat(least, traffic, operations):
     """Work on N rows: multiples of S·N·C and operations an element."""
     return lambda a, s: Work(least * s * a.N * a.C, traffic * s * a.N * a.C, operations * a.N * a.C)
@@ -150,9 +171,9 @@ def embedding_backward(a, s):
 
 
 def attention_delta(a, s):
-    """o and do read, a number for each row and head written, each into a sector of its own."""
+    """o and do read, a number for each row and head written, four at once into a sector."""
     read = 2 * s * a.N * a.C
-    return Work(read + 4 * a.N * a.H, read + 32 * a.N * a.H, 2 * a.N * a.C)
+    return Work(read + 4 * a.N * a.H, read + 8 * a.N * a.H, 2 * a.N * a.C)
 
 
 def adamw(a, s):
@@ -206,6 +227,8 @@ WORK: dict[str, Callable] = {
     "attention_mma_forward": tensor_attention("forward"),
     "attention_mma_dkv": tensor_attention("dkv"),
     "attention_mma_dq": tensor_attention("dq"),
+    "attention_mma_dkv_stored": dkv_stored,
+    "attention_mma_dq_stored": dq_stored,
     "cross_entropy": lambda a, s: Work(2 * s * a.M * a.V, 3 * s * a.M * a.V, 10 * a.M * a.V),
     "cross_entropy_staged": lambda a, s: Work(*[2 * s * a.M * a.V] * 2, 10 * a.M * a.V),
     "squares": lambda a, s: Work(4 * a.P, 4 * a.P, 2 * a.P),
@@ -229,15 +252,17 @@ def passes_of_a_pair(kernel, storage):
     """The passes through shared memory that the emulator counts for a pair of tiles."""
     if not kernel.startswith("attention") or kernel == "attention_delta":
         return 0
-    accesses = [t for t in traffic_of_attention(storage) if t.kernel == kernel]
+    blocks = "stored" if kernel.endswith("_stored") else "large"
+    function = KERNELS[kernel].function or kernel
+    accesses = [t for t in traffic_of_attention(storage, blocks) if t.kernel == function]
     return sum(t.actual for t in accesses if t.space == "shared") / WORK[kernel](PASSES, 2).pairs
 
 
 @cache
-def traffic_of_attention(storage):
+def traffic_of_attention(storage, blocks):
     """Every access of the kernels of attention, both ways, as the emulator counts it."""
     on = Machine(traffic=True)
-    job = attend(PASSES.end, PASSES.H, PASSES.D, large=True)
+    job = attend(PASSES.end, PASSES.H, PASSES.D, blocks=blocks)
     run_on(on, job, SHORT_TYPES.get(TYPES[storage]))
     return on.traffic
 
@@ -260,7 +285,6 @@ def rows(load, resources):
     for kernel, work_of in WORK.items():
         tensor = kernel.startswith("attention_mma")
         replaced = kernel.replace("attention", "attention_mma") in set(KERNELS) - {kernel}
-        replaced |= kernel == "attention_delta"  # on tensor cores attention_mma_dq makes Δ
         replaced |= f"{kernel}_staged" in KERNELS  # for 16 bits
         for storage in ("float",) if replaced else ("float", "f16"):  # on these GPUs
             if storage not in KERNELS[kernel].storage:

@@ -48,7 +48,8 @@ DIFFERENCES = {
     ("attention_dkv.cu", "8.17"): RESULT,
     ("attention_dq.cu", "8.14"): NO_DROPOUT,
     ("attention_dq.cu", "8.17"): RESULT,
-    ("attention_dq.cu", "8.18"): RESULT,
+    ("attention_delta.cu", "8.18"): RESULT,
+    ("attention_mma_dq.cu", "8.18"): RESULT,  # without tensor cores Δ has a file of its own
     ("cross_entropy.cu", "9.5"): (
         written_as("pₙᵥ = exp(ℓₙᵥ − λₙ)"),
         "the kernel needs p, not that it is a derivative",
@@ -70,7 +71,7 @@ DIFFERENCES = {
 DIFFERENCES |= {  # on tensor cores the equations are the same
     (file.replace("attention", "attention_mma"), number): difference
     for (file, number), difference in DIFFERENCES.items()
-    if file.startswith("attention")
+    if file.startswith("attention") and file.replace("attention", "attention_mma") in FILES
 }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minigpt2.device.emulator import Machine
+from minigpt2.device.kernel_specs import KERNELS
 from tests.kernels.gpus import GPUS
 from tests.kernels.jobs import attend, embed, gate, learn, normalise, optimise, sum_columns
 from tests.kernels.roofline import (
@@ -24,7 +25,7 @@ from tests.ops.cases import ends
 
 END = ends((128, (30,), (61,)), (37,))
 SIZES = {
-    "attention": (attend(END, 2, 64, large=True), Load(END, 0, 2, 64, 0, 0, 0, 0)),
+    "attention": (attend(END, 2, 64, blocks="large"), Load(END, 0, 2, 64, 0, 0, 0, 0)),
     "layer_norm": (normalise(300, 1280, False), Load(np.arange(300), 0, 20, 64, 0, 0, 0, 0)),
     "column_sums": (sum_columns(300, 3840), Load(np.arange(300), 0, 20, 64, 0, 0, 0, 0)),
     "gelu": (gate(32, 5120, True), Load(np.arange(32), 0, 0, 0, 5120, 0, 0, 0)),
@@ -45,6 +46,15 @@ LAUNCHES = {
 }
 
 
+def bytes_counted(job, dtype):
+    """The bytes that each function requests, in whole sectors."""
+    on, counted = Machine(traffic=True), Counter()
+    run_on(on, job, dtype)
+    for access in on.traffic:
+        counted[access.kernel] += 32 * access.actual * (access.space == "global")
+    return counted
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     ("name", "dtype", "size"),
@@ -55,16 +65,23 @@ LAUNCHES = {
 )
 def test_the_bytes_of_the_formulas_are_those_that_are_counted(name, dtype, size):
     job, load = SIZES[name]
-    on, counted = Machine(traffic=True), Counter()
-    run_on(on, job, dtype)
-    for access in on.traffic:
-        counted[access.kernel] += 32 * access.actual * (access.space == "global")
+    counted = bytes_counted(job, dtype)
     kernels = [kernel for kernel in WORK if counted[kernel] and kernel.startswith(name)]
     assert kernels
     for kernel in kernels:
         traffic = WORK[kernel](load, size).traffic
         assert counted[kernel] / LAUNCHES.get(kernel, 1) == pytest.approx(traffic, rel=0.05), kernel
         assert traffic >= WORK[kernel](load, size).least
+
+
+@needs_compiler
+def test_the_bytes_of_ds_in_memory_are_those_that_are_counted():
+    load = SIZES["attention"][1]
+    counted = bytes_counted(attend(END, 2, 64, blocks="stored"), np.float16)
+    for kernel in ("attention_delta", "attention_mma_dkv_stored", "attention_mma_dq_stored"):
+        work, function = WORK[kernel](load, 2), KERNELS[kernel].function or kernel
+        assert counted[function] == pytest.approx(work.traffic, rel=0.05), kernel
+        assert work.traffic >= work.least
 
 
 def test_tiles_are_counted_as_a_forest_shows_them():

@@ -32,6 +32,11 @@ MARKS = {"global": "[sectors]", "shared": "[banks]"}
 TREE = ends((37, *[(n,) for n in (9, 30, 2, 17)]), (61, (20,), (33,)))
 SIZES = {
     **{f"attention, heads of {d}": attend(TREE, 2, d) for d in (32, 64, 80, 128)},
+    **{
+        f"attention, {blocks}, heads of {d}": attend(TREE, 2, d, blocks=blocks)
+        for blocks in ("large", "stored")
+        for d in (32, 64, 80, 128)
+    },
     "layer_norm": normalise(40, 1280, False),
     "column_sums": sum_columns(300, 1280),
     "gelu": gate(6, 5120, True),

@@ -22,6 +22,7 @@ from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import take_steps
 from minigpt2.training.state import new_state
 from tests.benchmarks.work import make_batch
+from tests.kernels.jobs import backward_in
 from tests.kernels.support import device, machine, needs_compiler
 from tests.stepping import Windows
 
@@ -92,6 +93,18 @@ def test_a_step_that_recomputes_what_takes_no_product_takes_as_much_as_is_counte
     assert parts["activations"] < 0.75 * whole
     counted = parts["activations"] + parts["workspace"]
     assert counted == pytest.approx(used_by_a_step(config, "bfloat16", False), rel=0.1)
+
+
+@needs_compiler
+def test_attention_that_stores_ds_takes_as_much_as_is_counted(monkeypatch):
+    config, rows = GPT2Config(200, 1024, 64, 2, 1), 1023
+    monkeypatch.setattr(f"{__name__}.ROWS", rows)
+    with backward_in("stored"):
+        counted = memory_on_device(config, MicroBatch(rows, rows), MemoryOptions(), "bfloat16")
+        used = used_by_a_step(config, "bfloat16", False)
+    without = memory_on_device(config, MicroBatch(rows, rows), MemoryOptions(), "bfloat16")
+    assert counted["workspace"] > 1.3 * without["workspace"]
+    assert counted["activations"] + counted["workspace"] == pytest.approx(used, rel=0.1)
 
 
 def test_the_state_takes_16_bytes_a_parameter_and_18_with_a_copy():

@@ -8,9 +8,16 @@ import json
 import tracemalloc
 from itertools import repeat
 
+import numpy as np
+
 from minigpt2.training.config import TrainingConfig
 from tests.model.cases import FIRST, SECOND, random_parameters
 from tests.stepping import take
+
+# An array's interface is a dictionary, whose names Python interns and soon forgets, time and again,
+# until its table of interned names is full and it makes another.  While they are held here, it does
+# not.
+NAMES = list(np.zeros(1).__array_interface__)
 
 
 def traced(steps=60):
