@@ -30,7 +30,7 @@ Definition, in numbers of 4 bytes, for a model of P parameters
     scores = 19·N·C + N·H                                          (51.5)
     These and a step follow each other, so they do not add up:
     peak = 4·P + models + max( activations + workspace, rollout, scores )  (51.6)
-    with the other parts of (48.7) or (50.7).
+    with the other parts of (48.7) or (50.8).
 
 Operations, for sequences of T rows on average
     A forward pass takes a third of (48.9) and (48.11), and 4 of 14 parts of (48.10):
