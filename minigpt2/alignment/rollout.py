@@ -63,6 +63,7 @@ from minigpt2.alignment.completions import Completion, write_answers
 from minigpt2.backend import Array
 from minigpt2.errors import UserError
 from minigpt2.inference.sampling import Sampling
+from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
 from minigpt2.parallel import map_rows
 
@@ -152,7 +153,8 @@ def rollout(
     wanted = [prompt for prompt in prompts for _ in range(samples)]
     u = rng.random((len(wanted), max_new_tokens))  # (A, max_new_tokens)
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])  # alike prompts share more
-    size = answers_at_once(parameters, max(map(len, wanted)) + max_new_tokens)
+    rows = max(map(len, wanted)) + max_new_tokens
+    size = answers_at_once(parameters.config, rows, parameters.flat.dtype.itemsize)
     written: dict[int, Completion] = {}
     for start in range(0, len(order), size):
         group = order[start : start + size]
@@ -169,8 +171,7 @@ def rollout(
     return [written[i] for i in range(len(wanted))]
 
 
-def answers_at_once(parameters: Parameters, rows: int) -> int:
-    """Return how many answers are in a group, if each has so many rows."""
-    config, itemsize = parameters.config, parameters.flat.dtype.itemsize
+def answers_at_once(config: GPT2Config, rows: int, itemsize: int) -> int:
+    """Return how many answers are in a group, if each has so many rows, in numbers of bytes."""
     row_bytes = 2 * config.n_layer * config.n_embd * itemsize
     return max(1, CACHE_BYTES // (min(rows, config.n_positions) * row_bytes))

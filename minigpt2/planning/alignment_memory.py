@@ -68,7 +68,7 @@ from typing import NamedTuple
 from minigpt2.alignment.on_policy import AT_ONCE
 from minigpt2.alignment.pair_batches import PairBatches
 from minigpt2.alignment.pairs import Pair
-from minigpt2.alignment.rollout import CACHE_BYTES
+from minigpt2.alignment.rollout import answers_at_once
 from minigpt2.data.batches import split
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
@@ -115,8 +115,12 @@ def cache_row(config: GPT2Config) -> int:
 def rollout_numbers(config: GPT2Config, needs: Needs) -> int:
     """Return the numbers that drawing answers takes."""
     cache = cache_row(config) * needs.rows  # of an answer
-    at_once = max(1, CACHE_BYTES // (NUMBER * cache)) if cache else 0
-    return min(needs.answers, at_once) * (2 * cache + 5 * config.vocab_size)  # (51.4)
+    return written_at_once(config, needs) * (2 * cache + 5 * config.vocab_size)  # (51.4)
+
+
+def written_at_once(config: GPT2Config, needs: Needs) -> int:
+    """Return how many answers are drawn at once."""
+    return min(needs.answers, answers_at_once(config, needs.rows, NUMBER)) if needs.rows else 0
 
 
 def scores_numbers(config: GPT2Config, needs: Needs) -> int:

@@ -6,6 +6,15 @@ AdamW on P′ of the P parameters.  From the seconds t of each,
 t_step = micro-batches · ( L·(t_forward + t_backward)·N/N′ + t_loss·M/M′ ) + t_adamw·P/P′   (49.1)
 where t_backward includes the recomputation, if there is any.
 
+PPO and GRPO draw answers first, S of them.  As many as keys and values leave room for, B, are
+written at once, a token of each at a time: a row of each in all blocks, timed on one block with the
+keys and values of half-written answers, and the logits, from which a token is drawn.  So for A
+tokens each
+t_draw = ⌈S/B⌉·A·( L·t_row + t_token )                             (49.2)
+Before that the policy reads the prompts, and behind it models read the answers, R rows in forward
+passes, and one of them makes the S·A log-probabilities, a third of what a loss computes:
+t_read = L·t_forward·R/N + t_loss·(S·A/M)/3                        (49.3)
+
 Example: L = 12 blocks, 2 micro-batches; a block takes 0.2 s forward and 0.4 s backward
     The loss of a micro-batch takes 0.6 s and AdamW 0.3 s, all already scaled to N, M and P:
     2 · (12 · (0.2 + 0.4) + 0.6) + 0.3 = 15.9 s.  With recomputation, here 0.1 s a block, it is
@@ -15,6 +24,11 @@ Example: L = 12 blocks, 2 micro-batches; a block takes 0.2 s forward and 0.4 s b
     ...     print(round(times.step(layers=12, micro_batches=2, recompute=recompute), 3))
     15.9
     18.3
+
+    20 answers of 30 tokens, 8 at once: three groups.  A row of 8 answers takes 0.01 s in a block
+    and a token 0.03 s: 3 · 30 · (12 · 0.01 + 0.03) = 13.5 s.
+    >>> round(TokenTimes(row=0.01, token=0.03).draw(layers=12, groups=3, tokens=30), 3)
+    13.5
 """
 
 from collections.abc import Callable
@@ -26,7 +40,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minigpt2.alignment.rollout import draw
 from minigpt2.backend import Array
+from minigpt2.inference.kv_cache import Cache
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.block import block, block_backward
 from minigpt2.model.config import GPT2Config
@@ -34,6 +50,7 @@ from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import tensor_shapes
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat
 from minigpt2.ops.cross_entropy import cross_entropy_gradient
+from minigpt2.parallel import matmul
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, chunk_of, memory, peak
 from minigpt2.training.state import new_state
 
@@ -55,6 +72,24 @@ class StepTimes(NamedTuple):
         backward = self.backward_with_recomputation if recompute else self.backward
         blocks = layers * (self.forward + backward)
         return micro_batches * (blocks + self.loss) + self.adamw  # (49.1)
+
+    def read(self, *, layers: int, rows: float, triples: float) -> float:
+        """Return the seconds of forward passes: over so many rows, times those of a micro-batch.
+
+        Log-probabilities are made for so many triples, times those of a micro-batch.
+        """
+        return layers * self.forward * rows + self.loss * triples / 3  # (49.3)
+
+
+class TokenTimes(NamedTuple):
+    """Seconds of the parts of a token of some answers that are written at once."""
+
+    row: float  # in one block
+    token: float  # its logits, and drawing it
+
+    def draw(self, *, layers: int, groups: int, tokens: int) -> float:
+        """Return the seconds to draw so many tokens of so many groups of answers."""
+        return groups * tokens * (layers * self.row + self.token)  # (49.2)
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
@@ -122,3 +157,20 @@ def loss_seconds(
         lambda: cross_entropy_gradient(x, wte, rows, targets, weights, dwte, accumulate=False)
     )
     return seconds * batch.supervised / few  # (49.1)
+
+
+def time_token(config: GPT2Config, answers: int, rows: int, rng: np.random.Generator) -> TokenTimes:
+    """Time a token of each of some answers, whose caches hold so many rows."""
+    keep_freed_memory()
+    single = initialise(replace(config, n_layer=1, vocab_size=1), rng)
+    cache = Cache(single, sequences=answers, prefix=0, suffix=rows + 1)
+    ids, u = np.zeros((answers, 1), np.int64), rng.random(answers)
+
+    def extend() -> Array:
+        cache.lengths[:] = rows
+        return cache.extend(ids)[:, -1]  # (A, C)
+
+    h, wte = extend(), np.full(tensor_shapes(config)["wte.weight"], 0.02, np.float32)
+    return TokenTimes(
+        row=seconds_of(extend), token=seconds_of(lambda: draw(matmul(h, wte.T), u, 1.0))
+    )

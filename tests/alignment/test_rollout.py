@@ -150,7 +150,7 @@ def test_a_temperature_is_the_same_as_logits_over_it():
 @pytest.mark.parametrize("at_once", [1, 4, 1000])
 def test_an_answer_does_not_depend_on_those_beside_it(monkeypatch, at_once, least_alive):
     monkeypatch.setattr(completions, "LEAST_ALIVE", least_alive)
-    monkeypatch.setattr(module, "answers_at_once", lambda parameters, rows: at_once)
+    monkeypatch.setattr(module, "answers_at_once", lambda config, rows, itemsize: at_once)
     apart, together = answers_of(EXACT), answers_of_default()
     assert [a[:3] for a in apart] == [b[:3] for b in together]
     for a, b in zip(apart, together, strict=True):
@@ -165,7 +165,7 @@ def answers_of_default():
     if not DEFAULT:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(completions, "LEAST_ALIVE", 0.75)
-            patch.setattr(module, "answers_at_once", lambda parameters, rows: 1000)
+            patch.setattr(module, "answers_at_once", lambda config, rows, itemsize: 1000)
             DEFAULT.extend(answers_of(EXACT))
     return DEFAULT
 
@@ -189,12 +189,13 @@ def test_each_distinct_prompt_is_computed_once(monkeypatch):
 
 
 def test_groups_have_as_many_answers_as_memory_allows(monkeypatch):
-    row = 2 * 2 * 32 * 4  # bytes
+    size = 4  # bytes of a number
+    row = 2 * 2 * 32 * size
     monkeypatch.setattr(module, "CACHE_BYTES", 10 * 3 * row)
-    assert module.answers_at_once(PARAMETERS, 3) == 10
-    assert module.answers_at_once(PARAMETERS, 1000) == 30 // CONTEXT
+    assert module.answers_at_once(PARAMETERS.config, 3, size) == 10
+    assert module.answers_at_once(PARAMETERS.config, 1000, size) == 30 // CONTEXT
     monkeypatch.setattr(module, "CACHE_BYTES", 1)
-    assert module.answers_at_once(PARAMETERS, 3) == 1
+    assert module.answers_at_once(PARAMETERS.config, 3, size) == 1
 
 
 def test_progress_counts_all_answers():

@@ -4,7 +4,11 @@ import re
 
 import pytest
 
+from minigpt2.model.config import GPT2Config
 from minigpt2.planning.available import Available
+from minigpt2.planning.microbenchmark import StepTimes
+from minigpt2.shipped import shipped
+from minigpt2.wording import duration
 from tests.commands.conftest import in_a_process
 from tests.commands.pairs import write_pairs
 
@@ -135,6 +139,30 @@ def test_ppo_of_large_by_the_place_of_its_value_function(run):
     assert "billion operations to draw and score a rollout" in head.out
     disks = [re.search(r"([\d.]+) GB each", o.out)[1] for o in (head, apart)]
     assert float(disks[1]) == pytest.approx(2 * float(disks[0]), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "drawn"),
+    [(("ppo",), "8 answers of 32 tokens"), (("grpo", "--answers", 3), "24 answers of 32 tokens")],
+)
+def test_a_rollout_is_timed(run, options, drawn):
+    outcome = run("plan", "tiny", "--context", 64, "--run", *options)
+    assert outcome.code == 0, outcome.err
+    assert re.search(
+        rf"a rollout takes about .*: .* to draw {drawn}, .* to read prompts", outcome.out
+    )
+    assert "a pass over them takes about" in outcome.out and "a step takes" not in outcome.out
+
+
+def test_a_value_function_apart_takes_as_much_time_as_the_policy(run, monkeypatch):
+    times = StepTimes(1.0, 2.0, backward_with_recomputation=3.0, loss=6.0, adamw=5.0)
+    monkeypatch.setattr("minigpt2.commands.plan_times.time_step", lambda *_: times)
+    how = ("plan", "tiny", "--context", 64, "--run", "ppo", "--value")
+    head, apart = (run(*how, value) for value in ("policy", "apart"))
+    layers = GPT2Config.load(shipped("weights/tiny/config.json")).n_layer
+    for outcome, models in ((head, 1), (apart, 2)):
+        blocks, loss, adamw = (duration(s) for s in (3.0 * layers * models, 8.0, 5.0 * models))
+        assert f"{blocks} in the blocks, {loss} in the loss, {adamw} in AdamW" in outcome.out
 
 
 def test_the_command_that_fits_is_that_of_the_run(run):

@@ -1,15 +1,23 @@
 """Microbenchmark: the parts make a step."""
 
 from itertools import repeat
+from time import perf_counter
 
 import numpy as np
 import pytest
 
+from minigpt2.alignment.rollout import rollout
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning import microbenchmark as module
 from minigpt2.planning.memory_and_flops import MicroBatch
-from minigpt2.planning.microbenchmark import StepTimes, bytes_to_time, time_step
+from minigpt2.planning.microbenchmark import (
+    StepTimes,
+    TokenTimes,
+    bytes_to_time,
+    time_step,
+    time_token,
+)
 from minigpt2.training.config import TrainingConfig
 from tests.benchmarks.work import make_batch
 from tests.stepping import take
@@ -36,6 +44,32 @@ def test_a_step_takes_about_as_long_as_its_parts():
         step = times.step(layers=CONFIG.n_layer, micro_batches=1, recompute=False)
         estimates.append(step)
         taken += [next(steps).seconds, next(steps).seconds]
+    assert min(estimates) == pytest.approx(min(taken), rel=1.0)
+    assert min(taken) == pytest.approx(min(estimates), rel=1.0)
+
+
+def test_what_a_rollout_takes_adds_up():
+    assert TokenTimes(row=1.0, token=5.0).draw(layers=3, groups=2, tokens=10) == 2 * 10 * (3 + 5)
+    times = StepTimes(
+        forward=1.0, backward=2.0, backward_with_recomputation=2.5, loss=12.0, adamw=100.0
+    )
+    assert times.read(layers=3, rows=2.0, triples=0.5) == 3 * 2 + 0.5 * 12 / 3
+
+
+def test_answers_are_drawn_in_about_the_time_that_their_tokens_take():
+    """Within a factor of two, both at their best of four: other work may come between."""
+    parameters, estimates, taken = initialise(CONFIG, np.random.default_rng(0)), [], []
+    answers, prompt, tokens = 12, 40, 24
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        times = time_token(CONFIG, answers, prompt + tokens // 2, rng)
+        estimates.append(times.draw(layers=CONFIG.n_layer, groups=1, tokens=tokens))
+        started = perf_counter()
+        drawn = rollout(
+            parameters, [[1] * prompt], answers, stop=-1, max_new_tokens=tokens, rng=rng
+        )
+        taken.append(perf_counter() - started)
+        assert [len(answer.ids) for answer in drawn] == [tokens] * answers
     assert min(estimates) == pytest.approx(min(taken), rel=1.0)
     assert min(taken) == pytest.approx(min(estimates), rel=1.0)
 
