@@ -46,7 +46,8 @@ class PlanSettings(WeightedDataSettings):
             need not be there
         precision: number type of the forward and backward pass on a GPU
         memory: memory for the run, in GB of 10⁹ bytes (default: what the device has free)
-        time: also time one block on this processor, to estimate the time of a step
+        time: also time one block on this processor, to estimate the time of a step, and for ppo and
+            grpo of a rollout
     """
 
     run: Literal["train", "reward", "dpo", "ppo", "grpo"] = "train"
