@@ -79,6 +79,7 @@ Part IV: Text
     21  data/template                  Template
      ·  data/template_files            Template files
      ·  data/vocabulary                Vocabulary
+     ·  data/added_tokens              Added tokens
     22  data/tokenizer                 Tokenizer
     23  data/examples                  Examples
     24  data/truncation                Truncation
@@ -256,6 +257,7 @@ __version__ = "0.1.0"
 
 OF_API = ("GPT2", "UserError")
 OF_API_COMMANDS = ("dpo", "evaluate", "grpo", "ppo", "reward", "train")
+__all__ = [*OF_API, *OF_API_COMMANDS]
 
 
 def __getattr__(name: str) -> Any:

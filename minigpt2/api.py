@@ -9,13 +9,13 @@
 `minigpt2.UserError`, a ValueError, with one sentence that says what is wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
 
-from minigpt2.backend import Array, to_host
+from minigpt2.backend import Array, array_module, to_host
 from minigpt2.checked import checked
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import encode
@@ -37,7 +37,7 @@ from minigpt2.parallel import matmul
 from minigpt2.terminal import note
 from minigpt2.wording import plural
 
-Pairs = Sequence[tuple[str, str]]  # questions with their answers
+Pairs = Iterable[tuple[str, str]]  # questions with their answers
 DECODING: dict[str, Any] = {"max_new_tokens": int, **get_type_hints(Sampling), "seed": int}
 
 
@@ -80,9 +80,9 @@ class GPT2:
         return self._model.parameters.config
 
     @property
-    def parameters(self) -> dict[str, Array]:
+    def parameters(self) -> "Tensors":
         """The tensors by official name, such as "h.0.attn.c_attn.weight"; writing changes them."""
-        return self._model.parameters.views
+        return Tensors(self._model.parameters.views)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -150,7 +150,7 @@ class GPT2:
             np.array(ids, np.int64), np.arange(n), np.full(n, n), nothing, nothing, nothing
         )
         h, _ = gpt2(self._model.parameters, batch, backward=False)
-        (flat,) = to_host(matmul(h, self.parameters["wte.weight"].T))
+        (flat,) = to_host(matmul(h, self._model.parameters["wte.weight"].T))
         return flat.reshape(n, -1)
 
     def loss(self, pairs: Pairs) -> float:
@@ -169,14 +169,19 @@ class GPT2:
         path = checked({"folder": Path}, {"folder": folder}, "save_pretrained")["folder"]
         if exists(path):
             raise UserError(f"{path} exists already: choose another folder, or move it")
+        broken = [name for name, tensor in self.parameters.items() if not is_finite(tensor)]
+        if broken:
+            raise UserError(f"{broken[0]} holds numbers that are not finite: nothing is saved")
         save_model(path, self._model)
 
     def _batch(self, pairs: Pairs) -> Batch:
         """Return questions and answers as a batch whose weights sum to 1."""
-        if not isinstance(pairs, Sequence) or not pairs:
+        pairs = list(pairs) if isinstance(pairs, Iterable) else []
+        if not pairs:
             raise UserError("there is no question: pass a list of (question, answer)")
         for pair in pairs:
-            if not (isinstance(pair, tuple | list) and [type(text) for text in pair] == [str, str]):
+            texts = pair if isinstance(pair, tuple | list) else []
+            if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
                 raise UserError(f"pairs must be (question, answer), two texts each, not {pair!r}")
         template = self.template or ALPACA
         examples = [
@@ -195,13 +200,46 @@ class GPT2:
     def _check_ids(self, ids: Sequence[int]) -> None:
         """Raise UserError unless the model can read these ids."""
         longest, size = self.config.n_positions, self.config.vocab_size
-        if not isinstance(ids, Sequence | np.ndarray):
+        is_list = isinstance(ids, Sequence) and not isinstance(ids, str | bytes)
+        if not (is_list or (isinstance(ids, np.ndarray) and ids.ndim == 1)):
             raise UserError(f"ids must be a list of whole numbers, not {ids!r}")
         if not 0 < len(ids) <= longest:
             raise UserError(f"a sequence must have 1 to {plural(longest, 'id')}, not {len(ids)}")
         wrong = [i for i in ids if not (isinstance(i, int | np.integer) and 0 <= i < size)]
         if wrong:
             raise UserError(f"ids must be whole numbers from 0 to {size - 1}, not {wrong[0]!r}")
+
+
+class Tensors(MutableMapping[str, Array]):
+    """A model's tensors by name.  To set one writes its numbers; none can be added or removed."""
+
+    def __init__(self, views: Mapping[str, Array]):
+        self._views = views
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        if name not in self._views:
+            raise UserError(f"the model has no tensor {name!r}")
+        view, shape = self._views[name], np.shape(value)
+        if shape != view.shape:
+            raise UserError(f"{name} has the shape {view.shape}, not {shape}")
+        view[...] = value
+
+    def __delitem__(self, name: str) -> None:
+        raise UserError("a model needs all of its tensors")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+
+def is_finite(tensor: Array) -> bool:
+    """Return whether all numbers of a tensor are finite."""
+    return bool(array_module(tensor).isfinite(tensor).all())
 
 
 def split_decoding(values: dict[str, Any]) -> tuple[int, Sampling, np.random.Generator]:

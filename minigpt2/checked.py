@@ -12,6 +12,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import numpy as np
+
 from minigpt2.errors import UserError
 
 WORDS = {
@@ -85,8 +87,8 @@ def as_plain(wanted: type, value: Any) -> Any:
     Raises TypeError if it is another kind of value, OverflowError if a number is too large.
     """
     if wanted is bool or isinstance(value, bool):
-        if wanted is bool and isinstance(value, bool):
-            return value
+        if wanted is bool and isinstance(value, bool | np.bool_):
+            return bool(value)
     elif wanted is float:
         if isinstance(value, Real):
             return float(value)

@@ -5,7 +5,7 @@ command line prints its text and exits with 2.  Any other exception is a bug of 
 """
 
 from collections.abc import Collection
-from math import isfinite
+from math import inf, isfinite
 
 PICTURES = (".png", ".svg", ".pdf")  # endings of files
 
@@ -38,7 +38,8 @@ def require_at_least(minimum: float, settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and not (isfinite(value) and value >= minimum):
-            raise UserError(f"{name} must be at least {minimum}, not {in_digits(value)}")
+            bound = "finite" if value == inf else f"at least {minimum}"
+            raise UserError(f"{name} must be {bound}, not {in_digits(value)}")
 
 
 def require_picture(settings: object, *names: str) -> None:
@@ -54,7 +55,8 @@ def require_above_zero(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if not (isfinite(value) and value > 0):
-            raise UserError(f"{name} must be above 0, not {in_digits(value)}")
+            bound = "finite" if value == inf else "above 0"
+            raise UserError(f"{name} must be {bound}, not {in_digits(value)}")
 
 
 def require_share(settings: object, *names: str) -> None:

@@ -8,9 +8,9 @@ Files
 The official tensors are [in, out], as ops/linear takes them.  Their names may have a
 `transformer.` prefix.  Besides the parameters a file may hold `h.*.attn.bias` and
 `h.*.attn.masked_bias`, which are masks and are ignored, and `lm_head.weight`, which must equal
-wte.  A single .safetensors file is a model too: the shapes of its tensors give the configuration,
-except for the number of heads.  One more tensor, `score.weight`, makes a reward model
-(reward_weights).
+wte or stand for it.  A single .safetensors file is a model too: the shapes of its tensors give the
+configuration, except for the number of heads.  One more tensor, `score.weight`, makes a reward
+model (reward_weights).
 """
 
 import re
@@ -178,7 +178,9 @@ def checksums_in(folder: Path) -> dict[str, int]:
 def open_stored(path: Path) -> dict[str, StoredTensor]:
     """Return where a folder or a file stores its tensors, by their names without prefix."""
     stored = open_tensors(path) if path.is_file() else open_folder(path)
-    return {name.removeprefix(PREFIX): tensor for name, tensor in stored.items()}
+    named = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items()}
+    # They are one tensor, and safetensors' save_model writes one name of a shared tensor.
+    return {"wte.weight": named[LM_HEAD], **named} if LM_HEAD in named else named
 
 
 def infer_config(path: Path, stored: dict[str, StoredTensor]) -> GPT2Config:

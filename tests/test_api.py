@@ -91,6 +91,7 @@ WRONG = {
     "no number": (lambda m: m.generate("a", temperature="hot"), "temperature must be a number"),
     "no argument": (lambda m: m.generate("a", temp=1), "generate has no argument 'temp'"),
     "no tokens": (lambda m: m.generate("a", max_new_tokens=0), "max_new_tokens must be at least 1"),
+    "infinite heat": (lambda m: m.generate("a", temperature=np.inf), "must be finite, not inf"),
     "cold": (lambda m: m.answer("a", temperature=-1), "temperature must be at least 0"),
     "no question": (lambda m: m.answer(None), "question must be text, not None"),
     "long": (lambda m: m.generate("word " * 300), "the model reads at most 96"),
@@ -99,13 +100,21 @@ WRONG = {
     "no pairs": (lambda m: m.loss([]), "there is no question"),
     "long pair": (lambda m: m.loss([("a " * 99, "b")]), "the model reads at most 96"),
     "no id": (lambda m: m.logits([1, 99999]), "from 0 to 4095, not 99999"),
-    "text for ids": (lambda m: m.logits("ab"), "whole numbers from 0 to 4095, not 'a'"),
+    "text for ids": (lambda m: m.logits("ab"), "a list of whole numbers, not 'ab'"),
+    "bytes for ids": (lambda m: m.logits(b"ab"), "a list of whole numbers, not b'ab'"),
+    "a number for ids": (lambda m: m.logits(np.array(1)), "a list of whole numbers, not array"),
     "no ids": (lambda m: m.logits([]), "1 to 96 ids, not 0"),
     "no model": (lambda m: minigpt2.GPT2.from_pretrained("nope"), "there is no model 'nope'"),
     "no name": (lambda m: minigpt2.GPT2.from_pretrained(7), "name must be text, not 7"),
     "no list of pairs": (lambda m: m.loss(3), "there is no question"),
     "no list of ids": (lambda m: m.logits(None), "ids must be a list of whole numbers, not None"),
     "impossible folder": (lambda m: m.save_pretrained("a\0b"), "cannot be written"),
+    "another shape": (
+        lambda m: m.parameters.update({"ln_f.bias": np.zeros(3)}),
+        r"ln_f.bias has the shape \(16,\), not \(3,\)",
+    ),
+    "another tensor": (lambda m: m.parameters.update(new=1), "the model has no tensor 'new'"),
+    "one tensor less": (lambda m: m.parameters.clear(), "a model needs all of its tensors"),
     "seed below 0": (
         lambda m: minigpt2.GPT2.from_scratch("tiny", seed=-1),
         "seed must be at least",
@@ -120,6 +129,41 @@ def test_wrong_arguments_are_refused_in_words(model, call):
     action, text = WRONG[call]
     with pytest.raises(minigpt2.UserError, match=text):
         action(model)
+
+
+def test_setting_a_tensor_changes_the_model_as_writing_into_it_does(model, little_model, tmp_path):
+    written = minigpt2.GPT2.from_pretrained(little_model, device="cpu")
+    loss, gradients = model.gradients(PAIRS)
+    for name, gradient in gradients.items():
+        model.parameters[name] = model.parameters[name] - 0.1 * gradient
+        written.parameters[name][...] -= 0.1 * gradient
+    assert model.loss(PAIRS) == written.loss(PAIRS) < loss
+    model.save_pretrained(tmp_path / "stepped")
+    again = minigpt2.GPT2.from_pretrained(tmp_path / "stepped", device="cpu")
+    assert again.loss(PAIRS) == model.loss(PAIRS)
+    assert len(model.parameters) == len(list(model.parameters)) == len(gradients)
+
+
+def test_a_model_that_is_not_finite_neither_writes_nor_is_saved(model, tmp_path):
+    model.parameters["h.1.ln_2.bias"][3] = np.nan
+    with pytest.raises(minigpt2.UserError, match="hidden rows are not finite"):
+        model.generate("a")
+    with pytest.raises(minigpt2.UserError, match=r"h\.1\.ln_2\.bias holds numbers that are not"):
+        model.save_pretrained(tmp_path / "broken")
+    assert not (tmp_path / "broken").exists()
+
+
+def test_pairs_may_come_from_any_iterable(model):
+    loss = model.loss(PAIRS)
+    assert model.loss(zip(*zip(*PAIRS, strict=True), strict=True)) == loss
+    assert model.loss(dict(PAIRS).items()) == loss
+    assert model.loss([tuple(map(np.str_, pair)) for pair in PAIRS]) == loss
+
+
+def test_a_star_imports_the_api():
+    names = {}
+    exec("from minigpt2 import *", names)
+    assert names["GPT2"] is minigpt2.GPT2 and callable(names["train"])
 
 
 def test_numbers_of_numpy_are_numbers(model):

@@ -58,6 +58,12 @@ def test_the_head_is_passed_over_for_it_is_wte_again(folder):
     assert_loaded(folder)
 
 
+def test_the_head_stands_for_wte_where_it_is_alone(folder):
+    """safetensors' save_model writes a tensor that has two names under one of them."""
+    change(folder, **{"lm_head.weight": PARAMETERS["wte.weight"], "wte.weight": None})
+    assert_loaded(folder)
+
+
 def test_a_missing_tensor_is_named(folder):
     change(folder, **{"h.1.mlp.c_fc.bias": None})
     assert "has no tensor h.1.mlp.c_fc.bias" in refusal(folder)

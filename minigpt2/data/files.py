@@ -50,6 +50,7 @@ def read_entries(path: Path) -> list[Entry]:
         text = read_text(path, LARGEST)
         if ending == ".txt":
             fault = "" if text.strip() else f"{path} is empty: there is nothing to learn from"
+            text = text.replace("\r\n", "\n")  # line ends of Windows
             return [Entry({"text": text}, str(path), fault)]
         if ending in LINES or not text.strip() or has_entry_per_line(text):
             return parse_lines(path, text)

@@ -32,6 +32,7 @@ from pathlib import Path
 import tiktoken
 from tiktoken.load import check_hash, read_file_cached
 
+from minigpt2.data.added_tokens import ADDED, is_part_of, with_added_tokens
 from minigpt2.data.vocabulary import (
     ONE_FILE,
     TWO_FILES,
@@ -128,15 +129,16 @@ def has_tokenizer(folder: Path) -> bool:
 def open_tokenizer(folder: Path) -> Tokenizer:
     """Open the tokenizer of a model's folder: tokenizer.json, or vocab.json and merges.txt.
 
-    Raises UserError if files are missing, damaged, or do not agree, and for other kinds.
+    With those two, special tokens may be in added_tokens.json.  Raises UserError if files are
+    missing, damaged, or do not agree, and for other kinds.
     """
-    names = [name for name in (ONE_FILE, *TWO_FILES) if (folder / name).is_file()]
+    names = [name for name in (ONE_FILE, *TWO_FILES, ADDED) if (folder / name).is_file()]
     files = {name: read_bytes(folder / name, LARGEST) for name in names}
     if ONE_FILE in files:
         vocabulary = from_one_file(files[ONE_FILE], folder / ONE_FILE)
         if all(name in files for name in TWO_FILES):
             other = from_two_files(files[TWO_FILES[0]], files[TWO_FILES[1]], str(folder))
-            if other != vocabulary:
+            if not is_part_of(other, vocabulary):
                 text = f"{ONE_FILE} and vocab.json differ: remove what is not of this model"
                 raise UserError(f"{folder}: {text}")
         return Tokenizer(vocabulary, files, str(folder))
@@ -146,7 +148,10 @@ def open_tokenizer(folder: Path) -> Tokenizer:
             has = f"; the folder has {', '.join(sorted(others))}" if others else ""
             needed = f"a tokenizer is {ONE_FILE}, or {' and '.join(TWO_FILES)}"
             raise UserError(f"{folder / name} cannot be read: there is none; {needed}{has}")
-    return tokenizer_of(files[TWO_FILES[0]], files[TWO_FILES[1]], str(folder))
+    vocabulary = from_two_files(files[TWO_FILES[0]], files[TWO_FILES[1]], str(folder))
+    if ADDED in files:
+        vocabulary = with_added_tokens(vocabulary, files[ADDED], folder / ADDED)
+    return Tokenizer(vocabulary, files, str(folder))
 
 
 def tokenizer_of(vocab_json: bytes, merges_txt: bytes, name: str) -> Tokenizer:

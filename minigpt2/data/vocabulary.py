@@ -77,6 +77,7 @@ def from_two_files(vocab_json: bytes, merges_txt: bytes, name: str) -> Vocabular
     ids = parse_json(utf8_text(vocab_json, vocab), vocab)
     ranks = first_ranks()
     for number, line in enumerate(utf8_text(merges_txt, merges).split("\n")[1:], start=2):
+        line = line.removesuffix("\r")  # of Windows
         try:
             if line:
                 left, right = line.split(" ")

@@ -16,6 +16,7 @@ import numpy as np
 
 from minigpt2.backend import Array, fusible
 from minigpt2.data.forest import common_prefix
+from minigpt2.errors import UserError
 from minigpt2.inference.kv_cache import Cache
 from minigpt2.inference.sampling import GREEDY, Sampling, sample
 from minigpt2.model.parameters import Parameters
@@ -46,7 +47,12 @@ class FormulaDecoder:
         self.keep = cache.keep
 
     def first(self, h: Array, sequences: Sequences) -> list[int]:
-        """Return the token after each sequence whose last row in the cache is h (B, C)."""
+        """Return the token after each sequence whose last row in the cache is h (B, C).
+
+        Raises UserError if a row is not finite.
+        """
+        if isinstance(h, np.ndarray) and not np.isfinite(h).all():
+            raise UserError("the model's hidden rows are not finite: its weights are damaged")
         logits = matmul(h, self.cache.parameters["wte.weight"].T)  # (B, V)
         return sample(logits, self.sampling, self.rng, sequences).tolist()
 

@@ -83,7 +83,8 @@ def random_model(model: str, rng: np.random.Generator, *, warn: Warn = ignore) -
     """
     if model in OFFICIAL:
         return Model(initialise(OFFICIAL[model], rng), gpt2_tokenizer(), None)
-    folder = find_model(model)
+    path = find_model(model)
+    folder = path.parent if path.is_file() else path
     config = GPT2Config.load(folder / "config.json")
     tokenizer = tokenizer_for(folder, config.vocab_size, warn=warn)
     return Model(initialise(config, rng), tokenizer, stored_template(folder))

@@ -169,6 +169,13 @@ def test_what_holds_nothing_is_refused(tmp_path):
 BYTES = st.binary(max_size=40) | st.text('[]{},:"\\\n 1aen', max_size=40).map(str.encode)
 
 
+def test_line_ends_of_windows_are_line_ends(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"One.\r\nTwo.\r\n\r\nThree.")
+    (entry,) = read_entries(path)
+    assert entry.value == {"text": "One.\nTwo.\n\nThree."}
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(BYTES, st.sampled_from(["a.json", "a.jsonl", "a.txt", "a"]))
 def test_whatever_a_file_holds_it_is_entries_or_one_line(tmp_path, content, name):
