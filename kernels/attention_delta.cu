@@ -2,12 +2,13 @@
 //
 //     Δᵢ = doᵢ · oᵢ                                               (8.18)
 //
-// It runs before the kernels that read it.  attention_mma_dq makes its own: there o is one array
-// more that a block reads anyway.
+// It runs before the kernels that read it.  attention_mma_dq makes its own: it has do already, and
+// a launch is saved.
 //
 // Launch: grid (H, blocks of ROWS rows), THREADS threads.  Neighbouring blocks read neighbouring
-// heads of the same rows.  TOGETHER lanes have a row, 16 bytes a lane at a time, and a thread
-// begins to read all of its rows at once.
+// heads of the same rows.  TOGETHER lanes have a row, 16 bytes a lane at a time.  Lanes beyond the
+// last row read it, too, and write nothing: without a branch, a thread begins to read all of its
+// rows at once.
 //
 // Bytes: the least is 2·S·N·C for o and do, with S bytes a number, and 4·N·H for Δ.
 // [sectors] A warp writes four or eight rows' Δ at once, and those of a head begin anywhere.
@@ -30,8 +31,8 @@ attention_delta(
 #pragma unroll
     for (int i = 0; i < ROWS; i += THREADS / TOGETHER) {
         const int row = first + i;
-        const size_t at = ((size_t)row * H + h) * D;
-        const float sum = delta_of(o + at, d_o + at, row < N);  // (8.18)
+        const size_t at = ((size_t)min(row, N - 1) * H + h) * D;
+        const float sum = delta_of(o + at, d_o + at, true);  // (8.18)
         if (threadIdx.x % TOGETHER == 0 && row < N) delta[(size_t)h * N + row] = sum;  // [sectors]
     }
 }

@@ -15,8 +15,8 @@
 // factors of the sums over i without leaving the registers, and λ and Δ belong to columns.  Δ is
 // there already: attention_mma_dq made it, or attention_delta.
 //
-// With STORED, ds is written to memory as well (stored_ds.cuh), 0 where the block's queries see
-// none of a warp's keys.  Then attention_mma_dq_stored has one product to make, and not three.
+// With STORED, ds is written to memory as well (stored_ds.cuh), also the zeros where no query of a
+// step sees a warp's keys.  Then attention_mma_dq_stored has one product to make, and not three.
 //
 // Launch: grid (H, blocks of ROWS keys), THREADS threads; `order` names the blocks, those with most
 // queries first.

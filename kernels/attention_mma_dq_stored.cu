@@ -12,11 +12,11 @@
 // tiles first.
 //
 // The tile.  A warp reads the pieces of ds of its own rows, which no other needs, and the block
-// shares keys.  Both are copied a tile ahead: with three or four blocks on a multiprocessor 48 KB
-// and more are on their way, and an H200's memory needs 32 to be busy.
+// shares keys.  Both are copied a tile ahead.  An H200's memory needs 32 KB on their way to each
+// multiprocessor to be busy: four blocks have 64 KB of ds where D = 64, three 24 where D = 128.
 // Bytes of shared memory: 256·ROWS + 256·D.
 //
-// Bytes: the least is 4·N·C, k and dq, and 2 for each query and key of a slab, which is nearly all.
+// Bytes: the least is 4·N·C, k and dq, and 2 for each query and key of a slab, four fifths of all.
 // Each block reads each tile of keys that it sees again, from the L2 cache.  2·D operations a pair
 // are few: memory sets the time.
 #include "attention_tile.cuh"

@@ -14,10 +14,12 @@ four of dkv, with 64.  Both times 33,792 rows of a head fill it.  So blocks are 
 SMALL_BELOW rows times heads; between the rows of this table nothing was measured.
 
 With large blocks, dkv can store ds in memory, and dq is then one product and not three
-(kernels/stored_ds.cuh).  For a query and a key of a head of 64 that saves 256 operations, 1.35 ps
-at the 190 · 10¹² a second that these kernels reach on an H200; writing and reading their 4 bytes
-takes 0.93 ps at its 4.28 · 10¹² bytes a second, and less where it is hidden.  GPUs whose memory is
-slower, next to what they compute, would lose.  This is a prediction: neither was measured.
+(kernels/stored_ds.cuh).  In the first row dq takes 1.8 ps for each query and key of a head that see
+each other.  Stored, ds has 1.2 times as many, as tiles are whole: 2.3 bytes to write, which dkv may
+hide, and 2.3 to read; with k, dq, and Δ's o and do it is 5.7 bytes, or 1.3 ps at the 4.28 · 10¹²
+bytes a second of a copy on an H200.  An H100 computes as much and copies 3 · 10¹²: 1.9 ps, less
+what dkv hides, so it may lose.  Hence ds is stored where memory is about as fast as an H200's.
+This is a prediction: storing was not measured.
 
 What the kernels must know of a forest depends on its `end` alone, and its size on N alone.  So it
 is computed once a step, on the host, and sent in one copy.
@@ -33,7 +35,7 @@ from minigpt2.backend import Array
 TILE = 64  # keys of a tile on tensor cores
 FORWARD_ROWS = 64  # queries of a block of attention_mma_forward
 SMALL_BELOW = 32768  # rows times heads
-FAST_MEMORY = {90, 100, 103}  # compute capabilities of GPUs whose ds is stored: H200, B200, B300
+FAST_MEMORY = 4e12  # bytes a second, by the data sheet, from which on ds is stored
 SLAB_QUERIES = 32  # of a slab of ds, whose keys are a tile's
 SLAB = SLAB_QUERIES * TILE  # numbers
 TILES, QUERIES, KEYS = (TILE, 32, 16), (32, 64, 128), (32, 64)  # rows, of which there are tables
@@ -46,9 +48,9 @@ def are_small(n: int, n_head: int) -> bool:
     return n * n_head < SMALL_BELOW
 
 
-def stores_ds(n: int, n_head: int, capability: int) -> bool:
-    """Return whether a GPU of a compute capability stores ds in the backward pass over N rows."""
-    return not are_small(n, n_head) and capability in FAST_MEMORY
+def stores_ds(n: int, n_head: int, memory_rate: float) -> bool:
+    """Return whether ds is stored in the backward pass over N rows, with memory of this rate."""
+    return not are_small(n, n_head) and memory_rate >= FAST_MEMORY
 
 
 def simple_rows(d: int) -> int:

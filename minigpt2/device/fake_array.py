@@ -48,11 +48,16 @@ def boxed(x: Any) -> Any:
 
 
 class Device:
-    """The only device."""
+    """The only device, by whose traits a program chooses its kernels: an H200's, with less room."""
 
-    compute_capability = "90"  # a program chooses its kernels by it
+    compute_capability = "90"
     attributes = MappingProxyType(
-        {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 99 << 10}
+        {
+            "MultiProcessorCount": 132,
+            "MaxSharedMemoryPerBlockOptin": 99 << 10,
+            "MemoryClockRate": 3_201_000,  # kHz
+            "GlobalMemoryBusWidth": 6144,  # bits
+        }
     )
 
     def __init__(self, number: int = 0):

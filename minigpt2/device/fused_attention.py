@@ -1,7 +1,8 @@
 """Fused attention: attention's kernels in place of its formula, on a device.
 
-There are two sets: attention_mma*.cu for tensor cores, the others for all else.  Both need tables
-of the forest (attention_blocks), which are the same for all layers of a step.  They are sent once.
+There are two sets: attention_mma*.cu for tensor cores, the others for all else; attention_delta.cu
+serves both.  They need tables of the forest (attention_blocks), which are the same for all layers
+of a step and are sent once.
 """
 
 from math import sqrt
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from minigpt2.backend import Array, array_module
 from minigpt2.device import attention_blocks as blocks
 from minigpt2.device.attention_blocks import ForestTables, forest_tables, tables_in
+from minigpt2.device.fused_columns import memory_rate
 from minigpt2.device.launch import fits, launch
 from minigpt2.device.side_stream import on_side_stream, wait_for_side_stream
 from minigpt2.ops.attention import Saved
@@ -44,19 +46,14 @@ class ForestCache:
 FORESTS = ForestCache()
 
 
-def capability_of(library: ModuleType) -> int:
-    """Return the compute capability of the device, such as 90."""
-    return int(library.cuda.Device().compute_capability)
-
-
 def on_tensor_cores(library: ModuleType, dtype: Any) -> bool:
     """Return whether tensor cores attend: they need numbers of 16 bits, and sm_80 or later."""
-    return dtype.itemsize == 2 and capability_of(library) >= 80
+    return dtype.itemsize == 2 and int(library.cuda.Device().compute_capability) >= 80
 
 
 def ds_is_stored(library: ModuleType, dtype: Any, n: int, n_head: int) -> bool:
     """Return whether the backward pass over N rows stores the gradients of scores."""
-    stored = blocks.stores_ds(n, n_head, capability_of(library))
+    stored = blocks.stores_ds(n, n_head, memory_rate(library))
     return stored and on_tensor_cores(library, dtype)
 
 

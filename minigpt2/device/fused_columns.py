@@ -63,6 +63,14 @@ def multiprocessors(library: ModuleType) -> int:
     return gpu_has(library, "MultiProcessorCount")
 
 
+def memory_rate(library: ModuleType) -> float:
+    """Return the bytes a second of the memory of the GPU in use, by its data sheet.
+
+    The clock is in kHz, the bus in bits, and memory is read twice in a clock.
+    """
+    return 250.0 * gpu_has(library, "MemoryClockRate") * gpu_has(library, "GlobalMemoryBusWidth")
+
+
 def gpu_has(library: ModuleType, attribute: str) -> int:
     """Return an attribute of the GPU in use, by CUDA's name for it."""
     return attribute_of(library, library.cuda.runtime.getDevice(), attribute)

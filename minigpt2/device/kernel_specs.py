@@ -113,7 +113,7 @@ def dq_spec(small: bool) -> KernelSpec:
     )
 
 
-def dkv_spec(small: bool, options: tuple[str, ...] = ()) -> KernelSpec:
+def dkv_spec(small: bool, stored: bool = False) -> KernelSpec:
     """Return the spec of attention_mma_dkv."""
     return MMA._replace(
         file="attention_mma_dkv.cu",
@@ -122,7 +122,7 @@ def dkv_spec(small: bool, options: tuple[str, ...] = ()) -> KernelSpec:
         threads_wide=128,
         shared=partial(dkv_shared, small=small),
         function="attention_mma_dkv",
-        options=options,
+        options=("-DSMALL=1",) if small else ("-DSTORED=1",) if stored else (),
     )
 
 
@@ -178,8 +178,8 @@ KERNELS = {
     "attention_mma_dq": dq_spec(small=False),
     "attention_mma_dq_small": dq_spec(small=True),
     "attention_mma_dkv": dkv_spec(small=False),
-    "attention_mma_dkv_small": dkv_spec(small=True, options=("-DSMALL=1",)),
-    "attention_mma_dkv_stored": dkv_spec(small=False, options=("-DSTORED=1",)),
+    "attention_mma_dkv_small": dkv_spec(small=True),
+    "attention_mma_dkv_stored": dkv_spec(small=False, stored=True),
     "attention_mma_dq_stored": dq_spec(small=False)._replace(
         file="attention_mma_dq_stored.cu",
         shared=dq_stored_shared,

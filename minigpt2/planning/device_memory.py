@@ -25,9 +25,11 @@ Definition: bytes, for a micro-batch of N rows with M supervised triples, in num
     A block's backward pass: the gradients of g and u (4 + 4), when g is freed already (−4), and of
     y (1), and three rows of C of the model; in float32 sums of γ's and β's gradients by at most 256
     blocks of threads.  In 16 bits, attention may store the gradients of its scores, if N is large
-    (device/attention_blocks): 4,096 bytes a head for each 32 queries and 64 keys that see each
-    other, so for sequences that fill the context of T tokens
-    ds = 4096 · H · (N/32) · (T/64 + 1)/2                          (50.6)
+    (device/attention_blocks): 4,096 bytes a head for each 32 queries and 64 keys of which some see
+    each other.  Of sequences that fill the context of T tokens, and begin anywhere in a tile, a
+    query sees T/2 keys on average, and something of 3/2 tiles more,
+    ds = 4096 · H · (N/32) · (T/64 + 3)/2                          (50.6)
+    rounded up as N is.  With long prompts that many answers share it may be twice as much.
     backward = 8·s·N·C + max(8·min(N, 256)·C, ds)                  (50.7)
     In float32 the side stream (device/side_stream) may still read g at the peak: 10·s·N·C.
     N and M are those of a batch that is filled up to a shape that repeats, at most an eighth more
@@ -46,7 +48,7 @@ Example: GPT-2 with P = 124,439,808, in bfloat16, on 8 · 1,023 rows, all superv
     [201, 75]
     >>> parts = memory_on_device(gpt2, batch, MemoryOptions(), "bfloat16")
     >>> round(sum(parts.values()) / 1e9, 2)
-    4.9
+    4.92
 
 Read it
     In 16 bits the state is larger than in float32, by the copy, and all else is half as large:
@@ -106,8 +108,8 @@ def ds_on_device(config: GPT2Config, rows: int, size: int) -> int:
     if size == SINGLE or attention_blocks.are_small(rows, config.n_head):
         return 0
     tiles = ceil(min(rows, config.n_positions) / attention_blocks.TILE)
-    slabs = ceil(rows / attention_blocks.SLAB_QUERIES) * (tiles + 1) // 2
-    return size * attention_blocks.SLAB * config.n_head * slabs  # (50.6)
+    slabs = ceil(rows / attention_blocks.SLAB_QUERIES) * (tiles + 3) // 2
+    return size * attention_blocks.SLAB * config.n_head * rounded_up(slabs)  # (50.6)
 
 
 def backward_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:

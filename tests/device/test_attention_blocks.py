@@ -133,9 +133,10 @@ def test_blocks_come_in_the_order_of_their_work(end):
 
 
 def test_ds_is_stored_in_large_blocks_where_memory_is_fast():
-    assert stores_ds(4096, 20, 90) and stores_ds(8184, 12, 100)
-    assert not stores_ds(997, 12, 90) and not stores_ds(4096, 20, 80)
-    assert not stores_ds(4096, 20, 120)
+    h200, h100, a100 = 4.8e12, 3.35e12, 2.04e12
+    assert stores_ds(4096, 20, h200) and stores_ds(8184, 12, h200)
+    assert not stores_ds(997, 12, h200)
+    assert not stores_ds(4096, 20, h100) and not stores_ds(4096, 20, a100)
 
 
 @given(forests)

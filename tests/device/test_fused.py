@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 
 from minigpt2.backend import Array
-from minigpt2.device import fused_attention, fused_gelu, fused_layer_norm
+from minigpt2.device import fused_attention, fused_gelu, fused_layer_norm, launch
 from minigpt2.device.attention_blocks import forest_tables, size_of_tables, tables_in
+from minigpt2.device.emulator import Machine
 from minigpt2.device.fused import FUSED
 from minigpt2.device.fused_attention import FORESTS
+from minigpt2.device.includes import text_of
 from minigpt2.ops.attention import attention, attention_backward
 from minigpt2.ops.embedding import add_at, scatter_rows
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
@@ -24,6 +26,7 @@ from tests.kernels.support import (
     error_of,
     exactly,
     machine,
+    needs_compiler,
     needs_device,
     run_on,
     single,
@@ -146,6 +149,23 @@ def assert_stored_and_recomputed_agree(end, heads, d, kind):
         stored = run_on(machine(**order), attend(end, heads, d, blocks="stored"), SHORT[kind])
         for one, other in zip(stored, recomputed, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", [f"{kind}deep" for kind in ("attention, ", LARGE, STORED)])
+def test_the_shorter_steps_of_newer_gpus_are_right(name, monkeypatch):
+    """sm_120 has other steps, which the emulator else does not run."""
+
+    def text_for_sm_120(file):
+        text = text_of(file)
+        assert "#define ARCHITECTURE 0" in text or "mma" not in file
+        return text.replace("#define ARCHITECTURE 0", "#define ARCHITECTURE 1200")
+
+    monkeypatch.setattr(launch, "text_of", text_for_sm_120)
+    exact = JOBS[name](lambda array: exactly(array.astype(np.float16)))
+    on = Machine(check=True)
+    assert_close(run_on(on, JOBS[name], np.float16), exact, 4 * 2.0 ** -BITS["float16"])
+    assert not on.findings, "\n".join(map(str, on.findings))
 
 
 @given(forests)

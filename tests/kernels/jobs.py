@@ -61,7 +61,7 @@ def backward_in(blocks):
 
     Else they are for more rows than jobs have, and for some GPUs alone.
     """
-    fast = range(80, 1000) if blocks == "stored" else ()
+    fast = 0 if blocks == "stored" else np.inf
     with (
         mock.patch.object(attention_blocks, "SMALL_BELOW", 0),
         mock.patch.object(attention_blocks, "FAST_MEMORY", fast),

@@ -8,10 +8,13 @@ import pytest
 
 from minigpt2 import backend
 from minigpt2.device import captured, fake_cupy, fake_pool, graph
+from minigpt2.device.attention_blocks import forest_tables
 from minigpt2.device.devices import stream_of
+from minigpt2.device.filled_batch import rounded_up
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning.device_memory import (
+    ds_on_device,
     kept_on_device,
     memory_on_device,
     recomputed_on_device,
@@ -105,6 +108,17 @@ def test_attention_that_stores_ds_takes_as_much_as_is_counted(monkeypatch):
     without = memory_on_device(config, MicroBatch(rows, rows), MemoryOptions(), "bfloat16")
     assert counted["workspace"] > 1.3 * without["workspace"]
     assert counted["activations"] + counted["workspace"] == pytest.approx(used, rel=0.1)
+
+
+@pytest.mark.parametrize(("name", "sequences"), [("gpt2", 8), ("gpt2-large", 4)])
+def test_ds_of_sequences_that_fill_the_context_has_the_room_that_is_counted(name, sequences):
+    config, length = OFFICIAL[name], OFFICIAL[name].n_positions - 1
+    rows = rounded_up(sequences * length + 1)
+    ends = np.repeat(np.arange(length, rows, length), length)
+    end = np.append(ends, np.arange(len(ends) + 1, rows + 1))
+    slabs = rounded_up(forest_tables(end).slabs)
+    assert ds_on_device(config, rows, 2) == 4096 * config.n_head * slabs
+    assert ds_on_device(config, rows, 4) == ds_on_device(config, 1000, 2) == 0
 
 
 def test_the_state_takes_16_bytes_a_parameter_and_18_with_a_copy():
