@@ -32,10 +32,7 @@ from minigpt2.planning.available import available_memory
 from minigpt2.planning.batch_profile import BatchProfile, Choice, RunShape, choices, profile
 from minigpt2.planning.device_memory import parts_counter
 from minigpt2.planning.disk_space import DiskNeed, disk_need
-from minigpt2.planning.memory_and_flops import (
-    MemoryOptions,
-    peak,
-)
+from minigpt2.planning.memory_and_flops import MemoryOptions, PartsOf, peak
 from minigpt2.planning.room import nothing_fits
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, new_table
@@ -53,8 +50,12 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         shape = shape_of(settings, config)
         count = open_counter(settings)
         counted = count(shape)
-    parts_of = parts_counter(settings.device, settings.precision)
-    parts_of = counter_of(parts_of, needs_of(settings, shape.context))
+    tuning = parts_counter(settings.device, settings.precision)
+
+    def parts_for(shape: RunShape) -> PartsOf:
+        return counter_of(tuning, needs_of(settings, shape.context))
+
+    parts_of = parts_for(shape)
     available = available_memory(settings.device, settings.memory)
     dropout = settings.dropout > 0
     parts = {
@@ -74,7 +75,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         "disk": disk._asdict(),
     }
     if available is not None and needed > available:
-        fitting = (c for c in choices(config, shape, count, parts_of) if c.bytes <= available)
+        fitting = (c for c in choices(config, shape, count, parts_for) if c.bytes <= available)
         choice = next(fitting, None)
         text = proposal(settings, choice) if choice else nothing_fits(config, available, parts_of)
         console.print(f"\n{text}")
@@ -169,7 +170,7 @@ def disk_of(settings: PlanSettings, config: GPT2Config, shape: RunShape) -> Disk
     """Return what the run's checkpoints take on the disk."""
     drawn = settings.run in ON_POLICY
     validates = settings.validation > 0 and not drawn
-    accumulates = shape.micro_batch < shape.batch_size
+    accumulates = drawn or shape.micro_batch < shape.batch_size
     models = 1 + needs_of(settings, shape.context).trained
     sizes = {"keep": settings.keep, "models": models}
     return disk_need(config, **sizes, validates=validates, accumulates=accumulates)

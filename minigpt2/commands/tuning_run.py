@@ -153,13 +153,12 @@ def take_all_steps(
 ) -> None:
     """Take all steps; log, validate and save.  In `naming` the error of a step names examples."""
     steps, log = run.config.steps, session.log
-    bar = progress(task, steps, log.console)
+    bar = progress(task, steps, log.console, before=run.state.step)
     with (
         session.saving(run.state, run.model) as hooks,
         naming or nullcontext(),
         bar as advance,
     ):
-        advance(run.state.step)
         run_steps(
             run.state,
             run.batches,

@@ -114,11 +114,12 @@ def choices(
     config: GPT2Config,
     shape: RunShape,
     count: Callable[[RunShape], BatchProfile],
-    parts_of: PartsOf,
+    parts_for: Callable[[RunShape], PartsOf],
 ) -> Iterator[Choice]:
-    """Yield shapes with their peak memory, which `parts_of` counts; `count` counts their rows.
+    """Yield shapes with their peak memory.
 
-    The best come first: a long context, then no recomputation, then large micro-batches.
+    `count` counts the rows of a shape, and `parts_for` returns what counts their memory.  The best
+    come first: a long context, then no recomputation, then large micro-batches.
     """
     contexts = [shape.context >> k for k in range(11)]
     sizes = [max(1, shape.micro_batch >> k) for k in range(shape.micro_batch.bit_length())]
@@ -131,4 +132,5 @@ def choices(
         for recompute in (False, True):
             for smaller, batch in zip(shapes, largest, strict=True):
                 candidate = smaller._replace(recompute=recompute)
-                yield Choice(candidate, peak(parts_of(config, batch, candidate.memory_options)))
+                parts = parts_for(candidate)(config, batch, candidate.memory_options)
+                yield Choice(candidate, peak(parts))

@@ -18,7 +18,7 @@ from minigpt2.alignment.pairs import Pair
 from minigpt2.data.batches import EpochBatches, Epochs
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.planning.alignment_memory import Needs, aligned, supervised
+from minigpt2.planning.alignment_memory import BEYOND, REFERENCE, Needs, aligned, supervised
 from minigpt2.planning.available import Available, memory_of_device
 from minigpt2.planning.batch_profile import RunShape, choices, profile, size_of
 from minigpt2.planning.device_memory import memory_on_device
@@ -202,7 +202,8 @@ def proposal(
 ) -> str:
     """Return the options of a run that takes at most so many bytes, or the least that one takes."""
     longest = nlargest(shape.batch_size, batches.examples, key=lambda e: len(e.ids))
-    for choice in choices(config, shape, partial(profile, examples=longest), parts_of):
+    count = partial(profile, examples=longest)
+    for choice in choices(config, shape, count, lambda shape: parts_of):
         if choice.bytes <= most:
             break
     else:
@@ -217,8 +218,11 @@ def proposal(
 
 def nothing_fits(config: GPT2Config, most: int, parts_of: PartsOf) -> str:
     """Return the memory that a model of this size needs in any case, and a size that fits."""
-    least = peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
-    text = f"nothing fits: weights, gradients and moments alone take {size(least)}"
+    parts = parts_of(config, MicroBatch(0, 0), MemoryOptions())
+    least = peak(parts) - parts.get(BEYOND, 0)
+    models = "weights, gradients, moments and models that are only read"
+    held = models if REFERENCE in parts else "weights, gradients and moments"
+    text = f"nothing fits: {held} alone take {size(least)}"
     return f"{text}; {smaller_model(most, least - state_bytes(config))}"
 
 

@@ -31,10 +31,13 @@ Item = TypeVar("Item")
 
 
 class Work:
-    """A task, how much there is to do (0: nothing that can be counted), and how much is done."""
+    """A task, how much there is to do (0: nothing that can be counted), and how much is done.
 
-    def __init__(self, text: str, total: int = 0):
-        self.text, self.total, self.done = text, total, 0
+    Some of it may have been done `before`, by a run that is continued.
+    """
+
+    def __init__(self, text: str, total: int = 0, before: int = 0):
+        self.text, self.total, self.before, self.done = text, total, before, before
         self.spinner = Spinner("dots")
         self._started = monotonic()
 
@@ -53,9 +56,9 @@ class Work:
         if not self.total:
             return f"{duration(round(self.seconds))} so far"
         state = f"{self.done:,} of {self.total:,}"
-        if not 0 < self.done < self.total:
+        if not self.before < self.done < self.total:
             return state
-        left = self.seconds * (self.total / self.done - 1)
+        left = self.seconds * (self.total - self.done) / (self.done - self.before)
         return f"{state}, {duration(round(left))} left"
 
 
@@ -64,13 +67,14 @@ _under_way: list[Work] = []  # the innermost last
 
 @contextmanager
 def progress(
-    text: str, total: int = 0, console: Screen | None = None
+    text: str, total: int = 0, console: Screen | None = None, *, before: int = 0
 ) -> Iterator[Callable[[int], None]]:
     """Show a task while the block runs; yields a function that counts what has been done.
 
-    `console` is the one that the block prints on, if it prints.
+    `console` is the one that the block prints on, if it prints; `before` is what an earlier run has
+    done of the task.
     """
-    work = Work(text, total)
+    work = Work(text, total, before)
     _under_way.append(work)
     try:
         if len(_under_way) > 1:

@@ -192,6 +192,19 @@ def test_what_a_run_cannot_have_is_one_line(run, little_model, options, words):
     assert outcome.code == 2 and outcome.err.count("\n") == 1 and words in outcome.err
 
 
+def test_what_is_proposed_has_the_rollout_of_its_own_context(run):
+    plan = ("plan", "gpt2-large", "--run", "grpo", "--batch-size", 1, "--memory")
+    proposed = run(*plan, 19.86, "--time", "false")
+    context = re.search(r"--context (\d+) .*--recompute (\w+)", proposed.out)
+    taken = re.search(r"this fits, in ([\d.]+) GB", proposed.out)[1]
+    how = ("--context", context[1], "--recompute", context[2], "--time", "false")
+    assert f"needs {taken} GB of 19.86 GB: fits" in run(*plan, 19.86, *how).out
+    nothing = run(*plan, 14, "--time", "false")
+    assert "nothing fits: weights, gradients, moments and models that are only read" in nothing.out
+    held = float(re.search(r"alone take ([\d.]+) GB", nothing.out)[1])
+    assert held == pytest.approx(4 * 3.1 + 2 * 3.1, abs=0.3)  # and what the program takes
+
+
 def test_a_rollout_is_proposed_as_its_command_takes_it(run):
     plan = ("plan", "gpt2-large", "--context", 128, "--batch-size", 8, "--memory")
     ppo = run(*plan, 22, "--run", "ppo", "--answers", 2)

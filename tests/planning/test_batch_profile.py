@@ -31,7 +31,10 @@ def test_a_batch_of_any_size_takes_no_time_and_no_memory():
     huge = FULL._replace(batch_size=10**15, micro_batch=3)
     counted = profile(huge, [])
     assert counted.all_micro_batches == -(-(10**15) // 3) and counted.typical.rows == 300
-    assert len(list(choices(TINY, huge._replace(micro_batch=10**15), COUNT, memory))) < 300
+    assert (
+        len(list(choices(TINY, huge._replace(micro_batch=10**15), COUNT, lambda shape: memory)))
+        < 300
+    )
 
 
 def test_with_data_the_batches_are_those_that_a_run_would_compute():
@@ -49,14 +52,17 @@ def test_with_data_the_batches_are_those_that_a_run_would_compute():
 
 
 def test_a_choice_needs_what_the_forecast_says_of_its_settings():
-    for choice in choices(GPT2, FULL, COUNT, partial(memory, program=1000)):
+    for choice in choices(GPT2, FULL, COUNT, lambda shape: partial(memory, program=1000)):
         largest = profile(choice.shape, []).largest
         options = MemoryOptions(choice.shape.recompute)
         assert choice.bytes == peak(memory(GPT2, largest, options, 1000))
 
 
 def test_choices_come_best_first():
-    shapes = [choice.shape for choice in choices(TINY, FULL._replace(micro_batch=8), COUNT, memory)]
+    shapes = [
+        choice.shape
+        for choice in choices(TINY, FULL._replace(micro_batch=8), COUNT, lambda shape: memory)
+    ]
     contexts = [shape.context for shape in shapes]
     assert contexts == sorted(contexts, reverse=True)
     first = [shape for shape in shapes if shape.context == 100]
@@ -86,7 +92,9 @@ def test_choices_end_where_all_examples_are_dropped():
     shape = RunShape(context=256, batch_size=1, micro_batch=1, truncate="drop")
     contexts = {
         choice.shape.context
-        for choice in choices(TINY, shape, partial(profile, examples=examples), memory)
+        for choice in choices(
+            TINY, shape, partial(profile, examples=examples), lambda shape: memory
+        )
     }
     assert contexts == {256, 128}
     with pytest.raises(UserError, match="the context of 64"):

@@ -9,6 +9,7 @@ import pytest
 from minigpt2.reports import progress as chapter
 from minigpt2.reports import screen
 from minigpt2.reports.progress import Work, bars, progress, tracked
+from minigpt2.wording import duration
 from tests.fake_terminal import FakeTerminal
 
 
@@ -97,6 +98,16 @@ def test_lines_come_ever_more_seldom(monkeypatch, capsys):
     written = capsys.readouterr().err.splitlines()
     assert len(written) == len(pauses) - 1 < 50
     assert set(written) == {"training: 0 of 100"}
+
+
+def test_the_time_that_is_left_is_at_the_speed_of_this_run(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(chapter, "monotonic", lambda: now[0])
+    work = Work("training", total=100, before=60)
+    assert work.state == "60 of 100"
+    work.advance(10)
+    now[0] = 20.0
+    assert work.state == f"70 of 100, {duration(60)} left"
 
 
 class Terminal:
