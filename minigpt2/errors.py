@@ -18,6 +18,10 @@ class OtherFormat(UserError):
     """A file of another version of this program: it may be whole, and cannot be read."""
 
 
+class OverBound(UserError):
+    """A run has reached a bound that the user set: it is saved as it is, and stops."""
+
+
 class NothingLeft(UserError):
     """What the user wants is done already: the exit code is 0."""
 

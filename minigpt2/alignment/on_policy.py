@@ -15,7 +15,7 @@ from minigpt2.alignment.log_probs import Answer, batch_of_answers, by_answer, lo
 from minigpt2.alignment.rollout import rollout
 from minigpt2.backend import Array
 from minigpt2.data.batches import epoch_order
-from minigpt2.errors import UserError
+from minigpt2.errors import OverBound, UserError
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.state import State
 from minigpt2.wording import shorten
@@ -130,12 +130,13 @@ def summary_of(
 
 
 def require_kl(summary: Summary, largest: float, step: int) -> None:
-    """Raise UserError if the KL of an answer, before a step, is over its bound; 0 sets none."""
+    """Raise OverBound if the KL of an answer, before a step, is over its bound; 0 sets none."""
     if largest and summary.kl is not None and summary.kl > largest:
-        raise UserError(
+        raise OverBound(
             f"step {step}: the policy has left its reference: the KL of an answer is "
-            f"{summary.kl:.3g}, over the bound of {largest:g}; lower the learning rate, raise beta "
-            "or the bound (max_kl)"
+            f"{summary.kl:.3g}, over the bound of {largest:g} (max_kl); lower the learning rate or "
+            "raise beta; the run is saved, and --resume with --resume-anyway and another max_kl "
+            "continues it"
         )
 
 
@@ -175,7 +176,8 @@ class OnPolicyData:
     def draw(self, number: int, step: int, max_kl: float) -> Drawn:
         """Return the answers of a phase, which begins at a step.
 
-        Raises UserError for a score that is not a number, and a KL over its bound (0: none).
+        Raises UserError for a score that is not a number, OverBound for a KL over its bound, unless
+        that is 0.
         """
         answers = self.phases.answers(number)
         prompts = np.repeat(self.phases.chosen(number), self.phases.samples).tolist()

@@ -17,6 +17,9 @@ Definition
     P + (|c| − 1) + (|r| − 1) rows                                 (33.1)
     where two sequences padded to one length take 2 (P + max(|c|, |r|) − 1).
 
+    For validation a share of the prompts is set apart, each with all of its pairs.  With one pair
+    of a prompt to train on and another to validate on, a model would be tested on what it has seen.
+
     A pair whose two answers are equal says nothing, whatever loss it has: it is left out, and
     counted.
 
@@ -43,8 +46,10 @@ Example: the prompt 1 2 3, chosen 4 5 9, rejected 4 5 6 7 9, where 9 is the end-
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
+from minigpt2.data.batches import split
 from minigpt2.data.examples import NOTHING, Example, Removed, encode
 from minigpt2.data.formats import PREFERENCE_FORMATS
 from minigpt2.data.records import Record
@@ -193,3 +198,15 @@ def lengths_of_pairs(pairs: Sequence[Pair]) -> dict[str, int]:
         "prompt_tokens": sum(len(pair.prompt) for pair in pairs),
         "answer_tokens": sum(len(pair.chosen) + len(pair.rejected) for pair in pairs),
     }
+
+
+def split_pairs(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return the places of the pairs to train on, and of those for validation.
+
+    Those are all pairs of a `share` of the prompts, as `split` chooses them.
+    """
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for place, pair in enumerate(pairs):
+        by_prompt.setdefault(tuple(pair.prompt), []).append(place)
+    training, held_out = split(list(by_prompt.values()), share, seed)
+    return sorted(chain(*training)), sorted(chain(*held_out))

@@ -6,13 +6,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigpt2.alignment.pair_batches import PairBatches
-from minigpt2.alignment.pairs import Pair, PairSet, lengths_of_pairs, read_pairs, require_pairs
+from minigpt2.alignment.pairs import (
+    Pair,
+    PairSet,
+    lengths_of_pairs,
+    read_pairs,
+    require_pairs,
+    split_pairs,
+)
 from minigpt2.backend import Array
 from minigpt2.commands.dataset import Dataset, open_dataset, reader_of
 from minigpt2.commands.pair_settings import PairSettings
 from minigpt2.commands.run_settings import every_of, steps_of, training_config
 from minigpt2.commands.tests import open_tests
-from minigpt2.data.batches import split
 from minigpt2.data.records import Record
 from minigpt2.device.devices import open_device
 from minigpt2.inference.model import Model, RewardModel
@@ -102,7 +108,7 @@ def setup_pairs(settings: PairSettings, model: Model | RewardModel) -> PairRun:
     dataset = open_dataset(settings, reader_of(model), pairs=True)
     pairs = pairs_of(dataset.records, dataset)
     require_pairs(pairs, dataset.name, dataset.context)
-    training, held_out = split(range(len(pairs.pairs)), settings.validation, settings.seed)
+    training, held_out = split_pairs(pairs.pairs, settings.validation, settings.seed)
     parameters = model.parameters.on(library)
     steps = steps_of(settings, -(-len(training) // settings.batch_size))
     return PairRun(

@@ -23,7 +23,7 @@ class PairSettings(EpochSettings, DataSettings):
         batch_size: pairs in one optimiser step
         micro_batch: pairs computed at once; changes memory, not the result (default: batch_size)
         test: what is measured besides, in one file or in several: [a.json,b.json]
-        validation: share of the pairs for validation
+        validation: share of the prompts whose pairs are for validation
         seed: seed of the split and of the order
     """
 

@@ -67,9 +67,8 @@ from typing import NamedTuple
 
 from minigpt2.alignment.on_policy import AT_ONCE
 from minigpt2.alignment.pair_batches import PairBatches
-from minigpt2.alignment.pairs import Pair
+from minigpt2.alignment.pairs import Pair, split_pairs
 from minigpt2.alignment.rollout import answers_at_once
-from minigpt2.data.batches import split
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.batch_profile import BatchProfile, RunShape
@@ -205,7 +204,9 @@ def profile_of_pairs(
         answer = [0] * max(1, shape.context - prompt)
         pair = Pair([0] * prompt, answer, answer)
         return repeated(shape, pair.rows, supervised(pair), shape.context)
-    pairs, _ = split(read(shape.context), shape.validation, shape.seed)
+    fitting = read(shape.context)
+    places, _ = split_pairs(fitting, shape.validation, shape.seed)
+    pairs = [fitting[place] for place in places]
     if not pairs:
         raise UserError(f"no pair fits the context of {shape.context:,}")
     epoch = PairBatches(

@@ -5,6 +5,7 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from minigpt2.data.batches import StepBatches
+from minigpt2.errors import OverBound
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.gpt2 import prepare
 from minigpt2.training.ahead import begin_next
@@ -137,6 +138,17 @@ def take_steps(
         yield result
 
 
+def saved_at_a_bound(
+    results: Iterator[StepResult], save: Callable[[], None]
+) -> Iterator[StepResult]:
+    """Yield the results of steps; save the run before it stops at a bound that the user set."""
+    try:
+        yield from results
+    except OverBound:
+        save()
+        raise
+
+
 def run_steps(
     state: State,
     data: Data,
@@ -151,7 +163,7 @@ def run_steps(
     """Take the remaining steps; log each one, validate and save as often as `every` says.
 
     The model is also validated before the first step, and each best one is saved.  Raises
-    UserError, and saves nothing, if the weights are not finite.
+    UserError, and saves nothing, if the weights are not finite; and OverBound, when all is saved.
     """
     timer = Timer(every.save_minutes, clock)
 
@@ -178,7 +190,8 @@ def run_steps(
 
     if hooks.validate and validation_due(state, config, every):
         validate_and_save()
-    tries = take_steps(state, data, objective, config, world, between=in_step, settle=hooks.settle)
+    between = {"between": in_step, "settle": hooks.settle}
+    tries = saved_at_a_bound(take_steps(state, data, objective, config, world, **between), save)
     while not finished(state, config, every):
         result = next(tries)
         number, last = result.step, result.step == config.steps

@@ -14,8 +14,9 @@ from minigpt2.alignment.pairs import (
     lengths_of_pairs,
     read_pairs,
     require_pairs,
+    split_pairs,
 )
-from minigpt2.data.batches import batch_of
+from minigpt2.data.batches import batch_of, split
 from minigpt2.data.examples import encode
 from minigpt2.data.loading import load_data
 from minigpt2.data.records import Exchange, Record
@@ -175,6 +176,23 @@ def test_where_nothing_is_left_the_error_says_why(records, policy, words):
 
 def test_pairs_that_are_left_are_enough():
     require_pairs(read(PREFERENCE), "some.json", 200)
+
+
+@given(st.lists(st.integers(0, 6), max_size=30), st.floats(0, 0.9), st.integers(0, 99))
+@settings(deadline=None)
+def test_pairs_of_one_prompt_are_all_to_train_on_or_all_for_validation(prompts, share, seed):
+    pairs = [Pair([prompt], [1, i], [2, i]) for i, prompt in enumerate(prompts)]
+    training, held_out = split_pairs(pairs, share, seed)
+    assert sorted(training + held_out) == list(range(len(pairs)))
+    seen, unseen = ({prompts[place] for place in places} for places in (training, held_out))
+    assert not seen & unseen
+    kept, held = split(range(len(set(prompts))), share, seed)
+    assert (len(seen), len(unseen)) == (len(kept), len(held))
+
+
+def test_pairs_of_different_prompts_are_split_as_examples_are():
+    pairs = [Pair([prompt], [1], [2]) for prompt in range(50)]
+    assert split_pairs(pairs, 0.2, 3) == split(range(50), 0.2, 3)
 
 
 def test_pairs_are_read_from_a_file_as_it_is_downloaded(tmp_path: Path):

@@ -1,6 +1,7 @@
 """PPO: whole runs as a user starts them, stopped within a phase and continued, and refused."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -200,10 +201,17 @@ def test_a_reward_that_is_not_a_number_names_the_answer(judged, tokenizer, tmp_p
     assert "the reward of an answer is nan, not a number: " in outcome.err
 
 
-def test_a_kl_over_its_bound_stops_the_run(ppo):
-    outcome = ppo("--max-kl", 0.01, "--learning-rate", 0.05, "--steps", 60)
+def test_a_kl_over_its_bound_saves_and_stops_the_run(ppo, run, tmp_path):
+    outcome = ppo("--max-kl", 0.01, "--learning-rate", 0.05, "--steps", 60, "--out", "bound")
     assert outcome.code == 2 and outcome.err.count("\n") == 1
     assert "the policy has left its reference" in outcome.err
+    step = int(re.search(r"step (\d+): the policy has left", outcome.err)[1])
+    assert (tmp_path / "bound" / f"checkpoint-{step - 1:06d}").is_dir()
+    again = run("ppo", "--resume", "bound")
+    assert again.code == 2 and f"step {step}: the policy has left" in again.err
+    more = ("--max-kl", 0, "--resume-anyway", "--steps", step + 1)
+    outcome = run("ppo", "--resume", "bound", *more)
+    assert outcome.code == 0, outcome.err
 
 
 def test_a_model_with_a_value_is_no_model_of_the_folder(ppo, tmp_path):

@@ -85,7 +85,7 @@ def test_the_keys_and_values_of_a_rollout_have_a_bound():
 
 
 def test_pairs_are_counted_as_their_rows():
-    pairs = [Pair([1] * 5, [2] * n, [3] * (n + 1)) for n in range(1, 9)]
+    pairs = [Pair([n] * 5, [2] * n, [3] * (n + 1)) for n in range(1, 9)]
     shape = RunShape(context=50, batch_size=4, micro_batch=2, validation=0.25, seed=1)
     counted = profile_of_pairs(shape, lambda context: pairs)
     assert counted.steps == 2 and counted.all_micro_batches == 3

@@ -126,7 +126,7 @@ NO_VALIDATION = "best_loss, best_step and best_since are those of no validation"
         ({"seed": 1e300}, "seed must be a whole number, not 1e+300"),
         ({"validated": -2}, "validated must be at least -1, not -2"),
         ({"loss_scale": 0.0}, "loss_scale must be above 0, not 0"),
-        ({"loss_scale": inf}, "loss_scale must be above 0, not inf"),
+        ({"loss_scale": inf}, "loss_scale must be finite, not inf"),
         ({"best_loss": 10**400}, "best_loss is too large"),
         ({"holding": ["a", 1]}, "holding must be a list, each entry text, not ['a', 1]"),
         *(
