@@ -168,21 +168,20 @@ def run_steps(
     timer = Timer(every.save_minutes, clock)
 
     def save() -> None:
+        require_finite(state, config)
         hooks.save()
         timer.restart()
 
     def in_step() -> None:
         hooks.between()
         if timer.due(times=2):  # a step takes long: here it must wait until all is written
-            require_finite(state, config)
             save()
 
     def validate_and_save() -> None:
         saves = state.step == config.steps or due(state.step, every.save) or timer.due()
         validates = validation_due(state, config, every)
-        if saves or validates:
-            require_finite(state, config)
         if hooks.validate and validates:
+            require_finite(state, config)
             state.add_validation(hooks.validate(state.step))
             saves = saves or state.improved or stopped_early(state, every)
         if state.step and saves:
