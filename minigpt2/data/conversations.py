@@ -89,7 +89,10 @@ def split_transcript(transcript: str, where: str) -> list[Turn]:
     """Return the turns of a transcript; raises UserError if it does not begin with a turn."""
     before, *parts = TRANSCRIPT_TURN.split(transcript)
     if before.strip() or not parts:
-        raise UserError(f"{where} does not begin with 'Human:'")
+        raise UserError(
+            f"{where} does not begin with 'Human:', as a dialogue does; an answer alone needs a "
+            "field prompt, question or instruction"
+        )
     pairs = zip(parts[::2], parts[1::2], strict=True)
     return [
         Turn(SPEAKERS[name.lower()], check_text(text.strip(), f"{where}, a turn,"))

@@ -81,6 +81,13 @@ FORMATS = (
         ("kind",),
     ),
     Format(
+        "question pair",
+        ("question", "chosen", "rejected"),
+        with_rejected(single_turn("question", "chosen")),
+        "qa",
+        ("kind",),
+    ),
+    Format(
         "dialogue pair",
         ("chosen", "rejected"),
         with_kind(dialogue_pair),

@@ -65,6 +65,10 @@ ENTRIES = {
         {"prompt": "Add.", "chosen": "3", "rejected": "4"},
         Record("Add.", "", "3", rejected="4"),
     ),
+    "question pair": (
+        {"question": "2 + 2?", "chosen": "4", "rejected": "5", "kind": "wrong"},
+        Record("2 + 2?", "", "4", rejected="5", kind="wrong"),
+    ),
     "dialogue pair": (
         {"chosen": FIRST + "So.", "rejected": FIRST + "No."},
         Record("Why?", "", "So.", "", (Exchange("Hi.", "Hello!"),), "No."),

@@ -39,6 +39,7 @@ def test_the_table_of_formats():
             ("role", "content", "weight"),
         ),
         ("pair: prompt, chosen, rejected (optionally kind)", "alpaca", ()),
+        ("question pair: question, chosen, rejected (optionally kind)", "qa", ()),
         (
             "dialogue pair: chosen, rejected (optionally kind)",
             "chat",
@@ -55,7 +56,7 @@ def test_the_table_of_formats():
     assert ALPACA_FORMAT.name == "Alpaca"
     names = [text.partition(":")[0] for text in ALL_FORMATS.split("; ")]
     pairs = [one.name for one in PREFERENCE_FORMATS]
-    assert pairs == ["Alpaca pair", "message pair", "pair", "dialogue pair"]
+    assert pairs == ["Alpaca pair", "message pair", "pair", "question pair", "dialogue pair"]
     assert names == [one.name for one in FORMATS if one.name not in pairs] + pairs
 
 
