@@ -41,6 +41,7 @@ class EvaluateSettings(DataSettings):
         minigpt2 evaluate questions.json --model runs/questions-1 --out answers.json
 
     Args:
+        model: model that is measured: a name, or the folder of a model or of a run
         batch_size: examples computed at once
         answers: let the model answer, too, and count exact matches
         max_new_tokens: longest answer in tokens (default: as long as the longest reference)

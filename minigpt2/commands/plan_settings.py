@@ -25,12 +25,13 @@ class PlanSettings(WeightedDataSettings):
         minigpt2 plan gpt2-large --run ppo --value apart
 
     Args:
+        model: model of the run: a name, or the folder of a model or of a run
         run: the command whose run is planned
         value: where the value function of ppo is: on the policy's rows, or a model apart
         check: a program scores the answers of ppo or grpo, and no reward model
         data: file or folder of questions and answers, or of preference pairs, or "almanac", whose
-            batches are counted (default: none; every example fills the context, every token is
-            supervised; a pair has a prompt of half of it)
+            batches are counted; not for ppo and grpo (default: none; every example fills the
+            context, every token is supervised; a pair has a prompt of half of it)
         batch_size: examples in one optimiser step; pairs for reward and dpo; for ppo and grpo
             prompts, with all of their answers
         answers: answers that ppo and grpo draw to each prompt (default: 1 for ppo, 8 for grpo)

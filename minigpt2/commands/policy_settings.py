@@ -37,11 +37,14 @@ class PolicySettings(TuningSettings, DataSettings):
             the questions that ship
         model: model to start from, which is also the reference: one that was tuned, as the folder
             of its run, or a name
-        reward_model: reward model that scores the answers: the folder of a run of `reward`
+        reward_model: reward model that scores the answers: the folder of a run of `reward`; this or
+            check is required
         check: program that scores the answers 1 or 0 by the record's own: exact (equal texts),
             contains (the record's answer as whole words), number (the last number), equation (the
             last equation is true and has the result of the record's)
         must_end: with a check, an answer that was cut gets 0
+        out: folder of the run, new or empty (default: the first free of runs/<data>-ppo-1,
+            runs/<data>-ppo-2, ..., or of such with grpo)
         test: questions to answer before and after, scored by exact match, in one file or in
             several: [a.json,b.json] (the almanac brings its own)
         prompts: prompts that are answered at once

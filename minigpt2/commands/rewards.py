@@ -96,8 +96,9 @@ def require_fitting(
         )
     if model.template and model.template != template:
         raise UserError(
-            f"{name}: the reward model was trained with another template than the policy's: their "
-            "prompts differ"
+            f"{name}: the reward model was trained with another template than the policy's, so "
+            "their prompts differ: tune the policy with that one (--template), or train a reward "
+            "model from it"
         )
     context = model.parameters.config.n_positions
     if longest > context:

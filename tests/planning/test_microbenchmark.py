@@ -57,7 +57,7 @@ def test_what_a_rollout_takes_adds_up():
 
 
 def test_answers_are_drawn_in_about_the_time_that_their_tokens_take():
-    """Within a factor of two, both at their best: other work may come between, so up to 20 times."""
+    """Within a factor of two, both at their best of 20 at most: other work may come between."""
     parameters, estimates, taken = initialise(CONFIG, np.random.default_rng(0)), [], []
     answers, prompt, tokens = 12, 40, 24
     for seed in range(20):
