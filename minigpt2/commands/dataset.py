@@ -25,6 +25,7 @@ from minigpt2.weights import find_model
 from minigpt2.wording import plural
 
 ALMANAC = "almanac"
+Kind = Literal["questions", "pairs", "prompts"]  # prompts may have answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,14 +175,14 @@ def open_reader(model: str) -> Reader:
     return Reader(tokenizer, config.n_positions, stored_template(folder))
 
 
-def open_dataset(settings: DataSettings, reader: Reader, *, pairs: bool = False) -> Dataset:
-    """Open a data set; `pairs` says what the almanac brings, questions or preference pairs.
+def open_dataset(settings: DataSettings, reader: Reader, kind: Kind = "questions") -> Dataset:
+    """Open a data set, of the almanac its questions or its pairs.
 
     The template is the one in the settings, else the one that the model was tuned with, else the
     one of the data's format.  Raises UserError if a file cannot be used, or if the context is
     longer than the model's.
     """
-    data = open_data(settings.data, settings.columns, settings.skip_bad, pairs=pairs)
+    data = open_data(settings.data, settings.columns, settings.skip_bad, kind)
     template = None if settings.template else reader.template
     context = settings.context or reader.longest
     if context > reader.longest:
@@ -204,22 +205,20 @@ def open_data(
     name: str,
     columns: Mapping[str, str] | None = None,
     skip_bad: bool = False,
-    *,
-    pairs: bool = False,
+    kind: Kind = "questions",
 ) -> DataSet:
-    """Return the records of a file or folder, or the trained questions or pairs of the almanac.
-
-    Prints what is left out.  Raises UserError if the data cannot be used.
-    """
+    """Return records, of the almanac those to train on; prints notes, and raises UserError."""
     if name == ALMANAC:
-        records, data_format = almanac_data(pairs=pairs)
-        return DataSet(records, data_format, notes=[], numbers=range(len(records)))
-    return open_files(Path(name), columns, skip_bad)
+        records, data_format = almanac_data(pairs=kind == "pairs")
+        return DataSet(records, data_format, [], range(len(records)))
+    return open_files(Path(name), columns, skip_bad, kind)
 
 
-def open_files(path: Path, columns: Mapping[str, str] | None, skip_bad: bool) -> DataSet:
+def open_files(
+    path: Path, columns: Mapping[str, str] | None, skip_bad: bool, kind: Kind = "questions"
+) -> DataSet:
     """Return the records of a file or folder, and print what is left out; raises UserError."""
-    data = load_data(path, columns, skip_bad)
+    data = load_data(path, columns, skip_bad, prompts=kind == "prompts")
     for text in data.notes:
         note(text)
     return data

@@ -105,7 +105,7 @@ def setup_pairs(settings: PairSettings, model: Model | RewardModel) -> PairRun:
     library = open_device(settings.device)
     check_precision(settings.precision, library)
     require_state(model.parameters.config, library)
-    dataset = open_dataset(settings, reader_of(model), pairs=True)
+    dataset = open_dataset(settings, reader_of(model), "pairs")
     pairs = pairs_of(dataset.records, dataset)
     require_pairs(pairs, dataset.name, dataset.context)
     training, held_out = split_pairs(pairs.pairs, settings.validation, settings.seed)

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from minigpt2.alignment.pairs import Pair
-from minigpt2.commands.dataset import open_dataset, open_reader
+from minigpt2.commands.dataset import Kind, open_dataset, open_reader
 from minigpt2.commands.pair_run import pairs_of
 from minigpt2.commands.plan_settings import (
     ON_POLICY,
@@ -123,7 +123,8 @@ def open_counter(settings: PlanSettings) -> Callable[[RunShape], BatchProfile]:
     if not settings.data:
         pairs = settings.run != "train"
         return profile_of_pairs if pairs else partial(profile, examples=[])
-    dataset = open_dataset(settings, open_reader(settings.model), pairs=settings.run != "train")
+    kind: Kind = "questions" if settings.run == "train" else "pairs"
+    dataset = open_dataset(settings, open_reader(settings.model), kind)
     if settings.run == "train":
         return partial(profile, examples=dataset.encode(dataset.records))
 

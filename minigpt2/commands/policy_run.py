@@ -100,7 +100,7 @@ def setup_policy(
     tests = open_tests(settings.data, settings.test, settings.columns, settings.skip_bad)
     model = open_model(start or settings.model, warn=note)
     require_state(model.parameters.config, library)
-    dataset = open_dataset(settings, reader_of(model))
+    dataset = open_dataset(settings, reader_of(model), "questions" if settings.check else "prompts")
     prompts = prompts_of(dataset, settings)
     reward = reward_of_settings(settings, dataset, prompts, library)
     reference = open_model(settings.model).parameters.on(library)
@@ -146,6 +146,11 @@ def prompts_of(dataset: Dataset, settings: PolicySettings) -> Prompts:
         records = [records[i] for i in checkable(settings.check, outputs, dataset.name)]
     examples = dataset.encode(records)
     lengths = [len(example.ids) - example.last_answer for example in examples]
+    if not settings.max_new_tokens and not any(record.output for record in records):
+        raise UserError(
+            f"{dataset.name} has no answers, so max_new_tokens is needed: how long may "
+            "an answer be?"
+        )
     most = settings.max_new_tokens or min(max(lengths), max(1, dataset.context // 2))
     distinct: dict[tuple[Any, ...], tuple[list[int], Record]] = {}
     for record, example in zip(records, examples, strict=True):

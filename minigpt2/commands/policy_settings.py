@@ -33,8 +33,9 @@ class PolicySettings(TuningSettings, DataSettings):
     """The settings of a run that learns from a policy's own answers.
 
     Args:
-        data: file or folder of questions; their answers are read by a check only. "almanac" is
-            the questions that ship
+        data: file or folder of questions. A check reads their answers; for a reward model there
+            may be prompts alone, in a field prompt, instruction or question. "almanac" is the
+            questions that ship
         model: model to start from, which is also the reference: one that was tuned, as the folder
             of its run, or a name
         reward_model: reward model that scores the answers: the folder of a run of `reward`; this or
@@ -51,7 +52,8 @@ class PolicySettings(TuningSettings, DataSettings):
         answers: answers to each of them
         temperature: of the policy, in drawing and in learning; 1 draws with the model's own
             probabilities
-        max_new_tokens: longest answer in tokens (default: as long as the longest of the data)
+        max_new_tokens: longest answer in tokens (default: as long as the longest of the data;
+            required if the data has no answers)
         cut_penalty: how much less an answer counts that was cut at max_new_tokens
         beta: price of leaving the reference: its KL costs beta times as much as the reward
         max_kl: KL of an answer to the reference at which the run stops; 0 for no bound

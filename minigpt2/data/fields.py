@@ -30,6 +30,18 @@ def single_turn(question: str, answer: str, extra: str = "") -> Callable[[Entry]
     return to_record
 
 
+def question_alone(question: str) -> Callable[[Entry], Record]:
+    """Return a function that reads a record without an answer from this field."""
+    return lambda entry: Record(text_field(entry, question), "", "")
+
+
+def alpaca_alone(entry: Entry) -> Record:
+    """Read a record without an answer from Alpaca's fields."""
+    record = question_alone("instruction")(entry)
+    texts = {name: text_field(entry, name, may_be_empty=True) for name in ("input", "system")}
+    return record._replace(**texts, earlier=history(entry))
+
+
 def alpaca(answer: str) -> Callable[[Entry], Record]:
     """Return a function that reads a record from Alpaca's fields, the answer from this field."""
     single = single_turn("instruction", answer, "input")

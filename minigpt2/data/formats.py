@@ -25,10 +25,12 @@ from typing import NamedTuple
 
 from minigpt2.data.fields import (
     alpaca,
+    alpaca_alone,
     conversation,
     dialogue_pair,
     message_pair,
     plain_text,
+    question_alone,
     single_turn,
     with_kind,
     with_rejected,
@@ -123,6 +125,14 @@ FORMATS = (
     Format("question/answer", ("question", "answer"), single_turn("question", "answer"), "qa"),
     Format("text", ("text",), plain_text, "raw"),
 )
+# Of prompts alone, which a policy answers.
+PROMPT_FORMATS = (
+    Format("prompts", ("prompt",), question_alone("prompt"), "raw"),
+    Format(
+        "instructions", ("instruction",), alpaca_alone, "alpaca", ("input", "system", "history")
+    ),
+    Format("questions", ("question",), question_alone("question"), "qa"),
+)
 ALPACA_FORMAT = next(data_format for data_format in FORMATS if data_format.name == "Alpaca")
 PREFERENCE_FORMATS = [data_format for data_format in FORMATS if "rejected" in data_format.fields]
 ALL_FORMATS = "; ".join(map(str, sorted(FORMATS, key=lambda f: "rejected" in f.fields)))
@@ -140,9 +150,12 @@ def has_list(entry: Entry, data_format: Format) -> bool:
     return not needed or isinstance(entry.value.get(needed), list)
 
 
-def find_format(entry: Entry) -> Format:
-    """Return the first format whose fields an entry has; raises UserError if there is none."""
-    for data_format in FORMATS:
+def find_format(entry: Entry, *, prompts: bool = False) -> Format:
+    """Return the first format whose fields an entry has; raises UserError if there is none.
+
+    With `prompts`, an entry may also be a prompt alone.
+    """
+    for data_format in (*FORMATS, *PROMPT_FORMATS * prompts):
         if has_fields(entry, data_format):
             return data_format
     nearest = max(FORMATS, key=lambda data_format: nearness(entry, data_format))

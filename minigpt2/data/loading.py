@@ -47,11 +47,16 @@ class Fault(NamedTuple):
 
 
 def load_data(
-    path: Path, columns: Mapping[str, str] | None = None, skip_bad: bool = False
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    *,
+    prompts: bool = False,
 ) -> DataSet:
     """Read a data set; `columns` maps a field of a format to the field that the data has for it.
 
-    With `skip_bad`, entries that cannot be used are left out.  Raises UserError if a file cannot be
+    With `prompts`, its entries may also be prompts alone, whose records have no output.  With
+    `skip_bad`, entries that cannot be used are left out.  Raises UserError if a file cannot be
     used, an entry, or with `skip_bad` all entries.
     """
     columns = columns or {}
@@ -64,7 +69,7 @@ def load_data(
         try:
             renamed = rename_fields(entry, columns)
             if first is None or data_format is None:
-                first, data_format = renamed, find_format(renamed)
+                first, data_format = renamed, find_format(renamed, prompts=prompts)
             if not has_fields(renamed, data_format):
                 raise wrong_format(renamed, first, data_format)
             records.append(data_format.to_record(renamed))

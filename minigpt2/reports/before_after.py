@@ -67,7 +67,9 @@ def compare(before: Answers, after: Answers, samples: list[Record], log: RunLog)
 def print_answers(row: dict[str, Any], log: RunLog) -> None:
     """Print a question, its answers and the reference, each on one line."""
     log.console.print(f"\n{shorten(question_of(row))}", style="bold")
-    for label, key in (("before", "before"), ("after", "after"), ("right", "output")):
+    labels = [("before", "before"), ("after", "after")]
+    labels += [("right", "output")] if row["output"] else []  # a prompt alone has none
+    for label, key in labels:
         log.console.print(f"  {label:<7} {shorten(row[key])}")
 
 

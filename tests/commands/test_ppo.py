@@ -194,6 +194,21 @@ def test_another_vocabulary_is_refused(judged, tmp_path):
     assert_refused(judged(folder), "another vocabulary")
 
 
+def test_prompts_alone_are_answered_for_a_reward_model(run, little_model, tokenizer, tmp_path):
+    folder = reward_model(tmp_path / "judge", tokenizer)
+    prompts = [{"instruction": f"What is {n} + 2?"} for n in range(6)]
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    command = ("ppo", "prompts.json", "--model", little_model, *QUICK, *SHAPE)
+    outcome = run(*command, "--reward-model", folder)
+    assert outcome.code == 0, outcome.err
+    assert "6 prompts with a mean length of" in outcome.out and "  right" not in outcome.out
+    without = [option for option in command if option != "--max-new-tokens"]
+    without.remove(command[command.index("--max-new-tokens") + 1])
+    assert_refused(run(*without, "--reward-model", folder), "has no answers, so max_new_tokens is")
+    checked = run(*command, "--check", "number")
+    assert_refused(checked, "has no field 'output'")
+
+
 def test_a_reward_that_is_not_a_number_names_the_answer(judged, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(rewards, "score_answers", lambda p, both, bias: np.full(len(both), np.nan))
     outcome = judged(reward_model(tmp_path / "judge", tokenizer))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minigpt2.data.formats import FORMATS
 from minigpt2.data.loading import listed, load_data
-from minigpt2.data.records import Record
+from minigpt2.data.records import Exchange, Record
 from minigpt2.errors import UserError
 from minigpt2.wording import shorten
 from tests.data.entries import ENTRIES, load_records, message, refusal, saved
@@ -21,6 +21,28 @@ BAD = {
     "no object": 3,
     "another format": ENTRIES["Dolly"][0],
 }
+
+
+@pytest.mark.parametrize(
+    ("entry", "record", "template"),
+    [
+        ({"prompt": "Say"}, Record("Say", "", ""), "raw"),
+        ({"question": "Why?"}, Record("Why?", "", ""), "qa"),
+        (
+            {"instruction": "Add.", "input": "1 2", "system": "Be kind.", "history": [["a", "b"]]},
+            Record("Add.", "1 2", "", "Be kind.", (Exchange("a", "b"),)),
+            "alpaca",
+        ),
+        ({"prompt": "Say", "completion": "so."}, Record("Say", "", "so."), "raw"),
+    ],
+)
+def test_prompts_may_be_alone_where_a_policy_answers_them(tmp_path, entry, record, template):
+    path = saved(tmp_path, [entry])
+    data = load_data(path, prompts=True)
+    assert data.records == [record] and data.format.template == template
+    if not record.output:
+        with pytest.raises(UserError, match="has no field"):
+            load_data(path)
 
 
 def test_entries_that_cannot_be_used_are_counted_and_the_first_places_named(tmp_path):
