@@ -206,7 +206,17 @@ def test_what_is_proposed_has_the_rollout_of_its_own_context(run):
 
 
 def test_a_rollout_is_proposed_as_its_command_takes_it(run):
-    plan = ("plan", "gpt2-large", "--context", 128, "--batch-size", 8, "--memory")
+    plan = (
+        "plan",
+        "gpt2-large",
+        "--time",
+        "false",
+        "--context",
+        128,
+        "--batch-size",
+        8,
+        "--memory",
+    )
     ppo = run(*plan, 22, "--run", "ppo", "--answers", 2)
     assert re.search(
         r"minigpt2 ppo --model gpt2-large --context \d+ --value policy --prompts 8 --answers 2 "

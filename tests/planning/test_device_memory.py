@@ -100,13 +100,13 @@ def test_a_step_that_recomputes_what_takes_no_product_takes_as_much_as_is_counte
 
 @needs_compiler
 def test_attention_that_stores_ds_takes_as_much_as_is_counted(monkeypatch):
-    config, rows = GPT2Config(200, 1024, 64, 2, 1), 1023
+    config, rows = GPT2Config(200, 512, 64, 1, 1), 511
     monkeypatch.setattr(f"{__name__}.ROWS", rows)
     with backward_in("stored"):
         counted = memory_on_device(config, MicroBatch(rows, rows), MemoryOptions(), "bfloat16")
         used = used_by_a_step(config, "bfloat16", False)
     without = memory_on_device(config, MicroBatch(rows, rows), MemoryOptions(), "bfloat16")
-    assert counted["workspace"] > 1.3 * without["workspace"]
+    assert counted["workspace"] > 1.2 * without["workspace"]
     assert counted["activations"] + counted["workspace"] == pytest.approx(used, rel=0.1)
 
 
