@@ -172,6 +172,6 @@ def rollout(
 
 
 def answers_at_once(config: GPT2Config, rows: int, itemsize: int) -> int:
-    """Return how many answers are in a group, if each has so many rows, in numbers of bytes."""
+    """Return how many answers of so many rows are in a group, in numbers of `itemsize` bytes."""
     row_bytes = 2 * config.n_layer * config.n_embd * itemsize
     return max(1, CACHE_BYTES // (min(rows, config.n_positions) * row_bytes))
