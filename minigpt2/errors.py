@@ -31,6 +31,12 @@ def in_digits(number: float) -> str:
     return f"{number:.15g}"
 
 
+def out_of_bounds(name: str, value: float, bound: str) -> UserError:
+    """Return the error for a setting that is not finite, or not what its bound says."""
+    wanted = "finite" if value == inf else bound
+    return UserError(f"{name} must be {wanted}, not {in_digits(value)}")
+
+
 def require_one_of(names: Collection[str], name: str, what: str) -> None:
     """Raise ValueError unless a name is one of those that are known; `what` is what it names."""
     if name not in names:
@@ -42,8 +48,7 @@ def require_at_least(minimum: float, settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and not (isfinite(value) and value >= minimum):
-            bound = "finite" if value == inf else f"at least {minimum}"
-            raise UserError(f"{name} must be {bound}, not {in_digits(value)}")
+            raise out_of_bounds(name, value, f"at least {minimum}")
 
 
 def require_picture(settings: object, *names: str) -> None:
@@ -59,8 +64,7 @@ def require_above_zero(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if not (isfinite(value) and value > 0):
-            bound = "finite" if value == inf else "above 0"
-            raise UserError(f"{name} must be {bound}, not {in_digits(value)}")
+            raise out_of_bounds(name, value, "above 0")
 
 
 def require_share(settings: object, *names: str) -> None:

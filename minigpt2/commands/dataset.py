@@ -207,7 +207,7 @@ def open_data(
     skip_bad: bool = False,
     kind: Kind = "questions",
 ) -> DataSet:
-    """Return records, of the almanac those to train on; prints notes, and raises UserError."""
+    """Return the records of some data, of the almanac those to train on; raises UserError."""
     if name == ALMANAC:
         records, data_format = almanac_data(pairs=kind == "pairs")
         return DataSet(records, data_format, [], range(len(records)))

@@ -20,30 +20,25 @@ def text_field(entry: Entry, field: str, may_be_empty: bool = False) -> str:
     return check_text(value, f"{entry.where}: field '{field}'", may_be_empty)
 
 
-def single_turn(question: str, answer: str, extra: str = "") -> Callable[[Entry], Record]:
-    """Return a function that reads a record from these fields; `extra` holds the input."""
+def single_turn(question: str, answer: str = "", extra: str = "") -> Callable[[Entry], Record]:
+    """Return a function that reads a record from these fields; `extra` holds the input.
+
+    Without a field for the answer, a record has none.
+    """
 
     def to_record(entry: Entry) -> Record:
         input_text = text_field(entry, extra, may_be_empty=True) if extra else ""
-        return Record(text_field(entry, question), input_text, text_field(entry, answer))
+        output = text_field(entry, answer) if answer else ""
+        return Record(text_field(entry, question), input_text, output)
 
     return to_record
 
 
-def question_alone(question: str) -> Callable[[Entry], Record]:
-    """Return a function that reads a record without an answer from this field."""
-    return lambda entry: Record(text_field(entry, question), "", "")
+def alpaca(answer: str = "") -> Callable[[Entry], Record]:
+    """Return a function that reads a record from Alpaca's fields, the answer from this field.
 
-
-def alpaca_alone(entry: Entry) -> Record:
-    """Read a record without an answer from Alpaca's fields."""
-    record = question_alone("instruction")(entry)
-    texts = {name: text_field(entry, name, may_be_empty=True) for name in ("input", "system")}
-    return record._replace(**texts, earlier=history(entry))
-
-
-def alpaca(answer: str) -> Callable[[Entry], Record]:
-    """Return a function that reads a record from Alpaca's fields, the answer from this field."""
+    Without a field for the answer, a record has none.
+    """
     single = single_turn("instruction", answer, "input")
 
     def to_record(entry: Entry) -> Record:

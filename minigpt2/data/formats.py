@@ -25,12 +25,10 @@ from typing import NamedTuple
 
 from minigpt2.data.fields import (
     alpaca,
-    alpaca_alone,
     conversation,
     dialogue_pair,
     message_pair,
     plain_text,
-    question_alone,
     single_turn,
     with_kind,
     with_rejected,
@@ -127,11 +125,9 @@ FORMATS = (
 )
 # Of prompts alone, which a policy answers.
 PROMPT_FORMATS = (
-    Format("prompts", ("prompt",), question_alone("prompt"), "raw"),
-    Format(
-        "instructions", ("instruction",), alpaca_alone, "alpaca", ("input", "system", "history")
-    ),
-    Format("questions", ("question",), question_alone("question"), "qa"),
+    Format("prompts", ("prompt",), single_turn("prompt"), "raw"),
+    Format("instructions", ("instruction",), alpaca(), "alpaca", ("input", "system", "history")),
+    Format("questions", ("question",), single_turn("question"), "qa"),
 )
 ALPACA_FORMAT = next(data_format for data_format in FORMATS if data_format.name == "Alpaca")
 PREFERENCE_FORMATS = [data_format for data_format in FORMATS if "rejected" in data_format.fields]
@@ -155,7 +151,8 @@ def find_format(entry: Entry, *, prompts: bool = False) -> Format:
 
     With `prompts`, an entry may also be a prompt alone.
     """
-    for data_format in (*FORMATS, *PROMPT_FORMATS * prompts):
+    known = FORMATS + PROMPT_FORMATS if prompts else FORMATS
+    for data_format in known:
         if has_fields(entry, data_format):
             return data_format
     nearest = max(FORMATS, key=lambda data_format: nearness(entry, data_format))

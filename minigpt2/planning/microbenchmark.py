@@ -149,14 +149,19 @@ def loss_seconds(
 ) -> float:
     """Return the seconds of the loss with its gradient, timed on one chunk of triples."""
     few = min(chunk_of(config), batch.supervised)
-    shape = tensor_shapes(config)["wte.weight"]
-    wte, dwte = np.full(shape, 0.02, np.float32), np.zeros(shape, np.float32)
+    wte = table_of(config)
+    dwte = np.zeros_like(wte)
     rows, targets = np.arange(few) % len(x), rng.integers(config.vocab_size, size=few)
     weights = np.full(few, 1 / few, np.float32)
     seconds = seconds_of(
         lambda: cross_entropy_gradient(x, wte, rows, targets, weights, dwte, accumulate=False)
     )
     return seconds * batch.supervised / few  # (49.1)
+
+
+def table_of(config: GPT2Config) -> Array:
+    """Return a table of tokens (V, C) to time with."""
+    return np.full(tensor_shapes(config)["wte.weight"], 0.02, np.float32)
 
 
 def time_token(config: GPT2Config, answers: int, rows: int, rng: np.random.Generator) -> TokenTimes:
@@ -170,7 +175,7 @@ def time_token(config: GPT2Config, answers: int, rows: int, rng: np.random.Gener
         cache.lengths[:] = rows
         return cache.extend(ids)[:, -1]  # (A, C)
 
-    h, wte = extend(), np.full(tensor_shapes(config)["wte.weight"], 0.02, np.float32)
+    h, wte = extend(), table_of(config)
     return TokenTimes(
         row=seconds_of(extend), token=seconds_of(lambda: draw(matmul(h, wte.T), u, 1.0))
     )

@@ -205,7 +205,7 @@ def test_the_nll_of_a_micro_batch_outlives_the_next_run_of_its_graph(xp):
 
 @needs_device
 def test_a_graph_begins_anew_where_a_forest_needs_more_room_for_ds(xp, monkeypatch):
-    """Two batches of one shape: in the second, an example goes on behind the first 64 rows."""
+    """Two batches of one shape; in the second, one example crosses the end of the first tile."""
     monkeypatch.setattr(captured, "rounded_up", lambda size: size)
     rng, parameters = np.random.default_rng(0), parameters_of(dtype=np.float16).on(xp)
     few, many = (batch_of_lengths(rng, lengths) for lengths in ((65, 32), (61, 36)))
