@@ -179,6 +179,8 @@ Appendix: planning, reports, commands
      ·  planning/available             Available memory
      ·  planning/batch_profile         Batch profile
     51  planning/alignment_memory      Memory of alignment
+    52  planning/alignment_operations  Operations of alignment
+     ·  planning/alignment_profile     Batch profile of alignment
      ·  planning/room                  Room
      ·  planning/disk_space            Disk space
      ·  terminal                       Terminal

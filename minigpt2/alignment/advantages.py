@@ -20,8 +20,8 @@ Rewards of tokens, for an answer of T tokens; the last is its end-of-text, if it
     counts by its value (bootstrapping: `after`, below), or the answer counts as ended, with a
     penalty c in its score (`missing_eos_penalty` in trl):
     s → s − c  for an answer that was cut                          (40.3)
-    The latter is done here, for the policy should learn to end.  In PPO c is 1; in GRPO it is 0, as
-    an answer that was cut fails its check (43.1).
+    The latter is done here, for the policy should learn to end.  By default c is 1 in PPO, and 0
+    in GRPO, where an answer that was cut fails its check (43.1).
 
 Generalised advantage estimation (GAE; Schulman et al. 2016), with vₜ for the value of the state
 before token t, which is what the value function expects of Gₜ, and 0 behind the end-of-text
@@ -37,10 +37,10 @@ before token t, which is what the value function expects of Gₜ, and 0 behind t
     learns towards
     Rₜ = Aₜ + vₜ                                                   (40.7)
 
-Whitening, over the tokens of all answers of the step, which have the mean μ and the variance σ²
+Whitening, over the tokens of all answers of a rollout, which have the mean μ and the variance σ²
     A → (A − μ) / √(σ² + 1e-8)                                     (40.8)
-    so that one learning rate suits every scale of rewards.  σ² is the mean square, without
-    Bessel's correction.  Advantages lose their mean.  Rewards keep it, + μ after the
+    so that one learning rate suits every scale of rewards.  σ² is the mean square of A − μ,
+    without Bessel's correction.  Advantages lose their mean.  Rewards keep it, + μ after the
     division: a constant reward for each token would otherwise vanish.
 
 Groups: K answers to one prompt (`num_generations` in trl), with the rewards r₁ … r_K

@@ -53,7 +53,8 @@ class Draws:
 class Recorder(FormulaDecoder):
     """A decoder that records the log-probability of each token that it draws.
 
-    Sequences that have ended stay in the cache as idle rows until few others are left.
+    Sequences that have ended stay in the cache as idle rows, until few others are left or an idle
+    row is as long as the cache.
     """
 
     def __init__(self, cache: Cache, sampling: Sampling, draws: Any, draw: Draw):
@@ -72,6 +73,8 @@ class Recorder(FormulaDecoder):
 
     def next(self, sequences: Sequences) -> list[int]:
         """Let the cache grow by the last token of each sequence; return the one after it."""
+        if not self.cache.free:
+            self.drop_idle_rows()
         ids = np.zeros((len(self.cache.lengths), 1), np.int64)  # (B, 1)
         ids[self.live, 0] = [sequence[-1] for sequence in sequences]
         h = self.cache.extend(ids)  # (B, 1, C)
@@ -80,9 +83,13 @@ class Recorder(FormulaDecoder):
     def keep_rows(self, chosen: Sequence[int]) -> None:
         """Let only the chosen sequences continue."""
         self.live = [self.live[b] for b in chosen]
-        if len(self.live) < LEAST_ALIVE * len(self.cache.lengths) or not self.cache.free:
-            self.cache.keep(self.live)
-            self.live = list(range(len(self.live)))
+        if len(self.live) < LEAST_ALIVE * len(self.cache.lengths):
+            self.drop_idle_rows()
+
+    def drop_idle_rows(self) -> None:
+        """Take the rows of sequences that have ended out of the cache."""
+        self.cache.keep(self.live)
+        self.live = list(range(len(self.live)))
 
 
 def filled_cache(

@@ -28,7 +28,9 @@ Groups without a difference
     log as `alike`.  Their tokens still count in the Z of the step, for (39.4) is a mean over
     all answers.  With success probability p a group is alike with probability
     pᴷ + (1 − p)ᴷ: prompts that are too easy or too hard teach nothing.  When no group has had
-    a difference for PATIENCE steps, the run stops.
+    a difference for PATIENCE steps, the run stops.  `alike` and PATIENCE look at the rewards
+    before the price of (44.1): with β > 0 a group of equal scores is still led back to the
+    reference, but it says nothing about the task.
 
     Two parts of GRPO's first form are options here, and have a bias: the division by the
     group's σ (40.11), and the share 1/(G |a|) of a token (39.10).

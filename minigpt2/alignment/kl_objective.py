@@ -88,7 +88,10 @@ from minigpt2.backend import Array
 
 
 def kl(log_p: Array, log_q: Array) -> Array:
-    """Return KL(p‖q) of two distributions by their logarithms, summed over the last axis."""
+    """Return KL(p‖q) of two distributions by their logarithms, summed over the last axis.
+
+    All probabilities are above 0, as a softmax gives them.
+    """
     return (np.exp(log_p) * (log_p - log_q)).sum(-1)  # (36.1)
 
 

@@ -31,8 +31,9 @@ Derivation, for any loss ℒ = f(ln p₁ … ln p_M) of a batch's M triples
     such an estimate does in a loss is another question (36.7).
 
 Read it
-    A triple of weight 0 (a clipped token, a group without a difference) never reaches the
-    vocabulary.  Samples that are equal are computed once; the gradients of their triples add.
+    A triple of weight 0 (a clipped token, a group without a difference) takes no backward pass
+    over the vocabulary.  Samples that are equal are computed once; the gradients of their triples
+    add.
 
 Example: two answers to a prompt, 3 and 6; the first is to be likelier, the second less likely
     f = −ln p₁ + ln p₂, so w = (1, −1).  Untrained, with all logits 0, p = 1/8 for V = 8 tokens.

@@ -44,8 +44,7 @@ Clip (PPO, Schulman et al. 2017, equation 7)
         A < 0    0          A          A      rarer already: no further
     A good token that became rarer, and a bad one that became likelier, are never clipped: the
     step went the wrong way there.  m has a kink at ρ = 1 + ε if A > 0, and at ρ = 1 − ε if A < 0;
-    on it a token counts as not clipped, so that ε = 0 still gives (39.4) in the first pass, where
-    every ρ is 1.
+    on it a token counts as not clipped.
 
 Shares: what a sum over tokens is divided by.  W is the number of tokens of the step, G that of
 its answers, |a| the length of token n's answer and c a constant

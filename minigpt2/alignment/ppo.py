@@ -3,7 +3,7 @@
 Why
     An answer is costly to draw and cheap to learn from, so a rollout is used for several
     steps.  After the first of them the policy is no longer the one that drew the answers.
-    The ratio (39.5) accounts for that, and the clip (39.8) says how far a token may go
+    The ratio (39.5) accounts for that, and beyond the clip (39.8) a token gets no further push
     (proximal policy optimisation; Schulman et al. 2017; with language models, Ziegler et al.
     2019, Ouyang et al. 2022).
 
@@ -25,9 +25,10 @@ A step, on the Z tokens of its minibatch, with u = 1/Z in (39.7) and in (41.2)
     With the value head on the policy's rows, its dh adds to that of the triples; apart, it has
     blocks of its own.
 
-    Ouyang et al. add instruction tuning to each step, so that what the reward does not ask
-    for is not forgotten (PPO-ptx).  With c_x for how much that counts, and W = Σw of its
-    triples, their loss is c_x Σ w nll / W.  All weights of a step are divided by Z, so
+    So that what the reward does not ask for is not forgotten, Ouyang et al. add the loss of
+    pretraining texts to each step (PPO-ptx); here it is that of instruction tuning.  With c_x
+    for how much it counts, and W = Σw of its triples, it is c_x Σ w nll / W.  All weights of a
+    step are divided by Z, so
     w → c_x w Z / W                                                (42.3)
 
     The first step of a phase has all ratios at 1, as in GRPO, and that is checked.

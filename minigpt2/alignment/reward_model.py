@@ -29,7 +29,8 @@ Derivation, where dx stands for ∂ℒ/∂x
     ds_r = ( +σ(−d) + 2γ (s_c + s_r) ) / B                         (35.7)
     From there on the head has its own backward pass: dh = ds w in the last row of each answer,
     and 0 in all others.  No logits are computed.  b cancels in d, so it is not trained: it stays 0
-    until the scores are normalised, below.
+    until the scores are normalised, below.  (With γ > 0 it would have a gradient; the bias of the
+    last layer normalisation can do what b would.)
 
 Start of the head
     With w = 0 all scores are 0: the first loss is ln 2, and the first step changes w alone.  Or w

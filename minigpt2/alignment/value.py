@@ -12,7 +12,7 @@ Definition
     row is needed for it.
 
 Loss, with the targets R of (40.7), v_old for the values when the answers were drawn, shares u as
-in (39.7), and ε as large a change as a step may make
+in (39.7), and ε for the change beyond which a value gets no further push
     vᶜₙ = vₙ clipped to the range from v_old,n − ε to v_old,n + ε  (41.1)
     ℒ   = ½ Σₙ uₙ max( (vₙ − Rₙ)², (vᶜₙ − Rₙ)² )                   (41.2)
     The larger square counts, so clipping can only make the loss larger (PPO's code in Dhariwal

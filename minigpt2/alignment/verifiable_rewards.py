@@ -62,11 +62,11 @@ OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
 }
 OPERATION = "[-−+*×·x/÷]"
 NUMBER = re.compile(SIGN + PLAIN, re.ASCII)
-RESULT = rf"([-−]?{PLAIN})(?! *{OPERATION} *\d)"
+RESULT = rf"([-−]?{PLAIN})(?! *{OPERATION} *[-−]?\d)"
 EQUATION = re.compile(  # a lookahead, for the next equation may begin with this one's c
-    rf"(?<![-−])(?=({SIGN})({PLAIN}) *({OPERATION}) *({PLAIN}) *= *{RESULT})", re.ASCII
+    rf"(?<![-−])(?=({SIGN})({PLAIN}) *({OPERATION}) *([-−]?{PLAIN}) *= *{RESULT})", re.ASCII
 )
-CONTINUED = re.compile(rf"\d *{OPERATION} *$", re.ASCII)
+CONTINUED = re.compile(rf"\d *{OPERATION} *[-−]?$", re.ASCII)
 FEW = 40  # characters: more white space than this ends an equation
 
 

@@ -25,7 +25,7 @@ class GrpoSettings(PolicySettings):
 
     Output:
         step 10/100  loss 0.0000  reward 0.412  kl 0.31  entropy 0.45  length 15.8
-            loss       what the step lowers; about 0, as rewards lose their mean
+            loss       what the step lowers; near 0, and no measure of progress
             reward     mean of the answers that were drawn for this step
             kl         KL of an answer to the reference, by these answers
             entropy    mean of -ln p over their tokens

@@ -23,11 +23,8 @@ from minigpt2.commands.plan_settings import (
 from minigpt2.commands.plan_times import print_time
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.planning.alignment_memory import (
-    counter_of,
-    profile_of_answers,
-    profile_of_pairs,
-)
+from minigpt2.planning.alignment_memory import counter_of
+from minigpt2.planning.alignment_profile import profile_of_answers, profile_of_pairs
 from minigpt2.planning.available import available_memory
 from minigpt2.planning.batch_profile import BatchProfile, Choice, RunShape, choices, profile
 from minigpt2.planning.device_memory import parts_counter

@@ -11,11 +11,10 @@ from minigpt2.planning.alignment_memory import (
     TUNING,
     Needs,
     rollout_numbers,
-    rollout_operations,
     scores_numbers,
-    step_operations,
     written_at_once,
 )
+from minigpt2.planning.alignment_operations import rollout_operations, step_operations
 from minigpt2.planning.available import memory_of_machine
 from minigpt2.planning.batch_profile import BatchProfile, RunShape
 from minigpt2.planning.memory_and_flops import NUMBER, crossing

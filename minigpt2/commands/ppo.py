@@ -50,10 +50,11 @@ class PpoSettings(PolicySettings):
         minibatches: steps in each of these epochs
         target_kl: KL of an answer that beta is adapted to; 0 leaves beta as it is
         horizon: answers in which beta may change by a fifth
-        ratio_clip: how far the probability of a token may move in a rollout's steps, as a share
+        ratio_clip: change of a token's probability, as a share, beyond which a rollout's steps push
+            it no further
         value: the value function is a head on the policy's own rows, or a model apart, which starts
             as the reward model (with a check, as the policy)
-        value_clip: how far a value may move in a rollout's steps
+        value_clip: change of a value beyond which a rollout's steps push it no further
         value_weight: weight of the value's loss
         gamma: discount of later rewards
         gae_lambda: how much advantages trust later rewards more than values, from 0 to 1

@@ -122,7 +122,7 @@ class ForestTables(NamedTuple):
     min_end: Array  # (T,) the smallest end in each tile of 64 keys
     max_end: dict[int, Array]  # the largest end in each tile of keys
     queries: dict[int, Array]  # the blocks of queries, those that see most tiles first
-    keys: dict[int, Array]  # the blocks of keys, those with the furthest end first
+    keys: dict[int, Array]  # the blocks of keys, those that most queries see first
     start: Array  # (T,) the slabs of ds before those of each tile of 64 keys
     slabs: int  # all slabs of ds, or more: those that there is room for
 

@@ -2,8 +2,8 @@
 
 The prompts form a forest: what all of them begin with is computed once.  After that
 each step computes one row for each sequence, through the key/value cache (chapter
-29).  A sequence ends when it has produced the stop token, or when it is as long as
-the context.
+29).  A sequence ends when it has produced the stop token, or when the context has no
+place for another row: its last token needs none.
 
 A decoder computes the steps.  The one here is a few lines for any array library; a device
 brings its own (device/decoding), which does the same with a fixed list of launches.

@@ -13,32 +13,25 @@ Definition, in numbers of 4 bytes, for a model of P parameters
     models = f·P + t·4·P                                           (51.1)
     A value head on the policy's rows has C + 1 parameters, too few to count.
 
-    A pair is P + (C − 1) + (R − 1) rows (33.1), a prompt with K drawn answers of A tokens, whose
-    last ones need no row,
+    A prompt with K answers of A tokens, whose last ones need no row, has
     rows = prompt + K·(A − 1)                                      (51.2)
+    and a pair, with answers of two lengths, those of (33.1).
 
     While answers are drawn, each keeps the keys and values of its rows in all L blocks:
     row = 2·L·C                                                    (51.3)
     As many answers are written at once as CACHE_BYTES of keys and values allow, of S in all, of T
     rows each.  Those are there twice for a moment, when a prompt's are repeated for its answers.
-    For the last row of each answer, its logits are there in float32, and probabilities and their
-    sums in float64:
-    rollout = min( S, CACHE_BYTES / (4·row·T) ) · ( 2·row·T + 5·V )        (51.4)
-    The reference, the reward model and the values read AT_ONCE answers at once, N rows by (51.2).
-    No backward pass follows, so only one block counts: what (48.2) lists, with u in place of the
-    slope of GELU, and its input, r and its output:
-    scores = 19·N·C + N·H                                          (51.5)
+    For the last row of each answer its logits are there, and become probabilities in place:
+    rollout = min( S, CACHE_BYTES / (4·row·T) ) · ( 2·row·T + V )          (51.4)
+    The reference, the reward model and the values read AT_ONCE answers at once, N rows by (51.2)
+    with M tokens.  No backward pass follows, so only one block counts: what (48.2) lists, with u in
+    place of the slope of GELU, and its input, r and its output.  After the last one, the reference
+    reads the rows of the tokens, divided by the temperature, and a chunk of B of them at once has
+    logits:
+    scores = max( 19·N·C + N·H, 2·M·C + B·(V + C) )                (51.5)
     These and a step follow each other, so they do not add up:
     peak = 4·P + models + max( activations + workspace, rollout, scores )  (51.6)
     with the other parts of (48.7) or (50.8).
-
-Operations, for sequences of T rows on average
-    A forward pass takes a third of (48.9) and (48.11), and 4 of 14 parts of (48.10):
-    24·L·C²·N + 4·L·C·N·(T + 1)/2 + 2·V·C·M                        (51.7)
-    A rollout takes as much for its answers, and so does the reference.  The reward model and the
-    values have M = 0 there.  A step's loss computes the projection once more than tuning does, to
-    know the log-probabilities before their weights (chapter 34); that of a reward model, never:
-    8·V·C·M  in place of (48.11), or 0                             (51.8)
 
 Example: GPT-2 Large, L = 36, C = 1280: a row takes 2 · 36 · 1280 numbers, 369 KB (51.3)
     >>> from minigpt2.model.config import OFFICIAL
@@ -61,23 +54,18 @@ Example: GPT-2 Large, L = 36, C = 1280: a row takes 2 · 36 · 1280 numbers, 369
     [1.51, 3.58]
 """
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from minigpt2.alignment.on_policy import AT_ONCE
-from minigpt2.alignment.pair_batches import PairBatches
-from minigpt2.alignment.pairs import Pair, split_pairs
 from minigpt2.alignment.rollout import answers_at_once
-from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
-from minigpt2.planning.batch_profile import BatchProfile, RunShape
 from minigpt2.planning.memory_and_flops import (
     NUMBER,
     MemoryOptions,
     MicroBatch,
     PartsOf,
-    operations,
+    chunk_of,
 )
 
 REFERENCE, REWARD_MODEL = "reference", "reward model"
@@ -91,9 +79,7 @@ class Needs(NamedTuple):
 
     read: tuple[str, ...] = ()  # whole models that are only read, by name
     trained: int = 0  # whole models that are trained besides the policy
-    projections: int = (
-        TUNING  # operations of the loss for each V·C·M (51.8); 0: it reads no vocabulary
-    )
+    projections: int = TUNING  # operations of the loss for each V·C·M; 0: it reads no vocabulary
     answers: int = 0  # of a rollout
     rows: int = 0  # of an answer with its prompt, at most
     samples: int = 1  # answers to a prompt
@@ -114,7 +100,7 @@ def cache_row(config: GPT2Config) -> int:
 def rollout_numbers(config: GPT2Config, needs: Needs) -> int:
     """Return the numbers that drawing answers takes."""
     cache = cache_row(config) * needs.rows  # of an answer
-    return written_at_once(config, needs) * (2 * cache + 5 * config.vocab_size)  # (51.4)
+    return written_at_once(config, needs) * (2 * cache + config.vocab_size)  # (51.4)
 
 
 def written_at_once(config: GPT2Config, needs: Needs) -> int:
@@ -124,8 +110,10 @@ def written_at_once(config: GPT2Config, needs: Needs) -> int:
 
 def scores_numbers(config: GPT2Config, needs: Needs) -> int:
     """Return the numbers of a forward pass over the answers that are read at once."""
-    rows = needs.size_of(min(needs.answers, AT_ONCE)).rows
-    return rows * (19 * config.n_embd + config.n_head)  # (51.5)
+    rows, tokens = needs.size_of(min(needs.answers, AT_ONCE))
+    c, v = config.n_embd, config.vocab_size
+    block = rows * (19 * c + config.n_head)
+    return max(block, 2 * tokens * c + min(tokens, chunk_of(config)) * (v + c))  # (51.5)
 
 
 def aligned(
@@ -145,96 +133,6 @@ def aligned(
     return parts
 
 
-def forward_operations(config: GPT2Config, batch: MicroBatch, length: float) -> float:
-    """Return the operations of a forward pass over sequences of this length."""
-    c, layers = config.n_embd, config.n_layer
-    products = 24 * layers * c * c * batch.rows  # (51.7)
-    pairs = 4 * layers * c * batch.rows * (length + 1) / 2  # (51.7)
-    return products + pairs + 2 * config.vocab_size * c * batch.supervised  # (51.7)
-
-
-def step_operations(
-    config: GPT2Config, batch: MicroBatch, length: float, recompute: bool, needs: Needs
-) -> dict[str, float]:
-    """Return the operations of a micro-batch of a step by part, as `operations` does."""
-    counts = operations(config, batch, length, recompute)
-    models = 1 + needs.trained
-    return {
-        "products": counts["products"] * models,
-        "attention": counts["attention"] * models,
-        "projection": counts["projection"] * needs.projections / TUNING,  # (51.8)
-    }
-
-
-def rollout_operations(config: GPT2Config, needs: Needs, values: bool) -> float:
-    """Return the operations of drawing and scoring the answers of a rollout."""
-    batch, length = needs.size_of(needs.answers), needs.rows
-    whole = forward_operations(config, batch, length)
-    blocks = forward_operations(config, MicroBatch(batch.rows, 0), length)
-    others = values + sum(name != REFERENCE for name in needs.read)
-    return whole * (1 + (REFERENCE in needs.read)) + blocks * others
-
-
 def counter_of(parts_of: PartsOf, needs: Needs) -> PartsOf:
     """Return what counts the parts of a run with these needs."""
     return partial(aligned, parts_of=parts_of, needs=needs)
-
-
-def repeated(shape: RunShape, rows: int, supervised: int, length: int) -> BatchProfile:
-    """Return the micro-batches of a step of items that have all the same size."""
-    full, rest = divmod(shape.batch_size, shape.micro_batch)
-    counts = [count for count in (shape.micro_batch, rest) if count]
-    sizes = [MicroBatch(count * rows, count * supervised) for count in counts]
-    return BatchProfile(sizes, 1, length, [full, 1][: len(sizes)])
-
-
-def profile_of_pairs(
-    shape: RunShape, read: Callable[[int], Sequence[Pair]] | None = None
-) -> BatchProfile:
-    """Count the rows of the micro-batches of an epoch of pairs; `read` reads those for a context.
-
-    Without pairs, all have a prompt of half of the context, and two answers that fill it.  Raises
-    UserError if no pair fits.
-
-    >>> profile_of_pairs(RunShape(context=8, batch_size=4, micro_batch=4)).micro_batches
-    [MicroBatch(rows=40, supervised=32)]
-    """
-    if not read:
-        prompt = max(1, shape.context // 2)
-        answer = [0] * max(1, shape.context - prompt)
-        pair = Pair([0] * prompt, answer, answer)
-        return repeated(shape, pair.rows, supervised(pair), shape.context)
-    fitting = read(shape.context)
-    places, _ = split_pairs(fitting, shape.validation, shape.seed)
-    pairs = [fitting[place] for place in places]
-    if not pairs:
-        raise UserError(f"no pair fits the context of {shape.context:,}")
-    epoch = PairBatches(
-        pairs, batch_size=shape.batch_size, micro_batch=shape.micro_batch, seed=shape.seed
-    )
-    sizes = [
-        MicroBatch(sum(pair.rows for pair in part), sum(map(supervised, part)))  # (33.1)
-        for part in epoch.epoch()
-    ]
-    length = round(sum(pair.rows for pair in pairs) / len(pairs))
-    return BatchProfile(sizes, epoch.steps, length)
-
-
-def supervised(pair: Pair) -> int:
-    """Return the triples of a pair: the tokens of both answers."""
-    return len(pair.chosen) + len(pair.rejected)
-
-
-def profile_of_answers(
-    shape: RunShape, prompt: int, answer: int, samples: int, shared: bool = True
-) -> BatchProfile:
-    """Count the rows of a step on prompts of a size, each with so many answers.
-
-    If a prompt is not `shared`, its answers may be in other micro-batches: it counts for each.
-
-    >>> counted = profile_of_answers(RunShape(99, batch_size=4, micro_batch=2), 10, 5, 3)
-    >>> counted.micro_batches, counted.times  # 2 · (10 + 3 · 4) rows
-    ([MicroBatch(rows=44, supervised=30)], [2])
-    """
-    rows = prompt * (1 if shared else samples) + samples * (answer - 1)  # (51.2)
-    return repeated(shape, rows, samples * answer, min(shape.context, prompt + answer))

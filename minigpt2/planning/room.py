@@ -18,7 +18,8 @@ from minigpt2.alignment.pairs import Pair
 from minigpt2.data.batches import EpochBatches, Epochs
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.planning.alignment_memory import BEYOND, REFERENCE, Needs, aligned, supervised
+from minigpt2.planning.alignment_memory import BEYOND, REFERENCE, Needs, aligned
+from minigpt2.planning.alignment_profile import supervised
 from minigpt2.planning.available import Available, memory_of_device
 from minigpt2.planning.batch_profile import RunShape, choices, profile, size_of
 from minigpt2.planning.device_memory import memory_on_device

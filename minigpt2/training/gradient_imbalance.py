@@ -118,10 +118,17 @@ class Imbalance(NamedTuple):
 
     @property
     def fit(self) -> tuple[float, float]:
-        """‖μ‖² and s² of (32.5) by least squares: ‖Gᵢ‖² / |Aᵢ| is a straight line in |Aᵢ|."""
-        x, y = self.lengths - self.lengths.mean(), self.norms**2 / self.lengths
+        """‖μ‖² and s² of (32.5), neither below 0, by least squares.
+
+        ‖Gᵢ‖² / |Aᵢ| is a straight line in |Aᵢ|.
+        """
+        lengths, y = self.lengths, self.norms**2 / self.lengths
+        x = lengths - lengths.mean()
         common = max(0.0, float(x @ y) / max(float(x @ x), 1e-300))  # (32.5)
-        return common, max(0.0, float(y.mean() - common * self.lengths.mean()))  # (32.5)
+        noise = float(y.mean() - common * lengths.mean())  # (32.5)
+        if noise < 0:  # then the best line goes through 0
+            return float(lengths @ y) / float(lengths @ lengths), 0.0
+        return common, noise
 
 
 def norms_per_token(measured: Imbalance, part: Products) -> tuple[float, float]:

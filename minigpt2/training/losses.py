@@ -1,14 +1,14 @@
-"""Losses: two averages over answers, by tokens and by examples.
+"""Losses: two averages over the tokens of answers, by tokens and by examples.
 
-Definition, over the answers a, each with its tokens Aₐ
+Definition, over the examples a, each with the tokens Aₐ of its answer, or of all its answers
     token-level loss    = Σₐ Σₙ nllₙ / Σₐ |Aₐ|,  n in Aₐ           (19.1)
     example-level loss  = mean over a of ( Σₙ nllₙ / |Aₐ| )        (19.2)
     perplexity          = exp( loss )                              (19.3)
 Neither counts prompt tokens, whatever weight they have in training.
 
 Read it
-    The two are equal if all answers have the same length.  In the first, an answer counts by its
-    length, so a few long ones dominate; in the second, each answer counts the same.
+    The two are equal if all Aₐ have the same length.  In the first, an example counts by its
+    length, so a few long ones dominate; in the second, each example counts the same.
 
 Example: one answer of two tokens with nll 1 and 3, one answer of one token with nll 8
     >>> import numpy as np

@@ -11,7 +11,8 @@ Definition, in step s = 1 … S with W warm-up steps and peak η
     ηₛ = η · (1 − f)                      linear                    (18.3)
     ηₛ = η · ½ (1 + cos π f)              cosine                    (18.4)
     Neither the first rate, η/W, nor the last one is 0: a step with 0 would compute
-    a gradient and throw it away.
+    a gradient and throw it away.  Without warm-up, W = 0, the first rate is below η
+    already: the fall has S steps, and none of them is at its beginning.
 
 Example: S = 4 steps, W = 2 of them warm-up, η = 1
     The last two have f = 1/3 and 2/3; cos π/3 = ½ and cos 2π/3 = −½.

@@ -158,6 +158,19 @@ def test_alike_groups_are_left_out_but_their_tokens_count():
     assert data.normaliser == sum(len(answer.ids) for answer in data.phases.answers(0))
 
 
+def test_equal_scores_are_alike_although_their_price_teaches():
+    reference = start()
+    reference.flat[:] *= 1.5
+    data = data_of(
+        fresh_state(),
+        score=lambda answers, prompts: [1.0] * len(answers),
+        reference=reference,
+        options={"beta": 0.5},
+    )
+    (batch,) = data.at(0, 0).batches
+    assert data.numbers["alike"] == 1.0 and np.abs(batch.columns["advantage"]).max() > 1e-3
+
+
 def test_a_run_of_equal_rewards_does_not_change_one_bit():
     state, results = run(5, score=lambda answers, prompts: [0.1] * len(answers), dtype=np.float32)
     assert state.parameters.flat.tobytes() == start(np.float32).flat.tobytes()

@@ -24,10 +24,12 @@ PARAMETERS = Parameters(CONFIG, FLAT.astype(np.float32))
 PROMPTS = [[3, 1, 4], [7], [3, 1, 4], [3, 1, 6, 9, 2], list(range(12))]
 
 
-def answers_of(parameters=PARAMETERS, prompts=PROMPTS, samples=6, seed=0, most=6, **options):
+def answers_of(
+    parameters=PARAMETERS, prompts=PROMPTS, samples=6, seed=0, most=6, stop=STOP, **options
+):
     """A rollout with the numbers of the tests."""
     rng = np.random.default_rng(seed)
-    return rollout(parameters, prompts, samples, stop=STOP, max_new_tokens=most, rng=rng, **options)
+    return rollout(parameters, prompts, samples, stop=stop, max_new_tokens=most, rng=rng, **options)
 
 
 def recomputed(parameters, answers, temperature=1.0):
@@ -158,6 +160,18 @@ def test_an_answer_does_not_depend_on_those_beside_it(monkeypatch, at_once, leas
 
 
 DEFAULT = []
+
+
+def test_a_long_prompt_whose_answer_ends_first_leaves_room_for_the_others():
+    prompts = [[1] * (CONFIG.n_positions - 2), [2], [3], [4], [1, 2], [2, 2], [3, 2], [4, 4]]
+    options = {"prompts": prompts, "samples": 1, "most": CONFIG.n_positions - 1}
+    ended_first = 0
+    for seed in range(20):
+        stop = answers_of(seed=seed, stop=-1, **options)[0].ids[0]
+        first, *others = answers_of(seed=seed, stop=stop, **options)
+        assert first.ids == [stop]
+        ended_first += all(len(answer.ids) > 3 for answer in others)
+    assert ended_first > 2  # then the idle row is as long as the cache before another answer ends
 
 
 def answers_of_default():

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from minigpt2.alignment.log_probs import Answer, batch_of_answers, log_probs, policy_gradients
-from minigpt2.alignment.pairs import Pair
 from minigpt2.alignment.reward_model import batch_of_last_rows
 from minigpt2.alignment.rollout import CACHE_BYTES, rollout
 from minigpt2.alignment.value_function import (
@@ -15,29 +14,23 @@ from minigpt2.alignment.value_function import (
     with_value_head,
     with_value_model,
 )
-from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, TINY, GPT2Config
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.heads import SCORE, head_gradients, with_heads
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning.alignment_memory import (
-    ALIGNED,
     BEYOND,
     Needs,
     aligned,
     cache_row,
     counter_of,
-    forward_operations,
-    profile_of_answers,
-    profile_of_pairs,
     rollout_numbers,
-    rollout_operations,
     scores_numbers,
-    step_operations,
 )
+from minigpt2.planning.alignment_profile import profile_of_answers, profile_of_pairs
 from minigpt2.planning.batch_profile import RunShape, choices
 from minigpt2.planning.device_memory import memory_on_device
-from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, operations, peak
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak
 from minigpt2.training.objective import Options
 from tests.fake_cores import fake_core_count
 
@@ -79,25 +72,9 @@ def test_a_rollout_and_a_step_do_not_add_up():
 
 def test_the_keys_and_values_of_a_rollout_have_a_bound():
     few, many = (rollout_numbers(LARGE, Needs(answers=n, rows=1024)) for n in (1, 10**9))
-    assert few == 2 * 1024 * cache_row(LARGE) + 5 * LARGE.vocab_size
+    assert few == 2 * 1024 * cache_row(LARGE) + LARGE.vocab_size
     assert 4 * many < 2 * CACHE_BYTES * 1.1
     assert rollout_numbers(LARGE, Needs(answers=1, rows=10**9)) > CACHE_BYTES
-
-
-def test_pairs_are_counted_as_their_rows():
-    pairs = [Pair([n] * 5, [2] * n, [3] * (n + 1)) for n in range(1, 9)]
-    shape = RunShape(context=50, batch_size=4, micro_batch=2, validation=0.25, seed=1)
-    counted = profile_of_pairs(shape, lambda context: pairs)
-    assert counted.steps == 2 and counted.all_micro_batches == 3
-    assert counted.largest.rows <= max(p.rows for p in pairs) + sorted(p.rows for p in pairs)[-2]
-    with pytest.raises(UserError, match="no pair fits the context of 50"):
-        profile_of_pairs(shape, lambda context: [])
-
-
-def test_a_batch_of_any_size_takes_no_time():
-    huge = RunShape(context=100, batch_size=10**15, micro_batch=3)
-    assert profile_of_pairs(huge).all_micro_batches == -(-(10**15) // 3)
-    assert profile_of_answers(huge, 50, 50, 8).largest == (3 * 442, 3 * 400)
 
 
 def test_what_fits_is_found_for_pairs_too():
@@ -186,12 +163,35 @@ def test_a_step_takes_what_is_counted(policy, name, recompute):
     assert bytes_at_peak(step) == pytest.approx(passing, rel=bound)
 
 
-def test_scores_take_what_is_counted(policy):
+def test_a_block_of_scores_takes_what_is_counted(policy):
     """Within a fifth: tiles of attention are not counted, which are as large for any model."""
     needs = Needs(answers=12, rows=220, samples=2, prompt=100)
     batch = batch_of_answers(answers_to(6, 2, 100, 120))
     taken = bytes_at_peak(lambda: log_probs(policy, batch))
     assert taken == pytest.approx(4 * scores_numbers(CONFIG, needs), rel=0.2)
+
+
+def many_words(width):
+    """A model with so many features and the vocabulary of GPT-2."""
+    config = GPT2Config(vocab_size=50257, n_positions=256, n_embd=width, n_layer=1, n_head=1)
+    return initialise(config, np.random.default_rng(0))
+
+
+def test_the_logits_of_scores_take_what_is_counted():
+    needs = Needs(answers=12, rows=220, samples=2, prompt=100)
+    batch = batch_of_answers(answers_to(6, 2, 100, 120))
+    parameters = many_words(64)
+    taken = bytes_at_peak(lambda: log_probs(parameters, batch))
+    assert taken == pytest.approx(4 * scores_numbers(parameters.config, needs), rel=0.1)
+
+
+def test_the_logits_of_a_rollout_take_what_is_counted():
+    parameters = many_words(32)
+    prompts = [answer.prompt for answer in answers_to(4, 1, 10, 1)]
+    needs = Needs(answers=32, rows=14, samples=8, prompt=10)
+    options = {"stop": 0, "max_new_tokens": 4, "rng": np.random.default_rng(2)}
+    taken = bytes_at_peak(lambda: rollout(parameters, prompts, 8, **options))
+    assert taken == pytest.approx(4 * rollout_numbers(parameters.config, needs), rel=0.1)
 
 
 def test_a_rollout_takes_what_is_counted(policy):
@@ -200,27 +200,3 @@ def test_a_rollout_takes_what_is_counted(policy):
     options = {"stop": 0, "max_new_tokens": 30, "rng": np.random.default_rng(2)}
     taken = bytes_at_peak(lambda: rollout(policy, prompts, 8, **options))
     assert taken == pytest.approx(4 * rollout_numbers(CONFIG, needs), rel=0.1)
-
-
-def test_operations_are_thirds_of_a_step_and_what_is_read_again():
-    batch = MicroBatch(640, 640)
-    step = operations(LARGE, batch, 128, recompute=False)
-    thirds = step["products"] / 3 + step["attention"] * 4 / 14 + step["projection"] / 3
-    assert forward_operations(LARGE, batch, 128) == pytest.approx(thirds)
-    dpo, reward, apart = (
-        sum(step_operations(LARGE, batch, 128, False, needs).values())
-        for needs in (
-            Needs(projections=ALIGNED),
-            Needs(projections=0),
-            Needs(projections=ALIGNED, trained=1),
-        )
-    )
-    assert dpo - sum(step.values()) == pytest.approx(2 * LARGE.vocab_size * LARGE.n_embd * 640)
-    assert reward == step["products"] + step["attention"]
-    assert apart == pytest.approx(dpo + reward)
-    needs = Needs(answers=64, rows=128, samples=8, prompt=64)
-    alone = rollout_operations(LARGE, needs, values=False)
-    assert alone == forward_operations(LARGE, needs.size_of(64), 128)
-    read = needs._replace(read=("reference", "reward model"))
-    blocks = forward_operations(LARGE, needs.size_of(64)._replace(supervised=0), 128)
-    assert rollout_operations(LARGE, read, values=True) == pytest.approx(2 * alone + 2 * blocks)

@@ -141,6 +141,23 @@ def test_the_fit_finds_the_common_direction_and_the_noise():
     assert Imbalance({}, np.ones(3), np.full(3, 4), 0, 12).fit == pytest.approx((0.0, 0.25))
 
 
+@pytest.mark.parametrize("squares", [(1, 3, 12), (12, 3, 1), (1, 2, 4), (5, 5, 5)])
+def test_the_fit_is_the_best_one_without_a_negative_part(squares):
+    lengths = np.array([10, 20, 40])
+    fitted = Imbalance({}, np.sqrt(squares * lengths), lengths, 0, 70).fit
+
+    def error(common, noise):
+        return float(((common * lengths + noise - squares) ** 2).sum())
+
+    assert min(fitted) >= 0
+    beside = [
+        (max(0, fitted[0] + a), max(0, fitted[1] + b))
+        for a in (-1e-3, 0, 1e-3)
+        for b in (-1e-2, 0, 1e-2)
+    ]
+    assert error(*fitted) <= min(error(*place) for place in beside) + 1e-9
+
+
 @pytest.fixture
 def data(tmp_path):
     """Eight questions with answers of different lengths."""
