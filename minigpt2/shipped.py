@@ -4,6 +4,7 @@ In the repository they are next to the package, in an installation they are insi
 module needs to know which.
 """
 
+from os.path import exists  # False for a name that the system refuses
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -12,4 +13,4 @@ HERE = Path(__file__).parent
 def shipped(name: str) -> Path:
     """Return the path of something that comes with the package, such as `weights/tiny`."""
     installed = HERE / "_shipped" / name
-    return installed if installed.exists() else HERE.parent / name
+    return installed if exists(installed) else HERE.parent / name

@@ -19,7 +19,7 @@ from minigpt2.terminal import remark_at_once
 ENDED = 128  # plus the number of a signal: the exit code of what the signal ended
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 SAVING = "SIGUSR1"
-STOPPING = "stopping when the state is saved; a second signal stops at once, and saves nothing"
+STOPPING = "stopping, and saving what there is; a second signal stops at once, and saves nothing"
 
 
 class Stopped(BaseException):

@@ -15,6 +15,7 @@ model (reward_weights).
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from os.path import exists, isdir, isfile  # False for a name that the system refuses
 from pathlib import Path
 
 import numpy as np
@@ -61,16 +62,16 @@ def find_model(model: str) -> Path:
     damaged.
     """
     named = [Path("weights") / model, shipped(f"weights/{model}")]
-    if model.endswith(".safetensors") and Path(model).is_file():
+    if model.endswith(".safetensors") and isfile(model):
         return Path(model)
-    if not (Path(model) / "config.json").is_file() and (saved := checkpoints_of(Path(model))):
+    if not isfile(Path(model) / "config.json") and (saved := checkpoints_of(Path(model))):
         return require_whole(saved)
     for folder in (Path(model), Path(model) / "checkpoint", *named):
-        if (folder / "config.json").is_file():
+        if isfile(folder / "config.json"):
             return folder
-    if any((Path(model) / name).is_file() for name in RUN_FILES):
+    if any(isfile(Path(model) / name) for name in RUN_FILES):
         raise UserError(f"{model!r} holds a run without a checkpoint yet: it has saved nothing")
-    if Path(model).exists():
+    if exists(model):
         raise UserError(f"{model!r} holds no model: it has no config.json")
     if model in OFFICIAL:
         raise UserError(
@@ -79,8 +80,8 @@ def find_model(model: str) -> Path:
         )
     names = ", ".join(["tiny", *OFFICIAL])
     raise UserError(
-        f"there is no model {model!r}: give a folder with config.json and {TENSORS}, a run's "
-        f"folder, or one of {names}"
+        f"there is no model {shorten(repr(model))}: give a folder with config.json and "
+        f"{TENSORS}, a run's folder, or one of {names}"
     )
 
 
@@ -91,7 +92,7 @@ def checkpoints_of(run: Path) -> list[Path]:
     UserError if the folder cannot be read.
     """
     try:
-        paths = list(run.iterdir()) if run.is_dir() else []
+        paths = list(run.iterdir()) if isdir(run) else []
     except OSError as error:
         raise UserError(f"{run} cannot be read: {error.strerror}") from None
     numbered = [(CHECKPOINT.fullmatch(path.name), path) for path in paths]

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 NUMBERS = [*ENDING, signal.SIGUSR1]
 NOTICE = (
-    "minigpt2: stopping when the state is saved; a second signal stops at once, and saves nothing\n"
+    "minigpt2: stopping, and saving what there is; a second signal stops at once, and saves "
+    "nothing\n"
 )
 
 # A command that works in three parts and says what it does; a line on its standard input is a

@@ -228,6 +228,12 @@ def test_a_name_that_is_not_there_is_told_with_those_that_could_be():
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "a\0b", ""])
+def test_a_name_that_the_system_refuses_is_no_model(name):
+    with pytest.raises(UserError, match=r"there is no model '[^ ]*: give a folder"):
+        find_model(name)
+
+
 def test_an_official_model_that_is_not_there_is_told_with_its_place(tmp_path, monkeypatch):
     monkeypatch.setattr(place_of_files, "HERE", tmp_path / "package")
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,12 @@
-"""Model: parameters with the tokenizer and the template that belong to them."""
+"""Model: parameters with the tokenizer and the template that belong to them.
+
+Others pad the table of tokens: nanoGPT's has 50,304 rows, a multiple of 64, for 50,257 tokens.  No
+text has the last ids, so their rows are left out when a model is opened: they have no part in the
+probabilities, and a checkpoint does not have them.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -41,6 +47,9 @@ class RewardModel(NamedTuple):
     bias: float = 0.0
 
 
+PADDINGS = (8, 16, 32, 64, 128, 256)  # a padded table has a multiple of one of them
+MOVED = 1 << 24  # numbers that are moved at once
+
 Warn = Callable[[str], None]  # takes a line that a user should read
 
 
@@ -58,6 +67,7 @@ def open_model(model: str, library: ModuleType = np, *, warn: Warn = ignore) -> 
     folder = find_model(model)
     parameters = load_parameters(folder)
     tokenizer = tokenizer_for(folder, parameters.config.vocab_size, warn=warn)
+    parameters = without_padding(parameters, tokenizer.n_vocab)
     return Model(parameters.on(library), tokenizer, stored_template(folder))
 
 
@@ -71,6 +81,7 @@ def open_reward_model(model: str, library: ModuleType = np, *, warn: Warn = igno
     path = find_model(str(result) if result.is_dir() else model)
     parameters = load_parameters(path, is_reward_model=True)
     tokenizer = tokenizer_for(path, parameters.config.vocab_size, warn=warn)
+    parameters = without_padding(parameters, tokenizer.n_vocab)
     folder = path if path.is_dir() else path.parent
     bias = stored_bias(folder) if (folder / "config.json").is_file() else 0.0
     return RewardModel(parameters.on(library), tokenizer, stored_template(path), bias)
@@ -87,6 +98,7 @@ def random_model(model: str, rng: np.random.Generator, *, warn: Warn = ignore) -
     folder = path.parent if path.is_file() else path
     config = GPT2Config.load(folder / "config.json")
     tokenizer = tokenizer_for(folder, config.vocab_size, warn=warn)
+    config = replace(config, vocab_size=tokenizer.n_vocab)
     return Model(initialise(config, rng), tokenizer, stored_template(folder))
 
 
@@ -94,20 +106,43 @@ def tokenizer_for(path: Path, n_vocab: int, *, warn: Warn = ignore) -> Tokenizer
     """Return the tokenizer in a model's folder.
 
     If there is no tokenizer's file of any kind, and the model has as many ids as GPT-2, it is
-    GPT-2's.  Warns if the model's end-of-text is another id.  Raises UserError if there is no
-    tokenizer, or it has not n_vocab ids.
+    GPT-2's.  Warns if the model's table is padded, and if its end-of-text is another id.  Raises
+    UserError if there is no tokenizer, or the model has another number of ids.
     """
     folder = path if path.is_dir() else path.parent
-    official = n_vocab == OFFICIAL["gpt2"].vocab_size and not has_tokenizer(folder)
+    gpt2s = OFFICIAL["gpt2"].vocab_size
+    official = not has_tokenizer(folder) and (n_vocab == gpt2s or is_padded(gpt2s, n_vocab))
     tokenizer = gpt2_tokenizer() if official else open_tokenizer(folder)
-    if tokenizer.n_vocab != n_vocab:
-        ids = plural(tokenizer.n_vocab, "id")
+    ids = plural(tokenizer.n_vocab, "id")
+    if is_padded(tokenizer.n_vocab, n_vocab):
+        left_out = plural(n_vocab - tokenizer.n_vocab, "row")
+        warn(f"{path}: the tokenizer has {ids}, the model {n_vocab:,}: {left_out} are left out")
+    elif tokenizer.n_vocab != n_vocab:
         raise UserError(f"{path}: the tokenizer has {ids}, but the model {n_vocab:,}")
     config, used = folder / "config.json", tokenizer.end_of_text
     if config.is_file() and (named := end_of_text_ids(config)) and used not in named:
         text = f"eos_token_id is {named[0]}, but the tokenizer's {END_OF_TEXT} is {used}"
         warn(f"{config}: {text}; {used} is used")
     return tokenizer
+
+
+def is_padded(n_vocab: int, rows: int) -> bool:
+    """Return whether a table of tokens has the next multiple of one of PADDINGS as its rows."""
+    return rows > n_vocab and any(rows == -(-n_vocab // size) * size for size in PADDINGS)
+
+
+def without_padding(parameters: Parameters, n_vocab: int) -> Parameters:
+    """Return parameters whose table has n_vocab rows, in the same memory: the table is first."""
+    config = replace(parameters.config, vocab_size=n_vocab)
+    left_out = (parameters.config.vocab_size - n_vocab) * config.n_embd
+    if left_out == 0:
+        return parameters
+    flat, size = parameters.flat, len(parameters.flat) - left_out
+    for start in range(n_vocab * config.n_embd, size, MOVED):
+        stop = min(start + MOVED, size)
+        flat[start:stop] = flat[start + left_out : stop + left_out]
+    shapes = parameters.shapes | {"wte.weight": (n_vocab, config.n_embd)}
+    return Parameters(config, flat[:size], shapes=shapes)
 
 
 def write_model(

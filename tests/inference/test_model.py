@@ -7,9 +7,10 @@ import pytest
 
 from minigpt2.commands.dataset import open_reader
 from minigpt2.data.template import TEMPLATES
-from minigpt2.data.tokenizer import gpt2_tokenizer
+from minigpt2.data.tokenizer import gpt2_tokenizer, tokenizer_of
 from minigpt2.data.vocabulary import END_OF_TEXT, byte_of_character
 from minigpt2.errors import UserError
+from minigpt2.inference import model as module
 from minigpt2.inference.model import Model, open_model, random_model, save_model
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.initialisation import initialise
@@ -21,6 +22,15 @@ def save(folder, tokenizer, n_vocab, template=None):
     parameters = initialise(config, np.random.default_rng(0))
     save_model(folder, Model(parameters, tokenizer, template))
     return parameters
+
+
+def few_tokens():
+    """A tokenizer of 256 bytes, 44 merges and end-of-text."""
+    merges = [(a, b) for a in "abcdefg" for b in "abcdefg"][:44]
+    tokens = [*byte_of_character(), *(a + b for a, b in merges), END_OF_TEXT]
+    vocabulary = json.dumps({token: i for i, token in enumerate(tokens)})
+    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges), ""]
+    return tokenizer_of(vocabulary.encode(), "\n".join(lines).encode(), name="few")
 
 
 def test_a_model_is_opened_with_its_tokenizer_and_template(tmp_path, tokenizer):
@@ -40,6 +50,33 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path, tokenizer):
     save(tmp_path / "model", tokenizer, tokenizer.n_vocab + 1)
     with pytest.raises(UserError, match=r"tokenizer has 4,096 ids, but the model 4,097"):
         open_model(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("rows", [4097, 4100, 4160, 4224, 4095])
+def test_only_the_next_multiple_is_a_padded_table(tmp_path, tokenizer, rows):
+    save(tmp_path / "model", tokenizer, rows)
+    with pytest.raises(UserError, match="the tokenizer has 4,096 ids, but the model 4,"):
+        open_model(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("moved", [1, 7, 1 << 24])
+def test_rows_of_a_padded_table_are_left_out(tmp_path, monkeypatch, moved):
+    """As nanoGPT has them: 50,304 rows for 50,257 tokens."""
+    monkeypatch.setattr(module, "MOVED", moved)
+    saved = save(tmp_path / "model", few_tokens(), 304)
+    lines = []
+    parameters, opened, _ = open_model(str(tmp_path / "model"), warn=lines.append)
+    assert opened.n_vocab == parameters.config.vocab_size == 301
+    assert lines == [
+        f"{tmp_path / 'model'}: the tokenizer has 301 ids, the model 304: 3 rows are left out"
+    ]
+    for name in saved.views:
+        np.testing.assert_array_equal(parameters[name], saved[name][: len(parameters[name])])
+    again = tmp_path / "again"
+    save_model(again, Model(parameters, opened, None))
+    assert open_model(str(again), warn=pytest.fail).parameters.flat.shape == parameters.flat.shape
+    drawn = random_model(str(tmp_path / "model"), np.random.default_rng(0))
+    assert drawn.parameters.config == parameters.config
 
 
 @pytest.mark.parametrize(("named", "warns"), [(0, True), ([1, 4095], False), (None, False)])
