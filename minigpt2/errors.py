@@ -67,6 +67,14 @@ def require_above_zero(settings: object, *names: str) -> None:
             raise out_of_bounds(name, value, "above 0")
 
 
+def require_with(switch: str, settings: object, *names: str) -> None:
+    """Raise UserError for a named setting that was changed, unless the one it belongs to is set."""
+    for name in names:
+        changed = getattr(settings, name) != getattr(type(settings), name)
+        if changed and not getattr(settings, switch):
+            raise UserError(f"{name} has no effect without {switch}")
+
+
 def require_share(settings: object, *names: str) -> None:
     """Raise UserError unless each named setting is at least 0 and below 1."""
     for name in names:

@@ -11,7 +11,7 @@ from minigpt2.alignment.verifiable_rewards import Check
 from minigpt2.commands.dataset import ALMANAC, DataSettings
 from minigpt2.commands.pair_settings import NO_DROPOUT
 from minigpt2.commands.run_settings import TuningSettings
-from minigpt2.errors import UserError, require_at_least
+from minigpt2.errors import UserError, require_at_least, require_with
 from minigpt2.inference.sampling import Sampling
 
 WHOLE = (
@@ -90,3 +90,4 @@ class PolicySettings(TuningSettings, DataSettings):
                 "what are answers rewarded by? Give reward_model (the folder of a run of "
                 "`reward`) or check (exact, contains, number or equation), and not both"
             )
+        require_with("check", self, "must_end")

@@ -16,7 +16,7 @@ from minigpt2.commands.policy_settings import PolicySettings
 from minigpt2.commands.policy_steps import run_policy
 from minigpt2.commands.rewards import Reward
 from minigpt2.data.batches import EpochBatches
-from minigpt2.errors import UserError, require_above_zero, require_at_least
+from minigpt2.errors import UserError, require_above_zero, require_at_least, require_with
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.objective import Objective
 from minigpt2.training.run import Data
@@ -94,6 +94,8 @@ class PpoSettings(PolicySettings):
         require_above_zero(self, "horizon", "ratio_clip", "value_clip", "tuning_weight")
         require_at_least(0, self, "target_kl", "value_weight")
         require_at_least(1, self, "epochs", "minibatches", "tuning_batch")
+        require_with("target_kl", self, "horizon")
+        require_with("tuning_data", self, "tuning_weight", "tuning_batch")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name):g}")

@@ -144,6 +144,8 @@ BAD = COMMON | {
     "too many minibatches": (None, ("--minibatches", 5), "minibatches must be at most 4"),
     "a lambda above 1": (None, ("--gae-lambda", 2), "gae_lambda must be from 0 to 1, not 2"),
     "no clip": (None, ("--ratio-clip", 0), "ratio_clip must be above 0"),
+    "a horizon without a target": (None, ("--horizon", 9), "horizon has no effect without target"),
+    "nothing to tune on": (None, ("--tuning-batch", 2), "tuning_batch has no effect without tuni"),
 }
 
 
