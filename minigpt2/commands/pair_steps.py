@@ -53,7 +53,8 @@ def begin(
     several = micro_batch < run.batch_size
     disk = session.require_disk(config, validates=bool(run.held_out), accumulates=several)
     digests = {"the pairs": digest_of_pairs(run.trained, run.validated), **contents}
-    log = session.start(fingerprint_of(run.state, settings, digests, micro_batch))
+    now = fingerprint_of(run.state, settings, digests, micro_batch)
+    log = session.start(now, run.config.steps)
     introduce_model(parameters, model_line(run, settings), log)
     introduce_pairs(run, log)
     for warning in warnings_of_pairs(run, settings.model):

@@ -70,7 +70,7 @@ def run_policy(
         models = 2 if is_apart(parameters) else 1
         disk = session.require_disk(parameters.config, accumulates=True, models=models)
         now = fingerprint_of(run.state, settings, contents_of(run), micro_batch)
-        log = session.start(now)
+        log = session.start(now, run.config.steps)
         introduce(run, settings, log)
         log.say("disk", disk)
         if scarce:

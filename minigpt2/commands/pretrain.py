@@ -100,7 +100,8 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         shape = model.parameters.config
         warning = check_room(shape, settings.rows)
         disk = session.require_disk(shape)
-        log = session.start(Fingerprint(contents={}, rounding=versions("cpu: NumPy")))
+        now = Fingerprint(contents={}, rounding=versions("cpu: NumPy"))
+        log = session.start(now, settings.steps)
         log.say("text", "the almanac, worded anew in every document")
         log.say(
             "model",

@@ -31,6 +31,7 @@ FREE = {
     *("data", "test", "columns", "skip_bad"),  # the examples and questions are compared
     *("device", "precision", "micro_batch", "recompute"),  # these round differently
 }
+READ_AGAIN = ("dpo", "ppo", "grpo")  # their model is the reference, too
 OUTSIDE = f"one that is not in {RUNS} is continued by --resume and its folder"
 LARGEST = 1 << 26  # bytes of summary.json
 ANSWERS = dict[str, list[list[str | bool]]]  # by test: each text, and whether it was in reach
@@ -120,16 +121,17 @@ def command_of(kind: type) -> str:
     return kind.__name__.removesuffix("Settings").lower()
 
 
-def changed_setting(settings: Any, stored: Mapping[str, Any]) -> str:
-    """Return the first setting that makes another run of it, as a part of a sentence; or ""."""
+def changed_settings(settings: Any, stored: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that make another run of it, each with a part of a sentence."""
+    changed = {}
     for field in fields(settings):
         name = field.name
         now = getattr(settings, name)
         before = stored.get(name, getattr(type(settings), name, None))  # its default
         before = from_here(name, before, str(stored.get(STARTED_IN, "")))
         if name not in FREE and json_text(now) != json_text(before):
-            return f"{name} is {in_words(now)}, and was {in_words(before)}"
-    return ""
+            changed[name] = f"{name} is {in_words(now)}, and was {in_words(before)}"
+    return changed
 
 
 def in_words(value: Any) -> str:
@@ -166,14 +168,15 @@ def find_unfinished(settings: Any, name: str) -> tuple[Path | None, str]:
     for folder in [settings.out] if settings.out else runs_of(name):
         if (folder / SETTINGS).is_file() and not is_finished(folder):
             try:
-                changed = changed_setting(settings, stored_settings(folder, type(settings)))
+                changed = changed_settings(settings, stored_settings(folder, type(settings)))
             except OtherCommand:
                 if settings.out:
                     raise
                 continue
             if not changed:
                 return folder, ""
-            others = others or f"; in {folder} {changed}: --resume {folder} continues that one"
+            differs = "; ".join(changed.values())
+            others = others or f"; in {folder} {differs}: --resume {folder} continues that one"
     others = others or ("" if settings.out else f"; {OUTSIDE}")
     return None, f"no unfinished run has these settings, so a new one starts{others}"
 
@@ -229,10 +232,20 @@ def set_aside(path: Path) -> Path:
 
 
 def difference(settings: Any, now: Fingerprint, checkpoint: Checkpoint) -> tuple[str, list[str]]:
-    """Return what makes a run another one (or ""), and what rounds its numbers differently."""
+    """Return what makes a run another one (or ""), and what rounds its numbers differently.
+
+    Raises UserError for another model where that would not be read: a run continues from its own
+    weights.
+    """
     notes = checkpoint.notes
-    changed = changed_setting(settings, notes["settings"])
-    for name, digest in now.contents.items():
-        if not changed and notes["contents"].get(name) != digest:
-            changed = f"{name} are not those that the run began with"
-    return changed, changes(now.rounding, notes["rounding"])
+    changed = changed_settings(settings, notes["settings"])
+    if "model" in changed and command_of(type(settings)) not in READ_AGAIN:
+        raise UserError(
+            f"{changed['model']}, but a run continues from its own weights, those of "
+            f"{checkpoint.folder}: without --resume a new run starts from another model"
+        )
+    others = [
+        name for name, digest in now.contents.items() if notes["contents"].get(name) != digest
+    ]
+    contents = f"{others[0]} are not those that the run began with" if others else ""
+    return "; ".join(changed.values()) or contents, changes(now.rounding, notes["rounding"])

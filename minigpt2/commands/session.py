@@ -108,12 +108,17 @@ class Session(ExitStack):
         need = disk_need(config, **sizes, validates=validates, accumulates=accumulates)
         return require_disk(need, folder, held=bytes_of(checkpoints_of(folder)))
 
-    def start(self, now: Fingerprint) -> RunLog:
-        """Claim the run's folder, and open its log.
+    def start(self, now: Fingerprint, steps: int) -> RunLog:
+        """Claim the folder of a run of so many steps, and open its log.
 
-        Raises UserError if the run that continues would not be the same.
+        Raises UserError if the run that continues would not be the same, or is longer already.
         """
         lines = self._compare(now)
+        if self.checkpoint and (taken := self.checkpoint.numbers.step) > steps:
+            raise UserError(
+                f"{self._folder} has taken {plural(taken, 'step')} already, and the run would end "
+                f"after {steps:,}: let it take at least {taken:,}"
+            )
         self._now = now
         resumed = self._folder is not None
         self._folder = folder = self._folder or claim_folder(self.settings.out, self.name)

@@ -52,7 +52,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         disk, scarce = require_room(run, session)
         micro_batch = run.batches.micro_batch
         now = fingerprint_of(run.state, settings, contents_of(run), micro_batch)
-        log = session.start(now)
+        log = session.start(now, run.tuning.config.steps)
         introduce(run, log)
         log.say("disk", disk)
         if scarce:

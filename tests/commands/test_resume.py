@@ -270,6 +270,29 @@ def test_other_data_or_another_schedule_is_another_run(run, killed, data, tmp_pa
     assert outcome.code == 0 and "it continues as another run: the examples" in outcome.out
 
 
+def test_every_setting_that_changed_is_named(run, killed):
+    killed(3, "--out", "mine")
+    changed = ("--learning-rate", "1e-3", "--seed", 5)
+    line = refusal(run("train", "--resume", "mine", *changed))
+    assert "learning_rate is 0.001, and was 5e-05; seed is 5, and was 0" in line
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (("--steps", 3), "mine has taken 4 steps already, and the run would end after 3: let it"),
+        (("--model", "tiny"), 'model is "tiny", and was '),
+        (("--model", "tiny"), "but a run continues from its own weights, those of mine/checkpoint"),
+    ],
+)
+def test_what_no_run_can_continue_with_changes_nothing(run, killed, tmp_path, changed, words):
+    killed(5, "--out", "mine")
+    before = results_of_checkpoint(tmp_path)
+    assert words in refusal(run("train", "--resume", "mine", "--resume-anyway", *changed))
+    assert results_of_checkpoint(tmp_path) == before
+    assert run("train", "--resume", "mine").code == 0
+
+
 def results_of_checkpoint(folder):
     """The bytes of everything in a run."""
     return {p: p.read_bytes() for p in (folder / "mine").rglob("*") if p.is_file()}
