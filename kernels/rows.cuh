@@ -24,26 +24,28 @@ __device__ __forceinline__ bool in_row(int part, int i, int C) {
 #endif
 }
 
-// This lane's numbers of a part, 0 behind the row's end, as they lie in memory.
-__device__ __forceinline__ uint4 read_part(const real* row, int part, int C) {
+// This lane's numbers of a part, 0 behind the row's end, as they lie in memory.  The row begins
+// `first` numbers behind `row`: with 32 bits, an address is one instruction.
+__device__ __forceinline__ uint4 read_part(const real* row, int part, int C, unsigned first = 0) {
 #ifdef ODD
     float x[WIDTH];
 #pragma unroll
     for (int i = 0; i < WIDTH; i++)
-        x[i] = in_row(part, i, C) ? to_float(row[column_of(part, i)]) : 0.f;
+        x[i] = in_row(part, i, C) ? to_float(row[first + column_of(part, i)]) : 0.f;
     return packed(x, real());
 #else
     if (!in_row(part, 0, C)) return make_uint4(0, 0, 0, 0);
-    return *(const uint4*)(row + column_of(part, 0));
+    return *(const uint4*)(row + (first + column_of(part, 0)));
 #endif
 }
 
-__device__ __forceinline__ void write_part(real* row, int part, int C, const float (&x)[WIDTH]) {
+__device__ __forceinline__ void write_part(real* row, int part, int C, const float (&x)[WIDTH],
+                                           unsigned first = 0) {
 #ifdef ODD
 #pragma unroll
     for (int i = 0; i < WIDTH; i++)
-        if (in_row(part, i, C)) store(row + column_of(part, i), x[i]);
+        if (in_row(part, i, C)) store(row + (first + column_of(part, i)), x[i]);
 #else
-    if (in_row(part, 0, C)) store16(row + column_of(part, 0), x);
+    if (in_row(part, 0, C)) store16(row + (first + column_of(part, 0)), x);
 #endif
 }

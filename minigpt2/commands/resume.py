@@ -175,8 +175,8 @@ def find_unfinished(settings: Any, name: str) -> tuple[Path | None, str]:
                 continue
             if not changed:
                 return folder, ""
-            differs = "; ".join(changed.values())
-            others = others or f"; in {folder} {differs}: --resume {folder} continues that one"
+            what = "; ".join(changed.values())
+            others = others or f"; in {folder} {what}: --resume {folder} continues that one"
     others = others or ("" if settings.out else f"; {OUTSIDE}")
     return None, f"no unfinished run has these settings, so a new one starts{others}"
 
@@ -244,8 +244,6 @@ def difference(settings: Any, now: Fingerprint, checkpoint: Checkpoint) -> tuple
             f"{changed['model']}, but a run continues from its own weights, those of "
             f"{checkpoint.folder}: without --resume a new run starts from another model"
         )
-    others = [
-        name for name, digest in now.contents.items() if notes["contents"].get(name) != digest
-    ]
+    others = [name for name, known in now.contents.items() if notes["contents"].get(name) != known]
     contents = f"{others[0]} are not those that the run began with" if others else ""
     return "; ".join(changed.values()) or contents, changes(now.rounding, notes["rounding"])

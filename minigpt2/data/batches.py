@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from heapq import nlargest
 from math import ceil
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ from minigpt2.data.truncation import Cuts, Policy, truncate_all
 from minigpt2.model.batch import Batch
 
 Item = TypeVar("Item")
+FIRST_EPOCHS = 10  # among whose micro-batches the longest are looked for
 ORDER = 1  # the stream of random numbers for the order of examples
 SPLIT = 3  # the stream of random numbers that choose the validation examples
 
@@ -128,6 +130,19 @@ class Epochs(Generic[Item]):
         """Return which examples each micro-batch of the first steps takes, of one epoch at most."""
         positions = range(0, len(self.examples), self.batch_size)[:steps]
         return [part for position in positions for part in self.indices_at(0, position)]
+
+    def longest(self, rows: Sequence[int], steps: int, count: int) -> list[list[int]]:
+        """Return the micro-batches of the first steps whose examples have most rows together.
+
+        `rows` are those of each example.  There are `count` of them at most, and of later epochs
+        than FIRST_EPOCHS there are none.
+        """
+        longest: list[list[int]] = []
+        for epoch in range(min(ceil(steps / self.steps), FIRST_EPOCHS)):
+            positions = range(0, len(self.examples), self.batch_size)[: steps - epoch * self.steps]
+            parts = [part for position in positions for part in self.indices_at(epoch, position)]
+            longest = nlargest(count, longest + parts, key=lambda part: sum(rows[i] for i in part))
+        return longest
 
     def examples_at(self, epoch: int, position: int) -> list[list[Item]]:
         """Return the examples of each micro-batch of the step that begins at a place."""

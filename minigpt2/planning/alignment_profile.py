@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 from minigpt2.alignment.pair_batches import PairBatches
 from minigpt2.alignment.pairs import Pair, split_pairs
+from minigpt2.data.batches import FIRST_EPOCHS
 from minigpt2.errors import UserError
 from minigpt2.planning.alignment_operations import length_of
-from minigpt2.planning.batch_profile import BatchProfile, RunShape
+from minigpt2.planning.batch_profile import LAID_OUT, BatchProfile, RunShape
 from minigpt2.planning.memory_and_flops import MicroBatch
 
 
@@ -23,8 +24,8 @@ def profile_of_pairs(
 ) -> BatchProfile:
     """Count the rows of the micro-batches of an epoch of pairs; `read` reads those for a context.
 
-    Without pairs, all have a prompt of half of the context, and two answers that fill it.  Raises
-    UserError if no pair fits.
+    And of the longest ones of the first epochs.  Without pairs, all have a prompt of half of the
+    context, and two answers that fill it.  Raises UserError if no pair fits.
 
     >>> profile_of_pairs(RunShape(context=8, batch_size=4, micro_batch=4)).micro_batches
     [MicroBatch(rows=40, supervised=32)]
@@ -42,13 +43,17 @@ def profile_of_pairs(
     epoch = PairBatches(
         pairs, batch_size=shape.batch_size, micro_batch=shape.micro_batch, seed=shape.seed
     )
-    sizes = [
-        MicroBatch(sum(pair.rows for pair in part), sum(map(supervised, part)))  # (33.1)
-        for part in epoch.epoch()
-    ]
-    rows = sum(pair.rows for pair in pairs)
-    length = sum(pair.rows * length_of_pair(pair) for pair in pairs) / rows  # (52.2)
-    return BatchProfile(sizes, epoch.steps, round(length))
+    rows = [pair.rows for pair in pairs]  # (33.1)
+    parts = epoch.longest(rows, FIRST_EPOCHS * epoch.steps, LAID_OUT)
+    longest = [size_of_pairs([pairs[place] for place in part]) for part in parts]
+    length = sum(pair.rows * length_of_pair(pair) for pair in pairs) / sum(rows)  # (52.2)
+    sizes = [size_of_pairs(part) for part in epoch.epoch()]
+    return BatchProfile(sizes, epoch.steps, round(length), longest=longest)
+
+
+def size_of_pairs(pairs: Sequence[Pair]) -> MicroBatch:
+    """Return the size of a micro-batch of pairs none of which share a beginning."""
+    return MicroBatch(sum(pair.rows for pair in pairs), sum(map(supervised, pairs)))  # (33.1)
 
 
 def length_of_pair(pair: Pair) -> float:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.data.batches import EpochBatches, batch_of, training_set
+from minigpt2.data.batches import FIRST_EPOCHS, EpochBatches, batch_of, training_set
 from minigpt2.data.examples import Example
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.data.truncation import Policy, require_examples
@@ -15,6 +15,7 @@ from minigpt2.model.config import GPT2Config
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, PartsOf, peak
 
 SHORTEST = 64  # context that `choices` yields
+LAID_OUT = 32  # micro-batches of the first epochs, at most, whose rows are counted one by one
 
 
 class RunShape(NamedTuple):
@@ -43,6 +44,7 @@ class BatchProfile(NamedTuple):
     steps: int  # to which they belong
     length: int  # of a sequence, on average
     times: Sequence[int] = ()  # that each occurs; once if this is empty
+    longest: Sequence[MicroBatch] = ()  # of the first epochs: each has another order
 
     @property
     def all_micro_batches(self) -> int:
@@ -52,8 +54,9 @@ class BatchProfile(NamedTuple):
     @property
     def largest(self) -> MicroBatch:
         """The most rows and the most supervised triples of a micro-batch."""
-        rows = max(batch.rows for batch in self.micro_batches)
-        return MicroBatch(rows, max(batch.supervised for batch in self.micro_batches))
+        all_sizes = [*self.micro_batches, *self.longest]
+        rows = max(batch.rows for batch in all_sizes)
+        return MicroBatch(rows, max(batch.supervised for batch in all_sizes))
 
     @property
     def typical(self) -> MicroBatch:
@@ -85,7 +88,7 @@ def profile(shape: RunShape, examples: Sequence[Example]) -> BatchProfile:
 
 
 def profile_of_examples(shape: RunShape, examples: Sequence[Example]) -> BatchProfile:
-    """Count the rows of the micro-batches of an epoch.
+    """Count the rows of the micro-batches of an epoch, and of the longest ones of the first epochs.
 
     Raises UserError if no example is left to train on.
     """
@@ -101,8 +104,10 @@ def profile_of_examples(shape: RunShape, examples: Sequence[Example]) -> BatchPr
         loss_weights=shape.loss_weights,
     )
     sizes = [size_of(batch_of(part, shape.loss_weights)) for part in epoch.epoch()]
-    length = round(np.mean([len(example.ids) for example in fitting]))
-    return BatchProfile(sizes, epoch.steps, max(1, length))
+    lengths = [len(example.ids) for example in fitting]
+    parts = epoch.longest(lengths, FIRST_EPOCHS * epoch.steps, LAID_OUT)
+    longest = [size_of(epoch.lay_out(part)) for part in parts]
+    return BatchProfile(sizes, epoch.steps, max(1, round(np.mean(lengths))), longest=longest)
 
 
 def size_of(batch: Batch) -> MicroBatch:

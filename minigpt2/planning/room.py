@@ -19,9 +19,9 @@ from minigpt2.data.batches import EpochBatches, Epochs
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.planning.alignment_memory import BEYOND, REFERENCE, Needs, aligned
-from minigpt2.planning.alignment_profile import supervised
+from minigpt2.planning.alignment_profile import size_of_pairs
 from minigpt2.planning.available import Available, memory_of_device
-from minigpt2.planning.batch_profile import RunShape, choices, profile, size_of
+from minigpt2.planning.batch_profile import LAID_OUT, RunShape, choices, profile, size_of
 from minigpt2.planning.device_memory import memory_on_device
 from minigpt2.planning.memory_and_flops import (
     MemoryOptions,
@@ -35,7 +35,6 @@ from minigpt2.training.precision import Precision
 from minigpt2.wording import size
 
 CERTAIN = 0.9  # of what is counted, a step takes this much at least
-LAID_OUT = 32  # micro-batches, at most, whose rows are counted one by one
 
 
 class Room(NamedTuple):
@@ -138,8 +137,8 @@ def check_pairs(
 
     def needed(micro_batch: int, recompute: bool) -> int:
         longest = nlargest(micro_batch, batches.examples, key=lambda pair: pair.rows)
-        rows = MicroBatch(sum(pair.rows for pair in longest), sum(map(supervised, longest)))
-        return peak(parts_of(config, rows, options._replace(recompute=recompute)))
+        batch = size_of_pairs(longest)
+        return peak(parts_of(config, batch, options._replace(recompute=recompute)))
 
     def remedy(most: int) -> str:
         sizes = [batches.micro_batch >> k for k in range(batches.micro_batch.bit_length())]
@@ -187,13 +186,12 @@ def bound_of(batches: EpochBatches) -> MicroBatch:
 
 
 def largest_of(batches: EpochBatches, steps: int) -> MicroBatch:
-    """Return the most rows and the most triples of a micro-batch of the first epoch.
+    """Return the most rows and the most triples of a micro-batch of the first epochs.
 
     Those whose examples are the longest are laid out.
     """
-    parts = batches.taken_first(steps)
     lengths = [len(example.ids) for example in batches.examples]
-    longest = nlargest(LAID_OUT, parts, key=lambda part: sum(lengths[i] for i in part))
+    longest = batches.longest(lengths, steps, LAID_OUT)
     sizes = [size_of(batches.lay_out(part)) for part in longest]
     return MicroBatch(max(s.rows for s in sizes), max(s.supervised for s in sizes))
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2.data.batches import (
+    FIRST_EPOCHS,
     EpochBatches,
     Epochs,
     TrainingSet,
@@ -200,6 +201,22 @@ def test_what_the_first_steps_take_is_what_they_take_one_by_one(n, size, part, s
         taken += batches.at(0, position).batches
         position += size
     assert batches.taken_first(steps) == taken
+
+
+@given(st.integers(1, 30), st.integers(1, 7), st.integers(1, 7), st.integers(1, 90))
+def test_the_longest_micro_batches_are_those_of_the_first_steps(n, size, part, steps):
+    batches, rows = (
+        Epochs(range(n), list, batch_size=size, micro_batch=part, seed=4),
+        range(1, n + 1),
+    )
+    taken, epoch, position = [], 0, 0
+    for _ in range(min(steps, FIRST_EPOCHS * batches.steps)):
+        step = batches.at(epoch, position)
+        taken += step.batches
+        epoch, position = step.epoch, step.position
+    found = batches.longest(rows, steps, 5)
+    sums = sorted((sum(rows[i] for i in part) for part in taken), reverse=True)
+    assert [sum(rows[i] for i in part) for part in found] == sums[:5]
 
 
 def test_an_epoch_is_its_steps_in_turn_and_by_default_the_first():

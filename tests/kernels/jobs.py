@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 
 from minigpt2.backend import Target, accumulation_dtype, array_module
-from minigpt2.device import attention_blocks
+from minigpt2.device import attention_blocks, fused_layer_norm
 from minigpt2.device.fused_cross_entropy import launch_cross_entropy
 from minigpt2.device.fused_rows import sums_of_rows
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat
@@ -100,8 +100,11 @@ def attend_with_padding(end, rows, d, blocks=None):
     return job
 
 
-def normalise(n, c, plain):
-    """Layer normalisation, by itself or with the gradient that comes along the residual."""
+def normalise(n, c, plain, multiprocessors=None):
+    """Layer normalisation, by itself or with the gradient that comes along the residual.
+
+    With few multiprocessors, a block's sets of warps take several rows each.
+    """
     x, dy, d_residual = (single(n, c, seed=seed, scale=2) for seed in range(3))
     gamma, beta, before = (single(c, seed=seed) for seed in (4, 5, 6))
 
@@ -110,7 +113,9 @@ def normalise(n, c, plain):
         if plain:
             return y, *layer_norm_backward(put(dy), saved)
         targets = {"weight": added_to(put(before)), "bias": Target(put(before))}
-        return y, *layer_norm_backward(put(dy), saved, put(d_residual), **targets)
+        patched = mock.patch.object(fused_layer_norm, "multiprocessors", lambda xp: multiprocessors)
+        with patched if multiprocessors else nullcontext():
+            return y, *layer_norm_backward(put(dy), saved, put(d_residual), **targets)
 
     return job
 
@@ -292,6 +297,7 @@ JOBS = {
     "gelu, 3 x 264, a bias that begins anywhere": gate(3, 264, True, begin=1),
     **{f"layer_norm, {n} x {c}": normalise(n, c, False) for n, c in ((9, 136), (27, 1032))},
     "layer_norm, 2 x 2048": normalise(2, 2048, False),
+    "layer_norm, 45 x 256, several turns": normalise(45, 256, False, multiprocessors=1),
     **{
         f"column_sums, {n} x {k}": sum_columns(n, k)
         for n, k in ((1, 1), (1, 8), (2, 515), (31, 128), (33, 520), (300, 264))

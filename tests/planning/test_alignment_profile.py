@@ -15,6 +15,7 @@ def test_pairs_are_counted_as_their_rows():
     counted = profile_of_pairs(shape, lambda context: pairs)
     assert counted.steps == 2 and counted.all_micro_batches == 3
     assert counted.largest.rows <= max(p.rows for p in pairs) + sorted(p.rows for p in pairs)[-2]
+    assert counted.largest.rows > max(size.rows for size in counted.micro_batches)  # in epoch 0
     with pytest.raises(UserError, match="no pair fits the context of 50"):
         profile_of_pairs(shape, lambda context: [])
 

@@ -1,7 +1,7 @@
 """Microbenchmark: the parts make a step."""
 
 from itertools import repeat
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -56,22 +56,20 @@ def test_what_a_rollout_takes_adds_up():
     assert times.read(layers=3, rows=2.0, triples=0.5) == 3 * 2 + 0.5 * 12 / 3
 
 
-def test_answers_are_drawn_in_about_the_time_that_their_tokens_take():
-    """Within a factor of two, both at their best: other work may come between.
-
-    So the answers are short, and drawn often.
-    """
+def test_answers_are_drawn_in_about_the_time_that_their_tokens_take(monkeypatch):
+    """Within a factor of two, both at their best, and in time of the cores: there is other work."""
+    monkeypatch.setattr(module, "perf_counter", process_time)
     parameters, estimates, taken = initialise(CONFIG, np.random.default_rng(0)), [], []
-    answers, prompt, tokens = 12, 16, 6
-    for seed in range(100):
+    answers, prompt, tokens = 12, 40, 24
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         times = time_token(CONFIG, answers, prompt + tokens // 2, rng)
         estimates.append(times.draw(layers=CONFIG.n_layer, groups=1, tokens=tokens))
-        started = perf_counter()
+        started = process_time()
         drawn = rollout(
             parameters, [[1] * prompt], answers, stop=-1, max_new_tokens=tokens, rng=rng
         )
-        taken.append(perf_counter() - started)
+        taken.append(process_time() - started)
         assert [len(answer.ids) for answer in drawn] == [tokens] * answers
         if 0.5 < min(estimates) / min(taken) < 2:
             return
