@@ -19,7 +19,7 @@ import numpy as np
 from minigpt2.alignment.verifiable_rewards import reward_of
 from minigpt2.data.almanac.padding import content, is_direct
 from minigpt2.data.examples import encode
-from minigpt2.data.records import Record
+from minigpt2.data.records import Record, same_text
 from minigpt2.data.template import ALPACA
 from minigpt2.inference.generate import generate
 from minigpt2.inference.model import Model
@@ -67,12 +67,12 @@ def examine(
 
 def is_right(record: Record, answer: Written) -> bool:
     """Whether the content of an answer is the reference."""
-    return content(answer.text) == record.output
+    return same_text(content(answer.text), record.output)
 
 
 def is_exact(record: Record, answer: Written) -> bool:
     """Whether an answer is the reference."""
-    return answer.text == record.output
+    return same_text(answer.text, record.output)
 
 
 def is_checked(record: Record, answer: Written) -> bool:

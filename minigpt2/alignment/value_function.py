@@ -40,15 +40,15 @@ def with_value_head(policy: Parameters) -> Parameters:
 def with_value_model(policy: Parameters, start: Parameters, bias: float = 0.0) -> Parameters:
     """Return a policy with a value function apart, which begins as another model.
 
-    If that is a reward model, its head is that of the value function, with its bias; else the head
-    begins with 0.
+    That may be of any shape.  If it is a reward model, its head is that of the value function, with
+    its bias; else the head begins with 0.
     """
     xp, dtype = array_module(policy), policy.flat.dtype
     score = f"{SCORE}.weight"
-    head = start.views.get(score, xp.zeros((1, policy.config.n_embd), dtype))
+    head = start.views.get(score, xp.zeros((1, start.config.n_embd), dtype))
     tensors = {VALUE + name: view for name, view in start.views.items() if name != score}
     tensors |= {f"{VALUE_HEAD}.weight": head, f"{VALUE_HEAD}.bias": xp.full(1, bias, dtype)}
-    return with_heads(policy, tensors)
+    return with_heads(policy, tensors, {VALUE: start.config})
 
 
 def is_apart(parameters: Parameters) -> bool:

@@ -44,6 +44,7 @@ from fractions import Fraction
 from operator import add, mul, sub, truediv
 from typing import Literal, NamedTuple
 
+from minigpt2.data.records import same_text
 from minigpt2.errors import UserError
 from minigpt2.wording import plural
 
@@ -112,11 +113,6 @@ def last_equation(text: str) -> Equation | None:
     return Equation(OPERATIONS[operation](a, b) if is_defined else None, number_of(right))
 
 
-def is_exact(answer: str, reference: str) -> bool:
-    """Whether two texts are equal."""
-    return answer.strip() == reference.strip()
-
-
 def contains(answer: str, reference: str) -> bool:
     """Whether the words of the reference occur in the answer."""
     words = re.escape(reference.strip().casefold())
@@ -136,7 +132,7 @@ def same_result(answer: str, reference: str) -> bool:
 
 
 HOLDS: dict[str, Callable[[str, str], bool]] = {
-    "exact": is_exact,
+    "exact": same_text,
     "contains": contains,
     "number": same_number,
     "equation": same_result,

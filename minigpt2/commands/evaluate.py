@@ -72,7 +72,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         model = open_rounded(settings.model, settings.device, settings.precision)
         dataset = open_dataset(settings, reader_of(model))
         examples, cuts = dataset.examples(dataset.records)
-    questions = [r for r in dataset.records if not r.is_text] if settings.answers else []
+    questions = dataset.questions() if settings.answers else []
     with progress("computing the loss", len(examples)) as advance:
         losses = validation_losses(model.parameters, examples, settings.batch_size, advance)
     with progress("answering", len(questions)) as advance:
@@ -107,8 +107,8 @@ def numbers_of(losses: Losses, cuts: Cuts, answers: Sequence[Answer]) -> dict[st
 def describe_losses(numbers: dict[str, Any]) -> str:
     """Return two lines with the losses and their perplexities."""
     lines = []
-    for kind, noun in (("token", "answer token"), ("example", "answer")):
-        count = numbers["answer_tokens" if kind == "token" else "answers"]
+    for kind, noun in (("token", "answer token"), ("example", "example")):
+        count = numbers["answer_tokens" if kind == "token" else "examples"]
         lines.append(
             f"loss by {kind}s {numbers[f'{kind}_loss']:.4f}, perplexity "
             f"{numbers[f'{kind}_perplexity']:.2f}, over {plural(count, noun)}"

@@ -90,17 +90,22 @@ def tune(run: Run, session: Session) -> None:
 
     def measure(advance: Advance) -> Validation:
         parameters, micro_batch = run.model.parameters, run.batches.micro_batch
-        return describe_losses(validation_losses(parameters, held_out, micro_batch, advance))
+        losses = validation_losses(parameters, held_out, micro_batch, advance)
+        return describe_losses(losses, run.loss_weights.per_example)
 
     validate = validation_of(tuning, session, len(held_out), measure) if held_out else None
     naming = naming_entries(tuning, run.batches.indices_at, run.entry_numbers, run.dataset.name)
     take_all_steps(tuning, session, validate=validate, naming=naming)
 
 
-def describe_losses(losses: Losses) -> Validation:
-    """Return the losses of a validation, with the text of their line."""
+def describe_losses(losses: Losses, per_example: bool = False) -> Validation:
+    """Return the losses of a validation, with the text of their line.
+
+    The best validation has the lowest loss of the kind that is trained.
+    """
     text = f"validation loss {losses.token_level:.4f}  by example {losses.example_level:.4f}"
-    return Validation(losses.token_level, losses.numbers(), text)
+    trained = losses.example_level if per_example else losses.token_level
+    return Validation(trained, losses.numbers(), text)
 
 
 def introduce(run: Run, log: RunLog) -> None:

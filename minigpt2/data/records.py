@@ -16,6 +16,11 @@ class Exchange(NamedTuple):
     is_learned: bool = True  # else the answer is only read, as a prompt is
 
 
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts are equal, but for white space at their ends."""
+    return one.strip() == other.strip()
+
+
 class Record(NamedTuple):
     """A question, its input if it has one, and its answer."""
 

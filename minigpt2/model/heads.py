@@ -9,7 +9,7 @@ Names
     score.weight (1, C)             of a reward model; it has no bias
     value.head.weight (1, C)        of a value function, on the policy's own rows
     value.head.bias (1,)
-    value.wte.weight, ...           of a value function with a GPT-2 of its own, like the policy
+    value.wte.weight, ...           of a value function with a GPT-2 of its own, of any shape
 A head is one more entry in the table of tensors: one AdamW trains it with the rest, and it has its
 place in the gradients, the moments and a checkpoint.
 """
@@ -21,6 +21,7 @@ import numpy as np
 
 from minigpt2.backend import Array, accumulation_dtype, array_module, to_host
 from minigpt2.model.batch import Batch
+from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import forward, gpt2_backward
 from minigpt2.model.gradients import Gradients
 from minigpt2.model.parameters import Parameters, blocks_of
@@ -31,11 +32,16 @@ VALUE = "value."  # begins the name of every tensor of a value function
 VALUE_HEAD = f"{VALUE}head"
 
 
-def with_heads(parameters: Parameters, tensors: Mapping[str, Array]) -> Parameters:
+def with_heads(
+    parameters: Parameters,
+    tensors: Mapping[str, Array],
+    parts: Mapping[str, GPT2Config] | None = None,
+) -> Parameters:
     """Return the parameters with more tensors, in one new flat array.
 
     The new ones follow the others of their kind in the layout: one with two axes is decayed.
-    Raises ValueError for a name that is taken.
+    `parts` has the configuration of each prefix whose tensors are a model.  Raises ValueError for a
+    name that is taken.
     """
     if taken := sorted(set(tensors) & set(parameters.shapes)):
         raise ValueError(f"there is a tensor {taken[0]} already")
@@ -43,7 +49,13 @@ def with_heads(parameters: Parameters, tensors: Mapping[str, Array]) -> Paramete
     flat = array_module(parameters).empty_like(
         parameters.flat, shape=(sum(map(prod, shapes.values())),)
     )
-    result = Parameters(parameters.config, flat, shapes=shapes, frozen=parameters.frozen)
+    result = Parameters(
+        parameters.config,
+        flat,
+        shapes=shapes,
+        frozen=parameters.frozen,
+        parts={**parameters.parts, **(parts or {})},
+    )
     for name, view in {**parameters.views, **tensors}.items():
         result[name][...] = view
     return result
@@ -52,12 +64,13 @@ def with_heads(parameters: Parameters, tensors: Mapping[str, Array]) -> Paramete
 class Part(Parameters):
     """The tensors whose names begin with a prefix, under the rest of their names.
 
-    They are a model of the same shape, for a forward and a backward pass.  The optimiser knows the
-    whole only: `flat` is all of its array, in which these are not neighbours.
+    They are a model, for a forward and a backward pass.  The optimiser knows the whole only: `flat`
+    is all of its array, in which these are not neighbours.
     """
 
     def __init__(self, whole: Parameters, prefix: str):
-        self.config, self.flat, self.frozen = whole.config, whole.flat, whole.frozen
+        self.config = whole.parts.get(prefix, whole.config)
+        self.flat, self.frozen, self.parts = whole.flat, whole.frozen, {}
         own = [name for name in whole.views if name.startswith(prefix)]
         self.views = {name.removeprefix(prefix): whole[name] for name in own}
         self.shapes = {name: view.shape for name, view in self.views.items()}

@@ -73,8 +73,9 @@ class Parameters:
     """A flat array (P,) and its named views: `parameters["h.0.attn.c_attn.weight"]`.
 
     `shapes` is the table of tensors, by default a GPT-2's; another head or an adapter is one more
-    entry.  Those named in `frozen` are not trained.  Raises ValueError if `flat` does not have as
-    many elements as the table, or a frozen name is not in it.
+    entry.  Those named in `frozen` are not trained.  `parts` has the configuration of tensors whose
+    names begin with a prefix, if they are a model of another shape (model/heads).  Raises ValueError
+    if `flat` does not have as many elements as the table, or a frozen name is not in it.
     """
 
     def __init__(
@@ -84,8 +85,10 @@ class Parameters:
         *,
         shapes: Shapes | None = None,
         frozen: Collection[str] = (),
+        parts: Mapping[str, GPT2Config] | None = None,
     ):
         self.config = config
+        self.parts = dict(parts or {})
         self.flat = flat
         self.frozen = frozenset(frozen)
         self.shapes = in_layout(tensor_shapes(config) if shapes is None else shapes, self.frozen)
@@ -123,7 +126,9 @@ class Parameters:
 
     def like(self, flat: Array) -> "Parameters":
         """Return another flat array with the same tensors."""
-        return Parameters(self.config, flat, shapes=self.shapes, frozen=self.frozen)
+        return Parameters(
+            self.config, flat, shapes=self.shapes, frozen=self.frozen, parts=self.parts
+        )
 
     def on(self, library: ModuleType) -> "Parameters":
         """Return the parameters as arrays of a library: themselves, or a copy on its device."""

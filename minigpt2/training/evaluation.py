@@ -5,7 +5,7 @@ Definition
     changes only rounding.
     exact match = answers equal to their reference / answers       (31.1)
     An answer is the text that greedy decoding writes before end-of-text.  It equals
-    its reference if every character does.
+    its reference if every character does, but for white space at the ends.
 
 Example: the second answer is right in substance, but does not equal its reference
     >>> question = Record("What is 2 + 3?", "", "5")
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from minigpt2.data.batches import batch_of
 from minigpt2.data.examples import Example, encode
-from minigpt2.data.records import Record
+from minigpt2.data.records import Record, same_text
 from minigpt2.data.template import ALPACA
 from minigpt2.data.truncation import Policy, fit_prompt
 from minigpt2.inference.answers import answer_prompts, most_tokens
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
     @property
     def exact(self) -> bool:
         """Whether the answer is the reference."""
-        return self.answer == self.record.output
+        return same_text(self.answer, self.record.output)
 
 
 def validation_losses(

@@ -68,7 +68,7 @@ class Losses:
             "token_perplexity": perplexity(self.token_level),
             "example_perplexity": perplexity(self.example_level),
             "answer_tokens": self.tokens,
-            "answers": self.examples,
+            "examples": self.examples,
         }
 
 

@@ -1,6 +1,7 @@
 """PPO: its gradient with values and tuning, phases that survive a stop, and the optimum."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ from minigpt2.data.examples import Example
 from minigpt2.errors import UserError
 from minigpt2.model.gpt2 import loss_of
 from minigpt2.model.gradients import gradients_of
-from minigpt2.model.heads import with_heads
+from minigpt2.model.heads import head_values, with_heads
+from minigpt2.model.parameters import Parameters
 from minigpt2.training.objective import Options
 from minigpt2.training.state import new_state
 from tests.alignment.exact_world import ANSWERS, PROMPT
@@ -454,6 +456,43 @@ def test_a_value_function_begins_with_0_or_as_the_reward_model():
     on_rows = with_value_head(policy)
     on_rows["value.head.weight"][...], on_rows["value.head.bias"][...] = w, 0.25
     np.testing.assert_array_equal(values_of(made, batch), values_of(on_rows, batch))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"n_layer": 1},
+        {"n_layer": 3, "n_embd": 12, "n_head": 3},
+        {"n_head": 1, "layer_norm_epsilon": 0.1},
+        {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False},
+    ],
+    ids=str,
+)
+def test_a_value_model_may_have_another_shape_than_the_policy(shape):
+    policy, rng = start(), np.random.default_rng(0)
+    config = replace(policy.config, **{"n_head": 2, **shape})
+    flat = 0.5 * rng.standard_normal(config.n_parameters)
+    judge = with_heads(
+        Parameters(config, flat), {"score.weight": rng.standard_normal((1, config.n_embd))}
+    )
+    made = with_value_model(policy, judge, bias=0.25)
+    made = made.like(made.flat.copy())
+    batch = data_of(fresh_with_head()).at(0, 0).batches[0]
+    scores = head_values(judge, batch, "score")
+    np.testing.assert_allclose(values_of(made, batch), scores + 0.25, atol=1e-12)
+    gradients, dv = gradients_of(made), rng.standard_normal(len(batch.rows))
+    value_function.policy_and_value_gradients(
+        made, batch, gradients, lambda log_p: 0 * log_p, lambda v: dv, Options()
+    )
+    for name in ("value.wte.weight", "value.h.0.attn.c_attn.weight", "value.head.weight"):
+        step = rng.standard_normal(made[name].shape)
+        sides = []
+        for h in (1e-5, -1e-5):
+            made[name][...] += h * step
+            sides.append(dv @ values_of(made, batch))
+            made[name][...] -= h * step
+        slope = (sides[0] - sides[1]) / 2e-5
+        assert (gradients[name] * step).sum() == pytest.approx(slope, rel=1e-6, abs=1e-8), name
 
 
 # Whole runs.

@@ -40,6 +40,16 @@ def test_what_is_printed_is_in_the_file_and_is_right(run, little_model, data, te
     assert run("evaluate", data, "--model", little_model, *options).code == 2
 
 
+def test_what_the_policy_drops_is_not_asked(run, little_model, tmp_path):
+    entries = [{"instruction": "Say a", "output": "a " * n} for n in (1, 2, 200)]
+    (tmp_path / "long.json").write_text(json.dumps(entries))
+    outcome = run("evaluate", "long.json", "--model", little_model, "--truncate", "drop")
+    assert outcome.code == 0 and "over 2 examples" in outcome.out, outcome.err
+    assert "exact match 0 of 2 " in outcome.out
+    outcome = run("evaluate", "long.json", "--model", little_model)
+    assert "over 3 examples" in outcome.out and "exact match 0 of 3 " in outcome.out
+
+
 def test_a_run_is_measured_with_the_template_it_was_tuned_with(run, little_model, data):
     how = ("--steps", "1", "--samples", "0", "--template", "chat", "--out", "tuned")
     assert run("train", "--model", little_model, "--data", data, *how).code == 0

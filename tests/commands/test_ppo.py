@@ -29,11 +29,13 @@ PLACES = pytest.mark.parametrize("value", ["policy", "apart"])
 HALVES = ("bfloat16", "float16")
 
 
-def reward_model(folder, tokenizer, *, template=ALPACA, context=96, scale=1.0, seed=1):
+def reward_model(
+    folder, tokenizer, *, template=ALPACA, context=96, layers=2, width=16, scale=1.0, seed=1
+):
     """A reward model in a folder, whose scores differ between answers."""
     rng = np.random.default_rng(seed)
-    config = GPT2Config(tokenizer.n_vocab, n_positions=context, n_embd=16, n_layer=2, n_head=2)
-    head = {"score.weight": (scale * rng.standard_normal((1, 16))).astype(np.float32)}
+    config = GPT2Config(tokenizer.n_vocab, context, n_embd=width, n_layer=layers, n_head=2)
+    head = {"score.weight": (scale * rng.standard_normal((1, width))).astype(np.float32)}
     parameters = with_heads(initialise(config, rng), head)
     save_model(folder, RewardModel(parameters, tokenizer, template, 0.5))
     return folder
@@ -104,6 +106,22 @@ def test_a_reward_model_scores_the_answers(run, little_model, tokenizer, tmp_pat
     tries = [[*ids], [*ids, tokenizer.end_of_text]]
     scores = [score_answers(judge.parameters, [Answer(prompt, x)], judge.bias)[0] for x in tries]
     assert min(abs(scores - np.float64(drawn["reward"]))) < 1e-4
+
+
+def test_the_reward_model_and_the_values_may_be_smaller_than_the_policy(
+    run, little_model, tokenizer, tmp_path, monkeypatch
+):
+    write_questions(tmp_path / "sums.json")
+    folder = reward_model(tmp_path / "judge", tokenizer, layers=1, width=8)
+    common = ("sums.json", "--model", little_model, *QUICK, *SHAPE, "--reward-model", folder)
+    apart = ("ppo", *common, "--value", "apart")
+    assert run(*apart, "--out", "whole").code == 0
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("minigpt2.reports.run_log.RunLog.add_step", killed_after(3))
+        run(*apart, "--save-every", 1, "--out", "broken")
+    outcome = run("ppo", "--resume", "broken")
+    assert outcome.code == 0, outcome.err
+    assert results_of(tmp_path / "broken") == results_of(tmp_path / "whole")
 
 
 def ALPACA_PROMPT(question, model):

@@ -54,7 +54,12 @@ def test_validation_losses_are_those_of_the_examples_one_by_one(micro_batch):
 def test_an_answer_is_exact_if_it_is_equal_as_text():
     record = Record("Add.", "1 + 2", "3")
     assert Answer(record, "3").exact
-    assert not any(Answer(record, text).exact for text in ("", "4", "3 ", "33", " 3"))
+    assert not any(Answer(record, text).exact for text in ("", "4", "33", "3 3", "3."))
+
+
+def test_white_space_at_the_ends_is_not_counted():
+    for output, text in (("3\n", "3"), (" 3", "3"), ("3", "3 "), ("a b", "\ta b")):
+        assert Answer(Record("Add.", "1 + 2", output), text).exact
 
 
 def test_exact_match_is_the_share_of_answers_that_are_exact():

@@ -68,5 +68,5 @@ def test_losses_and_counts_by_name():
         "token_perplexity": exp(26 / 6),
         "example_perplexity": exp(4.0),
         "answer_tokens": 6,
-        "answers": 3,
+        "examples": 3,
     }
