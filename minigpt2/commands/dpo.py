@@ -21,7 +21,12 @@ from minigpt2.commands.pair_steps import begin, describe_validation, page_of_pai
 from minigpt2.commands.session import Session
 from minigpt2.commands.setup import first_numbers
 from minigpt2.commands.tests import choose_samples, open_tests
-from minigpt2.commands.tuning_run import TuningRun, closing_line, train_between_answers
+from minigpt2.commands.tuning_run import (
+    QUESTIONS,
+    TuningRun,
+    closing_line,
+    train_between_answers,
+)
 from minigpt2.data.records import Record
 from minigpt2.errors import UserError, require_above_zero, require_at_least
 from minigpt2.inference.model import open_model
@@ -105,7 +110,7 @@ def dpo(settings: DpoSettings) -> dict[str, Any]:
         constants = DPO(settings.beta, settings.label_smoothing, settings.per_token)
         objective = DPOObjective(constants)
         digest = digest_of_records([*tests.values(), samples])
-        log = begin(run, settings, session, {"the test questions": digest})
+        log = begin(run, settings, session, {QUESTIONS: digest})
 
         def train() -> TuningRun:
             reference, held_out = reference_of(run, settings.model, session)

@@ -17,6 +17,7 @@ from minigpt2.commands.policy_settings import PolicySettings
 from minigpt2.commands.rewards import text_of
 from minigpt2.commands.session import Session
 from minigpt2.commands.tuning_run import (
+    QUESTIONS,
     TuningRun,
     closing_line,
     describe_model,
@@ -79,7 +80,7 @@ def run_policy(
             log.say("warning", warning, key="context")
         phases = ceil(settings.steps / steps_per_phase)
         observe = Samples(run, session.extra, phases, steps_per_phase)
-        data, objective = made(run, session.extra.setdefault("rollouts", {}), observe)
+        data, objective = made(run, notes_of_rollouts(session), observe)
         tuning = TuningRun(run.model, run.state, data, objective, run.config, run.every)
         tested = run.tests, run.samples, run.limits
         answers, _ = train_between_answers(
@@ -125,9 +126,19 @@ def contents_of(run: PolicyRun) -> dict[str, str]:
     """Return digests of what a run reads."""
     return {
         "the prompts": digest_of_records([run.prompts.records]),
-        "the test questions": digest_of_records([*run.tests.values(), run.samples]),
+        QUESTIONS: digest_of_records([*run.tests.values(), run.samples]),
         **run.reward.contents,
     }
+
+
+def notes_of_rollouts(session: Session) -> dict[str, Any]:
+    """Return the notes of a run's rollouts, without what another run than before cannot use."""
+    notes: dict[str, Any] = session.extra.setdefault("rollouts", {})
+    if set(session.changed) - {"steps"}:
+        notes.pop("phase", None)  # its answers may be to other prompts, or scored otherwise
+    if "beta" in session.changed:
+        notes.pop("beta", None)
+    return notes
 
 
 def check_memory(

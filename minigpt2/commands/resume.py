@@ -125,8 +125,7 @@ def changed_settings(settings: Any, stored: Mapping[str, Any]) -> dict[str, str]
     """Return the settings that make another run of it, each with a part of a sentence."""
     changed = {}
     for field in fields(settings):
-        name = field.name
-        now = getattr(settings, name)
+        name, now = field.name, getattr(settings, field.name)
         before = stored.get(name, getattr(type(settings), name, None))  # its default
         before = from_here(name, before, str(stored.get(STARTED_IN, "")))
         if name not in FREE and json_text(now) != json_text(before):
@@ -231,19 +230,21 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def difference(settings: Any, now: Fingerprint, checkpoint: Checkpoint) -> tuple[str, list[str]]:
-    """Return what makes a run another one (or ""), and what rounds its numbers differently.
+def difference(
+    settings: Any, now: Fingerprint, checkpoint: Checkpoint
+) -> tuple[dict[str, str], list[str]]:
+    """Return what makes a run another one, by name, and what rounds its numbers differently.
 
-    Raises UserError for another model where that would not be read: a run continues from its own
-    weights.
+    Raises UserError for another model where none is read: a run continues from its own weights.
     """
     notes = checkpoint.notes
     changed = changed_settings(settings, notes["settings"])
     if "model" in changed and command_of(type(settings)) not in READ_AGAIN:
         raise UserError(
-            f"{changed['model']}, but a run continues from its own weights, those of "
+            f"{changed['model']}, but a run continues from its own weights, "
             f"{checkpoint.folder}: without --resume a new run starts from another model"
         )
-    others = [name for name, known in now.contents.items() if notes["contents"].get(name) != known]
-    contents = f"{others[0]} are not those that the run began with" if others else ""
-    return "; ".join(changed.values()) or contents, changes(now.rounding, notes["rounding"])
+    for name, digest in now.contents.items():
+        if notes["contents"].get(name) != digest:
+            changed[name] = f"{name} are not those that the run began with"
+    return changed, changes(now.rounding, notes["rounding"])

@@ -56,10 +56,12 @@ class Session(ExitStack):
         self.log: RunLog
         self.signals: Signals
         self.extra: dict[str, Any] = {}  # notes of the command
+        self.changed: dict[str, str] = {}  # what makes it another run than the one that continues
         self._started = perf_counter()
         self._folder: Path | None = None
         self._damaged: list[Path] = []
         self._line = ""
+        self._resumed = False
         self._now: Fingerprint
 
     def __enter__(self) -> "Session":
@@ -120,7 +122,7 @@ class Session(ExitStack):
                 f"after {steps:,}: let it take at least {taken:,}"
             )
         self._now = now
-        resumed = self._folder is not None
+        self._resumed = resumed = self._folder is not None
         self._folder = folder = self._folder or claim_folder(self.settings.out, self.name)
         if not resumed:
             self.lock = self.enter_context(FolderLock(folder))
@@ -128,9 +130,8 @@ class Session(ExitStack):
         lines += [f"{path} is damaged: it is now {set_aside(path).name}" for path in self._damaged]
         events = getattr(self.settings, "tensorboard", False)
         self.signals = self.enter_context(Signals())
-        # The first file of a run: with it, the run can be resumed.
-        settings = {"command": command_of(type(self.settings)), **self._stored_settings()}
-        write_json(folder / SETTINGS, settings, replace=resumed)
+        if not resumed:  # the first file of a run: with it, the run can be resumed
+            self._write_settings(folder, replace=False)
         self.log = self.enter_context(RunLog(folder, tensorboard=events, resumed=resumed))
         if resumed:
             notes = self.checkpoint.notes if self.checkpoint else BEGINNING
@@ -152,7 +153,8 @@ class Session(ExitStack):
         """Return lines about what has changed.  Raises UserError if it is another run now."""
         if not self.checkpoint:
             return []
-        changed, rounding = difference(self.settings, now, self.checkpoint)
+        self.changed, rounding = difference(self.settings, now, self.checkpoint)
+        changed = "; ".join(self.changed.values())
         if changed and not self.settings.resume_anyway:
             raise UserError(
                 f"{self._folder} cannot continue as the same run: {changed}; "
@@ -162,6 +164,11 @@ class Session(ExitStack):
         if rounding:
             lines.append(f"it continues, but not bit for bit ({'; '.join(rounding)})")
         return lines
+
+    def _write_settings(self, folder: Path, *, replace: bool) -> None:
+        """Write the settings with which the run can be resumed."""
+        settings = {"command": command_of(type(self.settings)), **self._stored_settings()}
+        write_json(folder / SETTINGS, settings, replace=replace)
 
     def _stored_settings(self) -> dict[str, Any]:
         """Return the settings, with the folder in which their relative paths begin."""
@@ -191,8 +198,10 @@ class Session(ExitStack):
         if self.checkpoint:
             now, before = self._now.rounding, self.checkpoint.notes["rounding"]
             same = all(now.get(name) == before.get(name) for name in ("precision", "micro_batch"))
-            restore(self.checkpoint, state, partial=same)
+            restore(self.checkpoint, state, partial=same and not self.changed)
         keep, folder = self.settings.keep, self.log.folder
+        if self._resumed:  # only now, for with these settings it can continue
+            self._write_settings(folder, replace=True)
         writer = CheckpointWriter(folder, model, keep=keep, before=self.log.sync)
         writer.remove_old(state)
 

@@ -12,6 +12,7 @@ from minigpt2.commands.dataset import warnings_of
 from minigpt2.commands.session import Session
 from minigpt2.commands.setup import Run, TrainSettings, check_memory, setup
 from minigpt2.commands.tuning_run import (
+    QUESTIONS,
     closing_line,
     describe_model,
     ending_of,
@@ -80,7 +81,7 @@ def contents_of(run: Run) -> dict[str, str]:
     """Return digests of what a run reads."""
     return {
         "the examples": digest_of_examples([run.examples.training, run.examples.validation]),
-        "the test questions": digest_of_records([*run.tests.values(), run.samples]),
+        QUESTIONS: digest_of_records([*run.tests.values(), run.samples]),
     }
 
 

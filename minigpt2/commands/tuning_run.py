@@ -31,6 +31,7 @@ from minigpt2.training.step import NotFinite
 from minigpt2.wording import plural
 
 NAMED = 16  # entries that an error lists
+QUESTIONS = "the test questions"  # the name of their digest in a fingerprint
 Result = TypeVar("Result")  # of a training
 Validate = Callable[[int], float]  # with the steps taken; returns the loss
 
@@ -88,6 +89,10 @@ def answers_before(
 ) -> Answers:
     """Return the answers before training: those of the first session, or new ones."""
     stored = session.extra.get("before", {})
+    if QUESTIONS in session.changed:
+        stored = {}
+        now = "what is called before are the answers of the model as it continues"
+        session.log.say("warning", f"{QUESTIONS} are others, so {now}", key="before")
     if {name: len(answers) for name, answers in stored.items()} != {
         name: len(records) for name, records in tests.items()
     }:

@@ -95,7 +95,8 @@ class Epochs(Generic[Item]):
     """Examples in epochs, cut into steps of `batch_size` and these into micro-batches.
 
     The order of an epoch follows from the seed and its number, so the step at any place can be
-    made without those before it.  The last step of an epoch takes the examples that are left.
+    made without those before it.  The last step of an epoch takes the examples that are left; a
+    place behind its end, where a run has lost examples, is the beginning of the next one.
     `lay_out` makes a batch of the examples with some numbers.
     """
 
@@ -119,8 +120,13 @@ class Epochs(Generic[Item]):
         """The number of steps in an epoch."""
         return ceil(len(self.examples) / self.batch_size)
 
+    def place(self, epoch: int, position: int) -> tuple[int, int]:
+        """Return the epoch and the position of a place, which may be behind the end of an epoch."""
+        return (epoch + 1, 0) if position >= len(self.examples) else (epoch, position)
+
     def indices_at(self, epoch: int, position: int) -> list[list[int]]:
         """Return which examples each micro-batch of the step takes that begins at a place."""
+        epoch, position = self.place(epoch, position)
         order = epoch_order(len(self.examples), self.seed, epoch)
         chosen = order[position : position + self.batch_size].tolist()
         starts = range(0, len(chosen), self.micro_batch)
@@ -151,6 +157,7 @@ class Epochs(Generic[Item]):
 
     def at(self, epoch: int, position: int) -> StepBatches:
         """Return the step that begins at a place."""
+        epoch, position = self.place(epoch, position)
         parts = self.indices_at(epoch, position)
         batches = [self.lay_out(part) for part in parts]
         position += sum(map(len, parts))

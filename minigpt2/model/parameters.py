@@ -74,8 +74,8 @@ class Parameters:
 
     `shapes` is the table of tensors, by default a GPT-2's; another head or an adapter is one more
     entry.  Those named in `frozen` are not trained.  `parts` has the configuration of tensors whose
-    names begin with a prefix, if they are a model of another shape (model/heads).  Raises ValueError
-    if `flat` does not have as many elements as the table, or a frozen name is not in it.
+    names begin with a prefix, if they are a model of another shape (model/heads).  Raises
+    ValueError if `flat` does not have as many elements as the table, or a frozen name is not in it.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from minigpt2.alignment import ppo_phases
 from minigpt2.commands import rewards
 from minigpt2.data.template import ALPACA
 from minigpt2.inference.model import Model, RewardModel, open_model, save_model
@@ -81,6 +82,27 @@ def test_a_run_killed_within_a_phase_continues_bit_for_bit(ppo, tmp_path, monkey
     outcome = ppo("--out", "broken", "--resume", *options)
     assert outcome.code == 0, outcome.err
     assert results_of(tmp_path / "broken") == results_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [("--prompts", 3), ("--answers", 4), ("--seed", 5), ("--temperature", 0.7), ("--steps", 7)],
+    ids=lambda changed: changed[0],
+)
+def test_another_run_draws_its_answers_anew(ppo, run, monkeypatch, changed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("minigpt2.reports.run_log.RunLog.add_step", killed_after(2))
+        ppo("--out", "broken", "--save-every", 1)
+    drawn_at, new_phase = [], ppo_phases.PPOData.new_phase
+    monkeypatch.setattr(
+        ppo_phases.PPOData,
+        "new_phase",
+        lambda data, number, step: drawn_at.append(step) or new_phase(data, number, step),
+    )
+    outcome = run("ppo", "--resume", "broken", "--resume-anyway", *changed)
+    assert outcome.code == 0, outcome.err
+    within = drawn_at[0] % 4 != 0  # a rollout has four steps
+    assert within == (changed[0] != "--steps")
 
 
 def test_a_reward_model_scores_the_answers(run, little_model, tokenizer, tmp_path):

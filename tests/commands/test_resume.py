@@ -1,22 +1,26 @@
 """Resume: whole commands that are stopped and continue, and those that cannot."""
 
 import json
+import os
 import shutil
 import signal
+from pathlib import Path
 from time import sleep
 
 import pytest
 
 import minigpt2
+from minigpt2.commands import session
 from minigpt2.commands.resume import with_notes
 from minigpt2.durable import FolderLock
 from minigpt2.errors import UserError
 from minigpt2.outputs import hidden_name
 from minigpt2.reports.run_log import RunLog
 from minigpt2.signals import Stopped
-from minigpt2.training import checkpoint_writer, fingerprint
+from minigpt2.training import checkpoint_reader, checkpoint_writer, fingerprint
 from minigpt2.training.checkpoint import checkpoint_name, checksum_of, write_checkpoint
-from minigpt2.training.checkpoint_reader import STATE, Checkpoint
+from minigpt2.training.checkpoint_reader import STATE, Checkpoint, restore
+from minigpt2.training.objective import WeightedNLL
 
 RUN = ("--samples", 1, "--batch-size", 4, "--micro-batch", 2, "--epochs", 2, "--dropout", 0.1)
 OPTIONS = (*RUN, "--save-every", 2, "--evaluate-every", 2, "--validation", 0.2, "--log-every", 1)
@@ -282,7 +286,7 @@ def test_every_setting_that_changed_is_named(run, killed):
     [
         (("--steps", 3), "mine has taken 4 steps already, and the run would end after 3: let it"),
         (("--model", "tiny"), 'model is "tiny", and was '),
-        (("--model", "tiny"), "but a run continues from its own weights, those of mine/checkpoint"),
+        (("--model", "tiny"), "but a run continues from its own weights, mine/checkpoint"),
     ],
 )
 def test_what_no_run_can_continue_with_changes_nothing(run, killed, tmp_path, changed, words):
@@ -291,6 +295,80 @@ def test_what_no_run_can_continue_with_changes_nothing(run, killed, tmp_path, ch
     assert words in refusal(run("train", "--resume", "mine", "--resume-anyway", *changed))
     assert results_of_checkpoint(tmp_path) == before
     assert run("train", "--resume", "mine").code == 0
+
+
+def stopped_within(step, train, monkeypatch, folder):
+    """Train with an accumulated step in two parts, and stop between them."""
+    add = WeightedNLL.add_gradients
+    count = 0
+
+    def added(*arguments):
+        nonlocal count
+        count += 1
+        result = add(*arguments)
+        if count == 2 * step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightedNLL, "add_gradients", added)
+        assert train("--out", folder).code == 128 + signal.SIGTERM
+    assert [p.name for p in Path(folder).glob("checkpoint-*-1")]
+
+
+@pytest.mark.parametrize(
+    "changed", [("--batch-size", 6), ("--batch-size", 2), ("--seed", 4), ("--prompt-weight", 1)]
+)
+def test_what_a_step_has_added_up_is_dropped_where_another_run_continues(
+    run, train, monkeypatch, changed, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    stopped_within(2, train, monkeypatch, "mine")
+    shutil.copytree("mine", "whole")
+    (partial,) = Path("whole").glob("checkpoint-*-1")
+    steps = checkpoint_reader.open_checkpoint(partial)
+    assert steps.numbers.partial
+    outcome = run("train", "--resume", "mine", "--resume-anyway", *changed)
+    assert outcome.code == 0, outcome.err
+    with monkeypatch.context() as patch:  # as if the step had not begun
+        patch.setattr(session, "restore", lambda c, s, partial: restore(c, s, partial=False))
+        assert run("train", "--resume", "whole", "--resume-anyway", *changed).code == 0
+    assert results_of(Path("mine"))[1] == results_of(Path("whole"))[1]
+
+
+def test_fewer_examples_go_on_with_the_next_epoch(run, killed, data):
+    killed(3, "--out", "mine")  # after two steps of 4 examples
+    entries = json.loads(data.read_text())
+    data.write_text(json.dumps(entries[:6]))
+    outcome = run("train", "--resume", "mine", "--resume-anyway", "--steps", 6)
+    assert outcome.code == 0, outcome.err
+
+
+def test_other_questions_are_asked_anew(run, train, killed, tmp_path):
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps([{"instruction": "Say a.", "output": "a"}]))
+    killed(3, "--out", "mine", "--test", "asked.json")
+    asked.write_text(json.dumps([{"instruction": "Say b.", "output": "b"}]))
+    outcome = run("train", "--resume", "mine", "--resume-anyway")
+    assert outcome.code == 0, outcome.err
+    assert "what is called before are the answers of the model as it continues" in outcome.out
+    (row,) = json.loads((tmp_path / "mine/answers.json").read_text())
+    assert row["instruction"] == "Say b."
+
+
+def test_what_fails_while_it_is_restored_leaves_the_settings(run, killed, monkeypatch, tmp_path):
+    killed(3, "--out", "mine")
+    before = (tmp_path / "mine/settings.json").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "restore", lambda *a, **b: fail("no tensor"))
+        outcome = run("train", "--resume", "mine", "--resume-anyway", "--seed", 9)
+    assert "no tensor" in refusal(outcome)
+    assert (tmp_path / "mine/settings.json").read_text() == before
+
+
+def fail(text):
+    """Raise the error of a user."""
+    raise UserError(text)
 
 
 def results_of_checkpoint(folder):
