@@ -22,6 +22,10 @@ class OverBound(UserError):
     """A run has reached a bound that the user set: it is saved as it is, and stops."""
 
 
+class NothingToLearn(UserError):
+    """A run has learnt what it can: it is saved, and ends before its last step."""
+
+
 class NothingLeft(UserError):
     """What the user wants is done already: the exit code is 0."""
 

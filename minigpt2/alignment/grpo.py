@@ -28,7 +28,8 @@ Groups without a difference
     log as `alike`.  Their tokens still count in the Z of the step, for (39.4) is a mean over
     all answers.  With success probability p a group is alike with probability
     pᴷ + (1 − p)ᴷ: prompts that are too easy or too hard teach nothing.  When no group has had
-    a difference for PATIENCE steps, the run stops.  `alike` and PATIENCE look at the rewards
+    a difference for PATIENCE steps, the run ends, and is saved: if its answers are rewarded,
+    the task is learnt, else it is too hard.  `alike` and PATIENCE look at the rewards
     before the price of (44.1): with β > 0 a group of equal scores is still led back to the
     reference, but it says nothing about the task.
 
@@ -69,7 +70,7 @@ from minigpt2.alignment.on_policy import (
 from minigpt2.alignment.policy_gradient import normaliser, ratios, token_shares
 from minigpt2.backend import Array
 from minigpt2.data.batches import StepBatches
-from minigpt2.errors import UserError
+from minigpt2.errors import NothingToLearn, OverBound, UserError
 from minigpt2.model.batch import Batch
 from minigpt2.model.gradients import Gradients
 from minigpt2.model.parameters import Parameters
@@ -144,8 +145,8 @@ class GroupData(OnPolicyData):
     def at(self, epoch: int, position: int) -> StepBatches:
         """Draw the answers of the step at a place; return the batches of those that differ.
 
-        Raises UserError for a score that is not a number, a KL over its bound, and after PATIENCE
-        steps in which no group had a difference.
+        Raises UserError for a score that is not a number, OverBound for a KL over its bound, and
+        OverBound or NothingToLearn after PATIENCE steps in which no group had a difference.
         """
         number, _ = self.phases.at(position)
         options, samples = self.options, self.phases.samples
@@ -163,15 +164,23 @@ class GroupData(OnPolicyData):
         return StepBatches(self.batches(answers, advantages), epoch, position + 1)
 
     def require_difference(self, number: int, rewards: Array) -> None:
-        """Raise UserError if no group has had a difference for PATIENCE steps."""
+        """Raise an error if no group has had a difference for PATIENCE steps.
+
+        It is NothingToLearn if the answers are rewarded, else OverBound.
+        """
         if not alike(rewards).all():
             self.notes.pop("alike_since", None)
         elif number - self.notes.setdefault("alike_since", number) + 1 >= PATIENCE:
-            raise UserError(
-                f"step {number + 1}: no group of answers has had a difference in reward for "
-                f"{plural(PATIENCE, 'step')} (the last mean was {rewards.mean():g}), so there is "
-                "nothing to learn: take prompts that are neither too hard nor too easy, more "
-                "samples, or another check"
+            text = (
+                f"no group of answers has had a difference in reward for "
+                f"{plural(PATIENCE, 'step')} (the last mean was {rewards.mean():g})"
+            )
+            if rewards.mean() > 0:
+                raise NothingToLearn(text)
+            raise OverBound(
+                f"step {number + 1}: {text}, so there is nothing to learn: take easier prompts, a "
+                "model that is tuned further, more --answers, or another check; the run is saved, "
+                "and --resume with --resume-anyway continues with other settings"
             )
 
     def batches(self, answers: Sequence[Completion], advantages: Array) -> list[Batch]:

@@ -14,14 +14,7 @@ from minigpt2.data.records import Record
 from minigpt2.data.template import Template
 from minigpt2.data.template_files import open_template, stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer
-from minigpt2.data.truncation import (
-    Cuts,
-    Policy,
-    fit_to_context,
-    require_examples,
-    truncate,
-    truncate_all,
-)
+from minigpt2.data.truncation import Cuts, Policy, fit_to_context, require_examples, truncate_all
 from minigpt2.data.vocabulary import END_OF_TEXT
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.model import Model, RewardModel, tokenizer_for
@@ -119,14 +112,6 @@ class Dataset(NamedTuple):
         fitting, cuts = truncate_all(self._encoded(records), self.context, self.truncate)
         require_examples(fitting, cuts, self.context)
         return fitting, cuts
-
-    def questions(self) -> list[Record]:
-        """Return the records that can be asked, without those that the policy drops."""
-        asked = [record for record in self.records if not record.is_text]
-        if self.truncate != "drop":
-            return asked
-        pairs = zip(asked, self._encoded(asked), strict=True)
-        return [record for record, example in pairs if truncate(example, self.context, "drop")]
 
     def training_set(self, validation: float, seed: int) -> TrainingSet:
         """Return all records as examples to train on, and a share for validation.

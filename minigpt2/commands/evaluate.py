@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigpt2.commands.dataset import DataSettings, open_dataset, reader_of, warnings_of
+from minigpt2.commands.dataset import (
+    Dataset,
+    DataSettings,
+    open_dataset,
+    reader_of,
+    warnings_of,
+)
 from minigpt2.commands.decoding import open_rounded
-from minigpt2.data.truncation import Cuts
+from minigpt2.data.records import Record
+from minigpt2.data.truncation import Cuts, truncate
 from minigpt2.device.devices import Device
 from minigpt2.errors import require_at_least
 from minigpt2.inference.model import Model
@@ -72,7 +79,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         model = open_rounded(settings.model, settings.device, settings.precision)
         dataset = open_dataset(settings, reader_of(model))
         examples, cuts = dataset.examples(dataset.records)
-    questions = dataset.questions() if settings.answers else []
+    questions = questions_of(dataset) if settings.answers else []
     with progress("computing the loss", len(examples)) as advance:
         losses = validation_losses(model.parameters, examples, settings.batch_size, advance)
     with progress("answering", len(questions)) as advance:
@@ -93,6 +100,15 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         write_json(settings.out, result)
         console.print(f"written to {settings.out}")
     return result
+
+
+def questions_of(dataset: Dataset) -> list[Record]:
+    """Return the records that can be asked, without those that the policy drops."""
+    records = [record for record in dataset.records if not record.is_text]
+    if dataset.truncate != "drop":
+        return records
+    pairs = zip(records, dataset.encode(records), strict=True)
+    return [record for record, example in pairs if truncate(example, dataset.context, "drop")]
 
 
 def numbers_of(losses: Losses, cuts: Cuts, answers: Sequence[Answer]) -> dict[str, Any]:

@@ -136,6 +136,7 @@ def notes_of_rollouts(session: Session) -> dict[str, Any]:
     notes: dict[str, Any] = session.extra.setdefault("rollouts", {})
     if set(session.changed) - {"steps"}:
         notes.pop("phase", None)  # its answers may be to other prompts, or scored otherwise
+        notes.pop("alike_since", None)
     if "beta" in session.changed:
         notes.pop("beta", None)
     return notes

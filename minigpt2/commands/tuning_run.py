@@ -14,6 +14,7 @@ from minigpt2.commands.session import Session
 from minigpt2.data.loading import listed
 from minigpt2.data.records import Record
 from minigpt2.device.devices import describe_device
+from minigpt2.errors import NothingToLearn
 from minigpt2.inference.model import Model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.parameters import Parameters
@@ -162,6 +163,7 @@ def take_all_steps(
     with (
         session.saving(run.state, run.model) as hooks,
         naming or nullcontext(),
+        ending_early() as learnt,
         bar as advance,
     ):
         run_steps(
@@ -182,22 +184,26 @@ def take_all_steps(
     if best := run.state.best:
         log.say("best", best_line(run), step=best.step, loss=best.loss)
     if run.state.step < steps:
-        log.say("stopped", early_line(run), key="stopped_early", step=run.state.step)
+        patience = plural(run.every.patience, "validation")
+        reasons = learnt or [f"{patience} without an improvement (--patience)"]
+        line = f"after step {run.state.step:,} of {steps:,}: {reasons[0]}"
+        log.say("stopped", line, key="stopped_early", step=run.state.step, line=line)
+
+
+@contextmanager
+def ending_early() -> Iterator[list[str]]:
+    """Let a block end where nothing is left to learn; the list that it yields then says why."""
+    reasons: list[str] = []
+    try:
+        yield reasons
+    except NothingToLearn as end:
+        reasons.append(str(end))
 
 
 def best_line(run: TuningRun) -> str:
     """Return a line about the best validation of a run."""
     best = run.state.best
     return f"validation loss {best.loss:.4f}, after step {best.step:,}" if best else ""
-
-
-def early_line(run: TuningRun) -> str:
-    """Return a line about a run that stopped early; empty for one that took all steps."""
-    step, steps = run.state.step, run.config.steps
-    if step == steps:
-        return ""
-    count = plural(run.every.patience, "validation")
-    return f"after step {step:,} of {steps:,}: {count} without an improvement (--patience)"
 
 
 @contextmanager
@@ -238,7 +244,7 @@ def ending_of(run: TuningRun, log: RunLog) -> dict[str, Any]:
         "title": log.folder.name,
         "log": log.entries(),
         "best": best_line(run),
-        "stopped": early_line(run),
+        "stopped": log.summary.get("stopped_early", {}).get("line", ""),
         "before": log.summary.get("before", {}),
         "after": log.summary.get("after", {}),
     }

@@ -16,9 +16,9 @@ class Exchange(NamedTuple):
     is_learned: bool = True  # else the answer is only read, as a prompt is
 
 
-def same_text(one: str, other: str) -> bool:
+def same_text(text: str, other: str) -> bool:
     """Whether two texts are equal, but for white space at their ends."""
-    return one.strip() == other.strip()
+    return text.strip() == other.strip()
 
 
 class Record(NamedTuple):

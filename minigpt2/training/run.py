@@ -5,7 +5,7 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from minigpt2.data.batches import StepBatches
-from minigpt2.errors import OverBound
+from minigpt2.errors import NothingToLearn, OverBound
 from minigpt2.memory import keep_freed_memory
 from minigpt2.model.gpt2 import prepare
 from minigpt2.training.ahead import begin_next
@@ -138,13 +138,13 @@ def take_steps(
         yield result
 
 
-def saved_at_a_bound(
+def saved_at_the_end(
     results: Iterator[StepResult], save: Callable[[], None]
 ) -> Iterator[StepResult]:
-    """Yield the results of steps; save the run before it stops at a bound that the user set."""
+    """Yield the results of steps; save the run where a bound, or a task learnt, ends it."""
     try:
         yield from results
-    except OverBound:
+    except (OverBound, NothingToLearn):
         save()
         raise
 
@@ -163,7 +163,7 @@ def run_steps(
     """Take the remaining steps; log each one, validate and save as often as `every` says.
 
     The model is also validated before the first step, and each best one is saved.  Raises
-    UserError, and saves nothing, if the weights are not finite; and OverBound, when all is saved.
+    UserError, and saves nothing, if the weights are not finite.  Other errors come after a save.
     """
     timer = Timer(every.save_minutes, clock)
 
@@ -190,7 +190,7 @@ def run_steps(
     if hooks.validate and validation_due(state, config, every):
         validate_and_save()
     between = {"between": in_step, "settle": hooks.settle}
-    tries = saved_at_a_bound(take_steps(state, data, objective, config, world, **between), save)
+    tries = saved_at_the_end(take_steps(state, data, objective, config, world, **between), save)
     while not finished(state, config, every):
         result = next(tries)
         number, last = result.step, result.step == config.steps

@@ -14,7 +14,7 @@ from minigpt2.alignment.grpo import (
 )
 from minigpt2.alignment.log_probs import policy_gradients
 from minigpt2.alignment.policy_gradient import NORMALISERS
-from minigpt2.errors import UserError
+from minigpt2.errors import NothingToLearn, OverBound, UserError
 from minigpt2.model.gradients import gradients_of
 from minigpt2.training.objective import Options
 from tests.alignment.exact_world import ANSWERS, ENDED, LAST, LENGTHS, MODEL, TOKENS, sums
@@ -182,9 +182,9 @@ def test_a_run_of_equal_rewards_does_not_change_one_bit():
 
 
 def test_a_run_without_any_difference_stops_in_words():
-    with pytest.raises(
-        UserError, match=rf"step {PATIENCE}: no group .* for 20 steps .* mean was 0.25"
-    ):
+    with pytest.raises(OverBound, match=rf"step {PATIENCE}: no group .* for 20 steps .* was 0\)"):
+        run(50, score=lambda answers, prompts: [0.0] * len(answers))
+    with pytest.raises(NothingToLearn, match=r"no group .* for 20 steps .* mean was 0.25\)$"):
         run(50, score=lambda answers, prompts: [0.25] * len(answers))
 
 
@@ -206,7 +206,7 @@ def test_steps_without_a_difference_are_counted_on_after_a_resume():
     assert notes == {"alike_since": 0}
     data = data_of(fresh_state(), **equal)
     data.at(0, PATIENCE - 2)  # a step that is made again does not count twice
-    with pytest.raises(UserError, match="nothing to learn"):
+    with pytest.raises(NothingToLearn):
         data.at(0, PATIENCE - 1)
 
 

@@ -53,6 +53,45 @@ def test_a_run_leaves_a_model_and_a_report(grpo, tmp_path):
     assert {row["step"] for row in drawn} == {1, 3, 5, 7, 9, 11, 13, 14}
 
 
+@pytest.fixture
+def always(run, little_model, tmp_path, monkeypatch):
+    """Run grpo where each answer has the same reward."""
+    write_questions(tmp_path / "sums.json")
+    command = ("grpo", "sums.json", "--model", little_model, *OPTIONS, "--steps", 60)
+
+    def grpo(reward, *options):
+        def by_check(*arguments):
+            return rewards.Reward("the same", lambda both, prompts: [reward] * len(both), {})
+
+        monkeypatch.setattr("minigpt2.commands.policy_run.by_check", by_check)
+        return run(*command, "--out", "mine", *options)
+
+    return grpo
+
+
+def test_a_run_that_has_learnt_its_task_ends(always, tmp_path):
+    outcome = always(1.0)
+    assert outcome.code == 0, outcome.err
+    line = (
+        "stopped   after step 19 of 60: no group of answers has had a difference in reward for 20"
+    )
+    assert line in outcome.out and "see mine/report.html" in outcome.out
+    assert open_model(str(tmp_path / "mine")).template is not None
+    assert "Stopped after step 19 of 60" in (tmp_path / "mine/report.html").read_text()
+
+
+def test_a_task_that_is_too_hard_saves_the_run(always, run, tmp_path, monkeypatch):
+    again = ("grpo", "--resume", "mine")
+    for step, outcome in (
+        (20, always(0.0)),
+        (20, run(*again)),
+        (39, run(*again, "--resume-anyway", "--learning-rate", 1e-3)),
+    ):
+        assert outcome.code == 2 and outcome.err.count("\n") == 1, outcome
+        assert f"step {step}: no group of answers has had a difference" in outcome.err
+        assert (tmp_path / f"mine/checkpoint-{step - 1:06}").is_dir()
+
+
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_a_killed_run_continues_bit_for_bit(grpo, tmp_path, monkeypatch, stop):
     assert grpo("--out", "whole").code == 0
