@@ -4,7 +4,8 @@ This is `minigpt2 align`.  Each stage is a run of another command, in a folder o
 is finished is not done again: a demonstration that was stopped continues.
 """
 
-from dataclasses import asdict, dataclass
+import shlex
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from minigpt2.reading import parse_json, read_text
 from minigpt2.reports.align_page import align_page
 from minigpt2.reports.run_log import SETTINGS, SUMMARY
 from minigpt2.reports.screen import Screen
+from minigpt2.signals import stop_in
 from minigpt2.wording import duration
 
 REPORT = "report.html"
+COMMAND = "align"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,9 @@ class AlignSettings:
         require_at_least(0, self, "seed")
 
 
+NAMES = tuple(field.name for field in fields(AlignSettings))
+
+
 def align(settings: AlignSettings) -> dict[str, Any]:
     """Do all stages, and the exams between them; return the content of summary.json.
 
@@ -56,15 +62,26 @@ def align(settings: AlignSettings) -> dict[str, Any]:
     screen = Screen(until_closed=True)
     with FolderLock(folder):
         remove_leftovers(folder)
-        write_json(folder / SETTINGS, asdict(settings), replace=True)
+        write_json(folder / SETTINGS, {"command": COMMAND, **asdict(settings)}, replace=True)
         write_data(folder)
         every = stages(folder, settings.model, settings.seed)
         exams = Exams(folder, settings.seed, screen)
-        for number, stage in enumerate(every, 1):
-            screen.print(f"\n{number} of {len(every)}: {stage.title}", style="bold")
-            run_stage(stage)
-            exams.take(stage)
-        return report(folder, every, exams, screen)
+        try:
+            for number, stage in enumerate(every, 1):
+                screen.print(f"\n{number} of {len(every)}: {stage.title}", style="bold")
+                run_stage(stage)
+                exams.take(stage)
+            return report(folder, every, exams, screen)
+        except BaseException as error:
+            if stop_in(error):
+                screen.print(f"stopped   to continue: {command_line(settings)}")
+            raise
+
+
+def command_line(settings: AlignSettings) -> str:
+    """Return the line that starts a demonstration, and continues it."""
+    options = [f"--{name} {shlex.quote(str(value))}" for name, value in asdict(settings).items()]
+    return " ".join(["minigpt2 align", *options])
 
 
 def claim(settings: AlignSettings) -> None:
@@ -75,9 +92,12 @@ def claim(settings: AlignSettings) -> None:
         with naming(folder):
             make_folder(folder)
         return
-    before, now = parse_json(read_text(path), path), asdict(settings)
-    for name, value in now.items():
-        stored = before.get(name) if isinstance(before, dict) else None
+    content = parse_json(read_text(path), path)
+    before = content if isinstance(content, dict) else {}
+    if before.get("command", COMMAND) != COMMAND or not before.keys() <= {"command", *NAMES}:
+        raise UserError(f"{folder} holds a run of another command: choose another --out")
+    for name, value in asdict(settings).items():
+        stored = before.get(name)
         if name != "out" and json_text(value) != json_text(stored):
             raise UserError(
                 f"{folder} holds a demonstration whose {name} is {json_text(stored)}, not "

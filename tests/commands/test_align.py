@@ -10,11 +10,14 @@ from minigpt2.alignment import exam
 from minigpt2.commands import align_exams, align_stages
 from minigpt2.commands.align import AlignSettings, align
 from minigpt2.commands.align_exams import step_of
+from minigpt2.commands.resume import stored_settings
+from minigpt2.commands.train_settings import TrainSettings
 from minigpt2.data.almanac.preferences import preferences
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
+from minigpt2.signals import Stopped
 from minigpt2.weights import checkpoints_of
 
 pytestmark = pytest.mark.long
@@ -98,6 +101,35 @@ def test_a_demonstration_continues_with_the_stage_that_lacks(small, results, tmp
 def test_other_settings_need_another_folder(small, results):
     with pytest.raises(UserError, match="holds a demonstration whose seed is 0, not 1"):
         align(AlignSettings(out=small.out, model=small.model, seed=1))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"command": "train", "out": None, "model": "tiny", "seed": 0}, {"seed": 0, "steps": 3}],
+)
+def test_a_run_of_another_command_is_left_alone(tmp_path, content):
+    (tmp_path / "settings.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="holds a run of another command: choose another --out"):
+        align(AlignSettings(out=tmp_path))
+    assert json.loads((tmp_path / "settings.json").read_text()) == content
+
+
+def test_a_demonstration_is_no_run(small, results):
+    with pytest.raises(UserError, match="is a run of align, not of train"):
+        stored_settings(small.out, TrainSettings)
+
+
+def test_a_demonstration_that_is_stopped_says_how_it_continues(
+    small, tmp_path, monkeypatch, capsys
+):
+    def stopped(stage):
+        raise Stopped(15)
+
+    monkeypatch.setattr("minigpt2.commands.align.run_stage", stopped)
+    with pytest.raises(Stopped):
+        align(AlignSettings(out=tmp_path / "mine", model=small.model, seed=2))
+    line = f"to continue: minigpt2 align --out {tmp_path / 'mine'} --model {small.model} --seed 2"
+    assert line in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path):

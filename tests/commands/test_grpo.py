@@ -83,9 +83,9 @@ def test_a_run_that_has_learnt_its_task_ends(always, tmp_path):
 def test_a_task_that_is_too_hard_saves_the_run(always, run, tmp_path, monkeypatch):
     again = ("grpo", "--resume", "mine")
     for step, outcome in (
-        (20, always(0.0)),
+        (20, always(0.0, "--keep", 0)),
         (20, run(*again)),
-        (39, run(*again, "--resume-anyway", "--learning-rate", 1e-3)),
+        (39, run(*again, "--resume-anyway", "--answers", 4)),
     ):
         assert outcome.code == 2 and outcome.err.count("\n") == 1, outcome
         assert f"step {step}: no group of answers has had a difference" in outcome.err
