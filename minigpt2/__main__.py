@@ -3,8 +3,6 @@
 import signal
 import sys
 
-from minigpt2.signals import SAVING, pass_over, set_handler
-
 
 def main() -> int:
     """Run the command line; return the exit code.
@@ -14,6 +12,8 @@ def main() -> int:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from minigpt2.signals import SAVING, pass_over, set_handler
+
     set_handler(SAVING, pass_over)
     from minigpt2 import cli, terminal  # importing takes a moment
 

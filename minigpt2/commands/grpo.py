@@ -84,4 +84,7 @@ def grpo(settings: GrpoSettings) -> dict[str, Any]:
         )
         return data, GroupObjective(data)
 
-    return run_policy(settings, "grpo", setup_policy, made, micro_batch=micro_batch)
+    several = micro_batch < settings.prompts
+    return run_policy(
+        settings, "grpo", setup_policy, made, micro_batch=micro_batch, accumulates=several
+    )

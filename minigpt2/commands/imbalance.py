@@ -22,6 +22,7 @@ from minigpt2.training.gradient_imbalance import Imbalance, measure, norms_per_t
 from minigpt2.wording import plural
 
 GROUPS = 4  # of answers by length
+MOST = 1_000_000  # the largest weight of a prompt token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,8 @@ class ImbalanceSettings(DataSettings):
         require_at_least(1, self, "count")
         require_at_least(0, self, "seed")
         require_picture(self, "figure")
-        if not all(isfinite(weight) and weight >= 0 for weight in self.weights):
-            raise UserError("each of weights must be a number of at least 0")
+        if not all(0 <= weight <= MOST for weight in self.weights):
+            raise UserError(f"each of weights must be a number from 0 to {MOST:,}")
 
 
 def imbalance(settings: ImbalanceSettings) -> Imbalance:

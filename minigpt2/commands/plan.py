@@ -4,7 +4,8 @@ This is `minigpt2 plan`.  It prints the memory by part, the time of a step, and 
 the machine.
 """
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from minigpt2.alignment.pairs import Pair
 from minigpt2.commands.dataset import Kind, open_dataset, open_reader
 from minigpt2.commands.pair_run import pairs_of
 from minigpt2.commands.plan_settings import (
+    CARRIED,
     ON_POLICY,
     PlanSettings,
     answer_tokens,
@@ -23,6 +25,7 @@ from minigpt2.commands.plan_settings import (
 from minigpt2.commands.plan_times import print_time
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.outputs import json_text
 from minigpt2.planning.alignment_memory import counter_of
 from minigpt2.planning.alignment_profile import profile_of_answers, profile_of_pairs
 from minigpt2.planning.available import available_memory
@@ -168,25 +171,38 @@ def disk_of(settings: PlanSettings, config: GPT2Config, shape: RunShape) -> Disk
     """Return what the run's checkpoints take on the disk."""
     drawn = settings.run in ON_POLICY
     validates = settings.validation > 0 and not drawn
-    accumulates = drawn or shape.micro_batch < shape.batch_size
+    accumulates = shape.micro_batch < shape.batch_size
     models = 1 + needs_of(settings, shape.context).trained
     sizes = {"keep": settings.keep, "models": models}
     return disk_need(config, **sizes, validates=validates, accumulates=accumulates)
 
 
 def proposal(settings: PlanSettings, choice: Choice) -> str:
-    """Return the command that trains with a shape that fits."""
-    shape, data = choice.shape, f"--data {settings.data} " if settings.data else ""
-    sizes, micro_batch = f"--batch-size {shape.batch_size}", shape.micro_batch
+    """Return the command that trains with a shape that fits.
+
+    What the user is to fill in is in capitals: data, and what rewards answers.
+    """
+    shape, micro_batch = choice.shape, choice.shape.micro_batch
+    options: dict[str, Any] = {"model": settings.model, "context": shape.context}
     if settings.run in ON_POLICY:
         answers, longest = samples_of(settings), answer_tokens(settings, shape.context)
-        sizes = f"--prompts {shape.batch_size} --answers {answers} --max-new-tokens {longest}"
-    if settings.run == "ppo":  # whose micro-batches are counted in answers
-        sizes, micro_batch = f"--value {settings.value} {sizes}", micro_batch * answers
-    on_gpu = f" --device cuda --precision {settings.precision}"
-    return (
-        f"this fits, in {size(choice.bytes)}:\n  minigpt2 {settings.run} "
-        f"--model {settings.model} {data}--context {shape.context} "
-        f"{sizes} --micro-batch {micro_batch} "
-        f"--recompute {str(shape.recompute).lower()}{on_gpu if settings.device == 'cuda' else ''}"
-    )
+        options |= {"check": "CHECK"} if settings.check else {"reward_model": "FOLDER"}
+        options |= {"value": settings.value} if settings.run == "ppo" else {}
+        options |= {"prompts": shape.batch_size, "answers": answers, "max_new_tokens": longest}
+        # The micro-batches of ppo are counted in answers.
+        micro_batch *= answers if settings.run == "ppo" else 1
+    else:
+        options |= {"batch_size": shape.batch_size}
+    options |= {"micro_batch": micro_batch, "recompute": shape.recompute}
+    line = [settings.run, shlex.quote(settings.data or "DATA")]
+    line += in_words(options | settings.changed(CARRIED))
+    return f"this fits, in {size(choice.bytes)}:\n  minigpt2 {' '.join(line)}"
+
+
+def in_words(options: Mapping[str, Any]) -> list[str]:
+    """Return settings as the options of a command."""
+    words = []
+    for name, value in options.items():
+        text = value if isinstance(value, str) else json_text(value)
+        words += [f"--{name.replace('_', '-')}", shlex.quote(text)]
+    return words

@@ -1,7 +1,8 @@
 """Settings of plan: they also say what the run that they name needs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from minigpt2.commands.dataset import WeightedDataSettings
 from minigpt2.commands.pair_settings import NO_DROPOUT
@@ -12,6 +13,20 @@ from minigpt2.wording import plural
 
 MOST_MEMORY = 1e9  # GB
 ON_POLICY = ("ppo", "grpo")  # these draw the answers that they learn from
+DRAWS = ("answers", "max_new_tokens", "check", "value")  # settings of these
+WEIGHS = ("loss", "prompt_weight")  # of the loss of questions and answers
+WITHOUT_EFFECT = {
+    "train": DRAWS,
+    "reward": (*DRAWS, *WEIGHS),
+    "dpo": (*DRAWS, *WEIGHS),
+    "ppo": ("validation", *WEIGHS),
+    "grpo": ("validation", "value", *WEIGHS),
+}
+# What the planned command has, too, beside the sizes.
+CARRIED = (
+    *("columns", "skip_bad", "template", "truncate", *WEIGHS),
+    *("dropout", "validation", "keep", "seed", "device", "precision"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +89,8 @@ class PlanSettings(WeightedDataSettings):
         require_at_least(1, self, "batch_size", "micro_batch", "answers", "max_new_tokens")
         if self.dropout and self.run != "train":
             raise UserError(f"dropout must be 0 for {self.run}: {NO_DROPOUT}")
+        for name in self.changed(WITHOUT_EFFECT[self.run]):
+            raise UserError(f"{name} has no effect on {self.run}")
         if self.data and self.run in ON_POLICY:
             raise UserError(
                 f"data is not counted for {self.run}, whose answers are not there yet: leave it "
@@ -89,6 +106,11 @@ class PlanSettings(WeightedDataSettings):
             raise UserError(f"--precision {self.precision} needs a GPU: add --device cuda")
         if self.run == "grpo" and self.answers == 1:
             raise UserError("answers must be at least 2 for grpo: they are compared")
+
+    def changed(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return those of some settings that are not as they are by default."""
+        values = {name: getattr(self, name) for name in names}
+        return {n: value for n, value in values.items() if value != getattr(type(self), n)}
 
 
 def samples_of(settings: PlanSettings) -> int:

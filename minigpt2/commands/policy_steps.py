@@ -54,12 +54,13 @@ def run_policy(
     made: Made,
     *,
     micro_batch: int,
+    accumulates: bool,
     steps_per_phase: int = 1,
 ) -> dict[str, Any]:
     """Do a whole run, or the rest of one; return the content of its summary.json.
 
-    `name` is that of the command; `opened` makes the values of the settings, `made` the steps.
-    Raises UserError for bad input.
+    `name` is that of the command; `opened` makes the values of the settings, `made` the steps, each
+    of which has several micro-batches if it `accumulates`.  Raises UserError for bad input.
     """
     if settings.tensorboard:
         require_tensorboard()
@@ -69,7 +70,7 @@ def run_policy(
         parameters = run.model.parameters
         scarce = check_memory(run, settings, micro_batch, name)
         models = 2 if is_apart(parameters) else 1
-        disk = session.require_disk(parameters.config, accumulates=True, models=models)
+        disk = session.require_disk(parameters.config, accumulates=accumulates, models=models)
         now = fingerprint_of(run.state, settings, contents_of(run), micro_batch)
         log = session.start(now, run.config.steps)
         introduce(run, settings, log)

@@ -137,7 +137,13 @@ def ppo(settings: PpoSettings) -> dict[str, Any]:
         return data, PPOObjective(coefficients_of(settings), settings.temperature, data)
 
     return run_policy(
-        settings, "ppo", opened, made, micro_batch=micro_batch, steps_per_phase=steps_per_phase
+        settings,
+        "ppo",
+        opened,
+        made,
+        micro_batch=micro_batch,
+        accumulates=micro_batch < per_step or settings.tuning_data is not None,
+        steps_per_phase=steps_per_phase,
     )
 
 

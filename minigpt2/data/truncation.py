@@ -124,11 +124,11 @@ def fit_prompt(
     """Return the ids of an example's prompt as `truncate` cuts it, to generate its answer.
 
     If the answer is not known yet, it has room for `new_tokens`, or for a quarter of the context if
-    that is less.  A question is never dropped.
+    that is less, but for one token at least.  A question is never dropped.
     """
     answer = len(example.ids) - example.last_answer
     if new_tokens is not None:
-        answer = min(new_tokens, context // 4)
+        answer = max(1, min(new_tokens, context // 4))
     stays, _ = cut_prompt(example, prompt_room(context, answer, policy))
     return [example.ids[i] for i in stays]
 

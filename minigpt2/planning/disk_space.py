@@ -57,11 +57,12 @@ def require_disk(need: DiskNeed, folder: Path, held: int = 0) -> str:
     free = free_bytes(folder)
     needed, more = need.at_once, need.at_once - held
     if free is not None and more > free:
-        least = need._replace(keep=1)
-        smaller = f"use --keep 1, which takes {size(least.at_once)}, or "
+        least = need._replace(keep=1).at_once
+        fits = least < need.at_once and max(0, least - held) <= free
+        smaller = f"use --keep 1, which takes {size(least)}, or " if fits else ""
         raise UserError(
             f"the checkpoints of this run take up to {size(needed)}, but {folder} has {size(free)} "
-            f"free: {smaller if need.keep != 1 else ''}choose an --out on another disk"
+            f"free: {smaller}choose an --out on another disk"
         )
     room = "" if free is None else f"; {size(free)} are free"
     return f"{need}, in {folder}{room}"

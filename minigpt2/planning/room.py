@@ -222,6 +222,8 @@ def nothing_fits(config: GPT2Config, most: int, parts_of: PartsOf) -> str:
     models = "weights, gradients, moments and models that are only read"
     held = models if REFERENCE in parts else "weights, gradients and moments"
     text = f"nothing fits: {held} alone take {size(least)}"
+    if least < most and parts.get(BEYOND):
+        return f"{text}, and drawing or scoring the answers {size(parts[BEYOND])}; draw fewer"
     return f"{text}; {smaller_model(most, least - state_bytes(config))}"
 
 

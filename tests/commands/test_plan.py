@@ -1,10 +1,14 @@
 """`minigpt2 plan`, as a user runs it."""
 
+import json
 import re
+import shlex
 
 import pytest
+import yaml
 
 from minigpt2.model.config import GPT2Config
+from minigpt2.outputs import json_text
 from minigpt2.planning.available import Available
 from minigpt2.planning.microbenchmark import StepTimes
 from minigpt2.shipped import shipped
@@ -167,7 +171,61 @@ def test_a_value_function_apart_takes_as_much_time_as_the_policy(run, monkeypatc
 
 def test_the_command_that_fits_is_that_of_the_run(run):
     outcome = run("plan", *LARGE, "--run", "reward", "--memory", 12.9)
-    assert "  minigpt2 reward --model gpt2-large --context" in outcome.out
+    assert "  minigpt2 reward DATA --model gpt2-large --context" in outcome.out
+
+
+def test_the_command_that_fits_has_all_settings_that_were_given(run, little_model, tmp_path):
+    path = tmp_path / "my questions.json"
+    path.write_text(json.dumps([{"ask": "a " * 20, "output": "b " * 30}] * 20))
+    given = {
+        "columns": '{"instruction": "ask"}',
+        "skip_bad": "true",
+        "template": "qa",
+        "truncate": "drop",
+        "prompt_weight": 0.5,
+        "loss": "example",
+        "seed": 3,
+        "keep": 5,
+        "validation": 0.2,
+        "dropout": 0.1,
+    }
+    options = [text for name, value in given.items() for text in (f"--{name}", value)]
+    plan = ("plan", little_model, "--data", path, "--time", "false", *options)
+    outcome = run(*plan, "--memory", 0.219)
+    assert "this fits" in outcome.out, outcome
+    line = outcome.out[outcome.out.index("  minigpt2 train") :].splitlines()[0]
+    _, command, *words = shlex.split(line)
+    settings = run(command, *words, "--print-config")
+    assert settings.code == 0, settings
+    stored = yaml.safe_load(settings.out)
+    for name, value in given.items():
+        assert json_text(stored[name]) == json_text(value) or str(stored[name]) == str(
+            json.loads(value) if value in ("true", given["columns"]) else value
+        ), name
+    assert stored["data"] == str(path) and stored["model"] == str(little_model)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("train", ("--answers", 3)),
+        ("train", ("--value", "apart")),
+        ("dpo", ("--check", "true")),
+        ("reward", ("--loss", "example")),
+        ("grpo", ("--value", "apart")),
+        ("ppo", ("--validation", 0.2)),
+    ],
+)
+def test_what_has_no_effect_on_a_run_is_refused(run, little_model, command, option):
+    outcome = run("plan", little_model, "--run", command, *option)
+    assert outcome.code == 2 and f"{option[0][2:]} has no effect on {command}" in outcome.err
+
+
+def test_fewer_answers_are_advised_where_they_are_too_many(run, little_model):
+    plan = ("plan", "tiny", "--run", "grpo", "--check", "true", "--answers", 4, "--time", "false")
+    few = (*plan, "--max-new-tokens", 10, "--memory", 0.5)
+    assert "and drawing or scoring the answers" in run(*few, "--batch-size", 64).out
+    assert ": fits" in run(*few, "--batch-size", 8).out
 
 
 def test_pairs_are_counted(run, little_model, tmp_path):
@@ -217,10 +275,11 @@ def test_a_rollout_is_proposed_as_its_command_takes_it(run):
         8,
         "--memory",
     )
-    ppo = run(*plan, 22, "--run", "ppo", "--answers", 2)
+    ppo = run(*plan, 21, "--run", "ppo", "--answers", 2)
     assert re.search(
-        r"minigpt2 ppo --model gpt2-large --context \d+ --value policy --prompts 8 --answers 2 "
-        r"--max-new-tokens \d+ --micro-batch (2|4|8|16) --recompute (true|false)$",
+        r"minigpt2 ppo DATA --model gpt2-large --context \d+ --reward-model FOLDER --value policy "
+        r"--prompts 8 --answers 2 --max-new-tokens \d+ --micro-batch (2|4|8|16) "
+        r"--recompute (true|false)$",
         ppo.out,
         re.MULTILINE,
     )

@@ -57,15 +57,19 @@ def test_a_disk_with_room_is_told(disk, tmp_path):
 
 def test_a_disk_without_room_is_refused_with_what_helps(disk, tmp_path):
     need = disk_need(OFFICIAL["gpt2"], keep=2, validates=False, accumulates=False)
-    disk(10**9)
+    disk(3 * 10**9)
     text = (
-        r"take up to 4\.48 GB, but .*x has 1\.00 GB free: use --keep 1, which takes 2\.99 GB, or "
+        r"take up to 4\.48 GB, but .*x has 3\.00 GB free: use --keep 1, which takes 2\.99 GB, or "
         r"choose an --out on another disk$"
     )
     with pytest.raises(UserError, match=text):
         require_disk(need, tmp_path / "x")
-    with pytest.raises(UserError, match="free: choose an --out on another disk"):
-        require_disk(need._replace(keep=1), tmp_path / "x")
+    disk(10**9)  # too little for that, too, unless some of it is there already
+    for keep in (0, 1, 2):
+        with pytest.raises(UserError, match="free: choose an --out on another disk"):
+            require_disk(need._replace(keep=keep), tmp_path / "x")
+    with pytest.raises(UserError, match="use --keep 1, which takes"):
+        require_disk(need, tmp_path / "x", held=2 * 10**9)
 
 
 def test_what_is_there_already_is_not_needed_again(disk, tmp_path):
