@@ -2,8 +2,8 @@
 
     import minigpt2
 
-    summary = minigpt2.train(data="questions.json", model="gpt2", epochs=2)
-    minigpt2.dpo(data="pairs.json", model=summary["run"]["folder"])
+    summary = minigpt2.train("questions.json", model="gpt2", epochs=2)
+    minigpt2.dpo("pairs.json", model=summary["run"]["folder"])
 
 Wrong settings raise `minigpt2.UserError`, a ValueError, with one sentence that says what is wrong.
 A run returns its summary, which holds every number that was printed; summary["run"]["folder"] is
@@ -20,34 +20,52 @@ from minigpt2.help import is_path
 from minigpt2.settings import require_names
 
 
-def train(**settings: Any) -> dict[str, Any]:
-    """Tune a model as `minigpt2 train` does, with its settings; return the run's summary."""
-    return run_command("train", settings)
+def train(data: Any = None, **settings: Any) -> dict[str, Any]:
+    """Tune a model as `minigpt2 train` does; return the run's summary.
+
+    `minigpt2 train --help` lists the settings and their defaults.
+    """
+    return run_command("train", settings if data is None else {"data": data, **settings})
 
 
-def reward(**settings: Any) -> dict[str, Any]:
-    """Train a reward model as `minigpt2 reward` does; return the run's summary."""
-    return run_command("reward", settings)
+def reward(data: Any = None, **settings: Any) -> dict[str, Any]:
+    """Train a reward model as `minigpt2 reward` does; return the run's summary.
+
+    `minigpt2 reward --help` lists the settings and their defaults.
+    """
+    return run_command("reward", settings if data is None else {"data": data, **settings})
 
 
-def dpo(**settings: Any) -> dict[str, Any]:
-    """Let a model prefer the chosen answers as `minigpt2 dpo` does; return the run's summary."""
-    return run_command("dpo", settings)
+def dpo(data: Any = None, **settings: Any) -> dict[str, Any]:
+    """Let a model prefer the chosen answers as `minigpt2 dpo` does; return the run's summary.
+
+    `minigpt2 dpo --help` lists the settings and their defaults.
+    """
+    return run_command("dpo", settings if data is None else {"data": data, **settings})
 
 
-def ppo(**settings: Any) -> dict[str, Any]:
-    """Let a model learn from rewards as `minigpt2 ppo` does; return the run's summary."""
-    return run_command("ppo", settings)
+def ppo(data: Any = None, **settings: Any) -> dict[str, Any]:
+    """Let a model learn from rewards as `minigpt2 ppo` does; return the run's summary.
+
+    `minigpt2 ppo --help` lists the settings and their defaults.
+    """
+    return run_command("ppo", settings if data is None else {"data": data, **settings})
 
 
-def grpo(**settings: Any) -> dict[str, Any]:
-    """Let a model compare its own answers as `minigpt2 grpo` does; return the run's summary."""
-    return run_command("grpo", settings)
+def grpo(data: Any = None, **settings: Any) -> dict[str, Any]:
+    """Let a model compare its own answers as `minigpt2 grpo` does; return the run's summary.
+
+    `minigpt2 grpo --help` lists the settings and their defaults.
+    """
+    return run_command("grpo", settings if data is None else {"data": data, **settings})
 
 
-def evaluate(**settings: Any) -> dict[str, Any]:
-    """Measure a model as `minigpt2 evaluate` does, with its settings; return the numbers."""
-    return run_command("evaluate", settings)
+def evaluate(data: Any = None, **settings: Any) -> dict[str, Any]:
+    """Measure a model as `minigpt2 evaluate` does; return the numbers.
+
+    `minigpt2 evaluate --help` lists the settings and their defaults.
+    """
+    return run_command("evaluate", settings if data is None else {"data": data, **settings})
 
 
 def run_command(name: str, values: dict[str, Any]) -> Any:

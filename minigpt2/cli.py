@@ -148,10 +148,16 @@ def build_settings(command: str, values: dict[str, Any]) -> Any:
 
     What is not in the values has its default, or in a run that continues its value in that run.
     """
-    kind = settings_class(command)
-    if values.get("resume"):
-        values = import_module(f"{PROGRAM}.commands.resume").with_stored(kind, values)
-    return kind(**values)
+    return settings_class(command)(**with_run(command, values))
+
+
+def with_run(command: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return values, with those of the run if one is named that continues; raises UserError."""
+    if not values.get("resume"):
+        return values
+    with_stored = import_module(f"{PROGRAM}.commands.resume").with_stored
+    result: dict[str, Any] = with_stored(settings_class(command), values)
+    return result
 
 
 def settings_of(command: str, settings: Mapping[str, Setting]) -> Any:
@@ -176,7 +182,9 @@ def run(arguments: Sequence[str]) -> None:
             return write(help_of(command), end="")
         settings = read_all(command, pairs)
         if "print_config" in names:
-            return write(as_file(settings_class(command), settings), end="")
+            values = with_run(command, {name: s.value for name, s in settings.items()})
+            known = {name: Setting(value) for name, value in values.items()}
+            return write(as_file(settings_class(command), known), end="")
         require_all(command, settings_class(command), settings)
     except UserError as error:
         fail(str(error), command)

@@ -141,17 +141,19 @@ def read_pairs(
     template: Template,
     context: int,
     policy: Policy = "answer",
+    *,
+    name: str = "the data",
 ) -> PairSet:
     """Return the preferences among records as pairs that fit `context` rows.
 
-    Raises UserError if a record has no rejected answer.
+    Raises UserError, with the name of the data, if a record has no rejected answer.
     """
     pairs, places, removed, dropped = [], [], [], []
     number = equal = equal_when_cut = 0
     for place, record in enumerate(records):
         if record.rejected is None:
             raise UserError(
-                "the data has no field 'rejected': preferences have a chosen and a rejected "
+                f"{name} has no field 'rejected': preferences have a chosen and a rejected "
                 f"answer; expected one of {'; '.join(map(str, PREFERENCE_FORMATS))}"
             )
         if record.output == record.rejected:

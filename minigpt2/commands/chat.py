@@ -147,6 +147,10 @@ def set_temperature(conversation: Conversation, text: str) -> None:
 
 
 def save(conversation: Conversation, path: Path) -> None:
-    """Write a conversation as JSON.  Raises UserError if the file exists."""
-    text = json.dumps({"messages": conversation.messages()}, ensure_ascii=False, indent=2)
-    write_texts({path: text + "\n"})
+    """Write a conversation as data to tune on: a list of one entry, or a line of a .jsonl file.
+
+    Raises UserError if the file exists.
+    """
+    entry = {"messages": conversation.messages()}
+    whole, indent = (entry, None) if path.suffix == ".jsonl" else ([entry], 2)
+    write_texts({path: json.dumps(whole, ensure_ascii=False, indent=indent) + "\n"})

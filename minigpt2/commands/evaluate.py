@@ -20,7 +20,7 @@ from minigpt2.commands.decoding import open_rounded
 from minigpt2.data.records import Record
 from minigpt2.data.truncation import Cuts, truncate
 from minigpt2.device.devices import Device
-from minigpt2.errors import require_at_least
+from minigpt2.errors import require_at_least, require_with
 from minigpt2.inference.model import Model
 from minigpt2.outputs import require_new_file, write_json
 from minigpt2.reports.progress import progress
@@ -69,6 +69,7 @@ class EvaluateSettings(DataSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(1, self, "batch_size", "max_new_tokens")
+        require_with("answers", self, "max_new_tokens")
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def setup_pairs(settings: PairSettings, model: Model | RewardModel) -> PairRun:
     check_precision(settings.precision, library)
     require_state(model.parameters.config, library)
     dataset = open_dataset(settings, reader_of(model), "pairs")
-    pairs = pairs_of(dataset.records, dataset)
+    pairs = pairs_of(dataset.records, dataset, dataset.name)
     require_pairs(pairs, dataset.name, dataset.context)
     training, held_out = split_pairs(pairs.pairs, settings.validation, settings.seed)
     parameters = model.parameters.on(library)
@@ -133,16 +133,19 @@ def open_pair_tests(settings: PairSettings, dataset: Dataset) -> dict[str, list[
     )
     result = {}
     for name, records in tests.items():
-        pairs = pairs_of(records, dataset)
+        pairs = pairs_of(records, dataset, f"the test {name}")
         require_pairs(pairs, name, dataset.context)
         result[name] = pairs.pairs
     return result
 
 
-def pairs_of(records: Sequence[Record], dataset: Dataset) -> PairSet:
-    """Return records as pairs in the template and the context of a data set; raises UserError."""
+def pairs_of(records: Sequence[Record], dataset: Dataset, name: str) -> PairSet:
+    """Return records as pairs in the template and the context of a data set; raises UserError.
+
+    `name` is that of the file that they are from.
+    """
     reader = dataset.tokenizer, dataset.template, dataset.context, dataset.truncate
-    return read_pairs(tracked("encoding", records), *reader)
+    return read_pairs(tracked("encoding", records), *reader, name=name)
 
 
 def digest_of_pairs(*parts: Sequence[Pair]) -> str:

@@ -89,7 +89,10 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
 
 def open_config(model: str) -> GPT2Config:
     """Return a model's configuration; an official model needs no weights for it."""
-    return OFFICIAL.get(model) or GPT2Config.load(find_model(model) / "config.json")
+    if model in OFFICIAL:
+        return OFFICIAL[model]
+    path = find_model(model)
+    return GPT2Config.load((path.parent if path.is_file() else path) / "config.json")
 
 
 def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
@@ -129,7 +132,7 @@ def open_counter(settings: PlanSettings) -> Callable[[RunShape], BatchProfile]:
         return partial(profile, examples=dataset.encode(dataset.records))
 
     def read(context: int) -> list[Pair]:
-        return pairs_of(dataset.records, dataset._replace(context=context)).pairs
+        return pairs_of(dataset.records, dataset._replace(context=context), dataset.name).pairs
 
     return partial(profile_of_pairs, read=read)
 

@@ -22,7 +22,7 @@ WITHOUT_EFFECT = {
     "ppo": ("validation", *WEIGHS),
     "grpo": ("validation", "value", *WEIGHS),
 }
-# What the planned command has, too, beside the sizes.
+# What the planned command has, too; sizes are found.
 CARRIED = (
     *("columns", "skip_bad", "template", "truncate", *WEIGHS),
     *("dropout", "validation", "keep", "seed", "device", "precision"),

@@ -33,7 +33,7 @@ class PpoSettings(PolicySettings):
     Output:
         step 10/100  loss 0.0912  reward 0.412  kl 0.31  entropy 0.45  length 15.8
             loss       what the step lowers
-            reward     mean of the answers that the step learns from
+            reward     mean of the answers of the rollout
             kl         KL of an answer to the reference, by these answers
             entropy    mean of -ln p over their tokens
             length     their mean length in tokens

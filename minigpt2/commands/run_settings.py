@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from minigpt2.device.devices import Device
-from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
+from minigpt2.errors import (
+    UserError,
+    require_above_zero,
+    require_at_least,
+    require_share,
+    require_with,
+)
 from minigpt2.ops.adamw import AdamW
 from minigpt2.training.config import TrainingConfig
 from minigpt2.training.precision import Precision
@@ -59,8 +65,8 @@ class TuningSettings(RunSettings):
 
     Args:
         steps: number of optimiser steps
-        micro_batch: examples computed at once; changes memory, not the result (default:
-            batch_size)
+        micro_batch: examples computed at once; changes memory, and with dropout its random numbers,
+            but nothing else (default: batch_size)
         schedule: curve on which the learning rate falls after the warm-up
         warmup: share of the steps during which the learning rate rises
         weight_decay: AdamW weight decay; applies to weight matrices, not to biases or layer
@@ -129,6 +135,7 @@ class EpochSettings(TuningSettings):
         require_above_zero(self, "epochs")
         require_at_least(1, self, "batch_size")
         require_at_least(0, self, "evaluate_every", "patience")
+        require_with("validation", self, "patience")
 
 
 def steps_of(settings: EpochSettings, steps_per_epoch: int) -> int:

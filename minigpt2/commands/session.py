@@ -78,12 +78,20 @@ class Session(ExitStack):
         """Look for the run that continues."""
         self._folder, self._line = find_unfinished(self.settings, self.name)
         if self._folder is None:
-            require_free(self.settings.out)
+            self._require_free()
         else:
             self.lock = self.enter_context(FolderLock(self._folder))
             remove_leftovers(self._folder)
             with progress(f"checking the checkpoints of {self._folder}"):
                 self.checkpoint, self._damaged = open_newest(self._folder)
+
+    def _require_free(self) -> None:
+        """Raise UserError if the run's folder is taken, and say what a run in it has of its own."""
+        try:
+            require_free(self.settings.out)
+        except UserError as error:
+            _, _, differs = self._line.partition("; ")
+            raise UserError(f"{error}; {differs}" if differs else str(error)) from None
 
     @property
     def model(self) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 
 from minigpt2.commands import chat as chapter
 from minigpt2.commands.chat import respond, run_command
+from minigpt2.commands.dataset import open_files
 from minigpt2.errors import UserError
 from minigpt2.inference.conversation import Conversation
 from minigpt2.inference.generate import generate
@@ -111,8 +112,12 @@ def test_save_writes_the_messages_and_nothing_over_a_file(conversation, tmp_path
     respond(conversation, "One?")
     run_command(conversation, f"/save {tmp_path / 'chat.json'}")
     saved = json.loads((tmp_path / "chat.json").read_text())
-    assert saved == {"messages": conversation.messages()}
-    assert saved["messages"][0] == {"role": "user", "content": "One?"}
+    assert saved == [{"messages": conversation.messages()}]
+    assert saved[0]["messages"][0] == {"role": "user", "content": "One?"}
+    run_command(conversation, f"/save {tmp_path / 'chat.jsonl'}")
+    for name in ("chat.json", "chat.jsonl"):  # they are data
+        (record,) = open_files(tmp_path / name, None, False).records
+        assert record.instruction == "One?"
     with pytest.raises(UserError, match="exists already"):
         run_command(conversation, f"/save {tmp_path / 'chat.json'}")
 

@@ -40,7 +40,7 @@ def machine(monkeypatch):
 def test_a_disk_that_cannot_hold_the_checkpoints_is_told_and_nothing_is_written(
     run, little_model, data, tmp_path, monkeypatch, command
 ):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: (10**9, 10**9, 2_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (10**9, 10**9, 2_450_000))
     start = "--model" if command[0] == "train" else "--start"
     outcome = run(*command, start, little_model)
     assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
