@@ -7,7 +7,6 @@ Questions are answered before and after.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from minigpt2.backend import Array, array_module
 from minigpt2.commands.pair_run import PairRun, digest_of_pairs, setup_pairs
 from minigpt2.commands.pair_settings import PairSettings
 from minigpt2.commands.pair_steps import begin, describe_validation, page_of_pairs, train_on_pairs
+from minigpt2.commands.run_paths import name_of
 from minigpt2.commands.session import Session
 from minigpt2.commands.setup import first_numbers
 from minigpt2.commands.tests import choose_samples, open_tests
@@ -102,7 +102,7 @@ def dpo(settings: DpoSettings) -> dict[str, Any]:
     """
     if settings.tensorboard:
         require_tensorboard()
-    with Session(settings, f"{Path(settings.data).stem}-dpo") as session:
+    with Session(settings, f"{name_of(settings.data)}-dpo") as session:
         with progress(f"opening {settings.model} and {settings.data}"):
             run = setup_pairs(settings, open_model(session.model or settings.model, warn=note))
             tests, samples = questions_of(run, settings)

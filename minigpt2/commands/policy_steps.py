@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from minigpt2.backend import array_module
 from minigpt2.commands.policy_run import PolicyRun
 from minigpt2.commands.policy_settings import PolicySettings
 from minigpt2.commands.rewards import text_of
+from minigpt2.commands.run_paths import name_of
 from minigpt2.commands.session import Session
 from minigpt2.commands.tuning_run import (
     QUESTIONS,
@@ -64,7 +64,7 @@ def run_policy(
     """
     if settings.tensorboard:
         require_tensorboard()
-    with Session(settings, f"{Path(settings.data).stem}-{name}") as session:
+    with Session(settings, f"{name_of(settings.data)}-{name}") as session:
         with progress(f"opening {settings.model} and {settings.data}"):
             run = opened(settings, session.model)
         parameters = run.model.parameters

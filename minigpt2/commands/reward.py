@@ -7,7 +7,6 @@ and variance 1 over answers of the pairs.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from minigpt2.commands.pair_steps import (
     page_of_pairs,
     train_on_pairs,
 )
+from minigpt2.commands.run_paths import name_of
 from minigpt2.commands.session import Session
 from minigpt2.commands.tuning_run import closing_line
 from minigpt2.errors import require_at_least
@@ -94,7 +94,7 @@ def reward(settings: RewardSettings) -> dict[str, Any]:
     """
     if settings.tensorboard:
         require_tensorboard()
-    with Session(settings, f"{Path(settings.data).stem}-reward") as session:
+    with Session(settings, f"{name_of(settings.data)}-reward") as session:
         with progress(f"opening {settings.model} and {settings.data}"):
             run = setup_pairs(settings, open_start(settings, session.model))
             tests = open_pair_tests(settings, run.dataset)

@@ -4,6 +4,7 @@ A run may be resumed in another folder.  A path that names nothing there is take
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from minigpt2.commands.dataset import ALMANAC
@@ -15,6 +16,11 @@ PATHS = {  # settings that may name a file
 }
 NO_FILES = {ALMANAC, *TEMPLATES}
 STARTED_IN = "started_in"  # what settings.json has besides the settings: that folder
+
+
+def name_of(data: str) -> str:
+    """Return the name of a data set, of which those of its runs are made: `.` is a folder, too."""
+    return Path(os.path.abspath(data)).stem or "data"
 
 
 def from_here(name: str, value: Any, started_in: str) -> Any:

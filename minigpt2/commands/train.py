@@ -5,10 +5,10 @@ same questions again.  The run's folder has the log, the answers, the report and
 """
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from minigpt2.commands.dataset import warnings_of
+from minigpt2.commands.run_paths import name_of
 from minigpt2.commands.session import Session
 from minigpt2.commands.setup import Run, TrainSettings, check_memory, setup
 from minigpt2.commands.tuning_run import (
@@ -23,6 +23,7 @@ from minigpt2.commands.tuning_run import (
     train_between_answers,
     validation_of,
 )
+from minigpt2.data.batches import TrainingSet
 from minigpt2.data.statistics import lengths_of
 from minigpt2.reports.before_after import Advance
 from minigpt2.reports.metrics import Validation
@@ -47,7 +48,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     """
     if settings.tensorboard:
         require_tensorboard()
-    with Session(settings, Path(settings.data).stem) as session:
+    with Session(settings, name_of(settings.data)) as session:
         with progress(f"opening {settings.model} and {settings.data}"):
             run = setup(settings, start=session.model)
         disk, scarce = require_room(run, session)
@@ -121,9 +122,20 @@ def introduce(run: Run, log: RunLog) -> None:
         rows=run.dataset.context,
         **vars(cuts),
     )
-    for warning in warnings_of(run.dataset.records, cuts):
+    for warning in [*warnings_of(run.dataset.records, cuts), *warnings_of_split(run.examples)]:
         log.say("warning", warning, key="context")
     log.say("run", str(log.folder), folder=str(log.folder))
+
+
+def warnings_of_split(examples: TrainingSet) -> list[str]:
+    """Return what a user should know about the validation examples."""
+    repeated = examples.repeated_in_validation()
+    if not repeated:
+        return []
+    return [
+        f"{repeated:,} of {plural(len(examples.validation), 'question')} for validation are also "
+        "trained on: the validation loss is that of questions that the model knows"
+    ]
 
 
 def model_line(run: Run) -> str:

@@ -53,6 +53,11 @@ class TrainingSet(NamedTuple):
     validation: list[Example]
     cuts: Cuts
 
+    def repeated_in_validation(self) -> int:
+        """Return how many prompts for validation are also among those to train on."""
+        trained = {prompt_of(example) for example in self.training} - {()}
+        return sum(prompt_of(example) in trained for example in self.validation)
+
     def counts(self) -> dict[str, Any]:
         """Return the numbers of examples to train on and for validation, and of their tokens."""
         examples = self.training + self.validation
@@ -63,6 +68,11 @@ class TrainingSet(NamedTuple):
             "prompt_tokens": sum(len(example.ids) for example in examples) - answer_tokens,
             "answer_tokens": answer_tokens,
         }
+
+
+def prompt_of(example: Example) -> tuple[int, ...]:
+    """Return the ids before an example's last answer; none for a text without a prompt."""
+    return tuple(example.ids[: example.last_answer]) if example.last_answer > 1 else ()
 
 
 def training_set(

@@ -88,15 +88,16 @@ class Conversation:
         UserError, and forgets nothing, if the question does not fit alone.
         """
         context = self.parameters.config.n_positions
-        reserved = min(self.max_new_tokens, context // 4)
+        reserved = max(1, min(self.max_new_tokens, context // 4))
         for count in range(len(self.turns) + 1):
             if len(self.encode(self.turns[count:], question)) + reserved <= context:
                 if count:
                     self.forget(count)
                 return count
         need = len(self.encode([], question))
+        besides = "its template and the system message" if self.system else "its template"
         raise UserError(
-            f"the question has {plural(need, 'token')} with its template, and its answer needs "
+            f"the question has {plural(need, 'token')} with {besides}, and its answer needs "
             f"{reserved}, but the model reads at most {context}"
         )
 

@@ -141,7 +141,7 @@ def remedy(state: State, config: TrainingConfig) -> str:
     if state.scale.dynamic:
         return "its numbers are too large for float16, with any loss scale: use bfloat16 or float32"
     if state.step == 0:
-        return "the weights that the run begins with are too large"
+        return "the weights that the run begins with, or numbers of its settings, are too large"
     return config.remedy
 
 

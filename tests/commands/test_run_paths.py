@@ -2,7 +2,7 @@
 
 import pytest
 
-from minigpt2.commands.run_paths import from_here
+from minigpt2.commands.run_paths import from_here, name_of
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_a_path_is_named_from_here(name, value, expected, tmp_path, monkeypatch)
     expected = [e.format(first) for e in (expected if listed else [expected]) if e is not None]
     found = from_here(name, value, str(first))
     assert (found if listed else [found]) == (expected or [None])
+
+
+def test_a_data_set_has_a_name_however_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data in (".", "./", tmp_path, f"{tmp_path}/../{tmp_path.name}/"):
+        assert name_of(str(data)) == tmp_path.stem
+    assert name_of("a/questions.json") == "questions" and name_of("almanac") == "almanac"
+    assert name_of("/") == "data"

@@ -259,6 +259,17 @@ def test_a_run_is_validated_ten_times_unless_it_is_told_otherwise(
         assert [line["step"] for line in lines if "validation_token_loss" in line] == expected
 
 
+def test_questions_for_validation_that_are_trained_on_are_told(run, little_model, data):
+    entries = json.loads(data.read_text())
+    data.write_text(json.dumps(entries * 2))
+    how = ("--model", little_model, "--data", data, "--steps", 1, "--samples", 0)
+    outcome = run("train", *how, "--validation", 0.3)
+    told = re.search(r"(\d+) of 7 questions for validation are also trained on", outcome.out)
+    assert told and int(told[1]) > 0
+    data.write_text(json.dumps(entries))
+    assert "also trained on" not in run("train", *how, "--validation", 0.3).out
+
+
 def test_a_run_that_stops_early_says_so_and_names_its_best_step(run, little_model, data, tmp_path):
     how = ("--learning-rate", "30", "--steps", "90", "--evaluate-every", "1", "--patience", "2")
     outcome = run("train", "--model", little_model, "--data", data, "--out", "run", *how)

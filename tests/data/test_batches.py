@@ -219,6 +219,18 @@ def test_the_longest_micro_batches_are_those_of_the_first_steps(n, size, part, s
     assert [sum(rows[i] for i in part) for part in found] == sums[:5]
 
 
+def test_prompts_that_are_trained_on_are_counted_in_validation():
+    def example(prompt, answer):
+        return Example([*prompt, *answer], [False] * len(prompt) + [True] * len(answer))
+
+    asked = [example([1, 2], [3]), example([4, 5], [6]), example([7], [8])]
+    text = Example([9, 9], [False, True])  # without a prompt
+    held_out = [example([1, 2], [5, 5]), example([4], [6]), text]
+    examples = TrainingSet([*asked, text], held_out, Cuts())
+    assert examples.repeated_in_validation() == 1
+    assert examples._replace(validation=[text, asked[2]]).repeated_in_validation() == 0
+
+
 def test_an_epoch_is_its_steps_in_turn_and_by_default_the_first():
     data = EpochBatches(EXAMPLES, batch_size=4, micro_batch=3, seed=2)
     parts = [[part for p in (0, 4, 8) for part in data.examples_at(n, p)] for n in (0, 1)]

@@ -92,7 +92,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_parameters
     before = parameters.flat.copy()
     with pytest.raises(UserError) as error:
         next(take(parameters, repeat([FIRST]), TrainingConfig(2, 0.1, 0, "linear")))
-    first = "step 1: the gradient is not finite: the weights that the run begins with are too large"
+    first = (
+        "step 1: the gradient is not finite: the weights that the run begins with, or numbers of "
+    )
+    first += "its settings, are too large"
     assert str(error.value) == first
     np.testing.assert_array_equal(parameters.flat, before)
 
@@ -419,7 +422,10 @@ def test_a_run_whose_steps_overflow_takes_all_of_them_from_all_examples(capsys):
             "float16",
             "its numbers are too large for float16, with any loss scale: use bfloat16 or float32",
         ),
-        ("float32", "the weights that the run begins with are too large"),
+        (
+            "float32",
+            "the weights that the run begins with, or numbers of its settings, are too large",
+        ),
     ],
 )
 def test_a_gradient_that_is_never_finite_is_told_with_what_to_do(precision, remedy):
