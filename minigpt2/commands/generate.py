@@ -9,12 +9,13 @@ from typing import Any
 
 from minigpt2.commands.decoding import DecodingSettings
 from minigpt2.errors import require_at_least
-from minigpt2.inference.answers import encode_start
+from minigpt2.inference.answers import encode_start, most_tokens
 from minigpt2.inference.generate import GROUP_SIZE, stream_tokens
 from minigpt2.inference.generate import generate as generate_all
 from minigpt2.reports.progress import progress
 from minigpt2.reports.stream import print_stream, rate
 from minigpt2.terminal import is_typed, is_watched, note, read_all, write
+from minigpt2.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,9 @@ def generate(settings: GenerateSettings) -> None:
         steps = stream_tokens(model.parameters, [ids], **options)
         tokens = (token for new, _ in steps for token in new.values())
         count = print_stream(model.tokenizer, tokens)
+        room = most_tokens(ids, settings.max_new_tokens, model.parameters.config.n_positions)
+        if count == room < settings.max_new_tokens:
+            note(f"cut after {plural(count, 'token')}: the context is full")
     else:
         with progress("generating", settings.samples) as advance:
             count = 0

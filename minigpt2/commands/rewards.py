@@ -104,5 +104,6 @@ def require_fitting(
     if longest > context:
         raise UserError(
             f"{name}: the reward model reads {plural(context, 'token')}, but a prompt with its "
-            f"answer may have {longest:,}: set context to {context - 1}"
+            f"answer may have {longest:,}: set context to {context - 1}, or take a reward model "
+            "with a longer context"
         )

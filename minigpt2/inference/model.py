@@ -119,11 +119,21 @@ def tokenizer_for(path: Path, n_vocab: int, *, warn: Warn = ignore) -> Tokenizer
         warn(f"{path}: the tokenizer has {ids}, the model {n_vocab:,}: {left_out} are left out")
     elif tokenizer.n_vocab != n_vocab:
         raise UserError(f"{path}: the tokenizer has {ids}, but the model {n_vocab:,}")
-    config, used = folder / "config.json", tokenizer.end_of_text
-    if config.is_file() and (named := end_of_text_ids(config)) and used not in named:
-        text = f"eos_token_id is {named[0]}, but the tokenizer's {END_OF_TEXT} is {used}"
-        warn(f"{config}: {text}; {used} is used")
+    if difference := other_end_of_text(folder / "config.json", tokenizer.end_of_text):
+        warn(f"{folder / 'config.json'}: {difference}")
     return tokenizer
+
+
+def other_end_of_text(config: Path, used: int) -> str:
+    """Return what a user should know where config.json names other ids as end-of-text, or ""."""
+    named = end_of_text_ids(config) if config.is_file() else []
+    if not named or named == [used]:
+        return ""
+    if used in named:
+        return f"eos_token_id is {named}, but here only {used}, {END_OF_TEXT}, ends a text"
+    return (
+        f"eos_token_id is {named[0]}, but the tokenizer's {END_OF_TEXT} is {used}; {used} is used"
+    )
 
 
 def is_padded(n_vocab: int, rows: int) -> bool:

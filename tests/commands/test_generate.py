@@ -1,6 +1,7 @@
 """generate, run as a user would."""
 
 import json
+import re
 import shutil
 from io import StringIO
 
@@ -82,3 +83,12 @@ def test_what_cannot_be_used_is_refused_in_one_line(run, arguments, words):
     assert outcome.code == 2 and outcome.out == ""
     assert outcome.err.startswith("minigpt2: ") and outcome.err.count("\n") == 1
     assert words in outcome.err
+
+
+def test_a_full_context_is_told(run, little_model):
+    prompt = "word " * 90
+    outcome = run("generate", prompt, "--model", little_model, "--max-new-tokens", 50)
+    assert outcome.code == 0
+    assert re.search(r"cut after \d tokens?: the context is full", outcome.err), outcome
+    outcome = run("generate", "word", "--model", little_model, "--max-new-tokens", 5)
+    assert "cut" not in outcome.err
