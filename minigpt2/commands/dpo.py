@@ -149,15 +149,16 @@ def reference_of(run: PairRun, model: str, session: Session) -> tuple[Array, Arr
     """Return ln π_ref (B, 2) of the pairs to train on, and of those for validation.
 
     They are computed by the model with this name when the run begins, and stored in its
-    checkpoints.  Those of pairs that no step takes are not computed, and NaN.
+    checkpoints, until it continues with other pairs or another model.  Those of pairs that no step
+    takes are not computed, and NaN.
     """
     taken = sorted(i for part in run.batches().taken_first(run.config.steps) for i in part)
     parts = {"training": [run.trained[i] for i in taken], "validation": run.validated}
     digest = digest_of_pairs(*parts.values())
     stored = session.extra.get(REFERENCE, {})
-    if stored.get("pairs") != digest:
+    if stored.get("pairs") != digest or "model" in session.changed:
         parameters = run.state.compute
-        if session.model:  # the run continues, with other pairs
+        if session.model:  # the run continues
             parameters = open_model(model).parameters.on(array_module(run.state.m))
         count = sum(map(len, parts.values()))
         with progress("computing the reference", count, session.log.console) as advance:

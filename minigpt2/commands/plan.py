@@ -198,11 +198,11 @@ def proposal(settings: PlanSettings, choice: Choice) -> str:
         options |= {"batch_size": shape.batch_size}
     options |= {"micro_batch": micro_batch, "recompute": shape.recompute}
     line = [settings.run, shlex.quote(settings.data or "DATA")]
-    line += in_words(options | settings.changed(CARRIED))
+    line += words_of(options | settings.changed(CARRIED))
     return f"this fits, in {size(choice.bytes)}:\n  minigpt2 {' '.join(line)}"
 
 
-def in_words(options: Mapping[str, Any]) -> list[str]:
+def words_of(options: Mapping[str, Any]) -> list[str]:
     """Return settings as the options of a command."""
     words = []
     for name, value in options.items():

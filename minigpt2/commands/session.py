@@ -90,8 +90,7 @@ class Session(ExitStack):
         try:
             require_free(self.settings.out)
         except UserError as error:
-            _, _, differs = self._line.partition("; ")
-            raise UserError(f"{error}; {differs}" if differs else str(error)) from None
+            raise UserError("; ".join([str(error), *self._line.split("; ", 1)[1:]])) from None
 
     @property
     def model(self) -> str | None:
@@ -169,6 +168,8 @@ class Session(ExitStack):
                 "--resume-anyway continues with what is now, without --resume a new run starts"
             )
         lines = [f"it continues as another run: {changed}"] if changed else []
+        if "model" in self.changed:
+            lines.append(f"model is the reference alone: the weights are those of {self.model}")
         if rounding:
             lines.append(f"it continues, but not bit for bit ({'; '.join(rounding)})")
         return lines

@@ -8,7 +8,9 @@ import pytest
 
 from minigpt2.alignment.dpo import pair_log_probs
 from minigpt2.commands import dpo as command
-from minigpt2.inference.model import open_model
+from minigpt2.inference.model import Model, open_model, save_model
+from minigpt2.model.config import GPT2Config
+from minigpt2.model.initialisation import initialise
 from minigpt2.reports.run_log import RunLog
 from tests.commands.pairs import QUICK, assert_refused, pairs, results_of, write_pairs
 
@@ -94,6 +96,34 @@ def test_what_the_run_began_with_stays_the_reference(dpo, tmp_path):
     state = json.loads((tmp_path / "mine/checkpoint-000004/state.json").read_text())
     stored = state["notes"]["extra"]["reference"]
     assert np.shape(stored["training"]) == (9, 2) and np.shape(stored["validation"]) == (3, 2)
+
+
+def test_another_model_is_another_reference_and_not_another_start(
+    dpo, run, tokenizer, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunLog, "add_step", lambda log, result, steps, **rest: fail_after(result, 2))
+        dpo("--out", "mine", "--save-every", 1)
+    other = initialise(GPT2Config(tokenizer.n_vocab, 96, 16, 2, 2), np.random.default_rng(9))
+    save_model(tmp_path / "other", Model(other, tokenizer, None))
+    calls = []
+
+    def noted(*given):
+        calls.append(given)
+        return pair_log_probs(*given)
+
+    monkeypatch.setattr(command, "pair_log_probs", noted)
+    outcome = run("dpo", "--resume", "mine", "--resume-anyway", "--model", "other")
+    assert outcome.code == 0, outcome.err
+    text = " ".join(outcome.out.split())
+    assert "model is the reference alone: the weights are those of mine/checkpoint-000001" in text
+    assert any(np.array_equal(parameters.flat, other.flat) for parameters, *_ in calls)
+
+
+def fail_after(result, step):
+    """End a run after a step, as if it were killed."""
+    if result.step == step:
+        raise Killed
 
 
 def test_the_reference_is_computed_of_the_pairs_that_a_short_run_takes(dpo, little_model, tmp_path):
