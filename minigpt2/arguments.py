@@ -83,14 +83,18 @@ def read_arguments(
             raise UserError(unknown_option(word, hints))
         else:
             free.append(word)
+    if len(free) > bool(first):
+        surplus = free[bool(first) :]
+        before = ["", *words][[*words].index(surplus[0])]
+        hint = (
+            f"; {before} is true or false" if OPTION.fullmatch(before) else SEVERAL.get(first, "")
+        )
+        raise UserError(f"unexpected: {shorten(' '.join(surplus))}{hint}")
     return with_first(pairs, free, first)
 
 
 def with_first(pairs: list[tuple[str, str]], free: list[str], first: str) -> list[tuple[str, str]]:
-    """Return the pairs with the word that has no name; raises UserError if there are more."""
-    if len(free) > bool(first):
-        surplus = shorten(" ".join(free[bool(first) :]))
-        raise UserError(f"unexpected: {surplus}{SEVERAL.get(first, '')}")
+    """Return the pairs with the word that has no name, if there is one; raises UserError."""
     if free and first in dict(pairs):
         raise UserError(f"{first} is given twice: {free[0]} and --{first} {dict(pairs)[first]}")
     return [(first, word) for word in free] + pairs

@@ -84,6 +84,7 @@ def test_a_text_behind_two_hyphens_is_taken_as_it_is(text):
         ("-s", "there is no option -s"),
         ("--xyzzy", "there is no option --xyzzy"),
         ("a.json b.json", "unexpected: b.json; put several files in a folder, and name that"),
+        ("a.json --recompute maybe", "unexpected: maybe; --recompute is true or false"),
         ("--print-confg", "there is no option --print-confg; did you mean --print-config?"),
         ("a.json --data b.json", "data is given twice: a.json and --data b.json"),
     ],
