@@ -7,7 +7,7 @@ obey is spelled (terminal).  Colours are given as styles.
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +15,8 @@ from rich.text import Text
 from minigpt2.data.truncation import Cuts
 from minigpt2.terminal import close_errors, close_output, note, visible
 from minigpt2.wording import plural
+
+WIDEST = 1000  # characters of a table
 
 
 class Screen(Console):
@@ -91,11 +93,24 @@ def describe_cuts(cuts: Cuts) -> str:
     return ", ".join(parts) or "nothing cut"
 
 
+class WholeTable(Table):
+    """A table that hides no part of a number: in a narrow terminal its lines are longer."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table's segments; where a part of a cell would be hidden, at its own width."""
+        wide = options.update(max_width=WIDEST)
+        segments = list(super().__rich_console__(console, options))
+        hidden = any("…" in segment.text for segment in segments if isinstance(segment, Segment))
+        if hidden or options.max_width < self.__rich_measure__(console, wide).minimum:
+            return super().__rich_console__(console, wide)
+        return segments
+
+
 def new_table(title: str, *columns: str) -> Table:
     """Return an empty table with a left-aligned first column, the others right-aligned."""
-    table = Table(
+    table = WholeTable(
         title=title, title_justify="left", title_style="bold", box=None, header_style="dim"
     )
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(name, justify="right" if number else "left", no_wrap=not number)
     return table
