@@ -127,7 +127,7 @@ fuzz: $(VENV)/fuzz ## feed damaged and hostile files to each reader of files for
 gradcheck: $(VENV)/dev ## check every gradient against two numerical derivatives, and plant bugs
 	@$(BIN)/python -m tests.gradcheck
 
-check-kernels: $(VENV)/nvrtc ## compile every kernel for every GPU: no warning, no spill, none larger
+check-kernels: $(VENV)/nvrtc ## compile every kernel for seven kinds of GPU: no warning, no spill, none larger
 	@$(BIN)/python -m tests.kernels.gate
 
 test-gpu: $(VENV)/cuda ## run the tests of the kernels and of --device on this machine's GPU
@@ -196,7 +196,7 @@ bench-busy: $(VENV)/dev ## time generation and tuning beside a busy process, whi
 bench: $(VENV)/dev ## time the parts of a step, and compare them with what the machine can do
 	@$(BIN)/python -m tests.benchmarks.step
 
-pretrain: $(VENV)/dev ## make the small base again from its seed (most of an hour)
+pretrain: $(VENV)/dev ## make the small base again from its seed (about half an hour on two cores)
 	@$(BIN)/minigpt2 pretrain
 
 weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large

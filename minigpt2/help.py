@@ -52,6 +52,8 @@ GROUPS = {  # "evaluate.batch_size" is the setting of that command alone
 TYPES = {  # of settings whose Python type says less
     "data": "file or folder",
     "model": "name or folder",
+    "reward_model": "folder",
+    "tuning_data": "file or folder",
     "start": "name or folder",
     "template": "name or file",
     "test": "file or list",

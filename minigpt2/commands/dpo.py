@@ -54,7 +54,7 @@ class DpoSettings(PairSettings):
         step 10/92  loss 0.4512  accuracy 81%  margin 0.92  norm 3.21  2,028 tok/s
             loss       what the step lowers; ln 2 = 0.6931 for the reference itself
             accuracy   share of pairs whose chosen answer has the higher implicit
-                       reward; 0% before the first step, where all are equal
+                       reward; before the first step all are equal, but for rounding
             margin     mean of the chosen reward minus the rejected one
             norm       norm of the gradient before clipping
             tok/s      tokens computed a second

@@ -34,6 +34,7 @@ class ImbalanceSettings(DataSettings):
         minigpt2 imbalance questions.json --model gpt2 --count 256 --figure imbalance.png
 
     Args:
+        model: model whose gradient is measured: a name, or the folder of a model or of a run
         from_scratch: use random weights of the model's size
         count: number of examples to measure, drawn at random
         weights: prompt weights λ, for each of which the gradient is shown

@@ -19,6 +19,7 @@ from minigpt2.commands.plan_settings import (
     ON_POLICY,
     PlanSettings,
     answer_tokens,
+    batch_size_of,
     needs_of,
     samples_of,
 )
@@ -100,10 +101,11 @@ def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
     context = settings.context or config.n_positions
     if context > config.n_positions:
         raise UserError(f"context {context} is longer than the model's {config.n_positions}")
+    batch_size = batch_size_of(settings)
     return RunShape(
         context=context,
-        batch_size=settings.batch_size,
-        micro_batch=min(settings.micro_batch or settings.batch_size, settings.batch_size),
+        batch_size=batch_size,
+        micro_batch=min(settings.micro_batch or batch_size, batch_size),
         recompute=settings.recompute,
         dropout=settings.dropout > 0,
         truncate=settings.truncate,

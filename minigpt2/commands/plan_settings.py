@@ -47,11 +47,12 @@ class PlanSettings(WeightedDataSettings):
         data: file or folder of questions and answers, or of preference pairs, or "almanac", whose
             batches are counted; not for ppo and grpo (default: none; every example fills the
             context, every token is supervised; a pair has a prompt of half of it)
-        batch_size: examples in one optimiser step; pairs for reward and dpo; for ppo and grpo
+        batch_size: examples in one optimiser step (default: that of the command, 8 for train and
+            grpo, 32 for reward and dpo, 64 for ppo); pairs for reward and dpo; for ppo and grpo
             prompts, with all of their answers
         answers: answers that ppo and grpo draw to each prompt (default: 1 for ppo, 8 for grpo)
         max_new_tokens: longest answer that ppo and grpo draw (default: half of the context)
-        micro_batch: examples computed at once (default: batch_size)
+        micro_batch: of these, computed at once (default: batch_size)
         recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
             rest in the backward pass
         dropout: share of features and attention weights that are set to 0 in training
@@ -72,7 +73,7 @@ class PlanSettings(WeightedDataSettings):
     answers: int | None = None
     max_new_tokens: int | None = None
     data: str = ""
-    batch_size: int = 8
+    batch_size: int | None = None
     micro_batch: int | None = None
     recompute: bool = False
     dropout: float = 0.0
@@ -113,6 +114,11 @@ class PlanSettings(WeightedDataSettings):
         return {n: value for n, value in values.items() if value != getattr(type(self), n)}
 
 
+def batch_size_of(settings: PlanSettings) -> int:
+    """Return how many examples, pairs or prompts a step has."""
+    return settings.batch_size or {"dpo": 32, "reward": 32, "ppo": 64}.get(settings.run, 8)
+
+
 def samples_of(settings: PlanSettings) -> int:
     """Return how many answers are drawn to a prompt."""
     return settings.answers or (1 if settings.run == "ppo" else 8)
@@ -134,7 +140,7 @@ def needs_of(settings: PlanSettings, context: int) -> Needs:
         return Needs(projections=0)
     read = (REFERENCE,) if settings.check else (REFERENCE, REWARD_MODEL)
     apart = settings.run == "ppo" and settings.value == "apart"
-    answers = settings.batch_size * samples_of(settings)
+    answers = batch_size_of(settings) * samples_of(settings)
     return Needs(
         read,
         trained=int(apart),

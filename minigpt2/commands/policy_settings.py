@@ -54,8 +54,8 @@ class PolicySettings(TuningSettings, DataSettings):
             probabilities
         max_new_tokens: longest answer in tokens (default: as long as the longest of the data;
             required if the data has no answers)
-        cut_penalty: how much less an answer counts that was cut at max_new_tokens
-        beta: price of leaving the reference: its KL costs beta times as much as the reward
+        cut_penalty: what is subtracted from the reward of an answer that was cut at max_new_tokens
+        beta: KL coefficient: the KL to the reference costs beta times as much as the reward
         max_kl: KL of an answer to the reference at which the run is saved and stops; 0 for no bound
         samples: number of questions whose answers are printed before and after
         seed: seed of the order and of the answers

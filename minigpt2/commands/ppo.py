@@ -27,7 +27,8 @@ class PpoSettings(PolicySettings):
     """Let a model learn from the rewards of its own answers (PPO).
 
     Examples:
-        minigpt2 ppo --model runs/almanac-1 --reward-model runs/almanac-reward-1
+        minigpt2 ppo --model runs/almanac-1 --reward-model runs/almanac-reward-1 \\
+            --learning-rate 1e-4                       # the tiny base
         minigpt2 ppo questions.json --model runs/questions-1 --check exact --beta 0.1
 
     Output:
@@ -48,14 +49,15 @@ class PpoSettings(PolicySettings):
             base
         epochs: how often the answers of a rollout are learnt from
         minibatches: steps in each of these epochs
-        target_kl: KL of an answer that beta is adapted to; 0 leaves beta as it is
+        target_kl: KL of an answer that beta is adapted to (adaptive KL controller); 0 leaves beta
+            as it is
         horizon: answers in which beta may change by a fifth
-        ratio_clip: change of a token's probability, as a share, beyond which a rollout's steps push
-            it no further
+        ratio_clip: clip range ε: change of a token's probability, as a share, beyond which a
+            rollout's steps push it no further
         value: the value function is a head on the policy's own rows, or a model apart, which starts
             as the reward model (with a check, as the policy)
         value_clip: change of a value beyond which a rollout's steps push it no further
-        value_weight: weight of the value's loss
+        value_weight: weight of the value's loss (vf_coef)
         gamma: discount of later rewards
         gae_lambda: how much advantages trust later rewards more than values, from 0 to 1
         whiten_rewards: divide the rewards of a rollout's tokens by their standard deviation

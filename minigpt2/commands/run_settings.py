@@ -65,8 +65,8 @@ class TuningSettings(RunSettings):
 
     Args:
         steps: number of optimiser steps
-        micro_batch: examples computed at once; changes memory, and with dropout its random numbers,
-            but nothing else (default: batch_size)
+        micro_batch: examples computed at once, with gradient accumulation over a step; changes
+            memory, and with dropout its random numbers, but nothing else (default: batch_size)
         schedule: curve on which the learning rate falls after the warm-up
         warmup: share of the steps during which the learning rate rises
         weight_decay: AdamW weight decay; applies to weight matrices, not to biases or layer
@@ -74,7 +74,7 @@ class TuningSettings(RunSettings):
         beta1: AdamW's decay of the first moment
         beta2: AdamW's decay of the second moment
         eps: AdamW's epsilon, added to the root of the second moment
-        clip: largest norm of the gradient over all parameters; 0 for no limit
+        clip: gradient clipping: largest norm over all parameters; 0 for no limit
         recompute: gradient checkpointing: keep 3/8 of each block's activations and recompute the
             rest in the backward pass; saves memory, costs time
         tensorboard: also write event files for TensorBoard

@@ -1,8 +1,8 @@
 """Show: what a model is trained on, token by token.
 
-This is `minigpt2 show`.  A prompt is grey, supervised tokens are green, end-of-text and line
-breaks are spelled out.  Below each entry is the shift by one: the row that reads a token predicts
-the next one.
+This is `minigpt2 show`.  A prompt is grey, answer tokens that are supervised are green, and prompt
+tokens with a weight yellow; end-of-text and line breaks are spelled out.  Below each entry is the
+shift by one: the row that reads a token predicts the next one.
 """
 
 from bisect import bisect_left

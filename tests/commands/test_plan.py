@@ -3,10 +3,13 @@
 import json
 import re
 import shlex
+from dataclasses import fields
 
 import pytest
 import yaml
 
+from minigpt2.cli import settings_class
+from minigpt2.commands.plan_settings import PlanSettings, batch_size_of
 from minigpt2.model.config import GPT2Config
 from minigpt2.outputs import json_text
 from minigpt2.planning.available import Available
@@ -288,3 +291,11 @@ def test_a_rollout_is_proposed_as_its_command_takes_it(run):
     assert "prompts with 8 answers each" in grpo.out and ": fits" in grpo.out
     wrong = run(*plan, 99, "--run", "grpo", "--answers", 1)
     assert wrong.code == 2 and "answers must be at least 2 for grpo" in wrong.err
+
+
+@pytest.mark.parametrize("name", ["train", "reward", "dpo", "ppo", "grpo"])
+def test_a_step_is_planned_as_large_as_its_command_makes_it(name):
+    planned = batch_size_of(PlanSettings(model="tiny", run=name))
+    defaults = {field.name: field.default for field in fields(settings_class(name))}
+    assert planned == defaults["prompts" if "prompts" in defaults else "batch_size"]
+    assert batch_size_of(PlanSettings(model="tiny", run=name, batch_size=3)) == 3

@@ -82,7 +82,7 @@ ROWS = [
     refused("contexts that are words", "stats ok.json --contexts '[a]'", "contexts"),
     refused("a context of nothing among others", "stats ok.json --contexts '[8, 0]'", "contexts must be at least 1"),
     refused("weights that are no numbers", "imbalance ok.json --weights '[.nan]'", "weights must be a list"),
-    refused("weights that are negative", "imbalance ok.json --weights '[-1]'", "each of weights must be a number of at least 0"),
+    refused("weights that are negative", "imbalance ok.json --weights '[-1]'", "each of weights must be a number from 0 to 1,000,000"),
     refused("memory that is negative", "plan --memory -1", "memory must be above 0"),
     refused("memory without end", "plan --memory 1e308 --time false", "memory"),
     refused("a batch without end", f"plan --batch-size {HUGE} --time false", "batch_size"),
