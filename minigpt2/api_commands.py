@@ -5,6 +5,8 @@
     summary = minigpt2.train("questions.json", model="gpt2", epochs=2)
     minigpt2.dpo("pairs.json", model=summary["run"]["folder"])
 
+The official weights must be there: `minigpt2 download gpt2` fetches them, once.
+
 Wrong settings raise `minigpt2.UserError`, a ValueError, with one sentence that says what is wrong.
 A run returns its summary, which holds every number that was printed; summary["run"]["folder"] is
 where its checkpoints are.
