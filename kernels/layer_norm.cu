@@ -25,9 +25,10 @@
 //                       sums over a row meet in shared memory; meanwhile the next row is on its
 //                       way: dy, x, d_residual, μ and r.  Across that barrier a thread keeps gᵢ and
 //                       xᵢ − μ, and since x̂ᵢ = (xᵢ − μ) r, what is left of (4.21) is
-//                       d_residualᵢ + r (gᵢ − ⟨g⟩) − (r² ⟨g x̂⟩) (xᵢ − μ): two steps a number.  At
-//                       the end the sets' sums are added in order (columns.cuh), and each block
-//                       writes a row of partial sums, which column_total adds.
+//                       d_residualᵢ + r (gᵢ − ⟨g⟩) − (r² ⟨g x̂⟩) (xᵢ − μ).  At the end the sets'
+//                       sums are added in order (columns.cuh), and each block writes a row of
+//                       partial sums, which column_total adds.
+// An offset of a number has 32 bits: N · C < 2³².
 //
 // The forward pass saves μ and r, two numbers a row, and not x̂: recomputing it costs a subtraction
 // and a product.
@@ -38,7 +39,7 @@
 // Tile: memory at its full rate has 30 KB of each multiprocessor's reads under way.  The backward
 // pass has 768 threads there, with 48 bytes each for the next row: 37 KB.  The next row's μ and r
 // come with it: read when they are needed, they were a wait of 600 clocks in every row, and a fifth
-// of the time (H200: 17.1 µs, now 13.5, for 8,184 rows of 768 numbers in bfloat16).
+// of the time (H200: 17.1 µs, then 13.5, for 8,184 rows of 768 numbers in bfloat16).
 // Instructions: in the time in which an H200's memory moves 512 bytes, a multiprocessor begins 100
 // instructions or so; a warp moves four times as much of its part of a row.  The loop of the
 // backward pass had 330, and has 210: it keeps gᵢ and xᵢ − μ across the barrier, its offsets have

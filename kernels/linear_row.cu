@@ -19,7 +19,7 @@
 // 64 KiB of float under way, since 48 of a GPU's multiprocessors must ask for as much as all of
 // them can get.  logits_row has the grid (⌈V / 128⌉,) and 1,024 threads, too.
 // K must be a multiple of 16, and C numbers a whole number of accesses of 16 bytes: then every
-// tensor among the parameters begins at a multiple of 16 bytes, too.
+// tensor of a GPT-2 begins at a multiple of 16 bytes, too.
 // Bytes, with S bytes a number: S·C·K, every weight once, which is the least.  x is read by each
 // block, from the caches.
 #include "dtype.cuh"

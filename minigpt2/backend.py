@@ -10,9 +10,10 @@ Why
     its formula runs on the device's arrays.
 
     What the data room makes stays on the host: ids, positions, forests, triples.  These arrays
-    are small, and an op sends to the device what it needs of them.  Only the losses and the
-    gradient's norm come back, once a step, by `to_host`: each time a host asks a device for a
-    number, it waits for all that was launched before.
+    are small, and an op sends to the device what it needs of them.  Of a step of tuning only
+    the losses and the gradient's norm come back, once: each time a host asks a device for a
+    number (`to_host`), it waits for all that was launched before.  Alignment, whose weights
+    follow from log-probabilities and scores, asks once for each micro-batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -10,6 +10,7 @@ import numpy as np
 
 from minigpt2.alignment.log_probs import Weigh, policy_gradients
 from minigpt2.backend import Array, array_module
+from minigpt2.errors import UserError
 from minigpt2.model.batch import Batch
 from minigpt2.model.gradients import Gradients
 from minigpt2.model.heads import (
@@ -28,6 +29,7 @@ from minigpt2.model.parameters import Parameters
 from minigpt2.training.objective import Options
 
 HEAD = VALUE_HEAD.removeprefix(VALUE)
+WHOLE = 8  # features in 16 bytes: tensors of other widths would move those behind them
 
 
 def with_value_head(policy: Parameters) -> Parameters:
@@ -40,10 +42,17 @@ def with_value_head(policy: Parameters) -> Parameters:
 def with_value_model(policy: Parameters, start: Parameters, bias: float = 0.0) -> Parameters:
     """Return a policy with a value function apart, which begins as another model.
 
-    That may be of any shape.  If it is a reward model, its head is that of the value function, with
-    its bias; else the head begins with 0.
+    That may be of any shape, on a device with whole accesses (`WHOLE`).  If it is a reward model,
+    its head is that of the value function, with its bias; else the head begins with 0.  Raises
+    UserError for a width that a device cannot read.
     """
     xp, dtype = array_module(policy), policy.flat.dtype
+    widths = policy.config.n_embd, start.config.n_embd
+    if xp is not np and widths[0] != widths[1] and any(width % WHOLE for width in widths):
+        raise UserError(
+            f"on a device the widths of policy and value model must be multiples of {WHOLE}, not "
+            f"{widths[0]:,} and {widths[1]:,}: use --value policy, or --device cpu"
+        )
     score = f"{SCORE}.weight"
     head = start.views.get(score, xp.zeros((1, start.config.n_embd), dtype))
     tensors = {VALUE + name: view for name, view in start.views.items() if name != score}

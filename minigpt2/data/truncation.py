@@ -12,7 +12,7 @@ example is cut by one of three policies:
     drop     leave the example out
 
 So the prompt has room for                                         (24.1)
-    max(⌊T/2⌋, T + 1 − A) tokens with `answer`,  max(1, T + 1 − A) with `prompt`.
+    max(1, ⌊T/2⌋, T + 1 − A) tokens with `answer`,  max(1, T + 1 − A) with `prompt`.
 
 An answer whose end is cut gets no end-of-text, since it does not end there.  What a prompt loses,
 in this order, until it fits:

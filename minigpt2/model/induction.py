@@ -11,14 +11,14 @@ Why
 
 Definition, with heads of D features, waves being rows of wpe and e rows of wte
     Positions have the first D features to themselves, as waves from half a turn a
-    position to half a turn in T positions; tokens have the rest:
+    position to about half a turn, ½ T^(2/D), in T positions; tokens have the rest:
     wave(i) = ( sin(r₁ i) … , cos(r₁ i) … ),  r_f = π T^(−2(f−1)/D),  f = 1 … D/2   (16.1)
     wpeᵢ = σ √2 (wave(i), 0),  eₜ = σ (0, zₜ),  zₜ standard normal  (16.2)
     A vocabulary spells a word in several ways: after a space, at the start of a line, with
     a capital letter.  Tokens that spell the same word, g(t), are given a part in common,
     zₜ = √a u_g(t) + √(1 − a) z′ₜ,  u and z′ standard normal        (16.3)
     so a word that is looked up in one form is found in another.
-    Some heads of the first block look d places back, d = 1, 2, 3.  By the angle-sum
+    Half of the first block's heads look d places back, d = 1, 2, 3, …  By the angle-sum
     formulas a rotation R turns wave(i) into wave(i − d), whatever i is:
     sin(r i − r d) = sin(r i) cos(r d) − cos(r i) sin(r d)          (16.4)
     cos(r i − r d) = cos(r i) cos(r d) + sin(r i) sin(r d)          (16.5)
@@ -64,7 +64,7 @@ from minigpt2.model.parameters import Parameters
 
 OFFSET_SCORE, MATCH_SCORE = 30.0, 12.0  # s, for the two kinds of heads
 BETA = 3.0  # how much louder than a token its copy is
-WORD_SHARE = 0.7  # a, the inner product of the embeddings of two forms of a word
+WORD_SHARE = 0.7  # a, the cosine of the embeddings of two forms of a word, on average
 
 
 def waves(positions: int, features: int) -> Array:

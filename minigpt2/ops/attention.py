@@ -117,10 +117,9 @@ Read it
     does not see it: a later one, or one in another branch of the forest.
 
 Cost
-    A head needs 4·D operations and one exponential forward for each pair that is
-    computed, 10·D and one exponential backward, where the scores are recomputed.  Keeps
-    qkv, o and λ: (4·C + H) numbers a row, and never a matrix of pairs larger than the
-    square of a block a head.  Which pairs are computed: ops/attention_tiles.
+    A head needs 4·D operations and one exponential forward for each pair that is computed (see
+    ops/attention_tiles), 10·D and one exponential backward, where the scores are recomputed.  Keeps
+    qkv, o and λ: (4·C + H) numbers a row, and never a matrix of pairs larger than a block's square.
 """
 
 from math import sqrt
@@ -128,7 +127,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt2.backend import Array, array_module, fusible
+from minigpt2.backend import Array, accumulation_dtype, array_module, fusible
 from minigpt2.ops.attention_tiles import QueryBlock, dropout_rng, head_groups, scores, tile_plan
 from minigpt2.ops.dropout import keep_factors, scaled
 from minigpt2.parallel import cores, each_block
@@ -167,14 +166,14 @@ def attention(
     """Attend over the forest that end (N,) describes.
 
     qkv (N, 3C) holds queries, keys and values, C features each.  Returns o (N, C).  With dropout,
-    `seed` and `block` fix which probabilities are dropped.  Without a divisor it is √D.
+    `seed` and `block` fix which are dropped.  Without a divisor it is √D.  No sum is in 16 bits.
     """
-    xp = array_module(qkv)
+    xp, wide = array_module(qkv), accumulation_dtype(qkv.dtype)
     n, features = len(qkv), qkv.shape[1] // 3
     divisor = sqrt(features // n_head) if divisor is None else divisor
-    o = xp.empty((n, features), qkv.dtype)
-    lse = xp.empty((n_head, n, 1), qkv.dtype)
-    q, k, v = split_heads(qkv, 3, n_head)  # (H, N, D)
+    o = xp.empty((n, features), wide)
+    lse = xp.empty((n_head, n, 1), wide)
+    q, k, v = split_heads(qkv.astype(wide, copy=False), 3, n_head)  # (H, N, D)
     o_heads = split_heads(o, 1, n_head)[0]  # (H, N, D)
 
     def attend(query_block: QueryBlock) -> None:
@@ -195,12 +194,12 @@ def attention(
         o_heads[:, rows] = a / total  # (8.10)
         lse[:, rows] = m + xp.log(total)  # (8.11)
 
-    plan = tile_plan(end, block, xp, qkv.real.dtype)
+    plan = tile_plan(end, block, xp, lse.real.dtype)
     if xp is np:
         each_block(attend, plan[::-1])  # the last blocks of a sequence see most: those first
-    else:
-        for query_block in plan:
-            attend(query_block)
+    for query_block in () if xp is np else plan:
+        attend(query_block)
+    o = o.astype(qkv.dtype, copy=False)
     return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block, divisor)
 
 
@@ -208,12 +207,13 @@ def attention(
 def attention_backward(do: Array, saved: Saved) -> Array:
     """Turn dL/do (N, C) into dL/dqkv (N, 3C)."""
     qkv, end, o, lse, n_head, dropout, seed, block, divisor = saved
-    xp = array_module(qkv)
+    xp, dtype = array_module(qkv), qkv.dtype
+    qkv, do, o = (rows.astype(lse.dtype, copy=False) for rows in (qkv, do, o))
     n, scale = len(do), 1 / divisor
     dqkv = xp.empty_like(qkv)
     qkv_heads, dqkv_heads = split_heads(qkv, 3, n_head), split_heads(dqkv, 3, n_head)
     do_heads, o_heads = (split_heads(rows, 1, n_head)[0] for rows in (do, o))  # (H, N, D)
-    plan = tile_plan(end, block, xp, qkv.real.dtype)
+    plan = tile_plan(end, block, xp, lse.real.dtype)
 
     def attend_backward(heads: slice) -> None:
         q, k, v = qkv_heads[:, heads]  # (G, N, D)
@@ -247,4 +247,4 @@ def attention_backward(do: Array, saved: Saved) -> Array:
     masks_span_all_heads = dropout > 0  # a block's z is drawn for all heads in one go
     undivided = xp is not np or n <= block or masks_span_all_heads
     each_block(attend_backward, head_groups(n_head, 1 if undivided else cores()))
-    return dqkv
+    return dqkv.astype(dtype, copy=False)

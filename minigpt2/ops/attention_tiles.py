@@ -1,9 +1,10 @@
 """Tiles of attention: which keys a block of queries meets, and what each core computes.
 
 The matrix of all pairs is cut into tiles: blocks of queries by blocks of keys.  A block of queries
-meets every key that one of its rows sees, by (8.1), and ends where a leaf ends if it can.  So about
-as many pairs are computed as are visible where segments are longer than a block, and a few times as
-many where they are shorter.
+meets every key that one of its rows sees, by (8.1), and ends where a leaf ends if it can.  So up to
+twice as many pairs are computed as are visible where segments have half a block or more, and about
+as many where a long beginning is shared.  Short segments that share nothing are another matter: of
+5 rows each, a block has 20 times as many.
 
 The forest of ops/attention in blocks of at most four rows; * marks a tile whose pairs are all
 visible.  No query of rows 4 to 6 meets a key after 6, and rows 7 and 8 skip keys 3 to 6:
@@ -23,7 +24,7 @@ of a tile that is visible in part, so B numbers a row in a long sequence.
 On a CPU, going forward, blocks of queries write to different rows, so each core takes one after the
 other, all heads at once.  Going backward they add to the same rows of dk and dv, so each core takes
 a share of the heads instead, G of them.  Meanwhile each core makes its own matrix products, so a
-block may be as large as its cache allows: up to 128 rows and 128 keys.
+block may be as large as its cache allows: up to 128 rows, and as many pairs as 128 by 128.
 """
 
 from collections.abc import Iterator

@@ -122,6 +122,7 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[
     xp, c = array_module(x), x.shape[-1]
 
     def formula(x: Array) -> tuple[Array, Array, Array]:
+        dtype, x = x.dtype, x.astype(accumulation_dtype(x.dtype), copy=False)
         mu = x.sum(-1, keepdims=True) / c  # (N, 1)  (4.1)
         centred = x - mu  # (N, C)
         v = rowwise_dot(centred, centred) / c  # (N, 1)  (4.2)
@@ -129,7 +130,7 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[
         x_hat = xp.multiply(centred, rstd, out=centred)  # (N, C)  (4.4)
         y = gamma * x_hat  # (N, C)  (4.5)
         y += beta  # (N, C)  (4.5)
-        return y, x_hat, rstd
+        return y.astype(dtype, copy=False), x_hat.astype(dtype, copy=False), rstd
 
     y, x_hat, rstd = map_rows(formula, x)
     return y, Saved(x_hat, rstd, gamma)
@@ -155,9 +156,11 @@ def layer_norm_backward(
     def formula(
         dy: Array, x_hat: Array, rstd: Array, *d_residual: Array
     ) -> tuple[Array, Array, Array]:
+        dtype, wide = dy.dtype, accumulation_dtype(dy.dtype)
+        dy, x_hat = dy.astype(wide, copy=False), x_hat.astype(wide, copy=False)
         product = dy * x_hat  # (N, C)
-        dgamma = product.sum(0, dtype=accumulation_dtype(dy.dtype))  # (C,)  (4.6)
-        dbeta = dy.sum(0, dtype=accumulation_dtype(dy.dtype))  # (C,)  (4.7)
+        dgamma = product.sum(0)  # (C,)  (4.6)
+        dbeta = dy.sum(0)  # (C,)  (4.7)
         g = gamma * dy  # (N, C)  (4.8)
         mean_g = g.sum(-1, keepdims=True) / c  # (N, 1)  (4.18)
         mean_g_x_hat = rowwise_dot(g, x_hat) / c  # (N, 1)  (4.19)
@@ -167,7 +170,7 @@ def layer_norm_backward(
         dx *= rstd  # (N, C)  (4.20)
         for gradient in d_residual:
             dx += gradient  # (N, C)  (4.21)
-        return dx, dgamma, dbeta
+        return dx.astype(dtype, copy=False), dgamma, dbeta
 
     others = () if d_residual is None else (d_residual,)
     dx, dgamma, dbeta = map_rows(formula, dy, x_hat, rstd, *others, sums=2)

@@ -87,7 +87,7 @@ class LossScale:
         """Adjust S after a step, whose gradient was finite or not; return whether to continue.
 
         A gradient that is not finite ends the run if S cannot be the cause, that is, if S is not
-        dynamic or is below 1.
+        dynamic, or would fall below 1.
         """
         if not self.dynamic:
             return finite

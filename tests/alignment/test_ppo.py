@@ -31,14 +31,17 @@ from minigpt2.alignment.value_function import (
 from minigpt2.data.batches import EpochBatches
 from minigpt2.data.examples import Example
 from minigpt2.errors import UserError
+from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import loss_of
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.heads import head_values, with_heads
+from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.training.objective import Options
 from minigpt2.training.state import new_state
 from tests.alignment.exact_world import ANSWERS, PROMPT
 from tests.alignment.loops import fresh_state, judged, phases, score, start, steps_of
+from tests.kernels.support import device, machine
 
 EXAMPLES = [Example([1, *answer], [False] + [True] * len(answer)) for answer in ANSWERS]
 PROMPTS = [[1], [0, 1], [1, 1]]
@@ -493,6 +496,19 @@ def test_a_value_model_may_have_another_shape_than_the_policy(shape):
             made[name][...] -= h * step
         slope = (sides[0] - sides[1]) / 2e-5
         assert (gradients[name] * step).sum() == pytest.approx(slope, rel=1e-6, abs=1e-8), name
+
+
+def test_a_device_takes_value_models_whose_tensors_it_can_read():
+    policy = initialise(GPT2Config(11, 4, 16, 1, 1), np.random.default_rng(0))
+    with device(machine()) as xp:
+        for width, fits in ((16, True), (24, True), (12, False)):
+            begin = initialise(GPT2Config(11, 4, width, 1, 1), np.random.default_rng(0)).on(xp)
+            if fits:
+                assert is_apart(with_value_model(policy.on(xp), begin))
+                continue
+            with pytest.raises(UserError, match="must be multiples of 8, not 16 and 12"):
+                with_value_model(policy.on(xp), begin)
+        assert is_apart(with_value_model(policy, begin.on(np)))
 
 
 # Whole runs.

@@ -21,6 +21,7 @@ from minigpt2.ops.attention import (
 from minigpt2.ops.attention_tiles import dropout_rng, head_groups, key_blocks, query_blocks
 from tests import plain
 from tests.fake_cores import fake_core_count
+from tests.kernels.support import SHORT
 from tests.ops.cases import (
     DROPPED,
     FOREST,
@@ -360,6 +361,25 @@ def test_masks_and_sums_have_the_precision_of_the_scores(monkeypatch, dtype):
     attention_backward(do, saved)
     assert saved.lse.dtype == dtype
     assert {mask.dtype for mask in masks if mask is not None} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", SHORT.values(), ids=SHORT)
+def test_sums_of_16_bit_numbers_are_in_float32(dtype, rate):
+    """Where there is no kernel; in 16 bits the probabilities of a row would not add up to 1."""
+    n, rng = 600, np.random.default_rng(0)
+    qkv, do = (2 * rng.standard_normal((n, c)) for c in (3 * 32, 32))
+    qkv, do = qkv.astype(dtype), do.astype(dtype)
+    end = np.full(n, n)
+    o, saved = attention(qkv, end, 2, rate, seed=1)
+    dqkv = attention_backward(do, saved)
+    exact, wide = attention(qkv.astype(np.float64), end, 2, rate, seed=1)
+    expected = attention_backward(do.astype(np.float64), wide)
+    assert o.dtype == dqkv.dtype == dtype and saved.qkv is qkv and saved.lse.dtype == np.float32
+    np.testing.assert_allclose(saved.lse, wide.lse, atol=1e-5)
+    bound = 4 * (2.0**-11 if dtype is np.float16 else 2.0**-8)
+    for found, right in ((o, exact), (dqkv, expected)):
+        assert abs(found.astype(np.float64) - right).max() < bound * abs(right).max()
 
 
 def test_ends_may_be_of_any_width():

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2.ops.dropout import dropout, dropout_backward, keep_factors
+from tests.kernels.support import SHORT
 
 rates = st.floats(0.01, 0.95)
 seeds = st.integers(0, 999)
@@ -98,10 +99,10 @@ def test_what_is_drawn_below_rho_is_dropped_and_rho_itself_is_not():
     np.testing.assert_array_equal(z, [[0, 0], [4 / 3, 4 / 3]])
 
 
-@pytest.mark.parametrize("name", ["float16", "bfloat16"])
-def test_numbers_of_16_bits_stay_so_and_are_scaled_in_float32(name):
+@pytest.mark.parametrize("dtype", SHORT.values(), ids=SHORT)
+def test_numbers_of_16_bits_stay_so_and_are_scaled_in_float32(dtype):
     """A factor in bfloat16 would make every feature 0.2 % too small."""
-    x = np.linspace(-2, 2, 4096).astype(np.dtype(name)).reshape(64, 64)
+    x = np.linspace(-2, 2, 4096).astype(dtype).reshape(64, 64)
     y, saved = dropout(x, 0.1, np.random.default_rng(0))
     dx = dropout_backward(x, saved)
     wide, _ = dropout(x.astype(np.float32), 0.1, np.random.default_rng(0))

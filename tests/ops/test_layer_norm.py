@@ -9,6 +9,7 @@ from minigpt2.backend import Target
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from minigpt2.parallel import BLOCK_BYTES, row_blocks
 from tests import plain
+from tests.kernels.support import SHORT
 
 sizes = st.tuples(st.integers(1, 7), st.integers(2, 11), st.integers(0, 99))
 quick = settings(deadline=None, max_examples=40)
@@ -139,3 +140,22 @@ def test_dgamma_and_dbeta_go_where_they_are_sent(accumulate):
     _, dgamma, dbeta = layer_norm_backward(dy, saved)
     np.testing.assert_allclose(to_gamma, dgamma + 2 * accumulate, rtol=1e-14)
     np.testing.assert_allclose(to_beta, dbeta + 3 * accumulate, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", SHORT.values(), ids=SHORT)
+def test_sums_of_16_bit_numbers_are_in_float32(dtype):
+    """Where there is no kernel, as for wide rows: 4,096 squares of 5 are too large for float16."""
+    rng = np.random.default_rng(0)
+    x, dy = (5 * rng.standard_normal((3, 4096)) for _ in range(2))
+    gamma, beta = rng.standard_normal((2, 4096))
+    short = [array.astype(dtype) for array in (x, gamma, beta, dy)]
+    x, gamma, beta, dy = (array.astype(np.float64) for array in short)
+    y, saved = layer_norm(*short[:3])
+    exact, wide = layer_norm(x, gamma, beta)
+    np.testing.assert_allclose(saved.rstd, wide.rstd, rtol=1e-5)
+    found = (y, *layer_norm_backward(short[3], saved))
+    expected = (exact, *layer_norm_backward(dy, wide))
+    bound = 4 * (2.0**-11 if dtype is np.float16 else 2.0**-8)
+    for one, right in zip(found, expected, strict=True):
+        assert abs(one.astype(np.float64) - right).max() < bound * abs(right).max()
+    assert found[0].dtype == found[1].dtype == dtype
