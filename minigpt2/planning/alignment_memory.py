@@ -31,7 +31,7 @@ Definition, in numbers of 4 bytes, for a model of P parameters
     scores = max( 19·N·C + N·H, 2·M·C + B·(V + C) )                (51.5)
     These and a step follow each other, so they do not add up:
     peak = 4·P + models + max( activations + workspace, rollout, scores )  (51.6)
-    with the other parts of (48.7) or (50.8).
+    with the other parts of (48.7) or (50.9).
 
 Example: GPT-2 Large, L = 36, C = 1280: a row takes 2 · 36 · 1280 numbers, 369 KB (51.3)
     >>> from minigpt2.model.config import OFFICIAL

@@ -31,10 +31,13 @@ Definition: bytes, for a micro-batch of N rows with M supervised triples, in num
     ds = 4096 · H · (N/32) · (T/64 + 3)/2                          (50.6)
     rounded up as N is.  With long prompts that many answers share it may be twice as much.
     backward = 8·s·N·C + max(8·min(N, 256)·C, ds)                  (50.7)
-    In float32 the side stream (device/side_stream) may still read g at the peak: 10·s·N·C.
+    In float32 the side stream (device/side_stream) may still read g at the peak: 10·s·N·C.  With
+    dropout attention has no kernel, and in 16 bits its formula has qkv, o, their gradients, dk and
+    dv in float32, 4·(3 + 1 + 3 + 1 + 2) bytes, next to three rows of the model:
+    backward = 40·N·C + 3·s·N·C                                    (50.8)
     N and M are those of a batch that is filled up to a shape that repeats, at most an eighth more
     (without dropout).  As in (48.7) the peak is
-    peak = state + Σₗ keptₗ + max(loss, again + backward)                  (50.8)
+    peak = state + Σₗ keptₗ + max(loss, again + backward)                  (50.9)
     and in addition the workspace of NVIDIA's matrix products, 32 MiB, twice where there is a side
     stream.  Not counted is what CUDA itself takes: it differs from card to card, and nvidia-smi
     shows it.
@@ -112,9 +115,13 @@ def ds_on_device(config: GPT2Config, rows: int, size: int) -> int:
     return size * attention_blocks.SLAB * config.n_head * rounded_up(slabs)  # (50.6)
 
 
-def backward_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:
+def backward_on_device(
+    config: GPT2Config, batch: MicroBatch, options: MemoryOptions, size: int
+) -> int:
     """Return the bytes that a block's backward pass allocates."""
     c, arrays = config.n_embd, 10 if size == SINGLE else 8
+    if options.dropout and size < SINGLE:
+        return (10 * SINGLE + 3 * size) * batch.rows * c  # (50.8)
     besides = max(2 * SINGLE * min(batch.rows, SUMS) * c, ds_on_device(config, batch.rows, size))
     return arrays * size * batch.rows * c + besides  # (50.7)
 
@@ -129,9 +136,8 @@ def memory_on_device(
     size, p = compute_dtype(precision)(0).nbytes, config.n_parameters
     batch = batch if options.dropout else filled_up(batch)
     again = recomputed_on_device(config, batch.rows, options, size)
-    work = max(
-        loss_on_device(config, batch, size) - again, backward_on_device(config, batch, size)
-    )  # (50.8)
+    backward = backward_on_device(config, batch, options, size)
+    work = max(loss_on_device(config, batch, size) - again, backward)  # (50.9)
     blocks = config.n_layer * kept_on_device(config, batch.rows, options, size)
     copy = {"copy": size * p} if size < SINGLE else {}
     return {
@@ -139,7 +145,7 @@ def memory_on_device(
         **copy,  # (50.1)
         "gradients": SINGLE * p,  # (50.1)
         "moments": 2 * SINGLE * p,  # (50.1)
-        "activations": blocks + again,  # (50.8)
+        "activations": blocks + again,  # (50.9)
         "workspace": max(0, work),
         "products": WORKSPACE_BYTES * (1 + pays(batch.rows, size)),
     }

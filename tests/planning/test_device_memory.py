@@ -121,6 +121,15 @@ def test_ds_of_sequences_that_fill_the_context_has_the_room_that_is_counted(name
     assert ds_on_device(config, rows, 4) == ds_on_device(config, 1000, 2) == 0
 
 
+def test_dropout_in_16_bits_widens_what_attention_reads():
+    config, batch = OFFICIAL["gpt2"], MicroBatch(1024, 0)
+    plain, dropped = (
+        memory_on_device(config, batch, MemoryOptions(dropout=dropout), "bfloat16")["workspace"]
+        for dropout in (False, True)
+    )
+    assert dropped == 46 * 1024 * 768 > 2 * plain
+
+
 def test_the_state_takes_16_bytes_a_parameter_and_18_with_a_copy():
     config, nothing = OFFICIAL["gpt2"], MicroBatch(0, 0)
     for precision, each in (("float32", 16), ("bfloat16", 18), ("float16", 18)):
