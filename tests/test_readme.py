@@ -266,8 +266,9 @@ def test_every_path_exists():
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_every_option_in_the_text_is_a_setting_of_train_or_show():
-    names = {field.name for name in ("train", "show") for field in fields(settings_class(name))}
+def test_every_option_in_the_text_is_a_setting_of_train_show_or_dpo():
+    commands = ("train", "show", "dpo")
+    names = {field.name for name in commands for field in fields(settings_class(name))}
     options = re.findall(r"`--([a-z-]+)", README)
     assert {option.replace("-", "_") for option in options} <= names
 
@@ -295,7 +296,7 @@ def test_extras_and_the_version_of_python_are_those_of_setup_cfg():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     extras = set(re.findall(r"'\.\[(\w+)\]'", README))
-    assert extras == {"cuda12", "cuda13", "tensorboard"}
+    assert extras == {"cuda12", "cuda13", "plot", "tensorboard"}
     assert extras <= set(config["options.extras_require"])
     version = config["options"]["python_requires"].removeprefix(">=")
     assert f"Python {version} or newer" in README

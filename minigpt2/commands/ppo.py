@@ -27,8 +27,7 @@ class PpoSettings(PolicySettings):
     """Let a model learn from the rewards of its own answers (PPO).
 
     Examples:
-        minigpt2 ppo --model runs/almanac-1 --reward-model runs/almanac-reward-1 \\
-            --learning-rate 1e-4                       # the tiny base
+        minigpt2 ppo --model runs/almanac-1 --reward-model runs/pairs-reward-1 --learning-rate 1e-4
         minigpt2 ppo questions.json --model runs/questions-1 --check exact --beta 0.1
 
     Output:

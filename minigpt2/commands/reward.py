@@ -60,8 +60,8 @@ class RewardSettings(PairSettings):
     Output:
         step 10/92  loss 0.4512  accuracy 81%  margin 0.92  norm 3.21  2,028 tok/s
             loss       what the step lowers: how badly the scores explain the pairs
-            accuracy   share of pairs whose chosen answer has the higher score; at first
-                       all are equal, and none is higher
+            accuracy   share of pairs whose chosen answer has the higher score; 0%
+                       at first, where all are equal
             margin     mean of the chosen score minus the rejected one
             norm       norm of the gradient before clipping
             tok/s      tokens computed a second

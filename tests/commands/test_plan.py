@@ -150,7 +150,7 @@ def test_ppo_of_large_by_the_place_of_its_value_function(run):
 
 @pytest.mark.parametrize(
     ("options", "drawn"),
-    [(("ppo",), "8 answers of 32 tokens"), (("grpo", "--answers", 3), "24 answers of 32 tokens")],
+    [(("ppo",), "64 answers of 32 tokens"), (("grpo", "--answers", 3), "24 answers of 32 tokens")],
 )
 def test_a_rollout_is_timed(run, options, drawn):
     outcome = run("plan", "tiny", "--context", 64, "--run", *options)

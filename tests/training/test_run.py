@@ -10,6 +10,7 @@ from minigpt2.errors import UserError
 from minigpt2.training import run as run_module
 from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import WeightedNLL
+from minigpt2.training.precision import LossScale
 from minigpt2.training.run import Every, Hooks, Timer, finished, run_steps, take_steps
 from minigpt2.training.state import Best, new_state
 from minigpt2.training.world import ONE_PROCESS, World
@@ -191,7 +192,15 @@ def test_a_run_saves_every_so_many_steps():
     assert Recorded(save=3).go(validates=False) == ["save 3", "save 6", "save 7"]
 
 
-def test_a_try_that_overflows_in_float16_is_printed():
+def test_a_try_that_overflows_in_float16_is_printed(monkeypatch):
+    update = LossScale.update
+
+    def too_large(scale, finite):
+        goes_on = update(scale, finite)
+        scale.value *= 64 if finite else 1  # the next step overflows first
+        return goes_on
+
+    monkeypatch.setattr(LossScale, "update", too_large)
     run = Recorded(log=3)
     run.state = new_state(random_parameters(dtype=np.float32), "float16")
     run.state.scale.value = 2.0**24
