@@ -299,3 +299,12 @@ def test_a_step_is_planned_as_large_as_its_command_makes_it(name):
     defaults = {field.name: field.default for field in fields(settings_class(name))}
     assert planned == defaults["prompts" if "prompts" in defaults else "batch_size"]
     assert batch_size_of(PlanSettings(model="tiny", run=name, batch_size=3)) == 3
+
+
+def test_a_single_file_is_planned_as_its_folder(run, little_model):
+    plan = ("--time", "false", "--run", "dpo")
+    file, folder = (
+        run("plan", f"{little_model}{end}", *plan) for end in ("/model.safetensors", "")
+    )
+    assert file.code == 0, file.err
+    assert file.out.splitlines()[2:] == folder.out.splitlines()[2:]

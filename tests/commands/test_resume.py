@@ -8,6 +8,7 @@ from pathlib import Path
 from time import sleep
 
 import pytest
+import yaml
 
 import minigpt2
 from minigpt2.commands import session
@@ -529,3 +530,17 @@ def test_python_resumes_as_the_command_does(killed, tmp_path):
         minigpt2.train(resume="nowhere")
     assert minigpt2.train(resume="mine")["done"]
     assert json.loads((tmp_path / "mine/settings.json").read_text())["dropout"] == 0.1
+
+
+def test_the_settings_of_a_run_are_printed_as_those_it_continues_with(run, killed):
+    killed(3, "--out", "mine")
+    outcome = run("train", "--resume", "mine", "--print-config", "--seed", 7)
+    stored = yaml.safe_load(outcome.out[outcome.out.index("\ndata: ") :])
+    assert stored["batch_size"] == 4 and stored["dropout"] == 0.1 and stored["seed"] == 7
+
+
+def test_a_folder_that_is_taken_is_told_with_what_differs_there(train, killed):
+    killed(3, "--out", "mine")
+    line = refusal(train("--out", "mine", "--resume", "--learning-rate", "1e-3"))
+    assert "mine already holds something" in line
+    assert "learning_rate is 0.001, and was 5e-05: --resume mine continues that one" in line
