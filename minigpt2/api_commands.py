@@ -27,7 +27,7 @@ def train(data: Any = None, **settings: Any) -> dict[str, Any]:
 
     `minigpt2 train --help` lists the settings and their defaults.
     """
-    return run_command("train", settings if data is None else {"data": data, **settings})
+    return run_command("train", data, settings)
 
 
 def reward(data: Any = None, **settings: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def reward(data: Any = None, **settings: Any) -> dict[str, Any]:
 
     `minigpt2 reward --help` lists the settings and their defaults.
     """
-    return run_command("reward", settings if data is None else {"data": data, **settings})
+    return run_command("reward", data, settings)
 
 
 def dpo(data: Any = None, **settings: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def dpo(data: Any = None, **settings: Any) -> dict[str, Any]:
 
     `minigpt2 dpo --help` lists the settings and their defaults.
     """
-    return run_command("dpo", settings if data is None else {"data": data, **settings})
+    return run_command("dpo", data, settings)
 
 
 def ppo(data: Any = None, **settings: Any) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def ppo(data: Any = None, **settings: Any) -> dict[str, Any]:
 
     `minigpt2 ppo --help` lists the settings and their defaults.
     """
-    return run_command("ppo", settings if data is None else {"data": data, **settings})
+    return run_command("ppo", data, settings)
 
 
 def grpo(data: Any = None, **settings: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def grpo(data: Any = None, **settings: Any) -> dict[str, Any]:
 
     `minigpt2 grpo --help` lists the settings and their defaults.
     """
-    return run_command("grpo", settings if data is None else {"data": data, **settings})
+    return run_command("grpo", data, settings)
 
 
 def evaluate(data: Any = None, **settings: Any) -> dict[str, Any]:
@@ -67,11 +67,15 @@ def evaluate(data: Any = None, **settings: Any) -> dict[str, Any]:
 
     `minigpt2 evaluate --help` lists the settings and their defaults.
     """
-    return run_command("evaluate", settings if data is None else {"data": data, **settings})
+    return run_command("evaluate", data, settings)
 
 
-def run_command(name: str, values: dict[str, Any]) -> Any:
-    """Do what a command does, with settings from Python.  Raises UserError for wrong ones."""
+def run_command(name: str, data: Any, others: dict[str, Any]) -> Any:
+    """Do what a command does, with its data, if not None, and its other settings, by name.
+
+    Raises UserError for wrong ones.
+    """
+    values = others if data is None else {"data": data, **others}
     kind = settings_class(name)
     if reasons := [refused_by(kind)[word] for word in values if word in refused_by(kind)]:
         raise UserError(reasons[0])

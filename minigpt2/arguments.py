@@ -65,8 +65,9 @@ def read_arguments(
     queue = deque(words)
     pairs: list[tuple[str, str]] = []
     free: list[str] = []
+    flag, hint = "", SEVERAL.get(first, "")
     while queue:
-        word = queue.popleft()
+        word, before, flag = queue.popleft(), flag, ""
         if word == "--":
             free += queue
             break
@@ -77,18 +78,17 @@ def read_arguments(
             kind = hints.get(name)
             if kind is None:
                 raise UserError(refused.get(name) or unknown_option(f"--{match[1]}", hints))
+            left = len(queue)
             value = following(match[1], queue, kind) if match[2] is None else match[2]
+            flag = word if match[2] is None and len(queue) == left else ""
             pairs.append((name, value))
         elif SHORT_OPTION.fullmatch(word):
             raise UserError(unknown_option(word, hints))
         else:
             free.append(word)
-    if len(free) > bool(first):
-        surplus = free[bool(first) :]
-        before = ["", *words][[*words].index(surplus[0])]
-        hint = (
-            f"; {before} is true or false" if OPTION.fullmatch(before) else SEVERAL.get(first, "")
-        )
+            if before and len(free) == 1 + bool(first):  # probably meant as the flag's value
+                hint = f"; {before} is true or false"
+    if surplus := free[bool(first) :]:
         raise UserError(f"unexpected: {shorten(' '.join(surplus))}{hint}")
     return with_first(pairs, free, first)
 

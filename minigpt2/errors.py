@@ -4,8 +4,9 @@ If a file, a setting or a name that the user gave cannot be used, the code raise
 command line prints its text and exits with 2.  Any other exception is a bug of this project.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from math import inf, isfinite
+from typing import Any
 
 PICTURES = (".png", ".svg", ".pdf")  # endings of files
 
@@ -71,11 +72,16 @@ def require_above_zero(settings: object, *names: str) -> None:
             raise out_of_bounds(name, value, "above 0")
 
 
+def changed(settings: object, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the named settings that are not as they are by default."""
+    values = {name: getattr(settings, name) for name in names}
+    return {name: v for name, v in values.items() if v != getattr(type(settings), name)}
+
+
 def require_with(switch: str, settings: object, *names: str) -> None:
     """Raise UserError for a named setting that was changed, unless the one it belongs to is set."""
-    for name in names:
-        changed = getattr(settings, name) != getattr(type(settings), name)
-        if changed and not getattr(settings, switch):
+    if not getattr(settings, switch):
+        for name in changed(settings, names):
             raise UserError(f"{name} has no effect without {switch}")
 
 

@@ -12,6 +12,7 @@ names that a folder holds: each needs its own.
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EDQUOT, EINVAL, EIO, EISDIR, ENOSPC, ENOTSUP, ENOTTY, EOPNOTSUPP, EROFS
@@ -211,6 +212,19 @@ def json_text(content: Any, indent: int | None = None, *, ascii_only: bool = Fal
         return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
     return json.dumps(finite(content), indent=indent, ensure_ascii=ascii_only, default=str)
+
+
+def as_options(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as the words of a command line, quoted for a shell.
+
+    >>> as_options({"out": "my run", "batch_size": 4, "recompute": True})
+    ['--out', "'my run'", '--batch-size', '4', '--recompute', 'true']
+    """
+    words = []
+    for name, value in settings.items():
+        text = str(value) if isinstance(value, str | Path) else json_text(value)
+        words += [f"--{name.replace('_', '-')}", shlex.quote(text)]
+    return words
 
 
 def write_texts(texts: Mapping[Path, str], *, replace: bool = False) -> None:

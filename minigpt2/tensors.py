@@ -51,6 +51,11 @@ LONGEST_NAME = 255  # characters of a file's name
 CHUNK = 1 << 18  # numbers read at a time: 1 MiB in F32
 
 
+def folder_of(path: Path) -> Path:
+    """Return the folder of a model, of which a path is that folder or a file in it."""
+    return path.parent if path.is_file() else path
+
+
 class StoredTensor(NamedTuple):
     """Where a tensor is stored, and how."""
 

@@ -34,6 +34,7 @@ from minigpt2.tensor_writer import write_tensors
 from minigpt2.tensors import (
     TENSORS,
     StoredTensor,
+    folder_of,
     is_same,
     open_folder,
     open_tensors,
@@ -133,11 +134,9 @@ def load_parameters(
         raise UserError(f"{path} is no reward model: it has no {SCORE_WEIGHT}; `reward` trains one")
     if not is_reward_model and SCORE_WEIGHT in stored:
         raise UserError(f"{path} is a reward model: it scores answers and cannot write them")
-    folder = path.parent if path.is_file() else path
-    if path.is_file() and not (folder / "config.json").is_file():
-        config = infer_config(path, stored)
-    else:
-        config = GPT2Config.load(folder / "config.json")
+    folder = folder_of(path)
+    infers = path.is_file() and not (folder / "config.json").is_file()
+    config = infer_config(path, stored) if infers else GPT2Config.load(folder / "config.json")
     score = {SCORE_WEIGHT: (1, config.n_embd)} if is_reward_model else {}
     check_tensors(path, stored, config, score)
     shapes = in_layout(tensor_shapes(config) | score)

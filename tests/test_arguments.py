@@ -85,6 +85,10 @@ def test_a_text_behind_two_hyphens_is_taken_as_it_is(text):
         ("--xyzzy", "there is no option --xyzzy"),
         ("a.json b.json", "unexpected: b.json; put several files in a folder, and name that"),
         ("a.json --recompute maybe", "unexpected: maybe; --recompute is true or false"),
+        (
+            "a.json --data b.json b.json",
+            "unexpected: b.json; put several files in a folder, and name that",
+        ),
         ("--print-confg", "there is no option --print-confg; did you mean --print-config?"),
         ("a.json --data b.json", "data is given twice: a.json and --data b.json"),
     ],

@@ -4,7 +4,6 @@ This is `minigpt2 align`.  Each stage is a run of another command, in a folder o
 is finished is not done again: a demonstration that was stopped continues.
 """
 
-import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,14 @@ from minigpt2.commands.align_results import results_of, tables_of
 from minigpt2.commands.align_stages import Stage, run_stage, stages, write_data
 from minigpt2.durable import FolderLock, is_leftover, make_folder, remove_leftovers
 from minigpt2.errors import UserError, require_at_least
-from minigpt2.outputs import json_text, naming, require_new_folder, write_json, write_texts
+from minigpt2.outputs import (
+    as_options,
+    json_text,
+    naming,
+    require_new_folder,
+    write_json,
+    write_texts,
+)
 from minigpt2.reading import parse_json, read_text
 from minigpt2.reports.align_page import align_page
 from minigpt2.reports.run_log import SETTINGS, SUMMARY
@@ -80,8 +86,7 @@ def align(settings: AlignSettings) -> dict[str, Any]:
 
 def command_line(settings: AlignSettings) -> str:
     """Return the line that starts a demonstration, and continues it."""
-    options = [f"--{name} {shlex.quote(str(value))}" for name, value in asdict(settings).items()]
-    return " ".join(["minigpt2 align", *options])
+    return " ".join(["minigpt2 align", *as_options(asdict(settings))])
 
 
 def claim(settings: AlignSettings) -> None:

@@ -20,6 +20,7 @@ from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.model import Model, RewardModel, tokenizer_for
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.reports.progress import tracked
+from minigpt2.tensors import folder_of
 from minigpt2.terminal import note
 from minigpt2.weights import find_model
 from minigpt2.wording import plural
@@ -169,7 +170,7 @@ def open_reader(model: str) -> Reader:
     if model in OFFICIAL:
         return Reader(gpt2_tokenizer(), OFFICIAL[model].n_positions, None)
     path = find_model(model)
-    folder = path if path.is_dir() else path.parent
+    folder = folder_of(path)
     config = GPT2Config.load(folder / "config.json")
     tokenizer = tokenizer_for(folder, config.vocab_size, warn=note)
     return Reader(tokenizer, config.n_positions, stored_template(folder))

@@ -5,7 +5,7 @@ the machine.
 """
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,9 +24,9 @@ from minigpt2.commands.plan_settings import (
     samples_of,
 )
 from minigpt2.commands.plan_times import print_time
-from minigpt2.errors import UserError
+from minigpt2.errors import UserError, changed
 from minigpt2.model.config import OFFICIAL, GPT2Config
-from minigpt2.outputs import json_text
+from minigpt2.outputs import as_options
 from minigpt2.planning.alignment_memory import counter_of
 from minigpt2.planning.alignment_profile import profile_of_answers, profile_of_pairs
 from minigpt2.planning.available import available_memory
@@ -37,6 +37,7 @@ from minigpt2.planning.memory_and_flops import MemoryOptions, PartsOf, peak
 from minigpt2.planning.room import nothing_fits
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, new_table
+from minigpt2.tensors import folder_of
 from minigpt2.weights import find_model
 from minigpt2.wording import plural, size
 
@@ -93,7 +94,7 @@ def open_config(model: str) -> GPT2Config:
     if model in OFFICIAL:
         return OFFICIAL[model]
     path = find_model(model)
-    return GPT2Config.load((path.parent if path.is_file() else path) / "config.json")
+    return GPT2Config.load(folder_of(path) / "config.json")
 
 
 def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
@@ -200,14 +201,5 @@ def proposal(settings: PlanSettings, choice: Choice) -> str:
         options |= {"batch_size": shape.batch_size}
     options |= {"micro_batch": micro_batch, "recompute": shape.recompute}
     line = [settings.run, shlex.quote(settings.data or "DATA")]
-    line += words_of(options | settings.changed(CARRIED))
+    line += as_options(options | changed(settings, CARRIED))
     return f"this fits, in {size(choice.bytes)}:\n  minigpt2 {' '.join(line)}"
-
-
-def words_of(options: Mapping[str, Any]) -> list[str]:
-    """Return settings as the options of a command."""
-    words = []
-    for name, value in options.items():
-        text = value if isinstance(value, str) else json_text(value)
-        words += [f"--{name.replace('_', '-')}", shlex.quote(text)]
-    return words

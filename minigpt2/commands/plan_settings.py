@@ -1,12 +1,11 @@
 """Settings of plan: they also say what the run that they name needs."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from minigpt2.commands.dataset import WeightedDataSettings
 from minigpt2.commands.pair_settings import NO_DROPOUT
-from minigpt2.errors import UserError, require_above_zero, require_at_least, require_share
+from minigpt2.errors import UserError, changed, require_above_zero, require_at_least, require_share
 from minigpt2.planning.alignment_memory import ALIGNED, REFERENCE, REWARD_MODEL, TUNING, Needs
 from minigpt2.training.precision import Precision
 from minigpt2.wording import plural
@@ -90,7 +89,7 @@ class PlanSettings(WeightedDataSettings):
         require_at_least(1, self, "batch_size", "micro_batch", "answers", "max_new_tokens")
         if self.dropout and self.run != "train":
             raise UserError(f"dropout must be 0 for {self.run}: {NO_DROPOUT}")
-        for name in self.changed(WITHOUT_EFFECT[self.run]):
+        for name in changed(self, WITHOUT_EFFECT[self.run]):
             raise UserError(f"{name} has no effect on {self.run}")
         if self.data and self.run in ON_POLICY:
             raise UserError(
@@ -107,11 +106,6 @@ class PlanSettings(WeightedDataSettings):
             raise UserError(f"--precision {self.precision} needs a GPU: add --device cuda")
         if self.run == "grpo" and self.answers == 1:
             raise UserError("answers must be at least 2 for grpo: they are compared")
-
-    def changed(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return those of some settings that are not as they are by default."""
-        values = {name: getattr(self, name) for name in names}
-        return {n: value for n, value in values.items() if value != getattr(type(self), n)}
 
 
 def batch_size_of(settings: PlanSettings) -> int:

@@ -160,44 +160,33 @@ def take_all_steps(
     """Take all steps; log, validate and save.  In `naming` the error of a step names examples."""
     steps, log = run.config.steps, session.log
     bar = progress(task, steps, log.console, before=run.state.step)
-    with (
-        session.saving(run.state, run.model) as hooks,
-        naming or nullcontext(),
-        ending_early() as learnt,
-        bar as advance,
-    ):
-        run_steps(
-            run.state,
-            run.batches,
-            run.objective,
-            run.config,
-            every=run.every,
-            hooks=hooks(
-                log=lambda result, printed: log.add_step(result, steps, printed=printed),
-                validate=validate,
-                advance=advance,
-            ),
+    patience = plural(run.every.patience, "validation")
+    reason = f"{patience} without an improvement (--patience)"
+    with session.saving(run.state, run.model) as hooks, naming or nullcontext(), bar as advance:
+        named_hooks = hooks(
+            log=lambda result, printed: log.add_step(result, steps, printed=printed),
+            validate=validate,
+            advance=advance,
         )
+        try:
+            run_steps(
+                run.state,
+                run.batches,
+                run.objective,
+                run.config,
+                every=run.every,
+                hooks=named_hooks,
+            )
+        except NothingToLearn as end:
+            reason = str(end)
     if log.overflows:
         count, scale = plural(log.overflows, "overflow"), run.state.scale.value
         log.say("float16", f"{count}, after each the step was taken again; loss scale {scale:,.0f}")
     if best := run.state.best:
         log.say("best", best_line(run), step=best.step, loss=best.loss)
     if run.state.step < steps:
-        patience = plural(run.every.patience, "validation")
-        reasons = learnt or [f"{patience} without an improvement (--patience)"]
-        line = f"after step {run.state.step:,} of {steps:,}: {reasons[0]}"
+        line = f"after step {run.state.step:,} of {steps:,}: {reason}"
         log.say("stopped", line, key="stopped_early", step=run.state.step, line=line)
-
-
-@contextmanager
-def ending_early() -> Iterator[list[str]]:
-    """Let a block end where nothing is left to learn; the list that it yields then says why."""
-    reasons: list[str] = []
-    try:
-        yield reasons
-    except NothingToLearn as end:
-        reasons.append(str(end))
 
 
 def best_line(run: TuningRun) -> str:

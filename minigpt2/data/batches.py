@@ -55,8 +55,9 @@ class TrainingSet(NamedTuple):
 
     def repeated_in_validation(self) -> int:
         """Return how many prompts for validation are also among those to train on."""
-        trained = {prompt_of(example) for example in self.training} - {()}
-        return sum(prompt_of(example) in trained for example in self.validation)
+        held_out = [prompt_of(example) for example in self.validation]
+        trained = (set(held_out) - {()}).intersection(map(prompt_of, self.training))
+        return sum(prompt in trained for prompt in held_out)
 
     def counts(self) -> dict[str, Any]:
         """Return the numbers of examples to train on and for validation, and of their tokens."""
@@ -142,10 +143,10 @@ class Epochs(Generic[Item]):
         starts = range(0, len(chosen), self.micro_batch)
         return [chosen[start : start + self.micro_batch] for start in starts]
 
-    def taken_first(self, steps: int) -> list[list[int]]:
-        """Return which examples each micro-batch of the first steps takes, of one epoch at most."""
+    def taken_first(self, steps: int, epoch: int = 0) -> list[list[int]]:
+        """Return which examples each micro-batch of an epoch's first steps takes; at most all."""
         positions = range(0, len(self.examples), self.batch_size)[:steps]
-        return [part for position in positions for part in self.indices_at(0, position)]
+        return [part for position in positions for part in self.indices_at(epoch, position)]
 
     def longest(self, rows: Sequence[int], steps: int, count: int) -> list[list[int]]:
         """Return the micro-batches of the first steps whose examples have most rows together.
@@ -155,8 +156,7 @@ class Epochs(Generic[Item]):
         """
         longest: list[list[int]] = []
         for epoch in range(min(ceil(steps / self.steps), FIRST_EPOCHS)):
-            positions = range(0, len(self.examples), self.batch_size)[: steps - epoch * self.steps]
-            parts = [part for position in positions for part in self.indices_at(epoch, position)]
+            parts = self.taken_first(steps - epoch * self.steps, epoch)
             longest = nlargest(count, longest + parts, key=lambda part: sum(rows[i] for i in part))
         return longest
 

@@ -23,6 +23,7 @@ from minigpt2.model.config import OFFICIAL, GPT2Config, end_of_text_ids
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.reward_weights import RESULT, save_reward_parameters, stored_bias
+from minigpt2.tensors import folder_of
 from minigpt2.weights import find_model, load_parameters, save_parameters
 from minigpt2.wording import plural
 
@@ -82,7 +83,7 @@ def open_reward_model(model: str, library: ModuleType = np, *, warn: Warn = igno
     parameters = load_parameters(path, is_reward_model=True)
     tokenizer = tokenizer_for(path, parameters.config.vocab_size, warn=warn)
     parameters = without_padding(parameters, tokenizer.n_vocab)
-    folder = path if path.is_dir() else path.parent
+    folder = folder_of(path)
     bias = stored_bias(folder) if (folder / "config.json").is_file() else 0.0
     return RewardModel(parameters.on(library), tokenizer, stored_template(path), bias)
 
@@ -95,7 +96,7 @@ def random_model(model: str, rng: np.random.Generator, *, warn: Warn = ignore) -
     if model in OFFICIAL:
         return Model(initialise(OFFICIAL[model], rng), gpt2_tokenizer(), None)
     path = find_model(model)
-    folder = path.parent if path.is_file() else path
+    folder = folder_of(path)
     config = GPT2Config.load(folder / "config.json")
     tokenizer = tokenizer_for(folder, config.vocab_size, warn=warn)
     config = replace(config, vocab_size=tokenizer.n_vocab)
@@ -109,7 +110,7 @@ def tokenizer_for(path: Path, n_vocab: int, *, warn: Warn = ignore) -> Tokenizer
     GPT-2's.  Warns if the model's table is padded, and if its end-of-text is another id.  Raises
     UserError if there is no tokenizer, or the model has another number of ids.
     """
-    folder = path if path.is_dir() else path.parent
+    folder = folder_of(path)
     gpt2s = OFFICIAL["gpt2"].vocab_size
     official = not has_tokenizer(folder) and (n_vocab == gpt2s or is_padded(gpt2s, n_vocab))
     tokenizer = gpt2_tokenizer() if official else open_tokenizer(folder)

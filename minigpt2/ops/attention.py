@@ -171,8 +171,7 @@ def attention(
     xp, wide = array_module(qkv), accumulation_dtype(qkv.dtype)
     n, features = len(qkv), qkv.shape[1] // 3
     divisor = sqrt(features // n_head) if divisor is None else divisor
-    o = xp.empty((n, features), wide)
-    lse = xp.empty((n_head, n, 1), wide)
+    o, lse = xp.empty((n, features), wide), xp.empty((n_head, n, 1), wide)
     q, k, v = split_heads(qkv.astype(wide, copy=False), 3, n_head)  # (H, N, D)
     o_heads = split_heads(o, 1, n_head)[0]  # (H, N, D)
 
@@ -197,8 +196,9 @@ def attention(
     plan = tile_plan(end, block, xp, lse.real.dtype)
     if xp is np:
         each_block(attend, plan[::-1])  # the last blocks of a sequence see most: those first
-    for query_block in () if xp is np else plan:
-        attend(query_block)
+    else:
+        for query_block in plan:
+            attend(query_block)
     o = o.astype(qkv.dtype, copy=False)
     return o, Saved(qkv, end, o, lse, n_head, dropout, seed, block, divisor)
 

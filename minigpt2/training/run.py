@@ -163,7 +163,7 @@ def run_steps(
     """Take the remaining steps; log each one, validate and save as often as `every` says.
 
     The model is also validated before the first step, and each best one is saved.  Raises
-    UserError, and saves nothing, if the weights are not finite.  Other errors come after a save.
+    UserError, saving nothing, if weights are not finite; OverBound and NothingToLearn after a save.
     """
     timer = Timer(every.save_minutes, clock)
 

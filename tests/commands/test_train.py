@@ -264,8 +264,8 @@ def test_questions_for_validation_that_are_trained_on_are_told(run, little_model
     data.write_text(json.dumps(entries * 2))
     how = ("--model", little_model, "--data", data, "--steps", 1, "--samples", 0)
     outcome = run("train", *how, "--validation", 0.3)
-    told = re.search(r"(\d+) of 7 questions for validation are also trained on", outcome.out)
-    assert told and int(told[1]) > 0
+    warned = re.search(r"(\d+) of 7 questions for validation are also trained on", outcome.out)
+    assert warned and int(warned[1]) > 0
     data.write_text(json.dumps(entries))
     assert "also trained on" not in run("train", *how, "--validation", 0.3).out
 

@@ -214,9 +214,9 @@ def test_the_longest_micro_batches_are_those_of_the_first_steps(n, size, part, s
         step = batches.at(epoch, position)
         taken += step.batches
         epoch, position = step.epoch, step.position
-    found = batches.longest(rows, steps, 5)
+    longest = batches.longest(rows, steps, 5)
     sums = sorted((sum(rows[i] for i in part) for part in taken), reverse=True)
-    assert [sum(rows[i] for i in part) for part in found] == sums[:5]
+    assert [sum(rows[i] for i in part) for part in longest] == sums[:5]
 
 
 def test_prompts_that_are_trained_on_are_counted_in_validation():

@@ -378,8 +378,8 @@ def test_sums_of_16_bit_numbers_are_in_float32(dtype, rate):
     assert o.dtype == dqkv.dtype == dtype and saved.qkv is qkv and saved.lse.dtype == np.float32
     np.testing.assert_allclose(saved.lse, wide.lse, atol=1e-5)
     bound = 4 * (2.0**-11 if dtype is np.float16 else 2.0**-8)
-    for found, right in ((o, exact), (dqkv, expected)):
-        assert abs(found.astype(np.float64) - right).max() < bound * abs(right).max()
+    for actual, right in ((o, exact), (dqkv, expected)):
+        assert abs(actual.astype(np.float64) - right).max() < bound * abs(right).max()
 
 
 def test_ends_may_be_of_any_width():

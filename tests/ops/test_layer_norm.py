@@ -153,9 +153,9 @@ def test_sums_of_16_bit_numbers_are_in_float32(dtype):
     y, saved = layer_norm(*short[:3])
     exact, wide = layer_norm(x, gamma, beta)
     np.testing.assert_allclose(saved.rstd, wide.rstd, rtol=1e-5)
-    found = (y, *layer_norm_backward(short[3], saved))
+    actual = (y, *layer_norm_backward(short[3], saved))
     expected = (exact, *layer_norm_backward(dy, wide))
     bound = 4 * (2.0**-11 if dtype is np.float16 else 2.0**-8)
-    for one, right in zip(found, expected, strict=True):
+    for one, right in zip(actual, expected, strict=True):
         assert abs(one.astype(np.float64) - right).max() < bound * abs(right).max()
-    assert found[0].dtype == found[1].dtype == dtype
+    assert actual[0].dtype == actual[1].dtype == dtype
