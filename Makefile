@@ -55,6 +55,11 @@ $(VENV)/mutation: $(VENV)/dev
 	@$(call install,-e '.[mutation]')
 	@touch $@
 
+$(VENV)/book: $(VENV)/dev
+	@echo 'installing what lays out the pages of the book ...'
+	@$(call install,-e '.[book]')
+	@touch $@
+
 $(VENV)/nvrtc: $(VENV)/dev
 	@echo 'installing the compiler of kernels for GPUs ...'
 	@$(call install,-e '.[nvrtc]')
@@ -196,6 +201,12 @@ bench-busy: $(VENV)/dev ## time generation and tuning beside a busy process, whi
 bench: $(VENV)/dev ## time the parts of a step, and compare them with what the machine can do
 	@$(BIN)/python -m tests.benchmarks.step
 
+book: $(VENV)/book ## write the book as pages, to read in a browser: build/book/index.html
+	@$(BIN)/python -m book
+
+check-book: $(VENV)/book ## write the book, and follow every link
+	@$(BIN)/python -m pytest tests/book -m "long or not long"
+
 pretrain: $(VENV)/dev ## make the small base again from its seed (about half an hour on two cores)
 	@$(BIN)/minigpt2 pretrain
 
@@ -205,4 +216,4 @@ weights: $(VENV)/run ## fetch official weights: make weights MODEL=gpt2-large
 clean: ## remove the environment and caches; runs and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help train prove-train align prove-align test test-long test-shuffled cover check torture check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-align bench-gpu profile-gpu bench-memory bench-checkpoints bench-cost bench pretrain weights clean
+.PHONY: help train prove-train align prove-align test test-long test-shuffled cover check torture check-inputs fuzz check-kernels test-gpu check-races mutate-kernels predict-kernels cover-kernels gradcheck parity parity-large bench-decode bench-peers bench-align bench-gpu profile-gpu bench-memory bench-checkpoints bench-cost bench book check-book pretrain weights clean

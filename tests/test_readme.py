@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from book.parse import contents_of, read_sources
 from minigpt2.cli import COMMANDS, main, read_all, read_command, settings_class, settings_of
 from minigpt2.commands.plan import PlanSettings, open_config, shape_of
 from minigpt2.commands.plan_settings import needs_of
@@ -39,7 +40,6 @@ from minigpt2.reports.run_log import RunLog
 from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
 from minigpt2.wording import shorten, size
-from tests.book.parse import contents_of, read_sources
 from tests.gradcheck import CHAPTERS, cases_of, check
 from tests.gradients import CAUGHT, EXACT, bugs_of
 from tests.parity.cases import CASES as PARITY_CASES

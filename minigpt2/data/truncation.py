@@ -11,8 +11,8 @@ example is cut by one of three policies:
              enough, also cut the end of the answer
     drop     leave the example out
 
-So the prompt has room for                                         (24.1)
-    max(1, ⌊T/2⌋, T + 1 − A) tokens with `answer`,  max(1, T + 1 − A) with `prompt`.
+So the prompt has room for this many tokens, by `answer` and by `prompt`:
+    max(1, ⌊T/2⌋, T + 1 − A),  max(1, T + 1 − A)                   (24.1)
 
 An answer whose end is cut gets no end-of-text, since it does not end there.  What a prompt loses,
 in this order, until it fits:
@@ -30,15 +30,14 @@ Where a model answers a question, its prompt is cut in the same way, so the answ
 cuts are counted.  A plain text is split, not cut: each piece begins with the last token of the
 piece before, so every token is predicted once.
 
-    A prompt 1 2 3 with the answer 4 5 9, for contexts of 5, 4, 3, 2 and 1 rows:
-
+Example: a prompt 1 2 3 with the answer 4 5 9
+    In contexts of 5, 4, 3, 2 and 1 rows:
     >>> example = Example([1, 2, 3, 4, 5, 9], [False, False, False, True, True, True])
     >>> [truncate(example, context, "answer").ids for context in (5, 4, 3, 2, 1)]
     [[1, 2, 3, 4, 5, 9], [2, 3, 4, 5, 9], [3, 4, 5, 9], [3, 4, 5], [3, 4]]
 
     The prompt 1 to 7, of which 2 to 5 are the instruction, in the context of 8 rows, with an answer
     of 4 and of 7 tokens.  By (24.1) it keeps 5 of its tokens, and 4:
-
     >>> from minigpt2.data.examples import Span
     >>> def cut(answer):
     ...     ids = [*range(1, 8), *answer]

@@ -7,7 +7,7 @@ import ast
 import sys
 from typing import NamedTuple
 
-from tests.book.parse import (
+from book.parse import (
     PACKAGE,
     contents_of,
     equations_of,

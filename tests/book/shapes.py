@@ -5,8 +5,8 @@ import re
 import sys
 from typing import NamedTuple
 
+from book.parse import ROOT, comments_of, docstring_lines, is_listed
 from minigpt2.ops.attention_tiles import cached_tile_plan
-from tests.book.parse import ROOT, comments_of, docstring_lines, is_listed
 from tests.book.rules import at
 from tests.gradients import draw
 

@@ -8,7 +8,7 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
-from tests.book.parse import comments_of, contents_of
+from book.parse import comments_of, contents_of
 from tests.book.rules import at
 
 # (a) Settings end in the commands.

@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-from tests.book.parse import contents_of, equations_of, read_sources
+from book.parse import contents_of, equations_of, read_sources
 
 SOURCES = read_sources()
 WITH_EXAMPLES = [module for module, text in SOURCES.items() if ">>> " in text]

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from book.parse import read_sources
 from minigpt2.cli import COMMANDS
-from tests.book.parse import read_sources
 from tests.book.rules import (
     at,
     command_faults,

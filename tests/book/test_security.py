@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import minigpt2
-from tests.book.parse import read_sources
+from book.parse import read_sources
 from tests.book.security import page_faults, security_faults
 from tests.book.test_package import assert_none
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.book.parse import read_sources
+from book.parse import read_sources
 from tests.book.structure import (
     LIMITS,
     name_faults,

@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
+from book.parse import docstring_lines, read_sources
 from minigpt2.shipped import shipped
-from tests.book.parse import docstring_lines, read_sources
 
 FILES = sorted(path.name for path in shipped("kernels").glob("*.cu"))
 NUMBER = r"\((\d+\.\d+)\)"

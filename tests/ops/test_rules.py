@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from book.parse import TAG, equations_of, read_sources
 from minigpt2 import ops
 from minigpt2.ops.cross_entropy import cross_entropy_gradient
 from minigpt2.ops.dropout import dropout, dropout_backward
@@ -17,7 +18,6 @@ from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from minigpt2.ops.linear import linear, linear_backward
 from minigpt2.ops.softmax import softmax, softmax_backward
 from tests import plain
-from tests.book.parse import TAG, equations_of, read_sources
 from tests.ops.cases import (
     FOREST,
     IDS,

@@ -8,26 +8,29 @@ import ast
 import io
 import re
 import tokenize
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, wraps
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+Sources = dict[str, str]  # the text of each module, by its path
 
 PACKAGE = "minigpt2"
-ROOT = Path(__file__).parent.parent.parent / PACKAGE
+ROOT = Path(__file__).parent.parent / PACKAGE
 
 
-def read_sources(root=ROOT):
+def read_sources(root: Path = ROOT) -> Sources:
     """Source text by module path."""
     paths = sorted(root.rglob("*.py"))
     return {path.relative_to(root).with_suffix("").as_posix(): path.read_text() for path in paths}
 
 
-def once_a_text(read):
+def once_a_text(read: Callable[..., Iterable[Any]]) -> Callable[..., tuple[Any, ...]]:
     """Let a function that yields what it finds in a text read each text once: many rules ask it."""
     return wraps(read)(cache(lambda *texts: tuple(read(*texts))))
 
 
-def is_listed(module):
+def is_listed(module: str) -> bool:
     """Whether the table of contents must list a module: all but __init__ and __main__ files."""
     return module.rsplit("/")[-1] not in ("__init__", "__main__")
 
@@ -59,27 +62,27 @@ class Entry(NamedTuple):
 class Contents(NamedTuple):
     """The table of contents, in reading order."""
 
-    parts: list
-    entries: list
+    parts: list[Part]
+    entries: list[Entry]
 
     @property
-    def numbers(self):
+    def numbers(self) -> dict[str, int]:
         """The number of each module that is a chapter."""
         return {entry.module: entry.number for entry in self.entries if entry.number}
 
     @property
-    def places(self):
+    def places(self) -> dict[str, int]:
         """The place of each module, chapter or not, in reading order."""
         return {entry.module: place for place, entry in enumerate(self.entries)}
 
 
-def contents_of(sources):
+def contents_of(sources: Sources) -> Contents:
     """The table of contents."""
     return contents_in(sources["__init__"])
 
 
 @cache
-def contents_in(text):
+def contents_in(text: str) -> Contents:
     """The table of contents that stands in a docstring."""
     contents = Contents([], [])
     for line, words in docstring_lines(text):
@@ -102,12 +105,12 @@ class Import(NamedTuple):
     module: str
     name: str | None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.module}.{self.name}" if self.name else self.module
 
 
 @once_a_text
-def imports_of(module, text):
+def imports_of(module: str, text: str) -> Iterator[Import]:
     """Every import of a module, also inside functions, with relative ones resolved."""
     folder = [PACKAGE, *module.split("/")[:-1]]
     for node in ast.walk(ast.parse(text)):
@@ -126,15 +129,16 @@ def imports_of(module, text):
                 yield Import(node.lineno, getattr(argument, "value", "?"), None)
 
 
-def lazy_lines(text):
+def lazy_lines(text: str) -> Iterator[int]:
     """The lines that do not run when a module is imported: functions, and `if TYPE_CHECKING:`."""
     for node in ast.walk(ast.parse(text)):
-        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        if function or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-            yield from range(node.body[0].lineno, node.body[-1].end_lineno + 1)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.If):
+            continue
+        if not isinstance(node, ast.If) or ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from range(node.body[0].lineno, (node.body[-1].end_lineno or 0) + 1)
 
 
-def targets_of(imported, sources):
+def targets_of(imported: Import, sources: Sources) -> set[str] | None:
     """The listed modules that an import from the package reaches; None if there is no such thing.
 
     A folder stands for all that it holds, unless its __init__ says where the imported name is from.
@@ -160,18 +164,18 @@ def targets_of(imported, sources):
 
 
 @once_a_text
-def docstring_lines(text):
+def docstring_lines(text: str) -> Iterator[tuple[int, str]]:
     """(line number, line) of every docstring, as they stand in the source."""
     lines = text.splitlines()
     holders = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, holders) and ast.get_docstring(node) is not None:
-            string = node.body[0].value
+            string = node.body[0]
             yield from enumerate(lines[string.lineno - 1 : string.end_lineno], string.lineno)
 
 
 @once_a_text
-def comments_of(text):
+def comments_of(text: str) -> Iterator[tuple[int, str]]:
     """(line number, comment) of every comment."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -189,13 +193,13 @@ class Equations(NamedTuple):
     Two spaces set the number of an equation apart; a sentence may end a line with (k.n), too.
     """
 
-    defined: list  # a docstring's line that ends in (k.n), set apart
-    mentioned: list  # (k.n) elsewhere in a docstring
-    cited: list  # (k.n) in a comment
+    defined: list[tuple[int, tuple[int, int]]]  # a docstring's line that ends in (k.n), set apart
+    mentioned: list[tuple[int, tuple[int, int]]]  # (k.n) elsewhere in a docstring
+    cited: list[tuple[int, tuple[int, int]]]  # (k.n) in a comment
 
 
 @cache
-def equations_of(text):
+def equations_of(text: str) -> Equations:
     """The equations of one file."""
     equations = Equations([], [], [])
     for line, words in sorted(docstring_lines(text)):

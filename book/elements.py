@@ -1,0 +1,149 @@
+"""Elements of pages: the blocks of a docstring, and texts with links, as nodes of docutils."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from docutils import nodes
+
+from book.blocks import Block, Display, Example, Figure, Heading, Item, Paragraph, Row
+from book.formulas import HAT
+from book.links import MENTION, Book, Target, anchor_of, target_of, used_in
+from book.nodes import EquationNode, FormulaNode, LinkNode
+from book.symbols import pieces_of
+
+RELATION = re.compile(r"( [=→←⟺⟹] )")
+
+
+class Context(NamedTuple):
+    """What page a text is on."""
+
+    book: Book
+    has_symbols: bool = False  # whether letters in its sentences are mathematics
+    defines: bool = False  # whether its equations are its own; others repeat those of a chapter
+
+
+def titled(title: str, name: str) -> nodes.section:
+    """Return a section with a title, and an anchor that is made of a name."""
+    section = nodes.section(ids=[nodes.make_id(name)])
+    section += nodes.title(title, title)
+    return section
+
+
+def summary(text: str, context: Context) -> nodes.paragraph:
+    """Return the line below the title of a page, with a capital if it begins with a word."""
+    begins_with_word = re.match(r"[a-z]{2}|a ", text)
+    return lead(text[0].upper() + text[1:] if begins_with_word else text, context)
+
+
+def lead(text: str, context: Context) -> nodes.paragraph:
+    """Return the line below a heading."""
+    return nodes.paragraph("", "", *prose(text, context), classes=["lead"])
+
+
+def prose(text: str, context: Context) -> list[nodes.Node]:
+    """Return a sentence: code in backquotes, links, and symbols set as in equations."""
+    found: list[nodes.Node] = []
+    for piece in with_links(text, context.book):
+        if isinstance(piece, nodes.Text) and context.has_symbols:
+            for part, is_formula in pieces_of(str(piece)):
+                found.append(FormulaNode(part, part) if is_formula else nodes.Text(part))
+        else:
+            found.append(piece)
+    return found
+
+
+def with_links(text: str, book: Book, keep_quotes: bool = False) -> Iterator[nodes.Node]:
+    """Yield a text, with links where it points at something in the book.
+
+    Code in backquotes is set as code, unless a figure must `keep_quotes`: each character its place.
+    """
+    end = 0
+    for mention in MENTION.finditer(text):
+        target, code = target_of(mention, book), mention["code"]
+        if target or code:
+            as_code = code and not keep_quotes
+            shown = nodes.literal(text=code) if as_code else nodes.Text(mention[0])
+            yield nodes.Text(text[end : mention.start()])
+            yield link_to(target, shown) if target else shown
+            end = mention.end()
+    yield nodes.Text(text[end:])
+
+
+def link_to(target: Target, shown: nodes.Node | str) -> LinkNode:
+    """Return a link to a target."""
+    return LinkNode("", "", nodes.Text(shown) if isinstance(shown, str) else shown, target=target)
+
+
+def add_blocks(page: nodes.section, blocks: Iterable[Block], context: Context) -> None:
+    """Add the blocks of a text to a page; a heading opens a section."""
+    place: nodes.Element = page
+    for number, block in enumerate(blocks):
+        if isinstance(block, Heading):
+            place = titled(block.text, f"{block.text}-{number}")
+            page += place
+            if block.rest:
+                place += lead(block.rest, context)
+        elif isinstance(block, Item):
+            add_item(place, block, context)
+        else:
+            place += element_of(block, context)
+
+
+def add_item(place: nodes.Element, item: Item, context: Context) -> None:
+    """Add an item to the list that a place ends with, or to a new one."""
+    kind = nodes.bullet_list if item.mark == "-" else nodes.enumerated_list
+    if not place.children or not isinstance(place.children[-1], kind):
+        place += kind()
+    entry = nodes.list_item("", nodes.paragraph("", "", *prose(item.text, context)))
+    place.children[-1].append(entry)
+
+
+def element_of(block: Block, context: Context) -> nodes.Element:
+    """Return a block as an element of a page."""
+    if isinstance(block, Display):
+        return equations(block, context)
+    if isinstance(block, Example):
+        return nodes.literal_block(block.text, block.text, language="pycon")
+    if isinstance(block, Figure):
+        # Sphinx colours a block as code if its source is its text.
+        inside = with_links(block.text, context.book, keep_quotes=True)
+        return nodes.literal_block("a figure", "", *inside, classes=["figure"])
+    assert isinstance(block, Paragraph)
+    return nodes.paragraph("", "", *prose(block.text, context))
+
+
+def equations(display: Display, context: Context) -> nodes.container:
+    """Return equations one below the other, aligned at the sign at which the source aligns them."""
+    columns = [RELATION.split(row.text, maxsplit=1) for row in display.rows]
+    lefts = {len(column[0]) - column[0].count(HAT) for column in columns}
+    is_aligned = len(columns) > 1 and len(lefts) == 1 and all(len(c) == 3 for c in columns)
+    group = nodes.container(classes=["equations", "aligned"] if is_aligned else ["equations"])
+    for row, column in zip(display.rows, columns, strict=True):
+        left, right = column[0].rstrip(), "".join(column[1:])
+        group += equation(row, [left, right] if is_aligned else [left + right], context)
+    return group
+
+
+def equation(row: Row, columns: list[str], context: Context) -> EquationNode:
+    """Return an equation, in one column or two, with its number and its anchor."""
+    node = EquationNode("", "", number=row.number, anchor="")
+    for column in columns:
+        side = nodes.inline(classes=["formula"])
+        for piece in with_links(column, context.book):
+            text = piece.astext()
+            side += FormulaNode(text, text) if isinstance(piece, nodes.Text) else piece
+        node += side
+    if target := context.book.equations.get(row.number or ""):
+        node["anchor"] = target.anchor if context.defines else ""
+        number = str(row.number)
+        node["target"] = place_of_uses(number, context.book) if context.defines else target
+    return node
+
+
+def place_of_uses(number: str, book: Book) -> Target:
+    """Return where a page lists the uses of its equation, or the equation, if there are none."""
+    anchor = anchor_of(number)
+    if used_in(number, book):
+        return Target("", f"used-{anchor}", f"where ({number}) is used")
+    return Target("", anchor, "a step of this derivation")

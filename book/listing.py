@@ -1,0 +1,66 @@
+"""Listings: source code in colour, each line with a number, what it cites with a link."""
+
+import html
+import re
+from collections.abc import Callable
+
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import CudaLexer, PythonLexer
+
+from book.links import Book, Target, document_of, line_anchor
+
+Address = Callable[[Target], str]  # of a target, from the page on which it is written
+
+LINE = re.compile(r'<span id="L-(\d+)">')
+EQUATION = re.compile(r"\((\d+\.\d+)\)")
+MODULE = re.compile(r'(<span class="nn">)minigpt2\.([\w.]+)(</span>)')
+INCLUDE = re.compile(r'(<span class="cpf">(?:"|&quot;))(\w+)\.cuh((?:"|&quot;)</span>)')
+
+
+def listing(code: str, language: str, first: int, book: Book, address: Address) -> str:
+    """Return code as HTML; its first line has the number `first` in its file.
+
+    In HTML (4.20) stands in one piece in comments and docstrings alone: in code its parentheses
+    are elements of their own.
+    """
+    lexer = CudaLexer() if language == "cuda" else PythonLexer()
+    page = highlight(code, lexer, HtmlFormatter(linespans="L", linenostart=first))
+    page = LINE.sub(rf'\g<0><a class="line" href="#{line_anchor(0)[:-1]}\1">\1</a>', page)
+    page = EQUATION.sub(lambda match: equation_link(match, book, address), page)
+    page = MODULE.sub(lambda match: module_link(match, book, address), page)
+    return INCLUDE.sub(lambda match: include_link(match, book, address), page)
+
+
+def link(target: Target, text: str, address: Address) -> str:
+    """Return a link as HTML, which shows what is there."""
+    return f"{opened(target, 'cites', address)}{text}</a>"
+
+
+def opened(target: Target, kind: str, address: Address) -> str:
+    """Return the opening tag of a link, of a class, which shows what is there."""
+    return f'<a class="{kind}" href="{address(target)}" title="{html.escape(target.says)}">'
+
+
+def equation_link(match: re.Match[str], book: Book, address: Address) -> str:
+    """Return the number of an equation with a link to it."""
+    target = book.equations.get(match[1])
+    return link(target, match[0], address) if target else match[0]
+
+
+def module_link(match: re.Match[str], book: Book, address: Address) -> str:
+    """Return the name of an imported module with a link to its page."""
+    document = document_of(match[2].replace(".", "/"))
+    if document not in book.entries:
+        return match[0]
+    target = Target(document, "", book.entries[document].title)
+    return match[1] + link(target, f"minigpt2.{match[2]}", address) + match[3]
+
+
+def include_link(match: re.Match[str], book: Book, address: Address) -> str:
+    """Return the name of an included file with a link to its page."""
+    document = f"kernels/{match[2]}"
+    if document not in book.paths:
+        return match[0]
+    target = Target(document, "", book.paths[document])
+    return match[1] + link(target, f"{match[2]}.cuh", address) + match[3]
