@@ -6,21 +6,21 @@
 //     eᵢⱼ = exp(sᵢⱼ − m′)                                         (8.7)
 //     ℓ′ = α ℓ + Σⱼ eᵢⱼ                                           (8.8)
 //     a′ = α a + Σⱼ eᵢⱼ vⱼ                                        (8.9)
-//     m_z = maxⱼ sᵢⱼ                                              (29.5)
-//     ℓ_z = Σⱼ exp(sᵢⱼ − m_z)                                     (29.6)
-//     a_z = Σⱼ exp(sᵢⱼ − m_z) vⱼ                                  (29.7)
-//     w_z = exp(m_z − m)                                          (29.8)
-//     oᵢ = Σ_z w_z a_z / Σ_z w_z ℓ_z                              (29.9)
+//     m_z = maxⱼ sᵢⱼ                                              (30.5)
+//     ℓ_z = Σⱼ exp(sᵢⱼ − m_z)                                     (30.6)
+//     a_z = Σⱼ exp(sᵢⱼ − m_z) vⱼ                                  (30.7)
+//     w_z = exp(m_z − m)                                          (30.8)
+//     oᵢ = Σ_z w_z a_z / Σ_z w_z ℓ_z                              (30.9)
 //
 // Sequence b has a new row at positions[b].  It sees the rows before it and itself: the S rows of
 // the prefix, which all sequences share, and after them those of its own suffix.  The keys are cut
 // into Z splits of `keys` each, without a gap between prefix and suffix.
 //
-// decode_attention          one block per sequence, head and split: (29.5) to (29.7).  The block
+// decode_attention          one block per sequence, head and split: (30.5) to (30.7).  The block
 //                           that has the new row's place takes its key and value from qkv, and
 //                           stores them in the cache.  No other block reads that place.
-//                           With `o`, the one split that there is divides by itself (29.9).
-// decode_attention_combine  one block per sequence and head: (29.8) and (29.9), split by split in
+//                           With `o`, the one split that there is divides by itself (30.9).
+// decode_attention_combine  one block per sequence and head: (30.8) and (30.9), split by split in
 //                           their order.
 //
 // cache_rows                one block per row of the prompts, which stores its key and value where
@@ -36,7 +36,7 @@
 // what the four read together is 64 bytes of float or 32 of 16 bits, whole sectors.  So a block has
 // 32 keys under way, and each group of four keeps an m, an ℓ and a quarter of a in registers.  At
 // the end the eight groups of a warp merge by shuffles, the four warps through shared memory, both
-// by (29.8) and (29.9) without the division.
+// by (30.8) and (30.9) without the division.
 //
 // Bytes, with S bytes a number: each key and value that the rows see once, which is the least; a
 // prefix once for all sequences, and again from the L2 cache for each of them.  The partial sums
@@ -124,13 +124,13 @@ decode_attention(
             }
         }
         s = warp_sum<LANES>(s);                                        // (8.2)
-        const float m_new = fmaxf(m, s);                               // (8.5) (29.5)
+        const float m_new = fmaxf(m, s);                               // (8.5) (30.5)
         const float alpha = exp_below(m, m_new), e = exp_below(s, m_new);  // (8.6) (8.7)
-        l = alpha * l + e;                                             // (8.8) (29.6)
+        l = alpha * l + e;                                             // (8.8) (30.6)
         for (int i = 0; i < VECTORS; i++)
             a[i] = make_float4(alpha * a[i].x + e * v[i].x, alpha * a[i].y + e * v[i].y,
                                alpha * a[i].z + e * v[i].z,
-                               alpha * a[i].w + e * v[i].w);  // (8.9) (29.7)
+                               alpha * a[i].w + e * v[i].w);  // (8.9) (30.7)
         m = m_new;
     }
     if (end == position + 1 && threadIdx.x < D / 4) {
@@ -139,7 +139,7 @@ decode_attention(
         copy4(k_new + d, place);
         copy4(k_new + of_new + d, place + of_suffix);
     }
-    const float m_warp = warp_max<32>(m), w = exp_below(m, m_warp);  // (29.8)
+    const float m_warp = warp_max<32>(m), w = exp_below(m, m_warp);  // (30.8)
     l = sum_of_groups(w * l);
     for (int i = 0; i < VECTORS; i++) {
         const float4 sum = make_float4(sum_of_groups(w * a[i].x), sum_of_groups(w * a[i].y),
@@ -154,12 +154,12 @@ decode_attention(
     const int d = threadIdx.x;
     if (d >= D) return;
     for (int i = 0; i < WARPS; i++) {
-        const float w_i = exp_below(m_of[i], m_all);  // (29.8)
+        const float w_i = exp_below(m_of[i], m_all);  // (30.8)
         l_all += w_i * l_of[i];
         a_all += w_i * a_of[i][d];
     }
     if (o) {  // the only split
-        store(&o[split * D + d], a_all / l_all);  // (29.9)
+        store(&o[split * D + d], a_all / l_all);  // (30.9)
         return;
     }
     partial[split * D + d] = a_all;
@@ -183,11 +183,11 @@ decode_attention_combine(
     float m = MINUS_INFINITY, l = 0.f, a = 0.f;
     for (int z = 0; z < splits; z++) m = fmaxf(m, of_row[2 * z]);
     for (int z = 0; z < splits; z++) {
-        const float w = expf(of_row[2 * z] - m);  // (29.8)
+        const float w = expf(of_row[2 * z] - m);  // (30.8)
         l += w * of_row[2 * z + 1];
         a += w * partial[(row * Z + z) * D + d];
     }
-    store(&o[row * D + d], a / l);  // (29.9)
+    store(&o[row * D + d], a / l);  // (30.9)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

@@ -1,12 +1,12 @@
 // Sampling: the next token of each sequence, from its row of logits.
 //
-//     t = argmaxᵥ ℓᵥ                                              (28.1)
-//     p = softmax( ℓ / τ )                                        (28.2)
-//     t = min { v : p₀ + … + pᵥ > u }                             (28.3)
+//     t = argmaxᵥ ℓᵥ                                              (29.1)
+//     p = softmax( ℓ / τ )                                        (29.2)
+//     t = min { v : p₀ + … + pᵥ > u }                             (29.3)
 //
-// One block per sequence.  Without `u` it takes the likeliest token, of several the first, (28.1).
+// One block per sequence.  Without `u` it takes the likeliest token, of several the first, (29.1).
 // With it, it draws one: p is exp((ℓ − m) / τ) with the largest logit m, without the division by
-// the sum, which u is multiplied with instead.  (28.3) counts the tokens whose cumulative sum is
+// the sum, which u is multiplied with instead.  (29.3) counts the tokens whose cumulative sum is
 // not above that.  Each warp sums a segment of the row; then the warp in whose segment the sum
 // exceeds u sums once more, token by token.  The sums are in double, as on a CPU, and always in the
 // same order.  `u` comes as the sum of two floats, which have 48 of its bits.
@@ -49,7 +49,7 @@ __device__ __forceinline__ Four probabilities(const real* row, int v, int end, f
     Four four;
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        four.p[i] = v + i < end ? expf((logits[i] - m) / temperature) : 0.f;  // (28.2)
+        four.p[i] = v + i < end ? expf((logits[i] - m) / temperature) : 0.f;  // (29.2)
     return four;
 }
 
@@ -86,7 +86,7 @@ sample(
     if (lane == 0) best_of[warp] = best, token_of[warp] = token;
     __syncthreads();
     best = best_of[lane % WARPS], token = token_of[lane % WARPS];
-    take_largest_of_warp(best, token);  // (28.1)
+    take_largest_of_warp(best, token);  // (29.1)
     if (u) {
         const int segment = (V + WARPS * STEP - 1) / (WARPS * STEP) * STEP;
         const int start = warp * segment, end = min(start + segment, V);
@@ -121,7 +121,7 @@ sample(
             double cumulative = before + up_to - sum_of(four);
             for (int i = 0; i < 4; i++) {
                 cumulative += four.p[i];
-                count += cumulative <= limit;  // (28.3)
+                count += cumulative <= limit;  // (29.3)
             }
             before += __shfl_sync(ALL_LANES, up_to, 31);
         }

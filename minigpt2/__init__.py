@@ -29,6 +29,7 @@ Part I: Arrays
      8  ops/attention                  Attention over the token forest
      9  ops/cross_entropy              Cross-entropy with the projection inside
     10  ops/adamw                      AdamW
+    11  ops/lora                       LoRA
 
 Part II: The network
      ·  errors                         Errors
@@ -41,30 +42,32 @@ Part II: The network
      ·  reading                        Reading
      ·  memory                         Memory
      ·  shipped                        Shipped files
-    11  model/config                   Configuration
-    12  model/parameters               Parameters
-    13  model/initialisation           Initialisation
+    12  model/config                   Configuration
+    13  model/parameters               Parameters
+    14  model/initialisation           Initialisation
      ·  model/batch                    Batch
+     ·  model/adapters                 Adapters
+     ·  model/layer                    Layer
      ·  model/gradients                Gradients
      ·  model/recompute                Recomputation
-    14  model/block                    Block
-    15  model/gpt2                     GPT-2
+    15  model/block                    Block
+    16  model/gpt2                     GPT-2
      ·  model/heads                    Heads
-    16  model/induction                Induction heads
+    17  model/induction                Induction heads
      ·  tensors                        Stored tensors
      ·  tensor_writer                  Writing tensors
      ·  weights                        Weights
      ·  reward_weights                 Reward models' weights
 
 Part III: The loss and the step
-    17  training/precision             Precision
-    18  training/schedule              Schedule
-    19  training/losses                Losses
+    18  training/precision             Precision
+    19  training/schedule              Schedule
+    20  training/losses                Losses
      ·  training/world                 World
      ·  training/objective             Objective
      ·  training/state                 State
      ·  training/config                Training config
-    20  training/micro_batches         Micro-batches
+    21  training/micro_batches         Micro-batches
      ·  training/step                  Step
      ·  training/ahead                 Ahead
 
@@ -76,17 +79,17 @@ Part IV: Text
      ·  data/fields                    Fields
      ·  data/formats                   Formats
      ·  data/loading                   Loading
-    21  data/template                  Template
+    22  data/template                  Template
      ·  data/template_files            Template files
      ·  data/vocabulary                Vocabulary
      ·  data/added_tokens              Added tokens
-    22  data/tokenizer                 Tokenizer
-    23  data/examples                  Examples
-    24  data/truncation                Truncation
-    25  data/loss_weights              Loss weights
-    26  data/forest                    Token forest
+    23  data/tokenizer                 Tokenizer
+    24  data/examples                  Examples
+    25  data/truncation                Truncation
+    26  data/loss_weights              Loss weights
+    27  data/forest                    Token forest
      ·  data/batches                   Batches
-    27  data/statistics                Statistics
+    28  data/statistics                Statistics
      ·  data/documents                 Documents
      ·  data/train_tokenizer           Training a tokenizer
      ·  data/almanac/tables            Tables
@@ -102,16 +105,16 @@ Part IV: Text
      ·  data/almanac/preferences       Preferences
 
 Part V: Answering
-    28  inference/sampling             Sampling
-    29  inference/kv_cache             Key/value cache
-    30  inference/generate             Generation
+    29  inference/sampling             Sampling
+    30  inference/kv_cache             Key/value cache
+    31  inference/generate             Generation
      ·  inference/model                Model
      ·  inference/answers              Answers
      ·  inference/conversation         Conversation
 
 Part VI: Tuning
-    31  training/evaluation            Evaluation
-    32  training/gradient_imbalance    Imbalance
+    32  training/evaluation            Evaluation
+    33  training/gradient_imbalance    Imbalance
      ·  training/checkpoint            Checkpoint
      ·  training/checkpoint_reader     Checkpoint reader
      ·  training/checkpoint_writer     Checkpoint writer
@@ -119,23 +122,23 @@ Part VI: Tuning
      ·  training/run                   Run
 
 Part VII: Alignment
-    33  alignment/pairs                Preference pairs
-    34  alignment/log_probs            Log-probabilities
+    34  alignment/pairs                Preference pairs
+    35  alignment/log_probs            Log-probabilities
      ·  alignment/pair_batches         Batches of pairs
-    35  alignment/reward_model         Reward model
-    36  alignment/kl_objective         KL-regularised objective
-    37  alignment/dpo                  DPO
+    36  alignment/reward_model         Reward model
+    37  alignment/kl_objective         KL-regularised objective
+    38  alignment/dpo                  DPO
      ·  alignment/completions          Completions
-    38  alignment/rollout              Rollouts
-    39  alignment/policy_gradient      Policy gradient
-    40  alignment/advantages           Advantages
-    41  alignment/value                Value function
+    39  alignment/rollout              Rollouts
+    40  alignment/policy_gradient      Policy gradient
+    41  alignment/advantages           Advantages
+    42  alignment/value                Value function
      ·  alignment/value_function       Value functions
      ·  alignment/on_policy            On policy
-    42  alignment/ppo                  PPO
+    43  alignment/ppo                  PPO
      ·  alignment/ppo_phases           Phases of PPO
-    43  alignment/verifiable_rewards   Verifiable rewards
-    44  alignment/grpo                 GRPO
+    44  alignment/verifiable_rewards   Verifiable rewards
+    45  alignment/grpo                 GRPO
      ·  alignment/exam                 Exam
 
 Part VIII: On a GPU
@@ -145,14 +148,14 @@ Part VIII: On a GPU
      ·  device/kernel_specs            Kernel specs
      ·  device/compile                 Compile
      ·  device/sanitizer               Sanitizer
-    45  device/emulator                Emulator
+    46  device/emulator                Emulator
      ·  device/fake_copies             Fake copies
      ·  device/fake_stream             Fake stream
      ·  device/fake_pool               Fake pool
      ·  device/fake_array              Fake array
      ·  device/fake_cupy               Fake CuPy
      ·  device/checks                  Checks
-    46  device/launch                  Launch
+    47  device/launch                  Launch
      ·  device/cublaslt                cuBLASLt
      ·  device/products                Products
      ·  device/side_stream             Side stream
@@ -162,24 +165,25 @@ Part VIII: On a GPU
      ·  device/fused_cross_entropy     Fused cross-entropy
      ·  device/fused_gelu              Fused GELU
      ·  device/fused_linear            Fused linear map
+     ·  device/fused_lora              Fused LoRA
      ·  device/fused_rows              Fused rows
      ·  device/fused_loss              Fused loss
      ·  device/fused_attention         Fused attention
      ·  device/decoding                Decoding on a device
      ·  device/fused_layer_norm        Fused layer normalisation
-    47  device/fused                   Fused ops
+    48  device/fused                   Fused ops
      ·  device/filled_batch            Filled batches
      ·  device/captured                Captured step
      ·  device/devices                 Devices
 
 Appendix: planning, reports, commands
-    48  planning/memory_and_flops      Memory and operations
-    49  planning/microbenchmark        Microbenchmark
-    50  planning/device_memory         Memory on a GPU
+    49  planning/memory_and_flops      Memory and operations
+    50  planning/microbenchmark        Microbenchmark
+    51  planning/device_memory         Memory on a GPU
      ·  planning/available             Available memory
      ·  planning/batch_profile         Batch profile
-    51  planning/alignment_memory      Memory of alignment
-    52  planning/alignment_operations  Operations of alignment
+    52  planning/alignment_memory      Memory of alignment
+    53  planning/alignment_operations  Operations of alignment
      ·  planning/alignment_profile     Batch profile of alignment
      ·  planning/room                  Room
      ·  planning/disk_space            Disk space

@@ -31,6 +31,7 @@ CHAPTERS = (
     "tests.ops.cases",
     "tests.model.cases",
     "tests.model.head_cases",
+    "tests.model.lora_cases",
     "tests.alignment.cases",
     "tests.alignment.policy_cases",
     "tests.alignment.preference_cases",

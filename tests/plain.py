@@ -19,6 +19,17 @@ def linear(x, w, b, dy):
     return y, dx, dw, db
 
 
+def lora(x, y, a, b, scale, dy):
+    """y, dx, dy, da, db of x (N, C), y (N, K), a (C, r) and b (r, K), with y the frozen map's."""
+    h = scale * x @ a  # (11.1)
+    y = y + h @ b  # (11.2)
+    db = h.T @ dy  # (11.5)
+    dh = dy @ b.T  # (11.6)
+    da = x.T @ (scale * dh)  # (11.7)
+    dx = scale * dh @ a.T  # (11.8), but for dy Wᵀ
+    return y, dx, dy, da, db
+
+
 def embedding(wte, wpe, ids, positions, dx):
     """x, dwte, dwpe of wte (V, C) and wpe (T, C) at ids and positions (N,)."""
     one_hot_ids = np.eye(len(wte))[ids]  # (N, V)
@@ -140,29 +151,29 @@ def block(x, end, p, n_head, dy):
     ln_1, c_attn, attn_proj, ln_2, c_fc, mlp_proj = (
         (p[f"{name}.weight"], p[f"{name}.bias"]) for name in names
     )
-    h = layer_norm(x, *ln_1, 0 * x)[0]  # (14.1)
-    qkv = h @ c_attn[0] + c_attn[1]  # (14.2)
-    o = attention(qkv, end, n_head)  # (14.3)
-    a = o @ attn_proj[0] + attn_proj[1]  # (14.4)
-    r = x + a  # (14.5)
-    h_2 = layer_norm(r, *ln_2, 0 * r)[0]  # (14.6)
-    u = h_2 @ c_fc[0] + c_fc[1]  # (14.7)
-    g = gelu(u, 0 * u)[0]  # (14.8)
-    m = g @ mlp_proj[0] + mlp_proj[1]  # (14.9)
-    y = r + m  # (14.10)
+    h = layer_norm(x, *ln_1, 0 * x)[0]  # (15.1)
+    qkv = h @ c_attn[0] + c_attn[1]  # (15.2)
+    o = attention(qkv, end, n_head)  # (15.3)
+    a = o @ attn_proj[0] + attn_proj[1]  # (15.4)
+    r = x + a  # (15.5)
+    h_2 = layer_norm(r, *ln_2, 0 * r)[0]  # (15.6)
+    u = h_2 @ c_fc[0] + c_fc[1]  # (15.7)
+    g = gelu(u, 0 * u)[0]  # (15.8)
+    m = g @ mlp_proj[0] + mlp_proj[1]  # (15.9)
+    y = r + m  # (15.10)
 
-    dm = dy  # (14.11)
-    _, dg, *d_mlp_proj = linear(g, *mlp_proj, dm)  # (14.12)
-    _, du = gelu(u, dg)  # (14.13)
-    _, dh_2, *d_c_fc = linear(h_2, *c_fc, du)  # (14.14)
+    dm = dy  # (15.11)
+    _, dg, *d_mlp_proj = linear(g, *mlp_proj, dm)  # (15.12)
+    _, du = gelu(u, dg)  # (15.13)
+    _, dh_2, *d_c_fc = linear(h_2, *c_fc, du)  # (15.14)
     _, dr, *d_ln_2 = layer_norm(r, *ln_2, dh_2)
-    dr = dy + dr  # (14.15)
-    da = dr  # (14.16)
-    _, do, *d_attn_proj = linear(o, *attn_proj, da)  # (14.17)
-    dqkv = attention_backward(do, qkv, end, n_head)  # (14.18)
-    _, dh, *d_c_attn = linear(h, *c_attn, dqkv)  # (14.19)
+    dr = dy + dr  # (15.15)
+    da = dr  # (15.16)
+    _, do, *d_attn_proj = linear(o, *attn_proj, da)  # (15.17)
+    dqkv = attention_backward(do, qkv, end, n_head)  # (15.18)
+    _, dh, *d_c_attn = linear(h, *c_attn, dqkv)  # (15.19)
     _, dx, *d_ln_1 = layer_norm(x, *ln_1, dh)
-    dx = dr + dx  # (14.20)
+    dx = dr + dx  # (15.20)
     pairs = (d_ln_1, d_c_attn, d_attn_proj, d_ln_2, d_c_fc, d_mlp_proj)
     d = {}
     for name, (dw, db) in zip(names, pairs, strict=True):

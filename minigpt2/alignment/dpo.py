@@ -1,42 +1,42 @@
 """DPO: pairs train the policy, without a reward model and without samples.
 
 Why
-    The best policy for a reward is known in closed form (36.4).  Read the other way round, every
+    The best policy for a reward is known in closed form (37.4).  Read the other way round, every
     policy is the best one for some reward.  So instead of learning a reward from pairs, and then a
     policy from the reward, let the policy itself explain the pairs: direct preference
     optimisation (Rafailov et al. 2023).
 
 Definition
-    Solve (36.4) for the reward of an answer y to the prompt x:
-    r(x, y) = β ln( π*(y|x) / π_ref(y|x) ) + β ln Z(x)             (37.1)
-    The loss of Bradley and Terry (35.3) knows differences of rewards only, of two answers to one
+    Solve (37.4) for the reward of an answer y to the prompt x:
+    r(x, y) = β ln( π*(y|x) / π_ref(y|x) ) + β ln Z(x)             (38.1)
+    The loss of Bradley and Terry (36.3) knows differences of rewards only, of two answers to one
     prompt, and so the same Z, which nobody could compute: it cancels.  With the policy π in the
-    place of π*, what is left of (37.1) is the implicit reward
-    r̂(y) = β ( ln π(y|x) − ln π_ref(y|x) )                         (37.2)
-    whose ln π, by (34.1), are sums over the answer's tokens, end-of-text included.  The difference
+    place of π*, what is left of (38.1) is the implicit reward
+    r̂(y) = β ( ln π(y|x) − ln π_ref(y|x) )                         (38.2)
+    whose ln π, by (35.1), are sums over the answer's tokens, end-of-text included.  The difference
     and the loss of B pairs are those of a reward model:
-    h = r̂(y_c) − r̂(y_r)                                            (37.3)
-    ℒ = −1/B Σ ln σ(h)                                             (37.4)
+    h = r̂(y_c) − r̂(y_r)                                            (38.3)
+    ℒ = −1/B Σ ln σ(h)                                             (38.4)
 
     Label smoothing: if a share ε of the pairs is the wrong way round,
-    ℒ = −1/B Σ ( (1 − ε) ln σ(h) + ε ln σ(−h) )                    (37.5)
+    ℒ = −1/B Σ ( (1 − ε) ln σ(h) + ε ln σ(−h) )                    (38.5)
     whose minimum is no longer at h = ∞, but at h = ln((1 − ε)/ε)  (Mitchell 2023).
 
     Length normalisation: the mean over an answer's tokens in place of their sum,
-    r̂(y) = β/|y| ( ln π(y|x) − ln π_ref(y|x) )                     (37.6)
-    as an option: it no longer follows from (36.4), and keeps answers from growing.
+    r̂(y) = β/|y| ( ln π(y|x) − ln π_ref(y|x) )                     (38.6)
+    as an option: it no longer follows from (37.4), and keeps answers from growing.
 
 Derivation
-    By (35.5), and as σ(h) + σ(−h) = 1, (37.5) has the derivative
-    ∂ℒ/∂h = −g/B,  g = (1 − ε) σ(−h) − ε σ(h) = σ(−h) − ε          (37.7)
-    By (37.2), h has the derivative β with respect to ln p of each token of the chosen answer, and
-    −β for the rejected one's.  The weights (34.3) are minus the derivatives of ℒ:
-    w = +β g / B  on the chosen's tokens,  −β g / B on the rejected's   (37.8)
-    divided by |y| with (37.6).  So a step of DPO is one of instruction tuning with signed weights.
+    By (36.5), and as σ(h) + σ(−h) = 1, (38.5) has the derivative
+    ∂ℒ/∂h = −g/B,  g = (1 − ε) σ(−h) − ε σ(h) = σ(−h) − ε          (38.7)
+    By (38.2), h has the derivative β with respect to ln p of each token of the chosen answer, and
+    −β for the rejected one's.  The weights (35.3) are minus the derivatives of ℒ:
+    w = +β g / B  on the chosen's tokens,  −β g / B on the rejected's   (38.8)
+    divided by |y| with (38.6).  So a step of DPO is one of instruction tuning with signed weights.
 
     What both answers begin with, they share: there the hidden rows and the targets are equal, and
     the weights +w and −w add up to exactly 0.  Learning begins at the first difference.  With
-    (37.6) the sum is β g (1/|y_c| − 1/|y_r|) / B, which is not 0 if the lengths differ.
+    (38.6) the sum is β g (1/|y_c| − 1/|y_r|) / B, which is not 0 if the lengths differ.
 
 Reference
     Of π_ref two numbers a pair are needed, ln π_ref of both answers.  They never change, so they
@@ -50,7 +50,7 @@ Example: β = ½; the chosen answer is 9 times as likely as by the reference, th
     >>> rewards = dpo.rewards(log_ratios, lengths)
     >>> print(rewards.round(4), dpo.losses(rewards).round(4), np.log(4 / 3).round(4))
     [[1.0986 0.    ]] [0.2877] 0.2877
-    >>> print(dpo.weights(rewards, lengths).round(4))  # (37.8)
+    >>> print(dpo.weights(rewards, lengths).round(4))  # (38.8)
     [[ 0.125 -0.125]]
 
     With ε = 0.1, ℒ = 0.9 ln 4/3 + 0.1 ln 4 and g = 0.15.  Per token, r̂ is (½ ln 9 / 2, 0), so
@@ -94,11 +94,11 @@ class DPO(NamedTuple):
 
     beta: float = 0.1
     smoothing: float = 0.0  # ε, a number or one for each pair (B,)
-    per_token: bool = False  # (37.6)
+    per_token: bool = False  # (38.6)
 
     def rewards(self, log_ratios: Array, lengths: Array) -> Array:
         """Return r̂ (B, 2) of answers by ln π − ln π_ref (B, 2) and their tokens (B, 2)."""
-        return self.factors(lengths) * log_ratios  # (B, 2)  (37.2) (37.6)
+        return self.factors(lengths) * log_ratios  # (B, 2)  (38.2) (38.6)
 
     def factors(self, lengths: Array) -> Array:
         """Return the derivative of r̂ with respect to ln p of a token (B, 2)."""
@@ -106,14 +106,14 @@ class DPO(NamedTuple):
 
     def losses(self, rewards: Array) -> Array:
         """Return the loss of each pair (B,) by r̂ (B, 2); ℒ is their sum over B."""
-        h, e = rewards[:, 0] - rewards[:, 1], self.smoothing  # (B,)  (37.3)
-        return -((1 - e) * log_sigmoid(h) + e * log_sigmoid(-h))  # (B,)  (37.4) (37.5)
+        h, e = rewards[:, 0] - rewards[:, 1], self.smoothing  # (B,)  (38.3)
+        return -((1 - e) * log_sigmoid(h) + e * log_sigmoid(-h))  # (B,)  (38.4) (38.5)
 
     def weights(self, rewards: Array, lengths: Array) -> Array:
         """Return B w (B, 2), the weight of each token of the answers."""
-        h = rewards[:, 0] - rewards[:, 1]  # (B,)  (37.3)
-        g = np.exp(log_sigmoid(-h)) - self.smoothing  # (B,)  (37.7)
-        return self.factors(lengths) * np.stack([g, -g], 1)  # (B, 2)  (37.8)
+        h = rewards[:, 0] - rewards[:, 1]  # (B,)  (38.3)
+        g = np.exp(log_sigmoid(-h)) - self.smoothing  # (B,)  (38.7)
+        return self.factors(lengths) * np.stack([g, -g], 1)  # (B, 2)  (38.8)
 
     def numbers(self, log_ratios: Array, lengths: Array) -> dict[str, float]:
         """Return the metrics of pairs: `loss`, and means over the pairs.
@@ -166,7 +166,7 @@ class DPOObjective:
 
     def normaliser(self, batches: Sequence[Batch]) -> float:
         """Return the number of pairs."""
-        return sum(map(pairs_in, batches))  # (37.4)
+        return sum(map(pairs_in, batches))  # (38.4)
 
     def add_gradients(
         self, parameters: Parameters, batch: Batch, gradients: Gradients, options: Options
@@ -176,7 +176,7 @@ class DPOObjective:
 
         def weigh(log_p: Array) -> Array:
             rewards = self.dpo.rewards(log_ratios_of(log_p, batch), lengths)
-            weights = self.dpo.weights(rewards, lengths) / options.normaliser  # (37.8)
+            weights = self.dpo.weights(rewards, lengths) / options.normaliser  # (38.8)
             return weights.ravel()[batch.answers]  # (M,)
 
         return policy_gradients(parameters, batch, gradients, weigh, options)

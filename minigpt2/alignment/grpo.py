@@ -8,33 +8,33 @@ Why
 
 A step
     Q prompts are answered K times each, and answer yₖ of a prompt gets a score r(yₖ).  Where
-    β > 0, the price of (36.2) for leaving the reference is part of the reward,
-    rₖ = r(yₖ) − β ( ln π(yₖ) − ln π_ref(yₖ) )                     (44.1)
-    and not of the loss, where it would have another gradient (36.9).  By default β is 0:
+    β > 0, the price of (37.2) for leaving the reference is part of the reward,
+    rₖ = r(yₖ) − β ( ln π(yₖ) − ln π_ref(yₖ) )                     (45.1)
+    and not of the loss, where it would have another gradient (37.9).  By default β is 0:
     a program checks the answers, so there is no reward model that could be deceived, and no
-    reference is needed.  The group is the baseline: Aₖ = rₖ − mean(r), which is (40.9).
+    reference is needed.  The group is the baseline: Aₖ = rₖ − mean(r), which is (41.9).
 
     Each rollout is used for one step, so the policy that learns is the one that drew the
-    answers.  Every ratio (39.5) is 1, nothing is clipped, and (39.9) becomes
-    wₙ = uₙ Aₙ                                                     (44.2)
-    with the share u of (39.10) for each token.  No second pass, no ratio, no clip; that
+    answers.  Every ratio (40.5) is 1, nothing is clipped, and (40.9) becomes
+    wₙ = uₙ Aₙ                                                     (45.2)
+    with the share u of (40.10) for each token.  No second pass, no ratio, no clip; that
     the ratios are 1 is checked in each step, for if they are not, the answers were drawn
     from another policy than the one that is trained.
 
 Groups without a difference
     If all rewards of a group are equal, its advantages are exactly
-    Aₖ = 0  where max(r) = min(r)                                  (44.3)
+    Aₖ = 0  where max(r) = min(r)                                  (45.3)
     and its answers need no pass at all: they are left out of the batch, and counted in the
-    log as `alike`.  Their tokens still count in the Z of the step, for (39.4) is a mean over
+    log as `alike`.  Their tokens still count in the Z of the step, for (40.4) is a mean over
     all answers.  With success probability p a group is alike with probability
     pᴷ + (1 − p)ᴷ: prompts that are too easy or too hard teach nothing.  When no group has had
     a difference for PATIENCE steps, the run ends, and is saved: if its answers are rewarded,
     the task is learnt, else it is too hard.  `alike` and PATIENCE look at the rewards
-    before the price of (44.1): with β > 0 a group of equal scores is still led back to the
+    before the price of (45.1): with β > 0 a group of equal scores is still led back to the
     reference, but it says nothing about the task.
 
     Two parts of GRPO's first form are options here, and have a bias: the division by the
-    group's σ (40.11), and the share 1/(G |a|) of a token (39.10).
+    group's σ (41.11), and the share 1/(G |a|) of a token (40.10).
 
 Example: two prompts with the rewards 1, 0, 0 and 1, 1, 1
     >>> advantages_of_groups(np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])).round(3).tolist()
@@ -83,11 +83,11 @@ PATIENCE = 20  # steps without any difference
 class GroupOptions(NamedTuple):
     """How answers are rewarded and compared."""
 
-    beta: float = 0.0  # of (44.1)
+    beta: float = 0.0  # of (45.1)
     baseline: str = "mean"  # one of BASELINES
     divide_by_sigma: bool = False
     shares: str = "tokens"  # one of NORMALISERS
-    penalty: float = 0.0  # c of (40.3)
+    penalty: float = 0.0  # c of (41.3)
     max_kl: float = 0.0  # of an answer; 0: without a bound
     micro_batch: int = 1  # prompts
 
@@ -108,7 +108,7 @@ def advantages_of_groups(
 
 def alike(rewards: Array) -> Array:
     """Return (Q,) whether the rewards (Q, K) of each group are all the same."""
-    return rewards.max(1) == rewards.min(1)  # (Q,)  (44.3)
+    return rewards.max(1) == rewards.min(1)  # (Q,)  (45.3)
 
 
 def require_group(samples: int) -> None:
@@ -158,7 +158,7 @@ class GroupData(OnPolicyData):
         self.require_difference(number, groups)
         if log_ratios and options.beta:
             price = options.beta * np.array([ratio.sum() for ratio in log_ratios])
-            groups = groups - price.reshape(-1, samples)  # (Q, K)  (44.1)
+            groups = groups - price.reshape(-1, samples)  # (Q, K)  (45.1)
         ways = options.baseline, options.divide_by_sigma
         advantages = advantages_of_groups(groups, *ways)  # (Q, K)
         return StepBatches(self.batches(answers, advantages), epoch, position + 1)
@@ -221,7 +221,7 @@ class GroupObjective:
         Raises UserError if the ratios are not 1.
         """
         shares = token_shares(self.data.options.shares, batch.answers)  # (M,)
-        w = shares * batch.columns["advantage"] / options.normaliser  # (M,)  (44.2)
+        w = shares * batch.columns["advantage"] / options.normaliser  # (M,)  (45.2)
         temperature = self.data.phases.temperature
         log_p = policy_gradients(
             parameters, batch, gradients, lambda log_p: w, options, temperature=temperature
@@ -230,7 +230,7 @@ class GroupObjective:
         return log_p
 
     def metrics(self, batches: Sequence[Batch], results: Sequence[Array | None]) -> dict[str, Any]:
-        """Return the loss (39.7), what is known of the answers, and by how much ratios are off."""
+        """Return the loss (40.7), what is known of the answers, and by how much ratios are off."""
         loss = error = 0.0
         for batch, log_p in zip(batches, results, strict=True):
             rho = ratios(log_p, batch.columns["old"])  # (M,)

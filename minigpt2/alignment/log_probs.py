@@ -10,25 +10,25 @@ Why
 Definition
     An answer y to a prompt x has tokens y₁ … y_T, and its end-of-text is one of them: to stop is
     an action, with a probability.  Each token's log-probability is minus its nll (9.3), so
-    ln π(y|x) = Σₜ ln π(yₜ | x, y₁ … yₜ₋₁) = −Σₙ nllₙ,  n in y     (34.1)
+    ln π(y|x) = Σₜ ln π(yₜ | x, y₁ … yₜ₋₁) = −Σₙ nllₙ,  n in y     (35.1)
     With a temperature τ the policy is the softmax of the logits over τ, which is the
     projection of the hidden rows over τ:
-    xₙ = hₙ / τ,  ℓₙᵥ = xₙ · wte[v]                                (34.2)
+    xₙ = hₙ / τ,  ℓₙᵥ = xₙ · wte[v]                                (35.2)
 
 Derivation, for any loss ℒ = f(ln p₁ … ln p_M) of a batch's M triples
     Let
-    wₙ = −∂f/∂ ln pₙ                                               (34.3)
+    wₙ = −∂f/∂ ln pₙ                                               (35.3)
     Of the logits, only those of triple n change ln pₙ = −nllₙ.  The chain rule with (9.6):
     dℓₙᵥ = (∂f/∂ ln pₙ)(∂ ln pₙ/∂ℓₙᵥ) = −wₙ · −(pₙᵥ − δᵥₜ) = wₙ (pₙᵥ − δᵥₜ)
     That is (9.7) with these weights, so (9.8) and (9.9) hold as they are.  A weight may be
-    negative: then the token is made less likely.  (9.9) is the gradient of x, and by (34.2)
-    dh = dx / τ                                                    (34.4)
+    negative: then the token is made less likely.  (9.9) is the gradient of x, and by (35.2)
+    dh = dx / τ                                                    (35.4)
     while dwte (9.8) has x in it already.
 
     What does not reduce to triples is a loss of other entries of the vocabulary: the entropy
     of a token's distribution, whose dℓᵥ is −pᵥ (ln pᵥ + entropy), or a divergence between two
     whole distributions.  Their estimates by the sampled tokens, such as −ln pₙ, do; but what
-    such an estimate does in a loss is another question (36.7).
+    such an estimate does in a loss is another question (37.7).
 
 Read it
     A triple of weight 0 (a clipped token, a group without a difference) takes no backward pass
@@ -71,7 +71,7 @@ from minigpt2.model.parameters import Parameters
 from minigpt2.ops.cross_entropy import cross_entropy, cross_entropy_gradient
 from minigpt2.training.objective import Options
 
-Weigh = Callable[[Array], Array]  # from ln p (M,) to the weights (34.3), (M,)
+Weigh = Callable[[Array], Array]  # from ln p (M,) to the weights (35.3), (M,)
 # Takes h (R, C), each triple's place in it (M,), and the gradients.  Puts the gradients of its own
 # tensors there, and returns what it adds to dL/dh (R, C); both times the loss scale.
 Head = Callable[[Array, Array, Gradients], Array]
@@ -120,7 +120,7 @@ def by_answer(values: Array, batch: Batch) -> list[Array]:
 def sums_by_answer(values: Array, batch: Batch) -> Array:
     """Return for each answer the sum of values (M,) over its triples: of ln p, ln π(y|x)."""
     sums = np.zeros(batch.answers.max(initial=-1) + 1, values.dtype)
-    np.add.at(sums, batch.answers, values)  # (34.1)
+    np.add.at(sums, batch.answers, values)  # (35.1)
     return sums
 
 
@@ -143,10 +143,10 @@ def with_columns(batch: Batch, **columns: Sequence[Sequence[float]]) -> Batch:
 def log_probs(parameters: Parameters, batch: Batch, temperature: float = 1.0) -> Array:
     """Return ln p (M,) of a batch's targets, in float64 on the host; nothing else is computed."""
     h, places, _ = forward(parameters, batch, backward=False)
-    x = over(h, temperature)  # (R, C)  (34.2)
+    x = over(h, temperature)  # (R, C)  (35.2)
     wte = parameters["wte.weight"]
     _, nll = cross_entropy(x, wte, places, batch.targets, batch.weights)
-    return -wide_on_host(nll)  # (M,)  (34.1)
+    return -wide_on_host(nll)  # (M,)  (35.1)
 
 
 def policy_gradients(
@@ -161,23 +161,23 @@ def policy_gradients(
 ) -> Array:
     """Write or add the gradients of a loss of ln p to `gradients`; return ln p (M,), on the host.
 
-    `weigh` is called once, with ln p (M,) in float64, and returns the weights of (34.3), (M,): the
+    `weigh` is called once, with ln p (M,) in float64, and returns the weights of (35.3), (M,): the
     normaliser is in them, and the loss scale is not.  The loss of a `head` on the same rows is
     added.  Where all weights are 0, and there is no head, nothing is written.
     """
     h, places, saved = forward(
         parameters, batch, drop=options.drop, rng=options.rng, recompute=options.recompute
     )
-    x, wte = over(h, temperature), parameters["wte.weight"]  # (34.2)
+    x, wte = over(h, temperature), parameters["wte.weight"]  # (35.2)
     triples = places, batch.targets
     _, nll = cross_entropy(x, wte, *triples, batch.weights)
-    log_p = -wide_on_host(nll)  # (M,)  (34.1)
-    w = options.loss_scale * weigh(log_p)  # (M,)  (34.3)
+    log_p = -wide_on_host(nll)  # (M,)  (35.1)
+    w = options.loss_scale * weigh(log_p)  # (M,)  (35.3)
     if head is None and not w.any():
         return log_p
     dwte, accumulate = gradients.claim("wte.weight")
     _, _, dx = cross_entropy_gradient(x, wte, *triples, w, dwte, accumulate=accumulate)
-    dh = over(dx, temperature)  # (R, C)  (34.4)
+    dh = over(dx, temperature)  # (R, C)  (35.4)
     if head is not None:
         dh += head(h, places, gradients)
     gpt2_backward(dh, saved, gradients)

@@ -118,7 +118,7 @@ class Summary(NamedTuple):
 def summary_of(
     answers: Sequence[Completion], scores: Sequence[float], log_ratios: Sequence[Array] | None
 ) -> Summary:
-    """Return the summary of answers, whose log-ratios are those of their tokens (36.6)."""
+    """Return the summary of answers, whose log-ratios are those of their tokens (37.6)."""
     drawn = np.concatenate([answer.log_probs for answer in answers])
     return Summary(
         reward=float(np.mean(scores)),

@@ -2,8 +2,8 @@
 
 Why
     Nobody can write down what makes an answer good, but everybody can say which of two is
-    better.  A pair has the chosen answer and the rejected one.  A reward model (chapter 35)
-    and DPO (chapter 37) learn from pairs alone.
+    better.  A pair has the chosen answer and the rejected one.  A reward model (chapter 36)
+    and DPO (chapter 38) learn from pairs alone.
 
 Definition
     As in tuning, prompt and answers are encoded apart and their ids joined, so the prompt has
@@ -11,10 +11,10 @@ Definition
     that learns which answer is better must learn where to stop.  In a conversation, the last
     answer is the one that is compared; all before it is the prompt.
 
-    In the forest (26.1) the two answers are children of their prompt, so its rows are
+    In the forest (27.1) the two answers are children of their prompt, so its rows are
     computed once.  With P prompt tokens and the answers c and r of |c| and |r| tokens, whose
     last tokens need no row, a pair takes
-    P + (|c| − 1) + (|r| − 1) rows                                 (33.1)
+    P + (|c| − 1) + (|r| − 1) rows                                 (34.1)
     where two sequences padded to one length take 2 (P + max(|c|, |r|) − 1).
 
     For validation a share of the prompts is set apart, each with all of its pairs.  With one pair
@@ -28,16 +28,16 @@ Definition
     example is (data/truncation) that has this answer and T − 1 rows; the prompt stays the
     same before both answers, and the shorter answer loses its end only where it does not fit
     either:
-    an answer keeps T − P tokens, where P counts what is left of the prompt   (33.2)
+    an answer keeps T − P tokens, where P counts what is left of the prompt   (34.2)
     An answer whose end is cut has no end-of-text.  A pair that the cut made equal is left out.
 
 Example: the prompt 1 2 3, chosen 4 5 9, rejected 4 5 6 7 9, where 9 is the end-of-text
     >>> pair = Pair([1, 2, 3], [4, 5, 9], [4, 5, 6, 7, 9], "long")
-    >>> pair.rows, 2 * (3 + 5 - 1)  # (33.1), and padded
+    >>> pair.rows, 2 * (3 + 5 - 1)  # (34.1), and padded
     (9, 14)
 
-    In a context of 6 rows, the prompt may have max(⌊5/2⌋, 6 − 5) = 2 tokens by (24.1), and
-    both answers 4 by (33.2).  In 4 rows it has 1, and 3 are left:
+    In a context of 6 rows, the prompt may have max(⌊5/2⌋, 6 − 5) = 2 tokens by (25.1), and
+    both answers 4 by (34.2).  In 4 rows it has 1, and 3 are left:
     >>> chosen, rejected = pair.examples
     >>> fit_pair(chosen, rejected, 6, "answer")[0]
     Pair(prompt=[2, 3], chosen=[4, 5, 9], rejected=[4, 5, 6, 7], kind='')
@@ -71,7 +71,7 @@ class Pair(NamedTuple):
     @property
     def rows(self) -> int:
         """The rows that a pair takes in the forest."""
-        return len(self.prompt) + len(self.chosen) - 1 + len(self.rejected) - 1  # (33.1)
+        return len(self.prompt) + len(self.chosen) - 1 + len(self.rejected) - 1  # (34.1)
 
     @property
     def examples(self) -> tuple[Example, Example]:
@@ -129,7 +129,7 @@ def fit_pair(
         return None, NOTHING
     cut = fitted.removed
     prompt = fitted.ids[: len(fitted.ids) + cut.answer - (len(longer.ids) - longer.last_answer)]
-    room = context - len(prompt)  # (33.2)
+    room = context - len(prompt)  # (34.2)
     answers = [example.ids[example.last_answer :] for example in (chosen, rejected)]
     lost = sum(max(0, len(answer) - room) for answer in answers)
     return Pair(prompt, answers[0][:room], answers[1][:room]), cut._replace(answer=lost)

@@ -6,38 +6,38 @@ Why
     and that gradient is an expectation, too.  So answers that the policy draws estimate it.
 
 Score function, with π for the policy and y for an answer
-    J = Σ_y π(y) r(y)                                              (39.1)
-    ∇π = π ∇ln π, so the gradient of (39.1) is a mean over answers that the policy draws:
-    ∇J = Σ_y π(y) r(y) ∇ln π(y),  ln π(y) = Σₜ ln πₜ               (39.2)
+    J = Σ_y π(y) r(y)                                              (40.1)
+    ∇π = π ∇ln π, so the gradient of (40.1) is a mean over answers that the policy draws:
+    ∇J = Σ_y π(y) r(y) ∇ln π(y),  ln π(y) = Σₜ ln πₜ               (40.2)
     where πₜ is the probability of token t after the prompt and the tokens before it.  The
     end-of-text is a token like the others: writing it is a choice, which ends the answer.
 
 Baseline
     Let b be any number that is settled before token t is drawn.  Probabilities add up to 1, so
-    Σᵥ πₜ(v) b ∇ln πₜ(v) = b ∇ Σᵥ πₜ(v) = b ∇1 = 0                 (39.3)
+    Σᵥ πₜ(v) b ∇ln πₜ(v) = b ∇ Σᵥ πₜ(v) = b ∇1 = 0                 (40.3)
     Whatever was earned before token t is such a number and can be left out, and an expected reward
-    can be subtracted: by (39.3) the mean (39.2) stays, and the samples' gradients scatter less.
-    What is left of the reward is the token's advantage Aₜ (chapter 40):
-    ∇J = mean over y of Σₜ Aₜ ∇ln πₜ                               (39.4)
-    A is a constant in (39.4): it has no gradient, even if it was computed from ln π.
+    can be subtracted: by (40.3) the mean (40.2) stays, and the samples' gradients scatter less.
+    What is left of the reward is the token's advantage Aₜ (chapter 41):
+    ∇J = mean over y of Σₜ Aₜ ∇ln πₜ                               (40.4)
+    A is a constant in (40.4): it has no gradient, even if it was computed from ln π.
 
 Importance ratio
     Answers that an older policy drew can be used for several steps, if token n counts by how
     much likelier it has become since:
-    ρₙ = πₙ / π_old,n = exp( ln πₙ − ln π_old,n )                  (39.5)
+    ρₙ = πₙ / π_old,n = exp( ln πₙ − ln π_old,n )                  (40.5)
     For then Σᵥ π_old(v) ρ(v) A(v) = Σᵥ π(v) A(v).  At π = π_old every ρ is 1, and the gradient is
-    (39.4), as ∇ρ = ρ ∇ln π.  Further away it is not: where the tokens before differ in
-    probability, too, (39.5) does not say so.  So a step must not go far.
+    (40.4), as ∇ρ = ρ ∇ln π.  Further away it is not: where the tokens before differ in
+    probability, too, (40.5) does not say so.  So a step must not go far.
 
 Clip (PPO, Schulman et al. 2017, equation 7)
-    mₙ = min( ρₙ Aₙ, clip(ρₙ, 1 − ε, 1 + ε) Aₙ )                   (39.6)
-    ℒ  = −Σₙ uₙ mₙ                                                 (39.7)
+    mₙ = min( ρₙ Aₙ, clip(ρₙ, 1 − ε, 1 + ε) Aₙ )                   (40.6)
+    ℒ  = −Σₙ uₙ mₙ                                                 (40.7)
     with a share uₙ for each token, below.  With the sign of A taken out of the minimum,
     m = A min(ρ, 1 + ε) for A > 0, and m = A max(ρ, 1 − ε) for A < 0.  So token n is clipped,
     m does not depend on ρ, exactly
-    where ρ > 1 + ε and A > 0, or ρ < 1 − ε and A < 0              (39.8)
-    and wₙ = −∂ℒ/∂ln πₙ, which is the weight of a triple (chapter 34), follows by ∂ρ/∂ln π = ρ:
-    wₙ = uₙ Aₙ ρₙ where it is not clipped, 0 where it is           (39.9)
+    where ρ > 1 + ε and A > 0, or ρ < 1 − ε and A < 0              (40.8)
+    and wₙ = −∂ℒ/∂ln πₙ, which is the weight of a triple (chapter 35), follows by ∂ρ/∂ln π = ρ:
+    wₙ = uₙ Aₙ ρₙ where it is not clipped, 0 where it is           (40.9)
     In the six regions, ∂m/∂ρ, with ε = 0.2:
               ρ < 0.8    between    ρ > 1.2
         A > 0    A          A          0      likelier already: no further
@@ -48,11 +48,11 @@ Clip (PPO, Schulman et al. 2017, equation 7)
 
 Shares: what a sum over tokens is divided by.  W is the number of tokens of the step, G that of
 its answers, |a| the length of token n's answer and c a constant
-    u = 1/W,  1/(G c),  1/(G |a|)  or  1/G                         (39.10)
-    1/G, sample: (39.4) as it is, without bias.  Its length grows with that of the answers.
-    1/(G c), constant: (39.4) over c, without bias, too.  c is the longest length that is allowed
+    u = 1/W,  1/(G c),  1/(G |a|)  or  1/G                         (40.10)
+    1/G, sample: (40.4) as it is, without bias.  Its length grows with that of the answers.
+    1/(G c), constant: (40.4) over c, without bias, too.  c is the longest length that is allowed
         (Dr. GRPO, Liu et al. 2025; `dr_grpo` in trl).
-    1/W, tokens: near (39.4) over the mean length.  W depends on the answers that were drawn, so a
+    1/W, tokens: near (40.4) over the mean length.  W depends on the answers that were drawn, so a
         little bias is left, which vanishes as G grows (DAPO, Yu et al. 2025; `dapo` in trl).
     1/(G |a|), answer: a token of a long answer counts less than one of a short answer, so a
         long wrong answer is blamed less for each token than a short one, and wrong answers
@@ -99,9 +99,9 @@ def token_shares(kind: str, answers: Array) -> Array:
     """
     require_one_of(NORMALISERS, kind, "normaliser")
     if kind != "answer":
-        return np.ones(len(answers))  # (M,)  (39.10)
+        return np.ones(len(answers))  # (M,)  (40.10)
     _, places, lengths = np.unique(answers, return_inverse=True, return_counts=True)
-    return 1 / lengths[places]  # (M,)  (39.10)
+    return 1 / lengths[places]  # (M,)  (40.10)
 
 
 def normaliser(kind: str, answers: Array, constant: float = 1.0) -> float:
@@ -111,21 +111,21 @@ def normaliser(kind: str, answers: Array, constant: float = 1.0) -> float:
     """
     require_one_of(NORMALISERS, kind, "normaliser")
     if kind == "tokens":
-        return float(len(answers))  # W  (39.10)
+        return float(len(answers))  # W  (40.10)
     count = float(len(np.unique(answers)))  # G
-    return count * constant if kind == "constant" else count  # (39.10)
+    return count * constant if kind == "constant" else count  # (40.10)
 
 
 def ratios(log_p: Array, old: Array) -> Array:
     """Return ρ (M,) of log-probabilities now and when the tokens were drawn."""
-    return np.exp(log_p - old)  # (M,)  (39.5)
+    return np.exp(log_p - old)  # (M,)  (40.5)
 
 
 def clipped(rho: Array, advantages: Array, clip: float) -> Array:
     """Return (M,) whether each token is clipped; clip is ε."""
     rho, advantages = rho.real, advantages.real
     above, below = rho > 1 + clip, rho < 1 - clip
-    return (above & (advantages > 0)) | (below & (advantages < 0))  # (M,)  (39.8)
+    return (above & (advantages > 0)) | (below & (advantages < 0))  # (M,)  (40.8)
 
 
 def clipped_loss(
@@ -134,8 +134,8 @@ def clipped_loss(
     """Return ℒ of log-probabilities now and when drawn, advantages and shares u, all (M,)."""
     rho = ratios(log_p, old)  # (M,)
     bound = np.where(advantages.real > 0, 1 + clip, 1 - clip)  # (M,)
-    m = advantages * np.where(clipped(rho, advantages, clip), bound, rho)  # (M,)  (39.6)
-    return -(shares * m).sum()  # (39.7)
+    m = advantages * np.where(clipped(rho, advantages, clip), bound, rho)  # (M,)  (40.6)
+    return -(shares * m).sum()  # (40.7)
 
 
 def clipped_weights(
@@ -143,4 +143,4 @@ def clipped_weights(
 ) -> Array:
     """Return w = −∂ℒ/∂ln π (M,) of the same arguments."""
     rho = ratios(log_p, old)  # (M,)
-    return np.where(clipped(rho, advantages, clip), 0.0, shares * advantages * rho)  # (M,)  (39.9)
+    return np.where(clipped(rho, advantages, clip), 0.0, shares * advantages * rho)  # (M,)  (40.9)

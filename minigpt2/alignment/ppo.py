@@ -3,25 +3,25 @@
 Why
     An answer is costly to draw and cheap to learn from, so a rollout is used for several
     steps.  After the first of them the policy is no longer the one that drew the answers.
-    The ratio (39.5) accounts for that, and beyond the clip (39.8) a token gets no further push
+    The ratio (40.5) accounts for that, and beyond the clip (40.8) a token gets no further push
     (proximal policy optimisation; Schulman et al. 2017; with language models, Ziegler et al.
     2019, Ouyang et al. 2022).
 
 A phase
-    1. The policy answers prompts (chapter 38); ln π of each token is recorded as ln π_old.
-    2. Each answer gets a score, less a penalty if it was cut (40.3).
-    3. The price of leaving the reference is paid token by token, in the reward (40.1).
+    1. The policy answers prompts (chapter 39); ln π of each token is recorded as ln π_old.
+    2. Each answer gets a score, less a penalty if it was cut (41.3).
+    3. The price of leaving the reference is paid token by token, in the reward (41.1).
     4. The value function says what it expects before each token: v_old.
-    5. From rewards and values follow the advantages (40.6), and the returns (40.7), towards which
-       the values learn.  Then the advantages of all tokens are whitened (40.8); padding
+    5. From rewards and values follow the advantages (41.6), and the returns (41.7), towards which
+       the values learn.  Then the advantages of all tokens are whitened (41.8); padding
        does not exist here, so none can count.
     6. For each of E epochs the answers are cut at random into B minibatches, and each of them is
        one step of AdamW.  All of 1 to 5 stay as they are.
 
-A step, on the Z tokens of its minibatch, with u = 1/Z in (39.7) and in (41.2)
-    ℒ = ℒ_policy + c_v ℒ_value                                     (42.1)
-    so the triples have the weights w of (39.9), and the values have
-    dvₙ = c_v times the dv of (41.3)                               (42.2)
+A step, on the Z tokens of its minibatch, with u = 1/Z in (40.7) and in (42.2)
+    ℒ = ℒ_policy + c_v ℒ_value                                     (43.1)
+    so the triples have the weights w of (40.9), and the values have
+    dvₙ = c_v times the dv of (42.3)                               (43.2)
     With the value head on the policy's rows, its dh adds to that of the triples; apart, it has
     blocks of its own.
 
@@ -29,14 +29,14 @@ A step, on the Z tokens of its minibatch, with u = 1/Z in (39.7) and in (41.2)
     pretraining texts to each step (PPO-ptx); here it is that of instruction tuning.  With c_x
     for how much it counts, and W = Σw of its triples, it is c_x Σ w nll / W.  All weights of a
     step are divided by Z, so
-    w → c_x w Z / W                                                (42.3)
+    w → c_x w Z / W                                                (43.3)
 
     The first step of a phase has all ratios at 1, as in GRPO, and that is checked.
 
 Example: two tokens, the second has become half as likely as when it was drawn
     ε = 0.2 and A = (1, −1): it is clipped, at −0.8.  Values of 0 that should be 1, all with
     u = 1/2: ℒ_policy = −(1 − 0.8) / 2 and ℒ_value = ½ (1 + 1) / 2, so with c_v = 0.1
-    (42.1) is −0.1 + 0.05:
+    (43.1) is −0.1 + 0.05:
     >>> old, zero = np.log([0.5, 0.4]), np.zeros(2)
     >>> columns = {"old": old, "advantage": np.array([1.0, -1.0]), "value": zero}
     >>> columns |= {"return": np.ones(2)}
@@ -77,8 +77,8 @@ from minigpt2.training.objective import Options
 class Coefficients(NamedTuple):
     """The constants of a step's loss."""
 
-    clip: float = 0.2  # ε of (39.6); cliprange in trl
-    value_clip: float = 0.2  # ε of (41.1); cliprange_value in trl
+    clip: float = 0.2  # ε of (40.6); cliprange in trl
+    value_clip: float = 0.2  # ε of (42.1); cliprange_value in trl
     value: float = 0.1  # c_v; vf_coef in trl
     tuning: float = 0.0  # c_x
 
@@ -86,7 +86,7 @@ class Coefficients(NamedTuple):
 class Returns(NamedTuple):
     """How rewards become advantages."""
 
-    penalty: float = 1.0  # c of (40.3)
+    penalty: float = 1.0  # c of (41.3)
     gamma: float = 1.0
     lam: float = 0.95
     whiten_rewards: bool = False
@@ -142,7 +142,7 @@ def losses_of(
     old, advantages = columns["old"], columns["advantage"]
     policy = clipped_loss(log_p, old, advantages, shares, coefficients.clip)
     value = value_loss(v, columns["value"], columns["return"], shares, coefficients.value_clip)
-    return policy + coefficients.value * value, policy, value  # (42.1)
+    return policy + coefficients.value * value, policy, value  # (43.1)
 
 
 def is_drawn(batch: Batch) -> bool:
@@ -154,7 +154,7 @@ def for_tuning(batches: Sequence[Batch], tokens: int, coefficient: float) -> lis
     """Return batches of instruction tuning with the weights of a step of so many tokens."""
     total = sum(batch.weights.sum() for batch in batches)  # W
     factor = coefficient * tokens / total
-    return [batch._replace(weights=factor * batch.weights) for batch in batches]  # (42.3)
+    return [batch._replace(weights=factor * batch.weights) for batch in batches]  # (43.3)
 
 
 class PPOObjective:
@@ -188,7 +188,7 @@ class PPOObjective:
 
         def slope(v: Array) -> Array:
             old, targets = columns["value"], columns["return"]
-            return c_v * value_gradient(v, old, targets, shares, value_clip)  # (M,)  (42.2)
+            return c_v * value_gradient(v, old, targets, shares, value_clip)  # (M,)  (43.2)
 
         both = policy_and_value_gradients(
             parameters, batch, gradients, weigh, slope, options, temperature=self.temperature

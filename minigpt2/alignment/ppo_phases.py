@@ -32,13 +32,13 @@ from minigpt2.model.parameters import Parameters
 class PhaseOptions(NamedTuple):
     """How a phase is rewarded, and cut into steps."""
 
-    beta: float = 0.05  # of (40.1), at the start
+    beta: float = 0.05  # of (41.1), at the start
     target_kl: float = 0.0  # of an answer; above 0, β follows it
     horizon: float = 10_000.0  # answers
     max_kl: float = 0.0  # of an answer; 0: without a bound
     minibatches: int = 1  # B
     micro_batch: int = 8  # answers
-    tuning: float = 0.0  # c_x of (42.3)
+    tuning: float = 0.0  # c_x of (43.3)
     returns: Returns = Returns()
 
 

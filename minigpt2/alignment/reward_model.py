@@ -8,25 +8,25 @@ Why
 Definition
     The reward model is a GPT-2 with a head (model/heads) in the place of the projection.  It reads
     one row of an answer, that of its last token, which is its end-of-text unless it was cut:
-    s = h · w + b                                                  (35.1)
+    s = h · w + b                                                  (36.1)
     No later row sees more of the answer.  The row is known by its place in the forest, and not by
     the value of its token: there is no padding that it could be taken for.
 
     A pair of the answers c and r to one prompt has the difference
-    d = s_c − s_r                                                  (35.2)
+    d = s_c − s_r                                                  (36.2)
     and c is preferred with probability σ(d) = 1 / (1 + e⁻ᵈ).  So the loss of B pairs is
-    ℒ = −1/B Σ ln σ(d)                                             (35.3)
+    ℒ = −1/B Σ ln σ(d)                                             (36.3)
     Only differences matter: scores that all grow by a constant, or by a number for each prompt,
     have the same loss.  To keep them near 0, one may add
-    ℒ + γ/B Σ (s_c + s_r)²                                         (35.4)
+    ℒ + γ/B Σ (s_c + s_r)²                                         (36.4)
     (Eisenstein et al. 2023; `center_rewards_coefficient` in trl.)
 
 Derivation, where dx stands for ∂ℒ/∂x
     ln σ(d) = −ln(1 + e⁻ᵈ), so its derivative is e⁻ᵈ / (1 + e⁻ᵈ):
-    ∂ ln σ(d)/∂d = 1 − σ(d) = σ(−d)                                (35.5)
-    By (35.2) d has the derivative 1 with respect to s_c and −1 with respect to s_r:
-    ds_c = ( −σ(−d) + 2γ (s_c + s_r) ) / B                         (35.6)
-    ds_r = ( +σ(−d) + 2γ (s_c + s_r) ) / B                         (35.7)
+    ∂ ln σ(d)/∂d = 1 − σ(d) = σ(−d)                                (36.5)
+    By (36.2) d has the derivative 1 with respect to s_c and −1 with respect to s_r:
+    ds_c = ( −σ(−d) + 2γ (s_c + s_r) ) / B                         (36.6)
+    ds_r = ( +σ(−d) + 2γ (s_c + s_r) ) / B                         (36.7)
     From there on the head has its own backward pass: dh = ds w in the last row of each answer,
     and 0 in all others.  No logits are computed.  b cancels in d, so it is not trained: it stays 0
     until the scores are normalised, below.  (With γ > 0 it would have a gradient; the bias of the
@@ -35,28 +35,28 @@ Derivation, where dx stands for ∂ℒ/∂x
 Start of the head
     With w = 0 all scores are 0: the first loss is ln 2, and the first step changes w alone.  Or w
     is drawn from a normal distribution with the standard deviation
-    1/√(C + 1)                                                     (35.8)
+    1/√(C + 1)                                                     (36.8)
     so that scores of rows whose C features are of size 1 are of size 1 (Stiennon et al. 2020).
 
 Normalisation
     A policy's KL is weighed against the reward, so the reward needs a unit.  With the mean μ and
     the standard deviation σₛ of the scores of some answers, for example the reference's,
-    w → w / σₛ,  b → (b − μ) / σₛ                                  (35.9)
+    w → w / σₛ,  b → (b − μ) / σₛ                                  (36.9)
     gives these answers the mean 0 and the variance 1; no order of two answers changes.
 
 Example: two pairs with the scores (ln 3, 0) and (0, ln 3)
     σ(ln 3) = 3/4: the first pair is right, its loss is ln 4/3; that of the second is ln 4.  A wrong
     pair is pushed three times as hard as a right one:
     >>> scores = np.log([[3.0, 1.0], [1.0, 3.0]])
-    >>> print(bradley_terry(scores).round(4), np.log([4 / 3, 4]).round(4))  # (35.3)
+    >>> print(bradley_terry(scores).round(4), np.log([4 / 3, 4]).round(4))  # (36.3)
     [0.2877 1.3863] [0.2877 1.3863]
-    >>> print(bradley_terry_gradient(scores) / 2)  # (35.6) (35.7), B = 2
+    >>> print(bradley_terry_gradient(scores) / 2)  # (36.6) (36.7), B = 2
     [[-0.125  0.125]
      [-0.375  0.375]]
 
     Scores of 3 and 7 have the mean 5 and the deviation 2, so w is halved, and b becomes −2.5:
     >>> w = np.array([[4.0, 2.0]])
-    >>> normalise(w, 0.0, np.array([3.0, 7.0])), w  # (35.9)
+    >>> normalise(w, 0.0, np.array([3.0, 7.0])), w  # (36.9)
     (-2.5, array([[2., 1.]]))
 
 Read it
@@ -95,16 +95,16 @@ def bradley_terry(scores: Array, centre: float = 0.0) -> Array:
 
     ℒ is their sum over B.
     """
-    d = scores[:, 0] - scores[:, 1]  # (B,)  (35.2)
-    return -log_sigmoid(d) + centre * scores.sum(1) ** 2  # (B,)  (35.3) (35.4)
+    d = scores[:, 0] - scores[:, 1]  # (B,)  (36.2)
+    return -log_sigmoid(d) + centre * scores.sum(1) ** 2  # (B,)  (36.3) (36.4)
 
 
 def bradley_terry_gradient(scores: Array, centre: float = 0.0) -> Array:
     """Return B ds (B, 2) of scores (B, 2)."""
-    d = scores[:, 0] - scores[:, 1]  # (B,)  (35.2)
-    pull = np.exp(log_sigmoid(-d))  # (B,)  (35.5)
+    d = scores[:, 0] - scores[:, 1]  # (B,)  (36.2)
+    pull = np.exp(log_sigmoid(-d))  # (B,)  (36.5)
     both = 2 * centre * scores.sum(1)  # (B,)
-    return np.stack([both - pull, both + pull], 1)  # (B, 2)  (35.6) (35.7)
+    return np.stack([both - pull, both + pull], 1)  # (B, 2)  (36.6) (36.7)
 
 
 def batch_of_last_rows(answers: Sequence[Answer]) -> Batch:
@@ -113,7 +113,7 @@ def batch_of_last_rows(answers: Sequence[Answer]) -> Batch:
     The triple's target has no meaning.
     """
     batch = batch_of_answers([Answer(prompt, [*ids, NO_TARGET]) for prompt, ids in answers])
-    last = np.cumsum(np.bincount(batch.answers)) - 1  # (A,)  (35.1)
+    last = np.cumsum(np.bincount(batch.answers)) - 1  # (A,)  (36.1)
     columns = {
         name: getattr(batch, name)[last] for name in ("rows", "targets", "weights", "answers")
     }
@@ -127,7 +127,7 @@ def score_answers(
     starts = range(0, len(answers), micro_batch)
     batches = [batch_of_last_rows(answers[start : start + micro_batch]) for start in starts]
     scores = [head_values(parameters, batch, SCORE) for batch in batches]
-    return np.concatenate([np.empty(0), *scores]) + bias  # (35.1)
+    return np.concatenate([np.empty(0), *scores]) + bias  # (36.1)
 
 
 def score_pairs(
@@ -169,7 +169,7 @@ def start_of_head(n_embd: int, rng: np.random.Generator | None = None) -> Array:
     """Return score.weight (1, C) to begin with: 0, or drawn from the generator."""
     if rng is None:
         return np.zeros((1, n_embd), np.float32)
-    return (rng.standard_normal((1, n_embd)) / sqrt(n_embd + 1)).astype(np.float32)  # (35.8)
+    return (rng.standard_normal((1, n_embd)) / sqrt(n_embd + 1)).astype(np.float32)  # (36.8)
 
 
 def normalise(weight: Array, bias: float, scores: Array) -> float:
@@ -180,8 +180,8 @@ def normalise(weight: Array, bias: float, scores: Array) -> float:
     if scores.max() == scores.min():
         raise UserError("the reward model gives all answers one score: it cannot be normalised")
     mean, deviation = float(scores.mean()), float(scores.std())
-    weight /= deviation  # (35.9)
-    return (bias - mean) / deviation  # (35.9)
+    weight /= deviation  # (36.9)
+    return (bias - mean) / deviation  # (36.9)
 
 
 class BradleyTerry:
@@ -192,7 +192,7 @@ class BradleyTerry:
 
     def normaliser(self, batches: Sequence[Batch]) -> float:
         """Return the number of pairs."""
-        return sum(map(pairs_in, batches))  # (35.3)
+        return sum(map(pairs_in, batches))  # (36.3)
 
     def add_gradients(
         self, parameters: Parameters, batch: Batch, gradients: Gradients, options: Options
@@ -201,7 +201,7 @@ class BradleyTerry:
 
         def derivative(scores: Array) -> Array:
             ds = bradley_terry_gradient(by_pair(scores), self.centre).ravel()  # (2 B,)
-            return options.loss_scale * ds / options.normaliser  # (35.6) (35.7)
+            return options.loss_scale * ds / options.normaliser  # (36.6) (36.7)
 
         return head_gradients(
             parameters,

@@ -2,39 +2,39 @@
 
 Why
     A policy learns from what it writes itself.  So each step begins with answers: K to a
-    prompt, drawn token by token through the key/value cache (chapter 29).  What is
+    prompt, drawn token by token through the key/value cache (chapter 30).  What is
     learnt later needs the probability with which each token was drawn.  Here it is
     known, so it is recorded.
 
 The policy
     At a temperature τ > 0, token t follows the logits ℓ with
-    ln π(t) = ℓₜ / τ − ln Σᵥ exp(ℓᵥ / τ)                           (38.1)
-    as in (28.2).  τ is part of the policy: where log-probabilities are computed again, the
-    logits are divided by the same τ (34.2).  At τ = 0 one token has all the probability,
+    ln π(t) = ℓₜ / τ − ln Σᵥ exp(ℓᵥ / τ)                           (39.1)
+    as in (29.2).  τ is part of the policy: where log-probabilities are computed again, the
+    logits are divided by the same τ (35.2).  At τ = 0 one token has all the probability,
     and there is nothing to learn from a sample.
 
     An answer ends with end-of-text, which is drawn like any other token and has a
     probability of its own.  One that is cut, since max_new_tokens or the context is
-    reached, has no end-of-text, and ln π(y|x) (34.1) is the sum over what it has.
+    reached, has no end-of-text, and ln π(y|x) (35.1) is the sum over what it has.
 
 Why nothing is left out
     Top-k and top-p draw from fewer tokens, which together have the probability q < 1.
     Then a token is drawn with π(t) / q, but its gradient is that of ln π(t).  The ratio
     of the two is wrong by a factor for each token,
-    π(t) / ( π(t) / q ) = q                                        (38.2)
+    π(t) / ( π(t) / q ) = q                                        (39.2)
     also before the first step, and a token outside can never be drawn, whatever it is
     worth.  A repetition penalty makes the logits depend on the sequence in a way that the
     model's gradient does not know.  So all three are refused.
 
 Search
-    (28.3) needs the sum of the probabilities up to each token.  That is one long chain of
+    (29.3) needs the sum of the probabilities up to each token.  That is one long chain of
     additions, in float64, for V numbers.  Here V is cut into blocks of W entries.  With
     eᵥ = exp((ℓᵥ − max ℓ) / τ) and one uniform number u, first the block is found, then
     the token in it:
-    s_b = Σ eᵥ over block b                                        (38.3)
-    b   = min { b : s₀ + … + s_b > u Σ s }                         (38.4)
-    t   = min { v in b : s₀ + … + s_b₋₁ + Σ e up to v > u Σ s }    (38.5)
-    which is the t of (28.3).  Only V / W + W numbers are added one after the other.
+    s_b = Σ eᵥ over block b                                        (39.3)
+    b   = min { b : s₀ + … + s_b > u Σ s }                         (39.4)
+    t   = min { v in b : s₀ + … + s_b₋₁ + Σ e up to v > u Σ s }    (39.5)
+    which is the t of (29.3).  Only V / W + W numbers are added one after the other.
 
 Example: logits ln 5, ln 3 and ln 2, so p = (5, 3, 2) / 10 at τ = 1
     u = 0.637 falls behind 0.5 and before 0.8: token 1, with the log-probability ln 0.3.
@@ -46,12 +46,12 @@ Example: logits ln 5, ln 3 and ln 2, so p = (5, 3, 2) / 10 at τ = 1
     [1] [0.3]
     [0] [0.658]
 
-    Top-2 would draw token 1 with 3/8.  The ratio (38.2) is 0.3 / 0.375 = 0.8, which is
+    Top-2 would draw token 1 with 3/8.  The ratio (39.2) is 0.3 / 0.375 = 0.8, which is
     the probability of the two tokens together.
 
 Cost
     The prompts once, each distinct one, then a row for each token; a row's cost is that of
-    chapter 29, and 4 passes over its V logits.  Keeps 2·L·C numbers a row while a group of
+    chapter 30, and 4 passes over its V logits.  Keeps 2·L·C numbers a row while a group of
     answers is written, and as many answers are in a group as CACHE_BYTES allow.
 """
 
@@ -85,18 +85,18 @@ def draw(logits: Array, u: Array, temperature: float) -> tuple[Array, Array]:
             e *= 1 / temperature
         np.exp(e, out=e)  # (A, V)
         whole = width - width % BLOCK
-        s = e[:, :whole].reshape(len(e), -1, BLOCK).sum(-1)  # (A, V/W)  (38.3)
+        s = e[:, :whole].reshape(len(e), -1, BLOCK).sum(-1)  # (A, V/W)  (39.3)
         if whole < width:
-            s = np.column_stack([s, e[:, whole:].sum(-1)])  # (38.3)
+            s = np.column_stack([s, e[:, whole:].sum(-1)])  # (39.3)
         sums = s.cumsum(-1, dtype=np.float64)
         target = u * sums[:, -1]  # (A,)
-        b = first_above(sums, target)  # (A,)  (38.4)
+        b = first_above(sums, target)  # (A,)  (39.4)
         v = b[:, None] * BLOCK + np.arange(BLOCK)  # (A, W)
         within = np.where(v < width, e[rows[:, None], np.minimum(v, width - 1)], 0)  # (A, W)
         before = np.where(b > 0, sums[rows, b - 1], 0)  # (A,)
         up_to = before[:, None] + within.cumsum(-1, dtype=np.float64)  # (A, W)
-        t = b * BLOCK + first_above(up_to, target)  # (A,)  (38.5)
-        return t, np.log(e[rows, t], dtype=np.float64) - np.log(sums[:, -1])  # (A,), (A,)  (38.1)
+        t = b * BLOCK + first_above(up_to, target)  # (A,)  (39.5)
+        return t, np.log(e[rows, t], dtype=np.float64) - np.log(sums[:, -1])  # (A,), (A,)  (39.1)
 
     return map_rows(formula, logits, u)
 
@@ -111,7 +111,7 @@ def first_above(sums: Array, target: Array) -> Array:
 
 
 def require_whole_policy(sampling: Sampling) -> None:
-    """Raise UserError, in words, for a way of drawing whose ratio (38.2) would be wrong."""
+    """Raise UserError, in words, for a way of drawing whose ratio (39.2) would be wrong."""
     if sampling.is_greedy:
         raise UserError(
             f"temperature must be above 0, not {sampling.temperature:g}: nothing can be learnt "
@@ -126,7 +126,7 @@ def require_whole_policy(sampling: Sampling) -> None:
         if value:
             raise UserError(
                 f"{name} {value:g} is refused: answers would be drawn with other probabilities "
-                "than those that are trained, so every ratio of the two would be wrong (38.2)"
+                "than those that are trained, so every ratio of the two would be wrong (39.2)"
             )
 
 

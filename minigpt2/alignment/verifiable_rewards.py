@@ -7,8 +7,8 @@ Why
     not, too.
 
 Definition, for an answer y of a record whose reference, its output, is y_ref
-    r(y) = 1  if the check holds for y and y_ref, and y ended; else 0    (43.1)
-    The expected reward of (39.1) is then the probability of a right answer.  That y must
+    r(y) = 1  if the check holds for y and y_ref, and y ended; else 0    (44.1)
+    The expected reward of (40.1) is then the probability of a right answer.  That y must
     have ended can be left out; then an answer may run on after what is checked.
 
     exact     the texts are equal, but for white space at their ends
@@ -144,7 +144,7 @@ def reward_of(
     check: Check, answer: str, reference: str, *, ended: bool = True, must_end: bool = True
 ) -> float:
     """Return the reward of an answer, 0 or 1."""
-    return float((ended or not must_end) and HOLDS[check](answer, reference))  # (43.1)
+    return float((ended or not must_end) and HOLDS[check](answer, reference))  # (44.1)
 
 
 def can_hold(check: Check, reference: str) -> bool:

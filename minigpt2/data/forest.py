@@ -16,14 +16,14 @@ Definition
     everything below it, then the next child.  The positions of a child continue
     those of its parent.  Everything below a segment follows it without a gap, so
     one integer a row,
-    end[j] = the first row after the subtree of j's segment      (26.1)
+    end[j] = the first row after the subtree of j's segment      (27.1)
     says which rows see row j: row i does if  j ≤ i < end[j]  (8.1).
 
 What is supervised
     A token's weight says how much it counts as a target (data/loss_weights).  The
     row that predicts a token is the row before it: in its own segment, or else the
     last row of the parent segment:
-    (row, target, weight) = (row before the token, the token, its weight)   (26.2)
+    (row, target, weight) = (row before the token, the token, its weight)   (27.2)
     So the last row of a prompt predicts the first token of every answer below it.
     The last token of a leaf is a target that nothing below reads: it needs no row.
     If several prompts share a segment, each of its tokens is a target once for each
@@ -65,7 +65,7 @@ Numbers to check by hand
     30 ■ ■ ■ · · · · ■ ·
     60 · · · · · · · · ■
 
-    What is supervised, one target a column: its row, the token and its weight, by (26.2).
+    What is supervised, one target a column: its row, the token and its weight, by (27.2).
     Row 2, token 12, predicts 20; row 4, token 21, predicts both 40 and 50:
     >>> print(np.stack([batch.rows, batch.targets, batch.weights]).astype(int))
     [[ 1  2  3  4  6  4  7  8]
@@ -119,14 +119,14 @@ def lay_out(roots: Sequence[Segment]) -> Batch:
                 continue
             if row is None:
                 raise ValueError("the first token of a root cannot be a target")
-            supervised.append((row, target, weight, answer))  # (26.2)
+            supervised.append((row, target, weight, answer))  # (27.2)
         ids.extend(segment.ids[:n_rows])
         positions.extend(range(position, position + n_rows))
         end.extend([0] * n_rows)
         last_row = len(ids) - 1 if n_rows else parent_row
         for child in segment.children:
             place(child, position + n_rows, last_row)
-        end[first_row : first_row + n_rows] = [len(ids)] * n_rows  # (26.1)
+        end[first_row : first_row + n_rows] = [len(ids)] * n_rows  # (27.1)
 
     for root in roots:
         place(root, position=0, parent_row=None)

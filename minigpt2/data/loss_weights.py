@@ -7,21 +7,21 @@ Definition
     An example has answer tokens A and prompt tokens Q.  Neither contains the example's
     first token, since no token before it could predict it.  λ is the weight of a prompt
     token.
-    wₙ = 1 for n in A,  λ for n in Q                               (25.1)
+    wₙ = 1 for n in A,  λ for n in Q                               (26.1)
     To give every example the same total weight, however long its answer is, divide by
     the sum over the example:
-    wₙ → wₙ / Σₘ wₘ                                                (25.2)
+    wₙ → wₙ / Σₘ wₘ                                                (26.2)
     The loss is Σ wₙ nllₙ / Σ wₙ over all examples of a step (training/step).
 
 Read it
-    λ = 0 trains on responses only; λ = 1 counts all tokens alike.  With λ = 0, (25.2)
+    λ = 0 trains on responses only; λ = 1 counts all tokens alike.  With λ = 0, (26.2)
     gives each token of an answer the weight 1/|A|, so the loss is the mean over the
     examples of their mean nll.
 
 Numbers to check by hand
-    Three prompt tokens and two answer tokens, λ = 0.5.  By (25.1) the first token has
+    Three prompt tokens and two answer tokens, λ = 0.5.  By (26.1) the first token has
     weight 0, the other two prompt tokens have 0.5 each, and the answer tokens 1 each:
-    3 in all.  (25.2) divides by 3.
+    3 in all.  (26.2) divides by 3.
 
     >>> example = Example(
     ...     ids=[10, 11, 12, 20, 21], is_answer=[False, False, False, True, True]
@@ -42,16 +42,16 @@ class LossWeights:
     """The rule that gives each token its weight in the loss."""
 
     prompt_weight: float = 0.0  # λ
-    per_example: bool = False  # (25.2)
+    per_example: bool = False  # (26.2)
 
     def of(self, example: Example) -> list[float]:
         """Return the weight of each token of an example."""
-        w = [1.0 if answer else self.prompt_weight for answer in example.is_answer]  # (25.1)
-        w[0] = 0.0  # (25.1)
+        w = [1.0 if answer else self.prompt_weight for answer in example.is_answer]  # (26.1)
+        w[0] = 0.0  # (26.1)
         if not self.per_example:
             return w
         total = sum(w)
-        return [x / total for x in w]  # (25.2)
+        return [x / total for x in w]  # (26.2)
 
 
 RESPONSE_ONLY = LossWeights()

@@ -3,16 +3,16 @@
 Definition
     A data set has E examples; example i has Qᵢ prompt tokens and Aᵢ answer tokens.  With ⟨·⟩
     for the mean over the examples,
-    N_Q = Σᵢ Qᵢ,  N_A = Σᵢ Aᵢ,  ⟨Q⟩ = N_Q / E,  ⟨A⟩ = N_A / E      (27.1)
+    N_Q = Σᵢ Qᵢ,  N_A = Σᵢ Aᵢ,  ⟨Q⟩ = N_Q / E,  ⟨A⟩ = N_A / E      (28.1)
     The last token of an example is only a target and needs no row of the model, so the example
     takes Qᵢ + Aᵢ − 1 rows.  A trainer that pads each example of a batch S to the longest computes
-    rows = |S| · maxᵢ (Qᵢ + Aᵢ − 1),  of which Σᵢ (Qᵢ + Aᵢ − 1) hold tokens   (27.2)
+    rows = |S| · maxᵢ (Qᵢ + Aᵢ − 1),  of which Σᵢ (Qᵢ + Aᵢ − 1) hold tokens   (28.2)
     The forest (data/forest) has no padding, and what prompts share takes its rows once.
 
     Two questions are near-duplicates if their similarity is 0.9 or more.  Let m and n be the
     lengths of the two texts in characters, and d the smallest number of characters that must be
     deleted and inserted to turn one into the other:
-    similarity = 1 − d / (m + n)                                   (27.3)
+    similarity = 1 − d / (m + n)                                   (28.3)
     This is the normalised Indel similarity of the library rapidfuzz, which computes it.
 
 Numbers to check by hand
@@ -79,7 +79,7 @@ class Summary(NamedTuple):
     def of(cls, lengths: Array) -> "Summary":
         """Summarise lengths (E,)."""
         quantiles = np.quantile(lengths, QUANTILES, method="inverted_cdf")
-        return cls(int(lengths.sum()), float(lengths.mean()), [int(q) for q in quantiles])  # (27.1)
+        return cls(int(lengths.sum()), float(lengths.mean()), [int(q) for q in quantiles])  # (28.1)
 
 
 class RowCounts(NamedTuple):
@@ -95,8 +95,8 @@ def count_rows(batches: Iterable[Sequence[Example]]) -> RowCounts:
     padded = packed = forest = 0
     for batch in batches:
         sizes = [len(example.ids) - 1 for example in batch]
-        padded += len(sizes) * max(sizes)  # (27.2)
-        packed += sum(sizes)  # (27.2)
+        padded += len(sizes) * max(sizes)  # (28.2)
+        packed += sum(sizes)  # (28.2)
         forest += len(batch_of(batch).ids)
     return RowCounts(padded, packed, forest)
 
@@ -147,7 +147,7 @@ def near_duplicates(
         scores = cdist(
             chunk,
             candidates,
-            scorer=fuzz.ratio,  # (27.3)
+            scorer=fuzz.ratio,  # (28.3)
             score_cutoff=NEAR,
             dtype=np.float32,
             workers=-1,

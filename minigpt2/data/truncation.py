@@ -12,7 +12,7 @@ example is cut by one of three policies:
     drop     leave the example out
 
 So the prompt has room for this many tokens, by `answer` and by `prompt`:
-    max(1, ⌊T/2⌋, T + 1 − A),  max(1, T + 1 − A)                   (24.1)
+    max(1, ⌊T/2⌋, T + 1 − A),  max(1, T + 1 − A)                   (25.1)
 
 An answer whose end is cut gets no end-of-text, since it does not end there.  What a prompt loses,
 in this order, until it fits:
@@ -37,7 +37,7 @@ Example: a prompt 1 2 3 with the answer 4 5 9
     [[1, 2, 3, 4, 5, 9], [2, 3, 4, 5, 9], [3, 4, 5, 9], [3, 4, 5], [3, 4]]
 
     The prompt 1 to 7, of which 2 to 5 are the instruction, in the context of 8 rows, with an answer
-    of 4 and of 7 tokens.  By (24.1) it keeps 5 of its tokens, and 4:
+    of 4 and of 7 tokens.  By (25.1) it keeps 5 of its tokens, and 4:
     >>> from minigpt2.data.examples import Span
     >>> def cut(answer):
     ...     ids = [*range(1, 8), *answer]
@@ -95,7 +95,7 @@ class Cuts:
 def prompt_room(context: int, answer: int, policy: Policy) -> int:
     """Return how many tokens a prompt may have, given those of its answer."""
     least = 1 if policy == "prompt" else context // 2
-    return max(1, least, context + 1 - answer)  # (24.1)
+    return max(1, least, context + 1 - answer)  # (25.1)
 
 
 def truncate(example: Example, context: int, policy: Policy = "answer") -> Example | None:

@@ -156,7 +156,7 @@ class Product:
         self.x, self.w, self.y = layout_of(x), layout_of(w), layout_of(y)
         upright = not (transpose_x or transpose_w)
         self.heuristic = self.best_algorithm(x, w, y, upright)
-        self.alpha, self.beta = ctypes.c_float(1), {0: ctypes.c_float(0), 1: ctypes.c_float(1)}
+        self.beta = {0: ctypes.c_float(0), 1: ctypes.c_float(1)}
 
     def set(self, attribute: int, value: Any) -> None:
         """Set one of the product's attributes."""
@@ -198,6 +198,7 @@ class Product:
         start: int,
         y: int,
         *,
+        alpha: float,
         beta: int,
         bias: int,
         workspace: int,
@@ -209,14 +210,15 @@ class Product:
         """
         if self.biased:
             self.set(BIAS_POINTER, ctypes.c_void_p(bias))
-        alpha, factor = ctypes.addressof(self.alpha), ctypes.addressof(self.beta[beta])
+        scale = ctypes.c_float(alpha)
+        factor = ctypes.addressof(self.beta[beta])
         matrices = w, self.w, x, self.x, factor, start, self.y, y, self.y
         algorithm = ctypes.addressof(self.heuristic)
         call(
             "cublasLtMatmul",
             handle(),
             self.description,
-            alpha,
+            ctypes.addressof(scale),
             *matrices,
             algorithm,
             workspace,

@@ -148,15 +148,16 @@ def product_into(
     transpose_w: bool,
     bias: ndarray | None,
     start: ndarray | None,
+    scale: float,
 ) -> None:
-    """Put start + x w + bias into `out`, as device/products does it on a GPU.
+    """Put start + scale x w + bias into `out`, as device/products does it on a GPU.
 
     Numbers of 16 bits are summed in float32 and rounded once.
     """
     left = x.host.T if transpose_x else x.host
     right = w.host.T if transpose_w else w.host
     terms = [None if term is None else term.host for term in (bias, start)]
-    record(sum_of_product, out.host, left, right, *terms)
+    record(sum_of_product, out.host, left, right, *terms, scale)
 
 
 def sum_of_product(
@@ -165,11 +166,12 @@ def sum_of_product(
     right: np.ndarray,
     bias: np.ndarray | None,
     start: np.ndarray | None,
+    scale: float,
 ) -> None:
-    """Put start + left right + bias into `out`; numbers of 16 bits are summed in float32."""
+    """Put start + scale left right + bias into `out`; numbers of 16 bits are summed in float32."""
     short = 2 in (out.dtype.itemsize, left.dtype.itemsize)
     dtype = np.dtype(np.float32) if short else left.dtype
-    result = left.astype(dtype) @ right.astype(dtype)
+    result = dtype.type(scale) * (left.astype(dtype) @ right.astype(dtype))
     for term in (bias, start):
         if term is not None:
             result = result + term.astype(dtype)

@@ -20,6 +20,7 @@ from minigpt2.device.fused_cross_entropy import nll_and_dlogits, nll_from_logits
 from minigpt2.device.fused_gelu import gelu, gelu_backward
 from minigpt2.device.fused_layer_norm import layer_norm, layer_norm_backward
 from minigpt2.device.fused_linear import affine, linear_backward
+from minigpt2.device.fused_lora import lora, lora_backward, lora_input
 from minigpt2.device.fused_loss import cross_entropy as cross_entropy_loss
 from minigpt2.device.fused_loss import cross_entropy_gradient
 from minigpt2.device.fused_rows import add_at, embedding, scatter_rows, take_rows
@@ -33,6 +34,7 @@ from minigpt2.ops import embedding as embedding_op
 from minigpt2.ops import gelu as gelu_op
 from minigpt2.ops import layer_norm as layer_norm_op
 from minigpt2.ops import linear as linear_op
+from minigpt2.ops import lora as lora_op
 
 NORM_BLOCKS = 512  # BLOCKS of grad_norm.cu
 
@@ -85,6 +87,9 @@ FUSED: dict[Callable[..., Any], Callable[..., Any]] = {
     layer_norm_op.layer_norm_backward: layer_norm_backward,
     linear_op.affine: affine,
     linear_op.linear_backward: linear_backward,
+    lora_op.lora: lora,
+    lora_op.lora_input: lora_input,
+    lora_op.lora_backward: lora_backward,
     gelu_op.gelu: gelu,
     gelu_op.gelu_backward: gelu_backward,
     attention_op.attention: attention,

@@ -3,6 +3,7 @@
     matmul(x, w)                          x w
     matmul(x, w, bias=b)                  x w + b
     matmul(x, w, residual=r)              r + x w
+    matmul(x, a, scale=s)                 s x a
     matmul(x, dy, transpose_x=True, out=dw, accumulate=True)     dw += xᵀ dy
 
 Numbers of 16 bits are multiplied exactly and summed in float32; the sum is rounded once, or not at
@@ -27,8 +28,9 @@ def matmul(
     bias: Array | None = None,
     residual: Array | None = None,
     accumulate: bool = False,
+    scale: float = 1.0,
 ) -> Array:
-    """Return x w, of two matrices, each transposed or not, with what is added to it.
+    """Return `scale` x w, of two matrices, each transposed or not, with what is added to it.
 
     bias (K,) is added to every row and residual (N, K) to the product.  The result is a fresh array
     of x's type, or `out` (N, K), to which the product is added with `accumulate`.  Numbers of a row
@@ -41,7 +43,7 @@ def matmul(
         raise ValueError(f"a product of {x.shape} and {w.shape} does not fit {y.shape}")
     start = y if accumulate else residual
     if hasattr(xp, "product_into"):  # the emulated device
-        xp.product_into(y, x, w, transpose_x, transpose_w, bias, start)
+        xp.product_into(y, x, w, transpose_x, transpose_w, bias, start, scale)
         return y
     if not n or not k:
         return y
@@ -53,6 +55,7 @@ def matmul(
         w.data.ptr,
         base.data.ptr,
         y.data.ptr,
+        alpha=scale,
         beta=int(start is not None),
         bias=0 if bias is None else bias.data.ptr,
         workspace=workspace(xp, stream).data.ptr,

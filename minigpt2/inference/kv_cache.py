@@ -13,14 +13,14 @@ Definition
     sequence alone needs no prefix.  A step appends n rows to every suffix; the
     longest then has K.
     Row i of a suffix sees all of the prefix, and of its own suffix
-    row j  ⟺  j ≤ i                                                (29.1)
+    row j  ⟺  j ≤ i                                                (30.1)
 
 One softmax over two places
     (8.3) and (8.4) run over the keys of the prefix and of the suffix together:
     with the scores s of (8.2) and m the largest of both,
-    m  = max( maxⱼ sᵢⱼ of the prefix, maxⱼ sᵢⱼ of the suffix )     (29.2)
-    eᵢⱼ = exp(sᵢⱼ − m)                                             (29.3)
-    oᵢ = (Σ eᵢⱼ vⱼ of the prefix + Σ eᵢⱼ vⱼ of the suffix) / (both Σ eᵢⱼ)   (29.4)
+    m  = max( maxⱼ sᵢⱼ of the prefix, maxⱼ sᵢⱼ of the suffix )     (30.2)
+    eᵢⱼ = exp(sᵢⱼ − m)                                             (30.3)
+    oᵢ = (Σ eᵢⱼ vⱼ of the prefix + Σ eᵢⱼ vⱼ of the suffix) / (both Σ eᵢⱼ)   (30.4)
     The factor exp(−m) cancels, as in (8.10): any m gives the o of (8.4), and
     with this m no exponential overflows.
 
@@ -28,13 +28,13 @@ Split over the keys
     A GPU computes one row faster if several of its processors share the keys.  The keys
     of prefix and suffix, in a row, are cut into splits of equal length.  Split z sums by
     itself; its j run over its own keys only:
-    m_z = maxⱼ sᵢⱼ                                                 (29.5)
-    ℓ_z = Σⱼ exp(sᵢⱼ − m_z)                                        (29.6)
-    a_z = Σⱼ exp(sᵢⱼ − m_z) vⱼ                                     (29.7)
+    m_z = maxⱼ sᵢⱼ                                                 (30.5)
+    ℓ_z = Σⱼ exp(sᵢⱼ − m_z)                                        (30.6)
+    a_z = Σⱼ exp(sᵢⱼ − m_z) vⱼ                                     (30.7)
     With the weights
-    w_z = exp(m_z − m)                                             (29.8)
-    where m is the largest m_z, w_z exp(sᵢⱼ − m_z) is the eᵢⱼ of (29.3), so (29.4) becomes
-    oᵢ = Σ_z w_z a_z / Σ_z w_z ℓ_z                                 (29.9)
+    w_z = exp(m_z − m)                                             (30.8)
+    where m is the largest m_z, w_z exp(sᵢⱼ − m_z) is the eᵢⱼ of (30.3), so (30.4) becomes
+    oᵢ = Σ_z w_z a_z / Σ_z w_z ℓ_z                                 (30.9)
 
 Example: scores ln 1 and ln 2 in the prefix, ln 5 and ln 8 in the suffix
     m = ln 8, so e is 1/8, 2/8 and 5/8, 1.  Their sum is 2, and e / 2 is
@@ -44,13 +44,13 @@ Example: scores ln 1 and ln 2 in the prefix, ln 5 and ln 8 in the suffix
     >>> print(e_prefix.round(6), e_suffix.round(6), total.round(6))
     [0.125 0.25 ] [0.625 1.   ] [2.]
 
-    With values 9 and 6 in the prefix, 3 and 0 in the suffix, (29.4) is 36 / 16:
+    With values 9 and 6 in the prefix, 3 and 0 in the suffix, (30.4) is 36 / 16:
     >>> print((e_prefix @ [9.0, 6.0] + e_suffix @ [3.0, 0.0]) / total)
     [2.25]
 
-    With the prefix and the suffix as splits, m_z is ln 2 and ln 8 by (29.5), ℓ_z 3/2 and
-    13/8 by (29.6), a_z 21/2 and 15/8 by (29.7).  The weights (29.8) are 1/4 and 1:
-    >>> print((10.5 / 4 + 1.875) / (1.5 / 4 + 1.625))  # (29.9)
+    With the prefix and the suffix as splits, m_z is ln 2 and ln 8 by (30.5), ℓ_z 3/2 and
+    13/8 by (30.6), a_z 21/2 and 15/8 by (30.7).  The weights (30.8) are 1/4 and 1:
+    >>> print((10.5 / 4 + 1.875) / (1.5 / 4 + 1.625))  # (30.9)
     2.25
 
 Read it
@@ -150,7 +150,7 @@ class Cache:
         """Return the n rows that follow each suffix."""
         xp, dtype = array_module(self.suffixes), accumulation_dtype(self.suffixes.dtype)
         places = self.lengths[:, None] + np.arange(n)  # (B, n)
-        visible = np.arange(places.max() + 1) <= places[:, None, :, None]  # (B, 1, n, K)  (29.1)
+        visible = np.arange(places.max() + 1) <= places[:, None, :, None]  # (B, 1, n, K)  (30.1)
         return NewRows(places, xp.asarray(np.where(visible, 0, -np.inf).astype(dtype)))
 
     def append(
@@ -206,13 +206,13 @@ def attend_over(q: Array, prefix: Array, suffixes: Array, mask: Array) -> Array:
     """
     (k_prefix, v_prefix), (k, v) = prefix, suffixes
     s = q @ k.transpose(0, 1, 3, 2)  # (B, H, n, K)  (8.2)
-    s += mask  # (29.1)
+    s += mask  # (30.1)
     if not prefix.shape[2]:
         (e,), total = exponentials(s)
-        return e @ v / total  # (B, H, n, D)  (29.4)
+        return e @ v / total  # (B, H, n, D)  (30.4)
     s_prefix = multiply_shared(q, k_prefix.transpose(0, 2, 1))  # (B, H, n, S)  (8.2)
     (e, e_prefix), total = exponentials(s, s_prefix)
-    return (e @ v + multiply_shared(e_prefix, v_prefix)) / total  # (B, H, n, D)  (29.4)
+    return (e @ v + multiply_shared(e_prefix, v_prefix)) / total  # (B, H, n, D)  (30.4)
 
 
 def exponentials(*scores: Array) -> tuple[list[Array], Array]:
@@ -221,8 +221,8 @@ def exponentials(*scores: Array) -> tuple[list[Array], Array]:
     The places' scores are (..., S), (..., K) and so on: only the last axis may differ.
     """
     xp = array_module(scores[0])
-    m = reduce(xp.maximum, [s.max(-1, keepdims=True) for s in scores])  # (29.2)
-    e = [xp.exp(s - m) for s in scores]  # (29.3)
+    m = reduce(xp.maximum, [s.max(-1, keepdims=True) for s in scores])  # (30.2)
+    e = [xp.exp(s - m) for s in scores]  # (30.3)
     return e, reduce(add, [part.sum(-1, keepdims=True) for part in e])
 
 

@@ -2,11 +2,11 @@
 
 Definition, for one row of logits ℓ
     Greedy decoding takes the likeliest token,
-    t = argmaxᵥ ℓᵥ                                                 (28.1)
+    t = argmaxᵥ ℓᵥ                                                 (29.1)
     and with a temperature τ > 0 the token is drawn from
-    p = softmax( ℓ / τ )                                           (28.2)
+    p = softmax( ℓ / τ )                                           (29.2)
     by inverting the cumulative sum: with one uniform number u in [0, 1),
-    t = min { v : p₀ + … + pᵥ > u }                                (28.3)
+    t = min { v : p₀ + … + pᵥ > u }                                (29.3)
     Token v is drawn when u falls into an interval of length pᵥ, so with
     probability pᵥ.
     The largest ℓ of a row is subtracted before the division.  That changes no p,
@@ -15,17 +15,17 @@ Definition, for one row of logits ℓ
 Three ways to change the distribution, in this order
     A repetition penalty ρ makes the tokens that the sequence already holds less
     likely, whatever the sign of their logits:
-    ℓᵥ → ℓᵥ / ρ  where ℓᵥ > 0,  ℓᵥ · ρ  elsewhere                  (28.4)
+    ℓᵥ → ℓᵥ / ρ  where ℓᵥ > 0,  ℓᵥ · ρ  elsewhere                  (29.4)
     Top-k keeps the k largest logits of a row:
-    ℓᵥ → −∞  where ℓᵥ < the k-th largest of the row                (28.5)
+    ℓᵥ → −∞  where ℓᵥ < the k-th largest of the row                (29.5)
     Top-p keeps the fewest tokens, the likeliest, whose probabilities add up to a
     threshold θ.  Sort the tokens by falling probability, and let cᵥ be the sum of
     those before v.  Drop every token before which the sum is already θ:
-    pᵥ → 0  where cᵥ ≥ θ                                           (28.6)
-    with the p of (28.2); (28.3) then draws in proportion to what is left.  The
+    pᵥ → 0  where cᵥ ≥ θ                                           (29.6)
+    with the p of (29.2); (29.3) then draws in proportion to what is left.  The
     likeliest token always stays: its c is 0.
-    (28.4) is equation 5 of Keskar et al. 2019, which divides negative logits, too, and so
-    makes their tokens likelier.  (28.6) is Holtzman et al. 2020, section 3.1.
+    (29.4) is equation 5 of Keskar et al. 2019, which divides negative logits, too, and so
+    makes their tokens likelier.  (29.6) is Holtzman et al. 2020, section 3.1.
 
 Example: logits ln 5, ln 3 and ln 2, so p = (5, 3, 2) / 10 at τ = 1
     The first number of this generator is u = 0.637.  The cumulative sums are 0.5,
@@ -119,21 +119,21 @@ def sample(
     if sampling.repetition_penalty != 1:
         logits = penalised(logits, sampling.repetition_penalty, sequences)
     if sampling.is_greedy:
-        return logits.argmax(-1)  # (N,)  (28.1)
+        return logits.argmax(-1)  # (N,)  (29.1)
     if rng is None:
         raise ValueError("a temperature draws random numbers: pass rng")
     k = sampling.top_k
     if 0 < k < logits.shape[-1]:
         smallest = xp.partition(logits, -k, axis=-1)[:, -k, None]  # (N, 1) the k-th largest
-        logits = xp.where(logits < smallest, -xp.inf, logits)  # (N, V)  (28.5)
+        logits = xp.where(logits < smallest, -xp.inf, logits)  # (N, V)  (29.5)
     relative = logits - logits.max(-1, keepdims=True)  # (N, V)
-    p, _ = softmax(relative / min(sampling.temperature, HOTTEST))  # (N, V)  (28.2)
+    p, _ = softmax(relative / min(sampling.temperature, HOTTEST))  # (N, V)  (29.2)
     if sampling.top_p < 1:
         p = nucleus(p, sampling.top_p)  # (N, V)
     u = xp.asarray(rng.random((len(p), 1)))  # (N, 1)
     cumulative = p.cumsum(-1, dtype=np.float64)  # (N, V)
     cumulative /= cumulative[:, -1:]
-    return (cumulative <= u).sum(-1)  # (N,)  (28.3)
+    return (cumulative <= u).sum(-1)  # (N,)  (29.3)
 
 
 def penalised(logits: Array, penalty: float, sequences: Sequence[Sequence[int]]) -> Array:
@@ -142,7 +142,7 @@ def penalised(logits: Array, penalty: float, sequences: Sequence[Sequence[int]])
     logits = logits.copy()  # (N, V)
     for row, tokens in zip(logits, sequences, strict=True):
         v = xp.asarray(sorted(set(tokens)), np.int64)
-        row[v] = xp.where(row[v] > 0, row[v] / penalty, row[v] * penalty)  # (28.4)
+        row[v] = xp.where(row[v] > 0, row[v] / penalty, row[v] * penalty)  # (29.4)
     return logits
 
 
@@ -152,7 +152,7 @@ def nucleus(p: Array, threshold: float) -> Array:
     order = xp.argsort(-p, axis=-1, kind="stable")  # (N, V) likeliest first
     falling = xp.take_along_axis(p, order, -1)  # (N, V)
     before = falling.cumsum(-1, dtype=np.float64) - falling  # (N, V) c of the chapter
-    falling = xp.where(before >= threshold, 0, falling).astype(p.dtype)  # (N, V)  (28.6)
+    falling = xp.where(before >= threshold, 0, falling).astype(p.dtype)  # (N, V)  (29.6)
     result = xp.empty_like(p)  # (N, V)
     xp.put_along_axis(result, order, falling, -1)
     return result

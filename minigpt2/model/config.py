@@ -7,21 +7,21 @@ Definition
 Derivation of the number of parameters
     A layer normalisation has γ and β:                2·C
     Attention: C → 3C with bias, then C → C with bias
-    (3·C² + 3·C) + (C² + C) = 4·C² + 4·C                     (11.1)
+    (3·C² + 3·C) + (C² + C) = 4·C² + 4·C                     (12.1)
     MLP: C → 4C with bias, then 4C → C with bias
-    (4·C² + 4·C) + (4·C² + C) = 8·C² + 5·C                   (11.2)
-    A block has two layer normalisations besides (11.1) and (11.2); with both tables
+    (4·C² + 4·C) + (4·C² + C) = 8·C² + 5·C                   (12.2)
+    A block has two layer normalisations besides (12.1) and (12.2); with both tables
     and the last layer normalisation,
-    P = V·C + T·C + L·(12·C² + 13·C) + 2·C                   (11.3)
+    P = V·C + T·C + L·(12·C² + 13·C) + 2·C                   (12.3)
     (Radford et al. 2019, table 2, gives the sizes; its parameter counts are
-    too low, the official checkpoints hold those of (11.3).)
+    too low, the official checkpoints hold those of (12.3).)
 
 What attention divides its scores by (8.2)
     GPT-2 has τ = √D.  Two settings of config.json change it, as in transformers: with
     `scale_attn_weights` false it is 1, and with `scale_attn_by_inverse_layer_idx` true block l
     (l = 1 … L) divides by l, too.  The second keeps the scores of late blocks small in 16 bits, and
     the models of stanford-crfm have it.
-    τₗ = (√D or 1) · (1 or l)                                (11.4)
+    τₗ = (√D or 1) · (1 or l)                                (12.4)
 
 Example: the smallest official model has V = 50,257, T = 1,024, C = 768 and L = 12
     Its tables have (50,257 + 1,024) · 768 = 39,383,808 parameters, a block
@@ -89,13 +89,13 @@ class GPT2Config:
     def n_parameters(self) -> int:
         """The number of parameters, by the formula of this chapter."""
         c = self.n_embd
-        block = 12 * c * c + 13 * c  # (11.1) (11.2)
-        return (self.vocab_size + self.n_positions) * c + self.n_layer * block + 2 * c  # (11.3)
+        block = 12 * c * c + 13 * c  # (12.1) (12.2)
+        return (self.vocab_size + self.n_positions) * c + self.n_layer * block + 2 * c  # (12.3)
 
     def divisor(self, layer: int) -> float:
         """Return what the scores of a block are divided by; `layer` counts from 0."""
         root = sqrt(self.n_embd // self.n_head) if self.scale_attn_weights else 1.0
-        return root * (layer + 1 if self.scale_attn_by_inverse_layer_idx else 1)  # (11.4)
+        return root * (layer + 1 if self.scale_attn_by_inverse_layer_idx else 1)  # (12.4)
 
     def save(self, path: Path, end_of_text: int | None = None, **other: Any) -> None:
         """Write the official config.json; end-of-text is the last id unless it is another.

@@ -4,22 +4,22 @@ Why
     The chapters before this one are the parts; here they follow one another.
 
 Forward
-    e   = wte[ids] + wpe[positions]                                (15.1)
-    x₀  = drop(e)                                                  (15.2)
-    xₗ  = blockₗ(xₗ₋₁),  l = 1 … L                                 (15.3)
-    h   = ln_f(x_L)                                                (15.4)
-    ℒ   = Σₙ wₙ nllₙ, with the nll (9.3) of the logits h wteᵀ      (15.5)
-    The sum reads few rows of h, so the last block computes no others, by (14.21).
+    e   = wte[ids] + wpe[positions]                                (16.1)
+    x₀  = drop(e)                                                  (16.2)
+    xₗ  = blockₗ(xₗ₋₁),  l = 1 … L                                 (16.3)
+    h   = ln_f(x_L)                                                (16.4)
+    ℒ   = Σₙ wₙ nllₙ, with the nll (9.3) of the logits h wteᵀ      (16.5)
+    The sum reads few rows of h, so the last block computes no others, by (15.21).
 
 Backward, from the last line to the first
     dx stands for ∂ℒ/∂x, and f*(dy) for what the backward pass of f makes of dy.
-    dh     = the dx of (9.9)                                       (15.6)
-    dx_L   = ln_f*(dh)                                             (15.7)
-    dxₗ₋₁  = blockₗ*(dxₗ),  l = L … 1                              (15.8)
-    de     = drop*(dx₀)                                            (15.9)
-    dwpe   = the dwpe of (3.3), for de                             (15.10)
-    wte is used twice, looked up in (15.1) and multiplied in (15.5), so its gradients add:
-    dwte   = the dwte of (3.2), for de, + the dwte of (9.8)        (15.11)
+    dh     = the dx of (9.9)                                       (16.6)
+    dx_L   = ln_f*(dh)                                             (16.7)
+    dxₗ₋₁  = blockₗ*(dxₗ),  l = L … 1                              (16.8)
+    de     = drop*(dx₀)                                            (16.9)
+    dwpe   = the dwpe of (3.3), for de                             (16.10)
+    wte is used twice, looked up in (16.1) and multiplied in (16.5), so its gradients add:
+    dwte   = the dwte of (3.2), for de, + the dwte of (9.8)        (16.11)
 
     With recomputation every block saves a checkpoint (model/block), and its backward pass
     computes the other arrays a second time: the same operations on the same numbers, so
@@ -103,8 +103,8 @@ def gpt2(
     the layer's index and then with attention's arguments, and returns what attention returns.
     """
     config, p = parameters.config, parameters
-    x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (15.1)
-    x, emb_drop = dropout(x, drop, rng)  # (N, C)  (15.2)
+    x, emb = embedding(p["wte.weight"], p["wpe.weight"], batch.ids, batch.positions)  # (16.1)
+    x, emb_drop = dropout(x, drop, rng)  # (N, C)  (16.2)
     blocks = []
     for layer in range(config.n_layer):
         x, saved = block(
@@ -121,10 +121,11 @@ def gpt2(
             keep_u=keep_u,
             backward=backward,
             rows=rows if layer == config.n_layer - 1 else None,
-        )  # (15.3)
+            lora_scale=parameters.lora_scale,
+        )  # (16.3)
         blocks.append(saved)
     eps = config.layer_norm_epsilon
-    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (R, C)  (15.4)
+    h, ln_f = layer_norm(x, p["ln_f.weight"], p["ln_f.bias"], eps)  # (R, C)  (16.4)
     return h, Saved(emb, emb_drop, blocks, ln_f)
 
 
@@ -133,12 +134,12 @@ def gpt2_backward(dh: Array, saved: Saved, gradients: Gradients) -> None:
 
     Uses `saved` up: what a block kept is freed as soon as its backward pass is done.
     """
-    dx = through_layer_norm(dh, saved.ln_f, gradients, "ln_f")  # (R, C)  (15.7)
+    dx = through_layer_norm(dh, saved.ln_f, gradients, "ln_f")  # (R, C)  (16.7)
     for layer in reversed(range(len(saved.blocks))):
-        dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer))  # (15.8)
-    de = dropout_backward(dx, saved.drop)  # (N, C)  (15.9)
+        dx = block_backward(dx, saved.blocks.pop(), gradients.block(layer))  # (16.8)
+    de = dropout_backward(dx, saved.drop)  # (N, C)  (16.9)
     dwte, dwpe = gradients.sums("wte.weight"), gradients.sums("wpe.weight")
-    embedding_backward(de, saved.embedding, dwte, dwpe)  # (15.10) (15.11)
+    embedding_backward(de, saved.embedding, dwte, dwpe)  # (16.10) (16.11)
 
 
 def rows_read(batch: Batch) -> tuple[Array | None, Array]:
@@ -174,15 +175,15 @@ def forward(
     rows, places = rows_read(batch)
     h, saved = gpt2(
         parameters, batch, drop=drop, rng=rng, recompute=recompute, backward=backward, rows=rows
-    )  # (R, C)  (15.4)
+    )  # (R, C)  (16.4)
     return Hidden(h, places, saved)
 
 
 def loss_of(parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
     """Return the loss of a batch, and the negative log-likelihood of each triple (M,)."""
-    h, places, _ = forward(parameters, batch, backward=False)  # (15.4)
+    h, places, _ = forward(parameters, batch, backward=False)  # (16.4)
     wte = parameters["wte.weight"]
-    return cross_entropy(h, wte, places, batch.targets, batch.weights)  # (15.5)
+    return cross_entropy(h, wte, places, batch.targets, batch.weights)  # (16.5)
 
 
 def loss_and_gradients(
@@ -234,7 +235,7 @@ def both_passes(
     **options: Any,
 ) -> Array:
     """Run both passes of a batch whose loss reads `rows` (R,) of h; return the nll (M,)."""
-    h, saved = gpt2(parameters, batch, rows=rows, **options)  # (R, C)  (15.4)
+    h, saved = gpt2(parameters, batch, rows=rows, **options)  # (R, C)  (16.4)
     dwte, accumulate = gradients.claim("wte.weight")
     _, nll, dh = cross_entropy_gradient(
         h,
@@ -244,6 +245,6 @@ def both_passes(
         batch.weights,
         dwte,
         accumulate=accumulate,
-    )  # (15.5) (15.6) (15.11)
+    )  # (16.5) (16.6) (16.11)
     gpt2_backward(dh, saved, gradients)
     return nll

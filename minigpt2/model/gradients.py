@@ -2,7 +2,7 @@
 
 Why
     A tensor's gradient is a sum: over the places where the model uses the tensor (wte is used
-    twice, (15.11)) and over the micro-batches of a step.  Clearing the whole array first and adding
+    twice, (16.11)) and over the micro-batches of a step.  Clearing the whole array first and adding
     everything to it would be simple, and would cost a tenth of a small batch's memory traffic.
 
 Rule, the same for every tensor
@@ -18,10 +18,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minigpt2.backend import Array, Target, array_module, flat_zeros
+from minigpt2.model.layer import Saved as SavedByLayer
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.gelu import gelu_backward
 from minigpt2.ops.layer_norm import layer_norm_backward
 from minigpt2.ops.linear import linear_backward
+from minigpt2.ops.lora import A, B, lora_backward
 
 
 class Gradients:
@@ -109,12 +111,15 @@ def gradients_of(parameters: Parameters) -> Gradients:
     return Gradients(Parameters(parameters.config, flat, shapes=shapes).views, flat)
 
 
-def through_linear(dy: Array, saved: Any, d: Gradients, name: str) -> Array:
-    """Return dL/dx of a linear layer; its dL/dw and dL/db go to d."""
+def through_linear(dy: Array, saved: SavedByLayer, d: Gradients, name: str) -> Array:
+    """Return dL/dx of a linear layer; its dL/dw and dL/db, or those of its adapter, go to d."""
     weight, bias = f"{name}.weight", f"{name}.bias"
     trains = d.trains(weight) or d.trains(bias)
-    into = d.target(bias) if saved.biased else None
-    dx, _, _ = linear_backward(dy, saved, weight=d.target(weight), bias=into, trains=trains)
+    into = d.target(bias) if saved.linear.biased else None
+    dx, _, _ = linear_backward(dy, saved.linear, weight=d.target(weight), bias=into, trains=trains)
+    if saved.lora:
+        a, b = d.target(f"{name}.{A}"), d.target(f"{name}.{B}")
+        dx, _, _ = lora_backward(dy, saved.lora, dx, a=a, b=b)
     return dx
 
 

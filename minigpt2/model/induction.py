@@ -12,25 +12,25 @@ Why
 Definition, with heads of D features, waves being rows of wpe and e rows of wte
     Positions have the first D features to themselves, as waves from half a turn a
     position to about half a turn, ½ T^(2/D), in T positions; tokens have the rest:
-    wave(i) = ( sin(r₁ i) … , cos(r₁ i) … ),  r_f = π T^(−2(f−1)/D),  f = 1 … D/2   (16.1)
-    wpeᵢ = σ √2 (wave(i), 0),  eₜ = σ (0, zₜ),  zₜ standard normal  (16.2)
+    wave(i) = ( sin(r₁ i) … , cos(r₁ i) … ),  r_f = π T^(−2(f−1)/D),  f = 1 … D/2   (17.1)
+    wpeᵢ = σ √2 (wave(i), 0),  eₜ = σ (0, zₜ),  zₜ standard normal  (17.2)
     A vocabulary spells a word in several ways: after a space, at the start of a line, with
     a capital letter.  Tokens that spell the same word, g(t), are given a part in common,
-    zₜ = √a u_g(t) + √(1 − a) z′ₜ,  u and z′ standard normal        (16.3)
+    zₜ = √a u_g(t) + √(1 − a) z′ₜ,  u and z′ standard normal        (17.3)
     so a word that is looked up in one form is found in another.
     Half of the first block's heads look d places back, d = 1, 2, 3, …  By the angle-sum
     formulas a rotation R turns wave(i) into wave(i − d), whatever i is:
-    sin(r i − r d) = sin(r i) cos(r d) − cos(r i) sin(r d)          (16.4)
-    cos(r i − r d) = cos(r i) cos(r d) + sin(r i) sin(r d)          (16.5)
-    q = R wave(i),  k = wave(j)                                     (16.6)
-    q · k = Σ_f cos(r_f (i − d − j)), which is largest where j = i − d   (16.7)
+    sin(r i − r d) = sin(r i) cos(r d) − cos(r i) sin(r d)          (17.4)
+    cos(r i − r d) = cos(r i) cos(r d) + sin(r i) sin(r d)          (17.5)
+    q = R wave(i),  k = wave(j)                                     (17.6)
+    q · k = Σ_f cos(r_f (i − d − j)), which is largest where j = i − d   (17.7)
     They read the token's features along the columns of A and write them along those of
     B.  A and B are D columns each of two random orthonormal bases of the tokens' features:
-    v = Aᵀ eⱼ,  o = σ B v                                           (16.8)
-    Some heads of the second block compare the token at i with what (16.8), for d = 1,
+    v = Aᵀ eⱼ,  o = σ B v                                           (17.8)
+    Some heads of the second block compare the token at i with what (17.8), for d = 1,
     wrote at j, the token at j − 1, and copy the token at j:
-    q = Aᵀ eᵢ,  k = Bᵀ xⱼ ≈ Aᵀ eⱼ₋₁                                 (16.9)
-    v = Mᵀ eⱼ,  o = β σ M v                                         (16.10)
+    q = Aᵀ eᵢ,  k = Bᵀ xⱼ ≈ Aᵀ eⱼ₋₁                                 (17.9)
+    v = Mᵀ eⱼ,  o = β σ M v                                         (17.10)
     with M columns of one more such basis.  q · k is large where tⱼ₋₁ = tᵢ, so what
     followed the token before is likely to follow it again: the output projection
     is wte, and M Mᵀ e has a large product with e.
@@ -46,7 +46,7 @@ Read it
 Example: eight positions in four features; the query of position 5, turned one place back
     >>> table = waves(8, 4)
     >>> q = table @ rotation(1, 8, 4)
-    >>> print((q[5] @ table.T).round(1))  # (16.7): the largest product is with position 4
+    >>> print((q[5] @ table.T).round(1))  # (17.7): the largest product is with position 4
     [ 0.7 -2.   0.4 -0.6  2.  -0.6  0.4 -2. ]
 
 Cost
@@ -70,20 +70,20 @@ WORD_SHARE = 0.7  # a, the cosine of the embeddings of two forms of a word, on a
 def waves(positions: int, features: int) -> Array:
     """Return the waves of each position, (T, D): sines, then cosines."""
     angles = np.arange(positions)[:, None] * rates(positions, features)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # (T, D)  (16.1)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # (T, D)  (17.1)
 
 
 def rates(positions: int, features: int) -> Array:
     """Return the radians a position of each wave, (D/2,), fastest first."""
     half = features // 2
-    return pi * positions ** (-np.arange(half) / half)  # (D/2,)  (16.1)
+    return pi * positions ** (-np.arange(half) / half)  # (D/2,)  (17.1)
 
 
 def rotation(distance: int, positions: int, features: int) -> Array:
-    """Return the matrix (D, D) with wave(i) @ matrix = wave(i - distance): (16.7) peaks there."""
+    """Return the matrix (D, D) with wave(i) @ matrix = wave(i - distance): (17.7) peaks there."""
     angles = distance * rates(positions, features)
     c, s = np.diag(np.cos(angles)), np.diag(np.sin(angles))
-    return np.block([[c, s], [-s, c]])  # (D, D)  (16.4) (16.5)
+    return np.block([[c, s], [-s, c]])  # (D, D)  (17.4) (17.5)
 
 
 def token_basis(config: GPT2Config, rng: np.random.Generator) -> Array:
@@ -108,12 +108,12 @@ def initialise_induction(
         if name.endswith("c_proj.weight"):
             view[...] = 0
     wte, wpe = parameters["wte.weight"], parameters["wpe.weight"]
-    wte[:, :d] = 0  # (16.2)
+    wte[:, :d] = 0  # (17.2)
     if words is not None:
         u = std * rng.standard_normal((words.max() + 1, c - d))
-        wte[:, d:] = sqrt(WORD_SHARE) * u[words] + sqrt(1 - WORD_SHARE) * wte[:, d:]  # (16.3)
+        wte[:, d:] = sqrt(WORD_SHARE) * u[words] + sqrt(1 - WORD_SHARE) * wte[:, d:]  # (17.3)
     wpe[...] = 0
-    wpe[:, :d] = std * sqrt(2) * waves(config.n_positions, d)  # (16.2)
+    wpe[:, :d] = std * sqrt(2) * waves(config.n_positions, d)  # (17.2)
     a, b, m = (token_basis(config, rng) for _ in range(3))
 
     def put(block: int, head: int, q: Array, k: Array, v: Array, o: Array) -> None:
@@ -127,10 +127,10 @@ def initialise_induction(
         gain = sqrt(OFFSET_SCORE / sqrt(d))
         own = slice(head * d, (head + 1) * d)
         turned = positions @ rotation(head + 1, config.n_positions, d)
-        put(0, head, gain * turned, gain * positions, a[:, own], std * b[:, own].T)  # (16.6) (16.8)
+        put(0, head, gain * turned, gain * positions, a[:, own], std * b[:, own].T)  # (17.6) (17.8)
     for head in range((heads + 1) // 2):
         gain = sqrt(MATCH_SCORE / sqrt(d))
         own = slice(head * d, (head + 1) * d)
-        read, written = gain * a[:, :d], gain * b[:, :d]  # (16.9)
-        put(1, head, read, written, m[:, own], BETA * std * m[:, own].T)  # (16.10)
+        read, written = gain * a[:, :d], gain * b[:, :d]  # (17.9)
+        put(1, head, read, written, m[:, own], BETA * std * m[:, own].T)  # (17.10)
     return parameters

@@ -5,8 +5,8 @@ Definition, as in GPT-2
     0 and γ is 1.  A block adds two branches to the residual stream, so the
     stream sums 2·L independent ones, and their variances add.  To make that sum
     as large as one branch, the projections that end a branch start smaller:
-    σ′ = σ / √(2·L),  σ = 0.02                               (13.1)
-    (Radford et al. 2019, section 2.3, for (13.1); 0.02 for both tables as in the
+    σ′ = σ / √(2·L),  σ = 0.02                               (14.1)
+    (Radford et al. 2019, section 2.3, for (14.1); 0.02 for both tables as in the
     Hugging Face release, whose files these are.)
 
 Example: with 8 blocks, √(2·L) = 4
@@ -44,7 +44,7 @@ def initialise(
     for name, view in parameters.views.items():
         if view.ndim == 2:
             ends_branch = name.endswith("c_proj.weight")
-            sigma = std / sqrt(2 * config.n_layer) if ends_branch else std  # (13.1)
+            sigma = std / sqrt(2 * config.n_layer) if ends_branch else std  # (14.1)
             view[...] = sigma * rng.standard_normal(view.shape, np.float32)
         elif name.endswith("weight"):
             view[...] = 1

@@ -16,6 +16,7 @@ Layout
 from collections.abc import Collection, Mapping
 from math import prod
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -110,6 +111,11 @@ class Parameters:
     def __getitem__(self, name: str) -> Array:
         return self.views[name]
 
+    @property
+    def lora_scale(self) -> float:
+        """The factor s of what adapters add (ops/lora); without adapters nobody reads it."""
+        return 0.0
+
     def block(self, i: int) -> dict[str, Array]:
         """Return the views of block i under their names within the block."""
         return self._blocks[i]
@@ -129,6 +135,10 @@ class Parameters:
         return Parameters(
             self.config, flat, shapes=self.shapes, frozen=self.frozen, parts=self.parts
         )
+
+    def astype(self, dtype: Any) -> "Parameters":
+        """Return a copy in another type of number."""
+        return self.like(self.flat.astype(dtype))
 
     def on(self, library: ModuleType) -> "Parameters":
         """Return the parameters as arrays of a library: themselves, or a copy on its device."""

@@ -7,11 +7,10 @@ when it is needed: those of the MLP first, the normalised input last.
 from typing import Any, NamedTuple
 
 from minigpt2.backend import Array
+from minigpt2.model.layer import layer, layer_input
 from minigpt2.ops.embedding import chosen_rows
 from minigpt2.ops.gelu import gelu
 from minigpt2.ops.layer_norm import layer_norm
-from minigpt2.ops.linear import Saved as SavedByLinear
-from minigpt2.ops.linear import linear
 
 
 class Saved(NamedTuple):
@@ -41,20 +40,22 @@ class Checkpoint(NamedTuple):
     rows: Array | None  # (R,)
     p: dict[str, Array]
     eps: float
+    lora_scale: float
     u: Array | None = None  # (R, 4C) without its bias, if it is kept
 
 
 def recomputed(checkpoint: Checkpoint) -> Saved:
     """Recompute what the backward pass needs, from a checkpoint, but for what comes last."""
-    _, r, attn, attn_drop, mlp_drop, rows, p, eps, u = checkpoint
-    (o_s,) = chosen_rows(rows, attn.o)  # (R, C)  (14.21)
-    attn_proj = SavedByLinear(o_s, p["attn.c_proj.weight"])
-    h_2, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (14.6)
+    _, r, attn, attn_drop, mlp_drop, rows, p, eps, scale, u = checkpoint
+    (o_s,) = chosen_rows(rows, attn.o)  # (R, C)  (15.21)
+    attn_proj = layer_input(o_s, p, "attn.c_proj", scale)
+    h_2, ln_2 = layer_norm(r, p["ln_2.weight"], p["ln_2.bias"], eps)  # (R, C)  (15.6)
     if u is None:
-        u, _ = linear(h_2, p["mlp.c_fc.weight"], None)  # (R, 4*C)  (14.7)
-    c_fc = SavedByLinear(h_2, p["mlp.c_fc.weight"], biased=False)
-    g, act = gelu(u, p["mlp.c_fc.bias"])  # (R, 4*C)  (14.8)
-    mlp_proj = SavedByLinear(g, p["mlp.c_proj.weight"])
+        u, c_fc = layer(h_2, p, "mlp.c_fc", scale, biased=False)  # (R, 4*C)  (15.7)
+    else:
+        c_fc = layer_input(h_2, p, "mlp.c_fc", scale, biased=False)
+    g, act = gelu(u, p["mlp.c_fc.bias"])  # (R, 4*C)  (15.8)
+    mlp_proj = layer_input(g, p, "mlp.c_proj", scale)
     return Saved(None, None, attn, attn_proj, attn_drop, ln_2, c_fc, act, mlp_proj, mlp_drop, rows)
 
 
@@ -63,5 +64,5 @@ def recomputed_input(checkpoint: Checkpoint) -> tuple[Any, Any]:
     p = checkpoint.p
     h, ln_1 = layer_norm(
         checkpoint.x, p["ln_1.weight"], p["ln_1.bias"], checkpoint.eps
-    )  # (N, C)  (14.1)
-    return ln_1, SavedByLinear(h, p["attn.c_attn.weight"])
+    )  # (N, C)  (15.1)
+    return ln_1, layer_input(h, p, "attn.c_attn", checkpoint.lora_scale)

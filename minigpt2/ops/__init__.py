@@ -11,6 +11,11 @@ stands for ∂ℒ/∂x, and Σₙ is a sum over the rows.  Every number leads to
                                             dW = xᵀ dy (2.3)
                                             db = Σₙ dyₙ (2.4)
 
+    lora, keeps x and h; W is frozen        lora_backward
+    h = s x A (11.1)                        dB = hᵀ dy (11.5), dh = dy Bᵀ (11.6)
+    y = y of linear + h B (11.2)            dA = xᵀ (s dh) (11.7)
+                                            dx = dy Wᵀ + (s dh) Aᵀ (11.8)
+
     embedding, keeps t and p                embedding_backward
     xₙ = wte[tₙ] + wpe[pₙ] (3.1)            dwte[v] = Σ dxₙ over the rows n with tₙ = v (3.2)
                                             dwpe[p] = Σ dxₙ over the rows n with pₙ = p (3.3)

@@ -13,7 +13,7 @@ Definition, for parameter θ with gradient g in step s = 1, 2, …
     v ← β₂ v + (1 − β₂) g²                                         (10.4)
     m̂ = m / (1 − β₁ˢ),  v̂ = v / (1 − β₂ˢ)                          (10.5)
     θ ← θ − η ( m̂ / (√v̂ + ε) + λ θ )                               (10.6)
-    S is the loss scale of 16-bit training (17.1), else 1: the gradient arrives S times
+    S is the loss scale of 16-bit training (18.1), else 1: the gradient arrives S times
     too large, is divided by S, and only then compared with clip, the largest norm that
     is not scaled down (0 for no limit).  m and v start at 0; they are running means of
     g and of g², and β₁ and β₂ say how much of the past stays in them.  η is the

@@ -28,7 +28,7 @@ Definition, for one head of D features, with j and n over the rows that i sees
     The keep factors z of dropout (7.1) are 1 where there is none.  q · k is a sum of D products.
     If their factors are independent, with mean 0 and variance 1, its variance is D, and division by
     τ = √D brings it back to 1, where the softmax does not yet put everything on one key.  (Vaswani
-    et al. 2017, equation 1 and section 3.2.)  Some models have another τ, by (11.4).
+    et al. 2017, equation 1 and section 3.2.)  Some models have another τ, by (12.4).
 
 In plain NumPy, for one head, with all N·N pairs (with the rest: tests/plain.py)
     >>> def plain_attention(q, k, v, end):

@@ -2,46 +2,46 @@
 
 Why
     A step on pairs, or on answers that were drawn, is one of instruction tuning with other weights
-    (chapter 34).  What differs is how many models are in memory, and that answers are drawn.
+    (chapter 35).  What differs is how many models are in memory, and that answers are drawn.
 
 Definition, in numbers of 4 bytes, for a model of P parameters
-    DPO needs two numbers for each pair of its reference (chapter 37), and no second model.  A
+    DPO needs two numbers for each pair of its reference (chapter 38), and no second model.  A
     reward model reads one row of each answer and makes no logits: it is counted with M = 0.
     PPO and GRPO hold models that are only read: the reference and, unless a program scores the
-    answers, the reward model.  A value function apart (chapter 41) is trained as the policy is.
+    answers, the reward model.  A value function apart (chapter 42) is trained as the policy is.
     With f models that are read and t that are trained besides the policy,
-    models = f·P + t·4·P                                           (51.1)
+    models = f·P + t·4·P                                           (52.1)
     A value head on the policy's rows has C + 1 parameters, too few to count.
 
     A prompt with K answers of A tokens, whose last ones need no row, has
-    rows = prompt + K·(A − 1)                                      (51.2)
-    and a pair, with answers of two lengths, those of (33.1).
+    rows = prompt + K·(A − 1)                                      (52.2)
+    and a pair, with answers of two lengths, those of (34.1).
 
     While answers are drawn, each keeps the keys and values of its rows in all L blocks:
-    row = 2·L·C                                                    (51.3)
+    row = 2·L·C                                                    (52.3)
     As many answers are written at once as CACHE_BYTES of keys and values allow, of S in all, of T
     rows each.  Those are there twice for a moment, when a prompt's are repeated for its answers.
     For the last row of each answer its logits are there, and become probabilities in place:
-    rollout = min( S, CACHE_BYTES / (4·row·T) ) · ( 2·row·T + V )          (51.4)
-    The reference, the reward model and the values read AT_ONCE answers at once, N rows by (51.2)
-    with M tokens.  No backward pass follows, so only one block counts: what (48.2) lists, with u in
+    rollout = min( S, CACHE_BYTES / (4·row·T) ) · ( 2·row·T + V )          (52.4)
+    The reference, the reward model and the values read AT_ONCE answers at once, N rows by (52.2)
+    with M tokens.  No backward pass follows, so only one block counts: what (49.2) lists, with u in
     place of the slope of GELU, and its input, r and its output.  After the last one, the reference
     reads the rows of the tokens, divided by the temperature, and a chunk of B of them at once has
     logits:
-    scores = max( 19·N·C + N·H, 2·M·C + B·(V + C) )                (51.5)
+    scores = max( 19·N·C + N·H, 2·M·C + B·(V + C) )                (52.5)
     These and a step follow each other, so they do not add up:
-    peak = 4·P + models + max( activations + workspace, rollout, scores )  (51.6)
-    with the other parts of (48.7) or (50.9).
+    peak = 4·P + models + max( activations + workspace, rollout, scores )  (52.6)
+    with the other parts of (49.7) or (51.9).
 
-Example: GPT-2 Large, L = 36, C = 1280: a row takes 2 · 36 · 1280 numbers, 369 KB (51.3)
+Example: GPT-2 Large, L = 36, C = 1280: a row takes 2 · 36 · 1280 numbers, 369 KB (52.3)
     >>> from minigpt2.model.config import OFFICIAL
     >>> from minigpt2.planning.memory_and_flops import memory, peak
     >>> large = OFFICIAL["gpt2-large"]
     >>> NUMBER * cache_row(large)
     368640
 
-    With 774,030,080 parameters (48.1) takes 12.38 GB.  PPO with a reference and a reward model, and
-    a value function apart, adds 2 and 4 times 774,030,080 numbers (51.1), 18.58 GB:
+    With 774,030,080 parameters (49.1) takes 12.38 GB.  PPO with a reference and a reward model, and
+    a value function apart, adds 2 and 4 times 774,030,080 numbers (52.1), 18.58 GB:
     >>> ppo = Needs(read=("reference", "reward model"), trained=1)
     >>> nothing = large, MicroBatch(0, 0), MemoryOptions()
     >>> round((peak(aligned(*nothing, memory, ppo)) - peak(memory(*nothing))) / 1e9, 2)
@@ -88,19 +88,19 @@ class Needs(NamedTuple):
     def size_of(self, answers: int) -> MicroBatch:
         """Return the size of so many answers, those to one prompt together."""
         prompts, length = -(-answers // self.samples), self.rows - self.prompt
-        rows = prompts * self.prompt + answers * (length - 1)  # (51.2)
+        rows = prompts * self.prompt + answers * (length - 1)  # (52.2)
         return MicroBatch(rows, answers * length)
 
 
 def cache_row(config: GPT2Config) -> int:
     """Return the numbers of the keys and values of one row."""
-    return 2 * config.n_layer * config.n_embd  # (51.3)
+    return 2 * config.n_layer * config.n_embd  # (52.3)
 
 
 def rollout_numbers(config: GPT2Config, needs: Needs) -> int:
     """Return the numbers that drawing answers takes."""
     cache = cache_row(config) * needs.rows  # of an answer
-    return written_at_once(config, needs) * (2 * cache + config.vocab_size)  # (51.4)
+    return written_at_once(config, needs) * (2 * cache + config.vocab_size)  # (52.4)
 
 
 def written_at_once(config: GPT2Config, needs: Needs) -> int:
@@ -113,7 +113,7 @@ def scores_numbers(config: GPT2Config, needs: Needs) -> int:
     rows, tokens = needs.size_of(min(needs.answers, AT_ONCE))
     c, v = config.n_embd, config.vocab_size
     block = rows * (19 * c + config.n_head)
-    return max(block, 2 * tokens * c + min(tokens, chunk_of(config)) * (v + c))  # (51.5)
+    return max(block, 2 * tokens * c + min(tokens, chunk_of(config)) * (v + c))  # (52.5)
 
 
 def aligned(
@@ -125,11 +125,11 @@ def aligned(
     step = parts["activations"] + parts["workspace"]
     for name in TRAINED:
         if name in parts:
-            parts[name] *= 1 + needs.trained  # (51.1)
-    parts |= dict.fromkeys(needs.read, NUMBER * config.n_parameters)  # (51.1)
+            parts[name] *= 1 + needs.trained  # (52.1)
+    parts |= dict.fromkeys(needs.read, NUMBER * config.n_parameters)  # (52.1)
     if needs.answers:
         most = NUMBER * max(rollout_numbers(config, needs), scores_numbers(config, needs))
-        parts[BEYOND] = max(0, most - step)  # (51.6)
+        parts[BEYOND] = max(0, most - step)  # (52.6)
     return parts
 
 

@@ -2,23 +2,23 @@
 
 Why
     Answers to one prompt share its rows, so a batch is a forest and not a row of packed sequences
-    (chapter 48).  And a loss of log-probabilities reads the vocabulary more or less often.
+    (chapter 49).  And a loss of log-probabilities reads the vocabulary more or less often.
 
 Definition
     A row of the prompt sees (P + 1)/2 rows on average, with P rows in the prompt; one of an answer
     sees the whole prompt, and half of its answer.  With answers of a tokens each, those are
-    pairs = P·(P + 1)/2 + Σ (a − 1)·(P + a/2)                      (52.1)
-    with the sum over all answers.  Packed sequences of T rows, for which (48.10) holds, have as
+    pairs = P·(P + 1)/2 + Σ (a − 1)·(P + a/2)                      (53.1)
+    with the sum over all answers.  Packed sequences of T rows, for which (49.10) holds, have as
     many if
-    T = 2·pairs / N − 1                                            (52.2)
-    A forward pass takes a third of (48.9) and (48.11), and 4 of 14
-    parts of (48.10):
-    24·L·C²·N − 18·C²·(N − M) + 4·L·C·N·(T + 1)/2 + 2·V·C·M                (52.3)
+    T = 2·pairs / N − 1                                            (53.2)
+    A forward pass takes a third of (49.9) and (49.11), and 4 of 14
+    parts of (49.10):
+    24·L·C²·N − 18·C²·(N − M) + 4·L·C·N·(T + 1)/2 + 2·V·C·M                (53.3)
     A rollout takes as much for its answers, and so does the reference.  The reward model, which
     reads one row of each answer, and the values have no logits: 0 in place of 2·V·C·M.  A step's
     loss computes the projection once more than tuning does, to know the log-probabilities before
-    their weights (chapter 34); that of a reward model, never:
-    8·V·C·M  in place of (48.11), or 0                             (52.4)
+    their weights (chapter 35); that of a reward model, never:
+    8·V·C·M  in place of (49.11), or 0                             (53.4)
 
 Example: two answers of 3 tokens to a prompt of 4
     Rows see 1, 2, 3, 4, and in each answer 5 and 6, in all 32 pairs.  8 rows in packed sequences of
@@ -39,9 +39,9 @@ def length_of(prompt: int, answers: Sequence[int]) -> float:
 
     `prompt` and `answers` are in tokens.
     """
-    rows = prompt + sum(answers) - len(answers)  # (51.2)
-    pairs = prompt * (prompt + 1) / 2 + sum((a - 1) * (prompt + a / 2) for a in answers)  # (52.1)
-    return 2 * pairs / rows - 1  # (52.2)
+    rows = prompt + sum(answers) - len(answers)  # (52.2)
+    pairs = prompt * (prompt + 1) / 2 + sum((a - 1) * (prompt + a / 2) for a in answers)  # (53.1)
+    return 2 * pairs / rows - 1  # (53.2)
 
 
 def forward_operations(
@@ -53,9 +53,9 @@ def forward_operations(
     """
     c, layers = config.n_embd, config.n_layer
     rows, read = batch
-    products = 24 * layers * c * c * rows - 18 * c * c * max(0, rows - read)  # (52.3)
-    pairs = 4 * layers * c * rows * (length + 1) / 2  # (52.3)
-    return products + pairs + 2 * config.vocab_size * c * read * logits  # (52.3)
+    products = 24 * layers * c * c * rows - 18 * c * c * max(0, rows - read)  # (53.3)
+    pairs = 4 * layers * c * rows * (length + 1) / 2  # (53.3)
+    return products + pairs + 2 * config.vocab_size * c * read * logits  # (53.3)
 
 
 def step_operations(
@@ -67,7 +67,7 @@ def step_operations(
     return {
         "products": counts["products"] * models,
         "attention": counts["attention"] * models,
-        "projection": counts["projection"] * needs.projections / TUNING,  # (52.4)
+        "projection": counts["projection"] * needs.projections / TUNING,  # (53.4)
     }
 
 

@@ -43,17 +43,17 @@ def profile_of_pairs(
     epoch = PairBatches(
         pairs, batch_size=shape.batch_size, micro_batch=shape.micro_batch, seed=shape.seed
     )
-    rows = [pair.rows for pair in pairs]  # (33.1)
+    rows = [pair.rows for pair in pairs]  # (34.1)
     parts = epoch.longest(rows, FIRST_EPOCHS * epoch.steps, LAID_OUT)
     longest = [size_of_pairs([pairs[place] for place in part]) for part in parts]
-    length = sum(pair.rows * length_of_pair(pair) for pair in pairs) / sum(rows)  # (52.2)
+    length = sum(pair.rows * length_of_pair(pair) for pair in pairs) / sum(rows)  # (53.2)
     sizes = [size_of_pairs(part) for part in epoch.epoch()]
     return BatchProfile(sizes, epoch.steps, round(length), longest=longest)
 
 
 def size_of_pairs(pairs: Sequence[Pair]) -> MicroBatch:
     """Return the size of a micro-batch of pairs none of which share a beginning."""
-    return MicroBatch(sum(pair.rows for pair in pairs), sum(map(supervised, pairs)))  # (33.1)
+    return MicroBatch(sum(pair.rows for pair in pairs), sum(map(supervised, pairs)))  # (34.1)
 
 
 def length_of_pair(pair: Pair) -> float:
@@ -77,6 +77,6 @@ def profile_of_answers(
     >>> counted.micro_batches, counted.times  # 2 · (10 + 3 · 4) rows
     ([MicroBatch(rows=44, supervised=30)], [2])
     """
-    rows = prompt * (1 if shared else samples) + samples * (answer - 1)  # (51.2)
+    rows = prompt * (1 if shared else samples) + samples * (answer - 1)  # (52.2)
     length = length_of(prompt, [answer] * (samples if shared else 1))
     return repeated(shape, rows, samples * answer, length)

@@ -2,64 +2,64 @@
 
 Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with M supervised triples
     The state, with P parameters: weights, gradients, and AdamW's m and v,
-    P + P + 2·P                                                    (48.1)
+    P + P + 2·P                                                    (49.1)
     A block keeps for its backward pass: x̂ of two normalisations, the inputs of four linear maps
     (1 + 1 + 1 + 4), q, k and v (3), and the slope of GELU (4), together 16 rows of C; a logarithm
     for each head, and r of the normalisations.  The last block counts like the others, although
     after attention it keeps only the rows of triples:
-    keptₗ = 16·N·C + N·H + 2·N   (with dropout 2·N·C more)         (48.2)
+    keptₗ = 16·N·C + N·H + 2·N   (with dropout 2·N·C more)         (49.2)
     With recomputation it keeps the input of each branch (2), q, k and v (3), and o,
-    keptₗ = 6·N·C + N·H   (with dropout 2·N·C more)                (48.3)
-    and recomputes the rest of (48.2) for one block at a time:
-    again = 12·N·C + 2·N   (0 without recomputation)               (48.4)
+    keptₗ = 6·N·C + N·H   (with dropout 2·N·C more)                (49.3)
+    and recomputes the rest of (49.2) for one block at a time:
+    again = 12·N·C + 2·N   (0 without recomputation)               (49.4)
     The loss: four arrays of hidden rows, one row for each triple, one chunk of B rows with their
     logits, and the part of the table's gradient that is added at once (TABLE_BYTES of
     ops/cross_entropy; 0 without triples):
-    loss = 4·N·C + M·C + B·(V + C) + added                         (48.5)
+    loss = 4·N·C + M·C + B·(V + C) + added                         (49.5)
     A block's backward pass: the gradients of g and u (4 + 4), when g is freed already (−4), and of
     y (1), three rows of C of the model, and two gradients of its largest weights
-    backward = 8·N·C + 8·C²                                        (48.6)
+    backward = 8·N·C + 8·C²                                        (49.6)
     The loss is computed while every block keeps its activations, and so is the last block's
     backward pass.  The two do not overlap, so the peak is
-    peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (48.7)
+    peak = 4·P + Σₗ keptₗ + max(loss, again + backward)                    (49.7)
     and in addition the program itself, its libraries and code; one piece of a checkpoint, which is
     written while the next step is computed, from where the arrays are; and the workspace of matrix
     products: for every thread OpenBLAS copies a strip of the left factor, 384 of its columns (its
     constant for float32 on processors of today) and at most about 18,000 of its rows, unless the
     result is too narrow to use the strip again, up to 448 columns (measured).  The left factor with
     most rows has those of the batch, or, in the gradient of the table, V:
-    products = 384 · min(N, 18,000) a thread, with max(N, V) in place of N if C > 448    (48.8)
+    products = 384 · min(N, 18,000) a thread, with max(N, V) in place of N if C > 448    (49.8)
     and M > 0.
 
 Derivation: operations of a step over packed sequences of length T, N rows in all
     A block has 12·C² weights, and each takes 2 operations a row forward and 4 backward.  In the
     last block 9·C² of them see only the rows of triples, M if no two triples share one:
-    72·L·C²·N − 54·C²·(N − M)                                      (48.9)
+    72·L·C²·N − 54·C²·(N − M)                                      (49.9)
     A row attends to (T + 1)/2 rows on average.  Attention takes 4·C operations a pair forward and
     10·C backward, which recomputes the scores:
-    14·L·C·N·(T + 1)/2  ≈  7·L·C·T·N                               (48.10)
+    14·L·C·N·(T + 1)/2  ≈  7·L·C·T·N                               (49.10)
     The projection, for M triples:
-    6·V·C·M                                                        (48.11)
-    Recomputation of u takes one product of 8·C² operations for each row that (48.9) counts:
-    8·L·C²·N − 8·C²·(N − M)                                        (48.12)
-    For one sequence, N = T, with every row supervised, (48.9) is linear in T and (48.10)
+    6·V·C·M                                                        (49.11)
+    Recomputation of u takes one product of 8·C² operations for each row that (49.9) counts:
+    8·L·C²·N − 8·C²·(N − M)                                        (49.12)
+    For one sequence, N = T, with every row supervised, (49.9) is linear in T and (49.10)
     quadratic.  They are equal where 72·C² = 7·C·(T + 1):
-    T = 72·C/7 − 1 ≈ 10·C                                          (48.13)
+    T = 72·C/7 − 1 ≈ 10·C                                          (49.13)
     The forward pass alone, 24·C² = 4·C·(T + 1)/2, gives T ≈ 12·C.  The often quoted T ≈ 6·C is for
     an attention that also computes the pairs above the diagonal: 24·C² = 4·C·T.
 
 Example: GPT-2 with 124,439,808 parameters, L = 12, C = 768, H = 12, and N = M = 1,000 rows
-    The state (48.1) takes 4 · 124,439,808 numbers, 1.99 GB.  A block keeps 16,000 · 768 + 12,000 +
-    2,000 numbers (48.2), all blocks together 0.59 GB; with recomputation 6,000 · 768 + 12,000
-    (48.3), together 0.22 GB.
+    The state (49.1) takes 4 · 124,439,808 numbers, 1.99 GB.  A block keeps 16,000 · 768 + 12,000 +
+    2,000 numbers (49.2), all blocks together 0.59 GB; with recomputation 6,000 · 768 + 12,000
+    (49.3), together 0.22 GB.
     >>> from minigpt2.model.config import OFFICIAL
     >>> gpt2, batch = OFFICIAL["gpt2"], MicroBatch(rows=1000, supervised=1000)
     >>> [kept_by_block(gpt2, 1000, MemoryOptions(recompute)) for recompute in (False, True)]
     [12302000, 4620000]
 
-    The blocks' products take 72 · 12 · 768² · 1,000 operations (48.9), 510 billion; attention in
-    sequences of T = 1,000 takes 14 · 12 · 768 · 1,000 · 500.5 (48.10), and the loss, with
-    V = 50,257, 6 · 50,257 · 768 · 1,000 (48.11):
+    The blocks' products take 72 · 12 · 768² · 1,000 operations (49.9), 510 billion; attention in
+    sequences of T = 1,000 takes 14 · 12 · 768 · 1,000 · 500.5 (49.10), and the loss, with
+    V = 50,257, 6 · 50,257 · 768 · 1,000 (49.11):
     >>> counts = operations(gpt2, batch, length=1000, recompute=False)
     >>> {part: round(count / 1e9) for part, count in counts.items()}
     {'products': 510, 'attention': 65, 'projection': 232}
@@ -106,19 +106,19 @@ def kept_by_block(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
     c, h = config.n_embd, config.n_head
     masks = 2 * rows * c if options.dropout else 0
     if options.recompute:
-        return 6 * rows * c + rows * h + masks  # (48.3)
-    return 16 * rows * c + rows * h + 2 * rows + masks  # (48.2)
+        return 6 * rows * c + rows * h + masks  # (49.3)
+    return 16 * rows * c + rows * h + 2 * rows + masks  # (49.2)
 
 
 def recomputed(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
     """Return the numbers that a block recomputes in its backward pass."""
-    return 12 * rows * config.n_embd + 2 * rows if options.recompute else 0  # (48.4)
+    return 12 * rows * config.n_embd + 2 * rows if options.recompute else 0  # (49.4)
 
 
 def activations(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
     """Return how many numbers all blocks keep while one of them goes backward."""
     blocks = config.n_layer * kept_by_block(config, rows, options)
-    return blocks + recomputed(config, rows, options)  # (48.7)
+    return blocks + recomputed(config, rows, options)  # (49.7)
 
 
 def chunk_of(config: GPT2Config) -> int:
@@ -131,18 +131,18 @@ def loss_workspace(config: GPT2Config, batch: MicroBatch) -> int:
     c, v = config.n_embd, config.vocab_size
     chunk = min(batch.supervised, chunk_of(config))  # B
     added = min(TABLE_BYTES // NUMBER, v * c) if batch.supervised else 0
-    return 4 * batch.rows * c + batch.supervised * c + chunk * (v + c) + added  # (48.5)
+    return 4 * batch.rows * c + batch.supervised * c + chunk * (v + c) + added  # (49.5)
 
 
 def backward_workspace(config: GPT2Config, batch: MicroBatch) -> int:
     """Return the numbers that a block's backward pass allocates."""
-    return 8 * batch.rows * config.n_embd + 8 * config.n_embd**2  # (48.6)
+    return 8 * batch.rows * config.n_embd + 8 * config.n_embd**2  # (49.6)
 
 
 def strips(config: GPT2Config, batch: MicroBatch) -> int:
     """Return the numbers that the threads of OpenBLAS copy for a product."""
     tables = config.vocab_size if config.n_embd > NARROW and batch.supervised else 0
-    return cores() * STRIP * min(max(batch.rows, tables), TALLEST)  # (48.8)
+    return cores() * STRIP * min(max(batch.rows, tables), TALLEST)  # (49.8)
 
 
 def memory(
@@ -151,11 +151,11 @@ def memory(
     """Return the bytes of every part at the peak of training; `program` is passed through."""
     p = config.n_parameters
     again = recomputed(config, batch.rows, options)
-    work = max(loss_workspace(config, batch) - again, backward_workspace(config, batch))  # (48.7)
+    work = max(loss_workspace(config, batch) - again, backward_workspace(config, batch))  # (49.7)
     parts = {
-        "weights": p,  # (48.1)
-        "gradients": p,  # (48.1)
-        "moments": 2 * p,  # (48.1)
+        "weights": p,  # (49.1)
+        "gradients": p,  # (49.1)
+        "moments": 2 * p,  # (49.1)
         "activations": activations(config, batch.rows, options),
         "workspace": max(0, work),
         "products": strips(config, batch),
@@ -166,7 +166,7 @@ def memory(
 
 def state_bytes(config: GPT2Config) -> int:
     """Return the bytes of the weights, the gradients and the moments."""
-    return 4 * NUMBER * config.n_parameters  # (48.1)
+    return 4 * NUMBER * config.n_parameters  # (49.1)
 
 
 def peak(parts: Mapping[str, int]) -> int:
@@ -180,17 +180,17 @@ def operations(
     """Return the operations of one micro-batch, in sequences of this length, by part."""
     c, layers = config.n_embd, config.n_layer
     unread = max(0, batch.rows - batch.supervised)
-    products = 72 * layers * c * c * batch.rows - 54 * c * c * unread  # (48.9)
+    products = 72 * layers * c * c * batch.rows - 54 * c * c * unread  # (49.9)
     if recompute:
-        products += 8 * c * c * (layers * batch.rows - unread)  # (48.12)
-    pairs = 14 * layers * c * batch.rows * (length + 1) / 2  # (48.10)
+        products += 8 * c * c * (layers * batch.rows - unread)  # (49.12)
+    pairs = 14 * layers * c * batch.rows * (length + 1) / 2  # (49.10)
     return {
         "products": products,
         "attention": pairs,
-        "projection": 6 * config.vocab_size * c * batch.supervised,  # (48.11)
+        "projection": 6 * config.vocab_size * c * batch.supervised,  # (49.11)
     }
 
 
 def crossing(config: GPT2Config) -> float:
     """Return the length at which attention takes as many operations as the blocks' products."""
-    return 72 * config.n_embd / 7 - 1  # (48.13)
+    return 72 * config.n_embd / 7 - 1  # (49.13)

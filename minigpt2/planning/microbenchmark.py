@@ -3,17 +3,17 @@
 A step of GPT-2 Large takes minutes on a CPU, and its blocks are all alike.  So one block is timed
 forward and backward on N′ of the N rows of a micro-batch, the loss on M′ of its M triples, and
 AdamW on P′ of the P parameters.  From the seconds t of each,
-t_step = micro-batches · ( L·(t_forward + t_backward)·N/N′ + t_loss·M/M′ ) + t_adamw·P/P′   (49.1)
+t_step = micro-batches · ( L·(t_forward + t_backward)·N/N′ + t_loss·M/M′ ) + t_adamw·P/P′   (50.1)
 where t_backward includes the recomputation, if there is any.
 
 PPO and GRPO draw answers first, S of them.  As many as keys and values leave room for, B, are
 written at once, a token of each at a time: a row of each in all blocks, timed on one block with the
 keys and values of half-written answers, and the logits, from which a token is drawn.  So for A
 tokens each
-t_draw = ⌈S/B⌉·A·( L·t_row + t_token )                             (49.2)
+t_draw = ⌈S/B⌉·A·( L·t_row + t_token )                             (50.2)
 Before that the policy reads the prompts, and behind it models read the answers, R rows in forward
 passes, and one of them makes the S·A log-probabilities, a third of what a loss computes:
-t_read = L·t_forward·R/N + t_loss·(S·A/M)/3                        (49.3)
+t_read = L·t_forward·R/N + t_loss·(S·A/M)/3                        (50.3)
 
 Example: L = 12 blocks, 2 micro-batches; a block takes 0.2 s forward and 0.4 s backward
     The loss of a micro-batch takes 0.6 s and AdamW 0.3 s, all already scaled to N, M and P:
@@ -71,14 +71,14 @@ class StepTimes(NamedTuple):
         """Return the seconds of an optimiser step."""
         backward = self.backward_with_recomputation if recompute else self.backward
         blocks = layers * (self.forward + backward)
-        return micro_batches * (blocks + self.loss) + self.adamw  # (49.1)
+        return micro_batches * (blocks + self.loss) + self.adamw  # (50.1)
 
     def read(self, *, layers: int, rows: float, triples: float) -> float:
         """Return the seconds of forward passes: over so many rows, times those of a micro-batch.
 
         Log-probabilities are made for so many triples, times those of a micro-batch.
         """
-        return layers * self.forward * rows + self.loss * triples / 3  # (49.3)
+        return layers * self.forward * rows + self.loss * triples / 3  # (50.3)
 
 
 class TokenTimes(NamedTuple):
@@ -89,7 +89,7 @@ class TokenTimes(NamedTuple):
 
     def draw(self, *, layers: int, groups: int, tokens: int) -> float:
         """Return the seconds to draw so many tokens of so many groups of answers."""
-        return groups * tokens * (layers * self.row + self.token)  # (49.2)
+        return groups * tokens * (layers * self.row + self.token)  # (50.2)
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
@@ -136,11 +136,11 @@ def time_step(
     theta, g = state.parameters.trainable, state.gradients.flat
     adamw = seconds_of(lambda: adamw_flat(theta, g, state.m, state.v, update))
     return StepTimes(
-        forward=share * seconds_of(run_block),  # (49.1)
+        forward=share * seconds_of(run_block),  # (50.1)
         backward=share * seconds_of(lambda: backward(saved)),
         backward_with_recomputation=share * seconds_of(lambda: backward(checkpointed)),
         loss=loss_seconds(config, batch, x, rng),
-        adamw=adamw * config.n_parameters / single.n_parameters,  # (49.1)
+        adamw=adamw * config.n_parameters / single.n_parameters,  # (50.1)
     )
 
 
@@ -156,7 +156,7 @@ def loss_seconds(
     seconds = seconds_of(
         lambda: cross_entropy_gradient(x, wte, rows, targets, weights, dwte, accumulate=False)
     )
-    return seconds * batch.supervised / few  # (49.1)
+    return seconds * batch.supervised / few  # (50.1)
 
 
 def table_of(config: GPT2Config) -> Array:

@@ -1,9 +1,9 @@
 """Evaluation: the loss on held-out examples, and exact match.
 
 Definition
-    The validation losses are (19.1) and (19.2) over all examples; the batch size
+    The validation losses are (20.1) and (20.2) over all examples; the batch size
     changes only rounding.
-    exact match = answers equal to their reference / answers       (31.1)
+    exact match = answers equal to their reference / answers       (32.1)
     An answer is the text that greedy decoding writes before end-of-text.  It equals
     its reference if every character does, but for white space at the ends.
 
@@ -92,7 +92,7 @@ def answer_all(
 
 def exact_match(answers: Sequence[Answer]) -> float:
     """Return the share of answers that equal their reference, from 0 to 1."""
-    return sum(answer.exact for answer in answers) / len(answers)  # (31.1)
+    return sum(answer.exact for answer in answers) / len(answers)  # (32.1)
 
 
 def describe_reach(answers: Sequence[Answer]) -> str:

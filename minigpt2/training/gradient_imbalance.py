@@ -2,12 +2,12 @@
 
 Definition, with gₙ the gradient of nllₙ with respect to all parameters, over the prompt tokens Q
 and the answer tokens A of all examples
-    G_Q = Σ gₙ for n in Q,  G_A = Σ gₙ for n in A                  (32.1)
-Whatever weight λ prompt tokens have, (25.1), the gradient of the loss follows from these two:
-    G(λ) = (λ G_Q + G_A) / (λ N_Q + N_A)                           (32.2)
+    G_Q = Σ gₙ for n in Q,  G_A = Σ gₙ for n in A                  (33.1)
+Whatever weight λ prompt tokens have, (26.1), the gradient of the loss follows from these two:
+    G(λ) = (λ G_Q + G_A) / (λ N_Q + N_A)                           (33.2)
 λ = 0 is the masked loss, λ = 1 the unmasked one.  The prompts' share of the norms, and the cosine
 of the angle by which prompts turn the gradient, are
-    ‖λ G_Q‖ / (‖λ G_Q‖ + ‖G_A‖)  and  cos(G(λ), G_A)               (32.3)
+    ‖λ G_Q‖ / (‖λ G_Q‖ + ‖G_A‖)  and  cos(G(λ), G_A)               (33.3)
 Three inner products give both: ‖λ G_Q + G_A‖² = λ² ‖G_Q‖² + 2 λ G_Q·G_A + ‖G_A‖².
 
 Example: G_Q = (6, 0), G_A = (0, 4), λ = 0.5
@@ -20,16 +20,16 @@ Example: G_Q = (6, 0), G_A = (0, 4), λ = 0.5
 Derivation: why a long answer counts for more
     Example i, with the answer Aᵢ of |Aᵢ| tokens, gives Gᵢ = Σ gₙ for n in Aᵢ.  Under token
     normalisation all gₙ are divided by the same N_A, so its share in the sum of norms is
-    shareᵢ = ‖Gᵢ‖ / Σⱼ ‖Gⱼ‖                                        (32.4)
+    shareᵢ = ‖Gᵢ‖ / Σⱼ ‖Gⱼ‖                                        (33.4)
     Write a token's gradient as a common direction plus noise, gₙ = μ + εₙ, with independent εₙ of
     mean 0 and E‖εₙ‖² = s².  The squared norm of a sum of |A| of them has |A|² times the square of
     the common direction and |A| squares of noise; the mixed terms have mean 0:
-    E‖Gᵢ‖² = |Aᵢ|² ‖μ‖² + |Aᵢ| s²                                  (32.5)
+    E‖Gᵢ‖² = |Aᵢ|² ‖μ‖² + |Aᵢ| s²                                  (33.5)
     So ‖Gᵢ‖ grows as |A|^½ where noise dominates, as |A| where the common direction does:
-    the slope of ln‖Gᵢ‖ against ln|Aᵢ| lies between ½ and 1        (32.6)
+    the slope of ln‖Gᵢ‖ against ln|Aᵢ| lies between ½ and 1        (33.6)
     if μ and s are the same in short and in long answers.  Late tokens of an answer are often
     easier than its first ones; then μ and s fall as |A| grows, and the slope is smaller.
-    Where examples count the same, (25.2), Gᵢ is divided by |Aᵢ|, and the slope falls by 1 to
+    Where examples count the same, (26.2), Gᵢ is divided by |Aᵢ|, and the slope falls by 1 to
     between −½ and 0, or below: a long answer then counts as much as a short one, or less.
 
 Example: two answers of 10 and 40 tokens whose gradients have the norms 2 and 4
@@ -73,18 +73,18 @@ class Products(NamedTuple):
         return self.qa / sqrt(self.qq * self.aa) if self.qq and self.aa else 0.0
 
     def norm(self, weight: float) -> float:
-        """‖λ G_Q + G_A‖, the numerator of (32.2)."""
-        return sqrt(max(0.0, weight**2 * self.qq + 2 * weight * self.qa + self.aa))  # (32.2)
+        """‖λ G_Q + G_A‖, the numerator of (33.2)."""
+        return sqrt(max(0.0, weight**2 * self.qq + 2 * weight * self.qa + self.aa))  # (33.2)
 
     def prompt_share(self, weight: float) -> float:
         """The prompts' share of the norms, from 0 to 1."""
         prompt, answer = weight * sqrt(self.qq), sqrt(self.aa)
-        return prompt / (prompt + answer) if prompt + answer else 0.0  # (32.3)
+        return prompt / (prompt + answer) if prompt + answer else 0.0  # (33.3)
 
     def alignment(self, weight: float) -> float:
         """The cosine of the angle between G(λ) and G_A; 1 where prompts turn nothing."""
         both = self.norm(weight) * sqrt(self.aa)
-        return (weight * self.qa + self.aa) / both if both else 0.0  # (32.3)
+        return (weight * self.qa + self.aa) / both if both else 0.0  # (33.3)
 
 
 class Imbalance(NamedTuple):
@@ -99,13 +99,13 @@ class Imbalance(NamedTuple):
     @property
     def shares(self) -> Array:
         """Each example's share under token normalisation, (N,)."""
-        return self.norms / self.norms.sum()  # (32.4)
+        return self.norms / self.norms.sum()  # (33.4)
 
     @property
     def shares_alike(self) -> Array:
         """Each example's share where examples count the same, (N,)."""
         norms = self.norms / self.lengths
-        return norms / norms.sum()  # (32.4)
+        return norms / norms.sum()  # (33.4)
 
     @property
     def slope(self) -> float:
@@ -114,18 +114,18 @@ class Imbalance(NamedTuple):
             return nan
         x, y = np.log(self.lengths), np.log(np.maximum(self.norms, 1e-300))
         spread = x - x.mean()
-        return float(spread @ y) / float(spread @ spread)  # (32.6)
+        return float(spread @ y) / float(spread @ spread)  # (33.6)
 
     @property
     def fit(self) -> tuple[float, float]:
-        """‖μ‖² and s² of (32.5), neither below 0, by least squares.
+        """‖μ‖² and s² of (33.5), neither below 0, by least squares.
 
         ‖Gᵢ‖² / |Aᵢ| is a straight line in |Aᵢ|.
         """
         lengths, y = self.lengths, self.norms**2 / self.lengths
         x = lengths - lengths.mean()
-        common = max(0.0, float(x @ y) / max(float(x @ x), 1e-300))  # (32.5)
-        noise = float(y.mean() - common * lengths.mean())  # (32.5)
+        common = max(0.0, float(x @ y) / max(float(x @ x), 1e-300))  # (33.5)
+        noise = float(y.mean() - common * lengths.mean())  # (33.5)
         if noise < 0:  # then the best line goes through 0
             return float(lengths @ y) / float(lengths @ lengths), 0.0
         return common, noise
@@ -162,7 +162,7 @@ def measure(
         single.clear()
         loss_and_gradients(parameters, batch._replace(weights=in_answer * 1.0), single)
         norms.append(norm_of(single.flat))
-        from_answers.flat += single.flat  # (32.1)
+        from_answers.flat += single.flat  # (33.1)
         loss_and_gradients(parameters, batch._replace(weights=~in_answer * 1.0), from_prompts)
         progress(1)
     lengths = np.array([sum(e.is_answer) for e in examples])

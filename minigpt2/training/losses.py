@@ -1,9 +1,9 @@
 """Losses: two averages over the tokens of answers, by tokens and by examples.
 
 Definition, over the examples a, each with the tokens Aₐ of its answer, or of all its answers
-    token-level loss    = Σₐ Σₙ nllₙ / Σₐ |Aₐ|,  n in Aₐ           (19.1)
-    example-level loss  = mean over a of ( Σₙ nllₙ / |Aₐ| )        (19.2)
-    perplexity          = exp( loss )                              (19.3)
+    token-level loss    = Σₐ Σₙ nllₙ / Σₐ |Aₐ|,  n in Aₐ           (20.1)
+    example-level loss  = mean over a of ( Σₙ nllₙ / |Aₐ| )        (20.2)
+    perplexity          = exp( loss )                              (20.3)
 Neither counts prompt tokens, whatever weight they have in training.
 
 Read it
@@ -53,12 +53,12 @@ class Losses:
     @property
     def token_level(self) -> float:
         """The loss per answer token; NaN without one."""
-        return self.nll / self.tokens if self.tokens else nan  # (19.1)
+        return self.nll / self.tokens if self.tokens else nan  # (20.1)
 
     @property
     def example_level(self) -> float:
         """The mean over examples of the loss per answer token; NaN without one."""
-        return self.means / self.examples if self.examples else nan  # (19.2)
+        return self.means / self.examples if self.examples else nan  # (20.2)
 
     def numbers(self) -> dict[str, Any]:
         """Return all losses and counts by name."""
@@ -75,6 +75,6 @@ class Losses:
 def perplexity(loss: float) -> float:
     """Return exp(loss), infinite where that is too large for a float."""
     try:
-        return exp(loss)  # (19.3)
+        return exp(loss)  # (20.3)
     except OverflowError:
         return inf

@@ -2,10 +2,10 @@
 
 A step takes a list of micro-batches (gradient accumulation).  Its loss is their sum over one
 normaliser; in tuning it is the weighted mean over all triples of all micro-batches,
-    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (20.1)
+    ℒ = Σₙ wₙ nllₙ / Σₙ wₙ                                         (21.1)
 and not a mean of the micro-batches' means.  With Z for the normaliser of the whole step, b for a
-micro-batch and S for the loss scale (17.1), the gradients add up:
-    S ∂ℒ/∂θ = Σ_b ∂( S · sum of b / Z )/∂θ                         (20.2)
+micro-batch and S for the loss scale (18.1), the gradients add up:
+    S ∂ℒ/∂θ = Σ_b ∂( S · sum of b / Z )/∂θ                         (21.2)
 So the size of the micro-batches, and their distribution over the processes of a world, change only
 rounding and dropout's masks.  Z is summed over the world before the micro-batches, the gradients
 after them.  A micro-batch without weights is skipped.  A step with Z = 0 is an error.
@@ -68,7 +68,7 @@ def gather_gradients(
     normaliser is 0.
     """
     number, scale = state.step + 1, state.scale.value
-    z = begun.normaliser if begun else world.sum(objective.normaliser(batches))  # in tuning (20.1)
+    z = begun.normaliser if begun else world.sum(objective.normaliser(batches))  # in tuning (21.1)
     if z == 0:
         raise UserError(f"step {number}: none of its tokens is supervised, so it can learn nothing")
     results = state.partial
@@ -82,7 +82,7 @@ def gather_gradients(
             options = options_of(state, config, number, k, normaliser=z, loss_scale=scale)
             result = objective.add_gradients(
                 state.compute, batch, state.gradients, options
-            )  # (20.2)
+            )  # (21.2)
         results.append(result)
         state.partial = results
         if len(results) < len(batches):

@@ -2,7 +2,7 @@
 
 The loss of a step is a sum over its micro-batches, divided by one number for the whole step, the
 normaliser.  An objective computes the normaliser, and the gradients of a micro-batch.  In tuning
-the loss is a weighted mean of nll, (20.1), so the normaliser is Σw.  If the weights are
+the loss is a weighted mean of nll, (21.1), so the normaliser is Σw.  If the weights are
 advantages, which may sum to 0, the normaliser is a count instead.
 """
 
@@ -53,11 +53,11 @@ class Objective(Protocol):
 
 
 class WeightedNLL:
-    """The weighted mean of nll (20.1): instruction tuning and pretraining."""
+    """The weighted mean of nll (21.1): instruction tuning and pretraining."""
 
     def normaliser(self, batches: Sequence[Batch]) -> float:
         """Return Σw of these micro-batches."""
-        return sum(batch.weights.sum() for batch in batches)  # (20.1)
+        return sum(batch.weights.sum() for batch in batches)  # (21.1)
 
     def add_gradients(
         self,
@@ -69,7 +69,7 @@ class WeightedNLL:
         """Add the gradients of S Σ w nll / normaliser; return the nll (M,), None if all w are 0."""
         if not batch.weights.any():
             return None
-        weights = options.loss_scale * batch.weights / options.normaliser  # (20.1) (20.2)
+        weights = options.loss_scale * batch.weights / options.normaliser  # (21.1) (21.2)
         return nll_and_gradients(
             parameters,
             batch._replace(weights=weights),
@@ -80,13 +80,13 @@ class WeightedNLL:
         )
 
     def metrics(self, batches: Sequence[Batch], results: Sequence[Array | None]) -> dict[str, Any]:
-        """Return the loss (20.1), and the losses of the answers (19.1) and (19.2)."""
+        """Return the loss (21.1), and the losses of the answers (20.1) and (20.2)."""
         loss = total = 0.0
         losses = Losses()
         for batch, nll in zip(batches, results, strict=True):
             if nll is not None:
-                loss += float(batch.weights @ nll)  # (20.1)
-                total += float(batch.weights.sum())  # (20.1)
+                loss += float(batch.weights @ nll)  # (21.1)
+                total += float(batch.weights.sum())  # (21.1)
                 losses.add(batch, nll)
         return {
             "loss": loss / total if total else nan,

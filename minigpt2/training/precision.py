@@ -14,15 +14,15 @@ Two 16-bit types
 
 Loss scaling, for float16
     The gradient is linear in the loss.  The backward pass starts from
-    ℒ_S = S ℒ                                                      (17.1)
+    ℒ_S = S ℒ                                                      (18.1)
     so every gradient in it is S times as large, and AdamW divides by S again.  (Ibid.,
     section 3.2.)  The best S is the largest with which nothing overflows.  So S starts
     large and is adjusted during the run: a step whose gradient is not finite changes
     nothing but
-    S ← S / 2                                                      (17.2)
+    S ← S / 2                                                      (18.2)
     and is taken again, from the same batches: no example is lost, and no step is counted
     that was not taken.  After 2,000 finite steps in a row
-    S ← 2 S                                                        (17.3)
+    S ← 2 S                                                        (18.3)
     S is a power of two, so that scaling rounds nothing.
 
 Example: S is first 2¹⁶; a step overflows
@@ -68,7 +68,7 @@ def check_precision(precision: Precision, library: ModuleType) -> None:
 
 @dataclass
 class LossScale:
-    """S of (17.1), and the number of finite steps since S last changed.
+    """S of (18.1), and the number of finite steps since S last changed.
 
     S is dynamic in float16; in the other types it stays 1.
     """
@@ -93,9 +93,9 @@ class LossScale:
             return finite
         self.finite_steps += 1
         if not finite:
-            self.value, self.finite_steps = self.value / 2, 0  # (17.2)
+            self.value, self.finite_steps = self.value / 2, 0  # (18.2)
         elif self.finite_steps == GROWTH_INTERVAL:
-            self.value, self.finite_steps = self.value * 2, 0  # (17.3)
+            self.value, self.finite_steps = self.value * 2, 0  # (18.3)
         return finite or self.value >= 1
 
     def after_finite_step(self) -> float:
@@ -109,4 +109,4 @@ def rounded(parameters: Parameters, precision: Precision) -> Parameters:
     """Return the parameters for the passes: in float32 these themselves, else a rounded copy."""
     if precision == "float32":
         return parameters
-    return parameters.like(parameters.flat.astype(compute_dtype(precision)))
+    return parameters.astype(compute_dtype(precision))

@@ -6,10 +6,10 @@ Why
     progress, so the steps shrink again.
 
 Definition, in step s = 1 … S with W warm-up steps and peak η
-    ηₛ = η · s / W                        for s ≤ W                 (18.1)
-    f  = (s − W) / (S − W + 1)            for s > W                 (18.2)
-    ηₛ = η · (1 − f)                      linear                    (18.3)
-    ηₛ = η · ½ (1 + cos π f)              cosine                    (18.4)
+    ηₛ = η · s / W                        for s ≤ W                 (19.1)
+    f  = (s − W) / (S − W + 1)            for s > W                 (19.2)
+    ηₛ = η · (1 − f)                      linear                    (19.3)
+    ηₛ = η · ½ (1 + cos π f)              cosine                    (19.4)
     Neither the first rate, η/W, nor the last one is 0: a step with 0 would compute
     a gradient and throw it away.  Without warm-up, W = 0, the first rate is below η
     already: the fall has S steps, and none of them is at its beginning.
@@ -28,10 +28,10 @@ from math import cos, pi
 def learning_rate(step: int, steps: int, peak: float, warmup: int, shape: str) -> float:
     """Return the learning rate of a step, counted from 1, of a run of so many steps."""
     if step <= warmup:
-        return peak * step / warmup  # (18.1)
-    f = (step - warmup) / (steps - warmup + 1)  # (18.2)
+        return peak * step / warmup  # (19.1)
+    f = (step - warmup) / (steps - warmup + 1)  # (19.2)
     if shape == "linear":
-        return peak * (1 - f)  # (18.3)
+        return peak * (1 - f)  # (19.3)
     if shape == "cosine":
-        return peak * 0.5 * (1 + cos(pi * f))  # (18.4)
+        return peak * 0.5 * (1 + cos(pi * f))  # (19.4)
     raise ValueError(f"the schedule is 'linear' or 'cosine', not {shape!r}")

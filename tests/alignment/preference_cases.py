@@ -200,7 +200,7 @@ REWARD_MODEL = Case(
         "not centred": reward_bug(objective=BradleyTerry()),
         "written instead of added": reward_bug(written=True),
     },
-    linear_in=("ln_f.bias",),  # it cancels in d, and (35.4) is quadratic
+    linear_in=("ln_f.bias",),  # it cancels in d, and (36.4) is quadratic
 )
 
 

@@ -146,7 +146,7 @@ def test_weights_are_minus_the_derivative_by_ln_p_as_autograd_would_have_it():
 
 
 def minimum(rho, advantages, clip=CLIP):
-    """m by (39.6) to the letter."""
+    """m by (40.6) to the letter."""
     return np.minimum(rho * advantages, np.clip(rho, 1 - clip, 1 + clip) * advantages)
 
 

@@ -1,4 +1,4 @@
-"""Loss weights: the weights of (25.1) and (25.2), and what they make of a batch."""
+"""Loss weights: the weights of (26.1) and (26.2), and what they make of a batch."""
 
 import numpy as np
 import pytest

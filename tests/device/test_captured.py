@@ -14,6 +14,7 @@ from minigpt2.device import captured, fused_loss
 from minigpt2.device.captured import CAPTURED
 from minigpt2.device.devices import stream_of
 from minigpt2.device.filled_batch import filled, rounded_up
+from minigpt2.model.adapters import LAYERS, LoRA, with_adapters
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gpt2 import both_passes, nll_and_gradients
@@ -125,12 +126,12 @@ def test_a_run_follows_that_on_the_cpu(xp):
     assert losses(parameters_of().on(xp)) == pytest.approx(cpu, abs=2e-5)
 
 
-def gradient_of(parameters, *batches):
+def gradient_of(parameters, *batches, **options):
     """The gradients of some micro-batches, each seen three times over."""
     gradients = gradients_of(parameters)
     for _ in range(3):
         gradients.clear()
-        results = [nll_and_gradients(parameters, b, gradients) for b in batches]
+        results = [nll_and_gradients(parameters, b, gradients, **options) for b in batches]
     gradients.complete()
     return gradients, results
 
@@ -148,6 +149,22 @@ def test_gradients_with_frozen_tensors_are_those_of_the_cpu(xp, frozen):
     np.testing.assert_allclose(
         xp.asnumpy(gradients.flat), expected.flat, atol=2e-5 * abs(expected.flat).max()
     )
+
+
+@needs_device
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("layers", [LAYERS, LAYERS[1:3]], ids=" ".join)
+def test_gradients_of_adapters_are_those_of_the_cpu(xp, layers, recompute):
+    lora, rng = LoRA(rank=4, alpha=8.0, layers=layers), np.random.default_rng(3)
+    on_cpu = with_adapters(parameters_of(), lora, rng)
+    on_cpu.flat[...] += 0.2 * rng.standard_normal(on_cpu.flat.size)
+    expected, results = gradient_of(on_cpu, batch(1), batch(2), recompute=recompute)
+    gradients, nll = gradient_of(on_cpu.on(xp), batch(1), batch(2), recompute=recompute)
+    assert all(run.graph is not None for run in runs_of(gradients))
+    bound = 2e-5 * abs(expected.flat).max()
+    np.testing.assert_allclose(xp.asnumpy(gradients.flat), expected.flat, atol=bound)
+    for one, other in zip(nll, results, strict=True):
+        np.testing.assert_allclose(xp.asnumpy(one), other, atol=1e-4)
 
 
 @needs_device

@@ -72,6 +72,20 @@ def test_a_gradient_is_written_or_added_in_float32(dtype, accumulate):
             compare(xp.asnumpy(out), exact, 2e-6)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_a_product_times_a_number(dtype, accumulate):
+    """Rounded once, also in 16 bits."""
+    with device(machine()) as xp:
+        for n, c, k in SHAPES:
+            x, w, before = single(n, c).astype(dtype), single(c, k).astype(dtype), single(n, k)
+            out = xp.asarray(before.astype(dtype))
+            matmul(xp.asarray(x), xp.asarray(w), out=out, accumulate=accumulate, scale=0.3)
+            start = exactly(before.astype(dtype)) if accumulate else 0
+            exact = np.float32(0.3) * (exactly(x) @ exactly(w)) + start
+            compare(xp.asnumpy(out), exact, 2e-6 if dtype == np.float32 else 1e-2)
+
+
 def test_rows_may_be_longer_than_the_matrix():
     with device(machine()) as xp:
         x, w, wide = single(9, 16), single(24, 16), xp.asarray(single(9, 32))
@@ -115,6 +129,13 @@ def test_the_library_is_told_the_product(stand_in, dtype, added):
 @pytest.mark.parametrize("accumulate", [False, True])
 def test_the_library_is_told_where_a_gradient_goes(stand_in, dtype, accumulate):
     test_a_gradient_is_written_or_added_in_float32(dtype, accumulate)
+
+
+@emulated_only
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_the_library_is_told_the_number(stand_in, dtype, accumulate):
+    test_a_product_times_a_number(dtype, accumulate)
 
 
 @emulated_only

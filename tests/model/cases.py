@@ -132,15 +132,15 @@ def broken_block(
     """block_backward; each pair of switches is for the attention's branch and for the MLP's."""
     masks = [(None, dropout_backward, getattr(saved, mask)) if mask else None for mask in masks]
     attention = [
-        ("attn.c_proj", linear_backward, saved.attn_proj),
+        ("attn.c_proj", linear_backward, saved.attn_proj.linear),
         (None, attention_backward, saved.attn),
-        ("attn.c_attn", linear_backward, saved.c_attn),
+        ("attn.c_attn", linear_backward, saved.c_attn.linear),
         ("ln_2" if swap else "ln_1", layer_norm_backward, saved.ln_1),
     ]
     mlp = [
-        ("mlp.c_proj", linear_backward, saved.mlp_proj),
+        ("mlp.c_proj", linear_backward, saved.mlp_proj.linear),
         ("mlp.c_fc", gelu_backward, saved.act),
-        ("mlp.c_fc", linear_backward, saved.c_fc),
+        ("mlp.c_fc", linear_backward, saved.c_fc.linear),
         ("ln_1" if swap else "ln_2", layer_norm_backward, saved.ln_2),
     ]
     for place, links in ((1, mlp), (0, attention)):

@@ -16,6 +16,7 @@ from minigpt2.ops.embedding import embedding, embedding_backward
 from minigpt2.ops.gelu import gelu, gelu_backward
 from minigpt2.ops.layer_norm import layer_norm, layer_norm_backward
 from minigpt2.ops.linear import linear, linear_backward
+from minigpt2.ops.lora import lora, lora_backward
 from minigpt2.ops.softmax import softmax, softmax_backward
 from tests import plain
 from tests.gradients import Case
@@ -371,6 +372,84 @@ DROPOUT = [
 ]
 
 
+# LoRA.  y is what the frozen map has made; a narrow case, and one of a rank above both sizes.
+
+SCALE = 0.7
+
+
+def lora_onto(x, y, a, b):
+    """The adapter's result on a copy of y."""
+    return lora(x, y.copy(), a, b, SCALE)[0]
+
+
+def lora_gradients(dy, arguments):
+    """dx, dy, da and db, where dx has nothing else."""
+    x, y, a, b = arguments
+    dx, da, db = lora_backward(dy, lora(x, y.copy(), a, b, SCALE)[1], 0 * dy @ b.T @ a.T)
+    return dx, 1 * dy, da, db
+
+
+LORA_BUGS = {
+    "s left out": lambda dy, a: (
+        dy @ a[3].T @ a[2].T,
+        None,
+        a[0].T @ dy @ a[3].T,
+        (a[0] @ a[2]).T @ dy,
+    ),
+    "s twice": lambda dy, a: (
+        SCALE**2 * dy @ a[3].T @ a[2].T,
+        None,
+        SCALE**2 * a[0].T @ dy @ a[3].T,
+        SCALE**2 * (a[0] @ a[2]).T @ dy,
+    ),
+    "dx has nothing of the adapter": lambda dy, a: (np.zeros_like(a[0]), None, None, None),
+    "dx off by one feature": lambda dy, a: (
+        np.roll(SCALE * dy @ a[3].T @ a[2].T, 1, 1),
+        None,
+        None,
+        None,
+    ),
+    "da is a mean over rows": lambda dy, a: (None, None, SCALE * a[0].T @ dy @ a[3].T / N, None),
+    "da of the first row": lambda dy, a: (
+        None,
+        None,
+        SCALE * np.outer(a[0][0], dy[0] @ a[3].T),
+        None,
+    ),
+    "db of the last row": lambda dy, a: (
+        None,
+        None,
+        None,
+        SCALE * np.outer(a[0][-1] @ a[2], dy[-1]),
+    ),
+    "db is a mean over rows": lambda dy, a: (None, None, None, SCALE * (a[0] @ a[2]).T @ dy / N),
+    "y does not lead on": lambda dy, a: (None, 0 * dy, None, None),
+    "the sign of y": lambda dy, a: (None, -dy, None, None),
+    "y counts s times": lambda dy, a: (None, SCALE * dy, None, None),
+}
+LORA_SQUARE_BUGS = {
+    "A and B exchanged": lambda dy, a: (SCALE * dy @ a[2].T @ a[3].T, None, None, None),
+    "no transpose": lambda dy, a: (SCALE * dy @ a[3] @ a[2], None, None, None),
+    "da transposed": lambda dy, a: (None, None, SCALE * (a[0].T @ dy @ a[3].T).T, None),
+}
+LORA = [
+    Case(
+        name,
+        lora_onto,
+        lora_gradients,
+        {"x": normal(N, C), "y": normal(N, k), "a": normal(C, r), "b": normal(r, k)},
+        bugs,
+        linear_in=("x", "y", "a", "b"),
+    )
+    for name, k, r, bugs in (
+        ("lora", K, 2, LORA_BUGS),
+        ("lora, r = 1", K, 1, LORA_BUGS),
+        ("lora, r > C", K, C + 2, LORA_BUGS),
+        ("lora, square", C, C, LORA_SQUARE_BUGS),
+    )
+]
+
+
 # Attention.
 
 
@@ -615,6 +694,7 @@ CASES = (
     *GELU,
     *SOFTMAX,
     *DROPOUT,
+    *LORA,
     *ATTENTION,
     *CROSS_ENTROPY,
 )

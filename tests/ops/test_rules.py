@@ -23,6 +23,7 @@ from tests.ops.cases import (
     IDS,
     POSITIONS,
     ROWS,
+    SCALE,
     TARGETS,
     WEIGHTS,
     C,
@@ -32,6 +33,8 @@ from tests.ops.cases import (
     N,
     T,
     V,
+    lora_gradients,
+    lora_onto,
 )
 
 MODULES = [
@@ -67,6 +70,7 @@ def test_each_op_is_what_the_plain_formulas_give():
     gamma, beta = rng.standard_normal((2, C))
     h, dg = rng.standard_normal((2, N, F))
     s, dp = rng.standard_normal((2, N, V))
+    a, b_ = rng.standard_normal((C, 2)), rng.standard_normal((2, K))
     wte, wpe = rng.standard_normal((V, C)), rng.standard_normal((T, C))
 
     def both(op, backward, arguments, upstream):
@@ -92,6 +96,10 @@ def test_each_op_is_what_the_plain_formulas_give():
             plain.layer_norm(x, gamma, beta, dy),
         ),
         (both(gelu, gelu_backward, (h,), dg)[:2], plain.gelu(h, dg)),
+        (
+            (lora_onto(x, dk, a, b_), *lora_gradients(dk, (x, dk, a, b_))),
+            plain.lora(x, dk, a, b_, SCALE, dk),
+        ),
         (both(softmax, softmax_backward, (s,), dp), plain.softmax(s, dp)),
         ((y, dropout_backward(dy, z)), plain.dropout(x, z.z, dy)),
         ((loss, dx, dwte), plain.cross_entropy(x, wte, ROWS, TARGETS, WEIGHTS)),

@@ -106,7 +106,7 @@ def test_examples_are_counted_while_they_are_measured():
 
 @pytest.mark.parametrize(("common", "slope"), [(0.0, 0.5), (0.3, None), (100.0, 1.0)])
 def test_norms_grow_with_length_between_its_root_and_itself(common, slope):
-    """(32.5): token gradients are drawn as the derivation has them."""
+    """(33.5): token gradients are drawn as the derivation has them."""
     rng = np.random.default_rng(0)
     lengths = np.tile([1, 2, 4, 8, 16, 32, 64], 30)
     mean = np.full(400, common / 20)
@@ -133,7 +133,7 @@ def test_groups_hold_every_example_once(found):
 
 def test_the_fit_finds_the_common_direction_and_the_noise():
     lengths = np.array([1, 2, 5, 9, 30])
-    norms = np.sqrt(lengths**2 * 0.7 + lengths * 3.0)  # (32.5)
+    norms = np.sqrt(lengths**2 * 0.7 + lengths * 3.0)  # (33.5)
     drawn = Imbalance({}, norms, lengths, 0, int(lengths.sum()))
     assert drawn.fit == pytest.approx((0.7, 3.0))
     short = drawn._replace(norms=norms[:2], lengths=lengths[:2])

@@ -1,4 +1,4 @@
-"""Losses: (19.1) to (19.3), however examples are batched."""
+"""Losses: (20.1) to (20.3), however examples are batched."""
 
 from itertools import pairwise
 from math import exp, inf, isnan, nan

@@ -6,7 +6,7 @@ bytes (2 or 4):
 
 products      their operations, or each matrix read or written once; gradients of weights in float32
 attention     4·C operations a pair and layer forward, 10·C backward, which computes the scores
-              again (48.10); q, k, v, o and their gradients once
+              again (49.10); q, k, v, o and their gradients once
 layer norm    forward x read, y written; backward dy, x and the gradient that passes by read, dx
               written: 2 and 4 rows of C numbers
 GELU          forward h read, y written; backward dy and h read, dh written: 2 and 3 rows of 4·C
