@@ -56,8 +56,10 @@ Part II: The network
     17  model/induction                Induction heads
      ·  tensors                        Stored tensors
      ·  tensor_writer                  Writing tensors
+     ·  model_folders                  Model folders
      ·  weights                        Weights
      ·  reward_weights                 Reward models' weights
+     ·  adapter_weights                Adapters' files
 
 Part III: The loss and the step
     18  training/precision             Precision
@@ -211,6 +213,7 @@ Appendix: planning, reports, commands
      ·  commands/resume                Resume
      ·  commands/session               Session
      ·  commands/tuning_run            Run that tunes
+     ·  commands/lora_settings         Settings of LoRA
      ·  commands/train_settings        Settings of train
      ·  commands/setup                 Setup
      ·  commands/train                 Train

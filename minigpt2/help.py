@@ -38,6 +38,7 @@ GROUPS = {  # "evaluate.batch_size" is the setting of that command alone
         "baseline divide_by_sigma normaliser ratio_clip value_clip value_weight gamma gae_lambda "
         "whiten_rewards tuning_data tuning_weight tuning_batch"
     ),
+    "LoRA": "lora_rank lora_alpha lora_layers lora_rslora",
     "optimiser": (
         "epochs minibatches steps batch_size rows learning_rate schedule warmup weight_decay beta1 "
         "beta2 eps clip"
@@ -139,6 +140,8 @@ def default_of(field: Field[Any]) -> str:
         return ""
     if isinstance(value, bool):
         value = str(value).lower()
+    if isinstance(value, list):  # as it is typed
+        value = f"[{', '.join(map(str, value))}]"
     return f" (default: {f'{value:g}' if isinstance(value, float) else value})"
 
 

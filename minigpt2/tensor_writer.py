@@ -23,14 +23,17 @@ PIECE = 1 << 20  # numbers written at a time: 4 MiB in F32
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Array], dtype: type | None = None
+    path: Path,
+    tensors: Mapping[str, Array],
+    dtype: type | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
     """Write arrays of float numbers as one safetensors file, as `dtype` or as they are.
 
     They are written in pieces of a few MB, so no copy is made of any of them.  Returns the CRC-32
     of the bytes of each array, and under HEADER that of what comes before the arrays.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     dtypes = {name: np.dtype(dtype or a.dtype).newbyteorder("<") for name, a in tensors.items()}
     start = 0
     for name, array in tensors.items():

@@ -39,6 +39,7 @@ from minigpt2.reading import parse_json, quoted, read_text
 from minigpt2.wording import shorten
 
 TENSORS = "model.safetensors"
+ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"  # as in peft
 INDEX = f"{TENSORS}.index.json"
 PICKLES = (b"\x80", b"PK")  # the first bytes of torch.save's files, old and new
 PICKLE_REFUSED = (

@@ -15,7 +15,6 @@ model (reward_weights).
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from os.path import exists, isdir, isfile  # False for a name that the system refuses
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,12 @@ from minigpt2.backend import flat_zeros
 from minigpt2.checksum import crc32
 from minigpt2.errors import UserError
 from minigpt2.memory import require_memory
-from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model.config import GPT2Config
 from minigpt2.model.heads import SCORE
 from minigpt2.model.parameters import Parameters, Shapes, in_layout, tensor_shapes
+from minigpt2.model_folders import STATE
 from minigpt2.parallel import cores
 from minigpt2.reading import parse_json, read_text
-from minigpt2.shipped import shipped
 from minigpt2.tensor_writer import write_tensors
 from minigpt2.tensors import (
     TENSORS,
@@ -43,82 +42,12 @@ from minigpt2.tensors import (
 )
 from minigpt2.wording import plural, shorten
 
-STATE = "state.json"  # of a checkpoint: the checksums, among other things
 LARGEST_STATE = 1 << 28  # bytes
 LM_HEAD = "lm_head.weight"
 SCORE_WEIGHT = f"{SCORE}.weight"  # (1, C), of a reward model
 PREFIX = "transformer."
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
-# A run's folder holds several.  In the name are the steps taken and, if it was written in the
-# middle of an accumulated step, the micro-batches of that step.
-CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})(?:-([0-9]{1,9}))?")
-RUN_FILES = ("log.jsonl", "settings.json")
 HEAD_FEATURES = 64  # of each head, in all official sizes
-
-
-def find_model(model: str) -> Path:
-    """Return the path of a model: a folder, a run's folder, a file, or a name under weights/.
-
-    In a run's folder it is the newest checkpoint.  Raises UserError if there is none, or if it is
-    damaged.
-    """
-    named = [Path("weights") / model, shipped(f"weights/{model}")]
-    if model.endswith(".safetensors") and isfile(model):
-        return Path(model)
-    if not isfile(Path(model) / "config.json") and (saved := checkpoints_of(Path(model))):
-        return require_whole(saved)
-    for folder in (Path(model), Path(model) / "checkpoint", *named):
-        if isfile(folder / "config.json"):
-            return folder
-    if any(isfile(Path(model) / name) for name in RUN_FILES):
-        raise UserError(f"{model!r} holds a run without a checkpoint yet: it has saved nothing")
-    if exists(model):
-        raise UserError(f"{model!r} holds no model: it has no config.json")
-    if model in OFFICIAL:
-        raise UserError(
-            f"the weights of {model} are not in weights/{model}: `minigpt2 download {model}` "
-            "fetches them"
-        )
-    names = ", ".join(["tiny", *OFFICIAL])
-    raise UserError(
-        f"there is no model {shorten(repr(model))}: give a folder with config.json and "
-        f"{TENSORS}, a run's folder, or one of {names}"
-    )
-
-
-def checkpoints_of(run: Path) -> list[Path]:
-    """Return the checkpoints in a run's folder, oldest first.
-
-    A checkpoint has this name only when all of it is written; a hidden folder is none.  Raises
-    UserError if the folder cannot be read.
-    """
-    try:
-        paths = list(run.iterdir()) if isdir(run) else []
-    except OSError as error:
-        raise UserError(f"{run} cannot be read: {error.strerror}") from None
-    numbered = [(CHECKPOINT.fullmatch(path.name), path) for path in paths]
-    places = [(place_of(match), path) for match, path in numbered if match and path.is_dir()]
-    return [path for _, path in sorted(places)]
-
-
-def place_of(match: re.Match[str]) -> tuple[int, int]:
-    """Return the steps and the micro-batches in a checkpoint's name."""
-    return int(match[1]), int(match[2] or 0)
-
-
-def require_whole(checkpoints: list[Path]) -> Path:
-    """Return the newest checkpoint.
-
-    Raises UserError, which names the one before, if a file of it is missing or cut.
-    """
-    *older, newest = checkpoints
-    try:
-        GPT2Config.load(newest / "config.json")
-        open_folder(newest)
-    except UserError as error:
-        remedy = f"; use {older[-1]}, the one before it" if older else ""
-        raise UserError(f"the checkpoint {newest} is damaged: {error}{remedy}") from None
-    return newest
 
 
 def load_parameters(
@@ -162,7 +91,7 @@ def load_parameters(
     return parameters
 
 
-def checksums_in(folder: Path) -> dict[str, int]:
+def checksums_in(folder: Path, file: str = TENSORS) -> dict[str, int]:
     """Return the checksums of a checkpoint's tensors, by name; none for another model's folder.
 
     Raises UserError if the file that has them cannot be read.
@@ -170,7 +99,7 @@ def checksums_in(folder: Path) -> dict[str, int]:
     path = folder / STATE
     content = parse_json(read_text(path, LARGEST_STATE), path) if path.is_file() else {}
     files = content.get("files") if isinstance(content, dict) else None
-    checksums = files.get(TENSORS) if isinstance(files, dict) else None
+    checksums = files.get(file) if isinstance(files, dict) else None
     checksums = checksums if isinstance(checksums, dict) else {}
     return {name.removeprefix(PREFIX): checksum for name, checksum in checksums.items()}
 

@@ -15,8 +15,9 @@ from minigpt2.data.tokenizer import gpt2_file
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
+from minigpt2.model_folders import find_model
 from minigpt2.tensors import TENSORS
-from minigpt2.weights import find_model, load_parameters, save_parameters
+from minigpt2.weights import load_parameters, save_parameters
 
 CONFIG = GPT2Config(n_positions=8, n_embd=8, n_layer=1, n_head=2)
 PARAMETERS = initialise(CONFIG, np.random.default_rng(0))

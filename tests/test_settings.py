@@ -30,6 +30,7 @@ class ExampleSettings:
     out: Path | None = None
     kind: Literal["token", "example"] = "token"
     test: list[str] | str | None = None
+    layers: list[str] = field(default_factory=lambda: ["a", "b"])
     columns: dict[str, str] | None = None
     weights: list[float] = field(default_factory=lambda: [0.0, 1.0])
 
@@ -320,6 +321,7 @@ def test_an_error_in_a_json_file_names_file_and_line(tmp_path, content, line):
     assert line in str(refused.value) and str(refused.value).startswith(f"{tmp_path}/settings.json")
 
 
+LISTS = {"weights": [0.0, 1.0], "layers": ["a", "b"]}
 VALUES = {
     "count": st.integers(-(2**63) + 1, 2**63 - 1),
     "rate": st.floats(allow_nan=False, allow_infinity=False),
@@ -329,6 +331,7 @@ VALUES = {
     "limit": st.none() | st.integers(0, 9),
     "kind": st.sampled_from(["token", "example"]),
     "weights": st.lists(st.floats(allow_nan=False, allow_infinity=False)),
+    "layers": st.lists(st.text()),
     "columns": st.none() | st.dictionaries(st.text(), st.text()),
 }
 
@@ -339,8 +342,8 @@ VALUES = {
 def test_printed_settings_are_read_back_as_they_were(tmp_path, values):
     text = as_file(ExampleSettings, {name: Setting(value) for name, value in values.items()})
     assert read(tmp_path, text) == {
-        **{f.name: f.default for f in fields(ExampleSettings) if f.name not in ("data", "weights")},
-        "weights": [0.0, 1.0],
+        **{f.name: f.default for f in fields(ExampleSettings) if f.name not in ("data", *LISTS)},
+        **LISTS,
         **values,
     }
     for indent in (None, 2):

@@ -12,13 +12,8 @@ from minigpt2 import shipped as place_of_files
 from minigpt2.errors import UserError
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
-from minigpt2.weights import (
-    TENSORS,
-    checkpoints_of,
-    find_model,
-    load_parameters,
-    save_parameters,
-)
+from minigpt2.model_folders import checkpoints_of, find_model
+from minigpt2.weights import TENSORS, load_parameters, save_parameters
 from tests.small_model import CONFIG, PARAMETERS, assert_loaded, change, refusal
 
 

@@ -20,12 +20,12 @@ from minigpt2.data.records import Record
 from minigpt2.data.template import ALPACA
 from minigpt2.durable import make_folder
 from minigpt2.inference.model import RewardModel, open_model, open_reward_model
+from minigpt2.model_folders import checkpoints_of
 from minigpt2.outputs import naming, write_json
 from minigpt2.reading import parse_json, read_text
 from minigpt2.reports.progress import progress
 from minigpt2.reports.run_log import SUMMARY
 from minigpt2.reports.screen import Screen
-from minigpt2.weights import checkpoints_of
 
 HELD_OUT = 150  # questions of each list
 SCORED_EVERY = 6  # of so many held-out pairs, one has its answers scored

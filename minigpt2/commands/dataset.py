@@ -19,10 +19,10 @@ from minigpt2.data.vocabulary import END_OF_TEXT
 from minigpt2.errors import UserError, require_at_least
 from minigpt2.inference.model import Model, RewardModel, tokenizer_for
 from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model_folders import find_model
 from minigpt2.reports.progress import tracked
 from minigpt2.tensors import folder_of
 from minigpt2.terminal import note
-from minigpt2.weights import find_model
 from minigpt2.wording import plural
 
 ALMANAC = "almanac"

@@ -26,6 +26,7 @@ from minigpt2.commands.plan_settings import (
 from minigpt2.commands.plan_times import print_time
 from minigpt2.errors import UserError, changed
 from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model_folders import find_model
 from minigpt2.outputs import as_options
 from minigpt2.planning.alignment_memory import counter_of
 from minigpt2.planning.alignment_profile import profile_of_answers, profile_of_pairs
@@ -38,7 +39,6 @@ from minigpt2.planning.room import nothing_fits
 from minigpt2.reports.progress import progress
 from minigpt2.reports.screen import Screen, new_table
 from minigpt2.tensors import folder_of
-from minigpt2.weights import find_model
 from minigpt2.wording import plural, size
 
 __all__ = ["PlanSettings", "plan"]
@@ -61,7 +61,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     available = available_memory(settings.device, settings.memory)
     dropout = settings.dropout > 0
     parts = {
-        recompute: parts_of(config, counted.largest, MemoryOptions(recompute, dropout))
+        recompute: parts_of(config, counted.largest, MemoryOptions(recompute, dropout, shape.lora))
         for recompute in (False, True)
     }
     needed = peak(parts[shape.recompute])
@@ -79,7 +79,8 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     if available is not None and needed > available:
         fitting = (c for c in choices(config, shape, count, parts_for) if c.bytes <= available)
         choice = next(fitting, None)
-        text = proposal(settings, choice) if choice else nothing_fits(config, available, parts_of)
+        nothing = partial(nothing_fits, config, available, parts_of, shape.lora)
+        text = proposal(settings, choice) if choice else nothing()
         console.print(f"\n{text}")
         numbers["proposal"] = choice._asdict() if choice else None
         if not choice:
@@ -113,6 +114,7 @@ def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:
         loss_weights=settings.loss_weights(),
         validation=settings.validation,
         seed=settings.seed,
+        lora=settings.lora,
     )
 
 
@@ -179,7 +181,7 @@ def disk_of(settings: PlanSettings, config: GPT2Config, shape: RunShape) -> Disk
     validates = settings.validation > 0 and not drawn
     accumulates = shape.micro_batch < shape.batch_size
     models = 1 + needs_of(settings, shape.context).trained
-    sizes = {"keep": settings.keep, "models": models}
+    sizes: dict[str, Any] = {"keep": settings.keep, "models": models, "lora": shape.lora}
     return disk_need(config, **sizes, validates=validates, accumulates=accumulates)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minigpt2.commands.dataset import WeightedDataSettings
+from minigpt2.commands.lora_settings import LoraSettings
 from minigpt2.commands.pair_settings import NO_DROPOUT
 from minigpt2.errors import UserError, changed, require_above_zero, require_at_least, require_share
 from minigpt2.planning.alignment_memory import ALIGNED, REFERENCE, REWARD_MODEL, TUNING, Needs
@@ -25,11 +26,12 @@ WITHOUT_EFFECT = {
 CARRIED = (
     *("columns", "skip_bad", "template", "truncate", *WEIGHS),
     *("dropout", "validation", "keep", "seed", "device", "precision"),
+    *("lora_rank", "lora_alpha", "lora_rslora"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanSettings(WeightedDataSettings):
+class PlanSettings(WeightedDataSettings, LoraSettings):
     """Estimate the memory and the time of a run.
 
     Examples:
@@ -37,6 +39,7 @@ class PlanSettings(WeightedDataSettings):
         minigpt2 plan gpt2-large --data questions.json --memory 16
         minigpt2 plan gpt2-large --device cuda --precision bfloat16 --memory 80
         minigpt2 plan gpt2-large --run ppo --value apart
+        minigpt2 plan gpt2-large --micro-batch 1 --recompute --lora-rank 8
 
     Args:
         model: model of the run: a name, or the folder of a model or of a run
@@ -85,7 +88,10 @@ class PlanSettings(WeightedDataSettings):
     time: bool = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        WeightedDataSettings.__post_init__(self)
+        LoraSettings.__post_init__(self)
+        if self.lora_rank and self.run != "train":
+            raise UserError(f"lora_rank has no effect on {self.run}: train alone has adapters")
         require_at_least(1, self, "batch_size", "micro_batch", "answers", "max_new_tokens")
         if self.dropout and self.run != "train":
             raise UserError(f"dropout must be 0 for {self.run}: {NO_DROPOUT}")

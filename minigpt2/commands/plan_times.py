@@ -39,13 +39,13 @@ def print_time(
         numbers["operations"] = counts
     if not settings.time or settings.device != "cpu":
         return numbers
-    to_time = bytes_to_time(config, counted.typical, counted.length)
+    to_time = bytes_to_time(config, counted.typical, counted.length, shape.lora)
     if to_time > memory_of_machine().free:
         console.print(f"not timed: a block of this micro-batch takes {size(to_time)} here")
         return numbers
     with progress("timing a block"):
         rng = np.random.default_rng(settings.seed)
-        times = time_step(config, counted.typical, counted.length, rng)
+        times = time_step(config, counted.typical, counted.length, rng, shape.lora)
     needs = needs_of(settings, shape.context)
     if on_policy:
         numbers["rollout"] = print_rollout(console, settings, config, counted, times, needs)
@@ -89,7 +89,8 @@ def print_times(
         f"{shape.micro_batch}"
     )
     if not needs.answers:  # else they were printed before
-        counts = step_operations(config, counted.typical, counted.length, shape.recompute, needs)
+        sizes = counted.typical, counted.length, shape.memory_options
+        counts = step_operations(config, *sizes, needs)
         print_operations(console, config, counts, micro_batches)
     return seconds
 
@@ -150,7 +151,7 @@ def print_operations_on_policy(
 ) -> dict[str, float]:
     """Print the operations of a step and of a rollout, and return them."""
     needs, micro_batches = needs_of(settings, shape.context), counted.all_micro_batches
-    counts = step_operations(config, counted.typical, counted.length, shape.recompute, needs)
+    counts = step_operations(config, counted.typical, counted.length, shape.memory_options, needs)
     drawn = rollout_operations(config, needs, values=settings.run == "ppo")
     print_operations(console, config, counts, micro_batches)
     console.print(f"{drawn / 1e9:,.0f} billion operations to draw and score a rollout")

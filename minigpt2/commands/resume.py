@@ -16,12 +16,12 @@ from typing import Any, get_type_hints
 from minigpt2.checked import checked
 from minigpt2.commands.run_paths import STARTED_IN, from_here
 from minigpt2.errors import NothingLeft, OtherFormat, UserError
+from minigpt2.model_folders import STATE, checkpoints_of
 from minigpt2.outputs import json_text, naming
 from minigpt2.reading import parse_json, read_text
 from minigpt2.reports.run_log import RUNS, SETTINGS, SUMMARY
 from minigpt2.training.checkpoint_reader import Checkpoint, checked_fields, open_checkpoint
 from minigpt2.training.fingerprint import Fingerprint, changes
-from minigpt2.weights import STATE, checkpoints_of
 from minigpt2.wording import shorten
 
 # Settings that may change: they change no number, or are compared by what they lead to, below.

@@ -23,6 +23,7 @@ from minigpt2.durable import FolderLock, remove_leftovers
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model, RewardModel
 from minigpt2.model.config import GPT2Config
+from minigpt2.model_folders import checkpoints_of
 from minigpt2.outputs import write_json
 from minigpt2.planning.disk_space import bytes_of, disk_need, require_disk
 from minigpt2.reports.progress import progress
@@ -34,7 +35,6 @@ from minigpt2.training.fingerprint import Fingerprint
 from minigpt2.training.run import Hooks
 from minigpt2.training.state import State
 from minigpt2.training.step import NotFinite
-from minigpt2.weights import checkpoints_of
 from minigpt2.wording import plural
 
 BEGINNING: dict[str, Any] = {"log_bytes": 0, "log_checksum": 0, "summary": {}, "overflows": 0}
@@ -103,18 +103,13 @@ class Session(ExitStack):
             self.log.say("stopped", f"to continue: --resume {self.log.folder}")
         return super().__exit__(kind, error, *rest)
 
-    def require_disk(
-        self,
-        config: GPT2Config,
-        *,
-        validates: bool = False,
-        accumulates: bool = False,
-        models: int = 1,
-    ) -> str:
-        """Return a line about the space of the checkpoints.  Raises UserError if it is not free."""
-        folder, keep = self._folder or self.settings.out or RUNS, self.settings.keep
-        sizes = {"keep": keep, "models": models}
-        need = disk_need(config, **sizes, validates=validates, accumulates=accumulates)
+    def require_disk(self, config: GPT2Config, **options: Any) -> str:
+        """Return a line about the space of the checkpoints; the options are those of disk_need.
+
+        Raises UserError if it is not free.
+        """
+        folder = self._folder or self.settings.out or RUNS
+        need = disk_need(config, keep=self.settings.keep, **options)
         return require_disk(need, folder, held=bytes_of(checkpoints_of(folder)))
 
     def start(self, now: Fingerprint, steps: int) -> RunLog:

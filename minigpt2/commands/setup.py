@@ -5,10 +5,17 @@ Everything is opened and checked here, before anything is written.
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from minigpt2.adapter_weights import (
+    check_shape,
+    checksum_of_weights,
+    load_adapters,
+    open_adapters,
+)
 from minigpt2.backend import array_module
 from minigpt2.commands.dataset import (
     Dataset,
@@ -24,6 +31,9 @@ from minigpt2.data.loss_weights import LossWeights
 from minigpt2.data.records import Record
 from minigpt2.device.devices import open_device
 from minigpt2.inference.model import Model, open_model, random_model
+from minigpt2.model.adapters import Adapted, LoRA, Origin, with_adapters
+from minigpt2.model.config import OFFICIAL
+from minigpt2.model_folders import find_model
 from minigpt2.planning.batch_profile import RunShape
 from minigpt2.planning.room import check_step, require_state
 from minigpt2.terminal import note
@@ -56,6 +66,12 @@ class Run(NamedTuple):
     every: Every
 
     @property
+    def lora(self) -> LoRA | None:
+        """The adapters that are tuned; None if all weights are."""
+        parameters = self.model.parameters
+        return parameters.lora if isinstance(parameters, Adapted) else None
+
+    @property
     def tuning(self) -> TuningRun:
         """What the steps need."""
         return TuningRun(
@@ -71,9 +87,8 @@ def setup(settings: TrainSettings, start: str | None = None) -> Run:
     library = open_device(settings.device)
     check_precision(settings.precision, library)
     tests = open_tests(settings.data, settings.test, settings.columns, settings.skip_bad)
-    scratch = settings.from_scratch and not start
-    model = open_start(start or settings.model, scratch, first_numbers(settings.seed))
-    require_state(model.parameters.config, library)
+    model = open_tuned(settings, start)
+    require_state(model.parameters.config, library, settings.lora)
     dataset = open_dataset(settings, reader_of(model))
     examples = dataset.training_set(settings.validation, settings.seed)
     _, held_out = split(dataset.records, settings.validation, settings.seed)
@@ -119,6 +134,7 @@ def check_memory(run: Run) -> str | None:
         dropout=config.dropout > 0,
         truncate=run.dataset.truncate,
         loss_weights=run.loss_weights,
+        lora=run.lora,
     )
     parameters, precision = run.model.parameters, run.state.precision
     library = array_module(parameters.flat)
@@ -128,6 +144,30 @@ def check_memory(run: Run) -> str | None:
 def first_numbers(seed: int) -> np.random.Generator:
     """Return the random numbers for initial weights, and the same ones for the samples."""
     return np.random.default_rng([seed, START])
+
+
+def open_tuned(settings: TrainSettings, start: str | None) -> Model:
+    """Return the model that is tuned, on the host, with its adapters if only these are.
+
+    `start` is the model of a run that continues: of adapters, the folder that has them.
+    """
+    rng = first_numbers(settings.seed)
+    lora = settings.lora
+    if not lora:
+        return open_start(start or settings.model, settings.from_scratch and not start, rng)
+    model = open_model(settings.model, warn=note)
+    check_shape(model.parameters.config, lora)
+    if start:
+        return model._replace(
+            parameters=load_adapters(open_adapters(Path(start)), model.parameters)
+        )
+    origin = Origin(base_name(settings.model), checksum_of_weights(model.parameters))
+    return model._replace(parameters=with_adapters(model.parameters, lora, rng, origin))
+
+
+def base_name(model: str) -> str:
+    """Return how adapters name the model that they belong to: its name, or where its folder is."""
+    return model if model in (*OFFICIAL, "tiny") else str(find_model(model).absolute())
 
 
 def open_start(model: str, from_scratch: bool, rng: np.random.Generator) -> Model:

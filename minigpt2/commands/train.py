@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from minigpt2.commands.dataset import warnings_of
+from minigpt2.commands.lora_settings import SLOW
 from minigpt2.commands.run_paths import name_of
 from minigpt2.commands.session import Session
 from minigpt2.commands.setup import Run, TrainSettings, check_memory, setup
@@ -25,6 +26,9 @@ from minigpt2.commands.tuning_run import (
 )
 from minigpt2.data.batches import TrainingSet
 from minigpt2.data.statistics import lengths_of
+from minigpt2.inference.model import Model, save_merged
+from minigpt2.model.adapters import LoRA
+from minigpt2.model.config import GPT2Config
 from minigpt2.reports.before_after import Advance
 from minigpt2.reports.metrics import Validation
 from minigpt2.reports.progress import progress
@@ -39,6 +43,8 @@ from minigpt2.training.losses import Losses
 from minigpt2.wording import plural
 
 __all__ = ["TrainSettings", "train"]
+
+MERGED = "merged"  # in the folder of a run that tunes adapters: the whole model
 
 
 def train(settings: TrainSettings) -> dict[str, Any]:
@@ -61,6 +67,8 @@ def train(settings: TrainSettings) -> dict[str, Any]:
             log.say("warning", scarce, key="memory")
         tested = run.tests, run.samples, run.limits
         answers, _ = train_between_answers(run.model, *tested, session, lambda: tune(run, session))
+        if run.lora:
+            write_merged(run.model, log)
         log.write_text("report.html", page_of(run, log, answers, asdict(settings)))
         closing_line(log, session)
     return log.summary
@@ -74,8 +82,18 @@ def require_room(run: Run, session: Session) -> tuple[str, str | None]:
     validates, batches = bool(run.examples.validation), run.batches
     accumulates = batches.micro_batch < batches.batch_size
     config = run.model.parameters.config
-    disk = session.require_disk(config, validates=validates, accumulates=accumulates)
+    options: dict[str, Any] = {"validates": validates, "accumulates": accumulates, "lora": run.lora}
+    disk = session.require_disk(config, **options)
     return disk, check_memory(run)
+
+
+def write_merged(model: Model, log: RunLog) -> None:
+    """Write the model with its adapters as one without them, which other programs open, too."""
+    folder = log.folder / MERGED
+    if not folder.exists():
+        with progress(f"writing {folder}", console=log.console):
+            save_merged(folder, model)
+    log.say("merged", f"{folder}: the model and its adapters as one", folder=str(folder))
 
 
 def contents_of(run: Run) -> dict[str, str]:
@@ -114,6 +132,11 @@ def introduce(run: Run, log: RunLog) -> None:
     """Print the run's model, device, data and folder."""
     cuts = run.examples.cuts
     introduce_model(run.model.parameters, model_line(run), log)
+    if run.lora:
+        log.say("adapters", adapters_line(run.lora, run.model.parameters.config))
+        if run.config.learning_rate < SLOW:
+            low = f"the learning rate, {run.config.learning_rate:g}, is low for adapters"
+            log.say("warning", f"{low}: 2e-4 suits the official weights", key="learning_rate")
     line = data_line(run)
     log.say("data", line, described=line, **run.examples.counts())
     log.say(
@@ -142,6 +165,17 @@ def model_line(run: Run) -> str:
     """Return a line that describes the model."""
     start = "random weights" if run.from_scratch else "trained weights"
     return describe_model(run.model_name, start, run.model.parameters.config)
+
+
+def adapters_line(lora: LoRA, config: GPT2Config) -> str:
+    """Return a line that describes adapters."""
+    count = lora.n_parameters(config)
+    share = count / config.n_parameters
+    layers = plural(config.n_layer * len(lora.layers), "layer")
+    return (
+        f"LoRA of rank {lora.rank} in {layers} ({', '.join(lora.layers)}), times {lora.scale:g}: "
+        f"{plural(count, 'parameter')} to train, {share:.2%} of the model's"
+    )
 
 
 def data_line(run: Run) -> str:

@@ -3,18 +3,20 @@
 from dataclasses import dataclass
 
 from minigpt2.commands.dataset import ALMANAC, WeightedDataSettings
+from minigpt2.commands.lora_settings import LoraSettings
 from minigpt2.commands.run_settings import EpochSettings
-from minigpt2.errors import require_at_least, require_share
+from minigpt2.errors import UserError, require_at_least, require_share
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(EpochSettings, WeightedDataSettings):
+class TrainSettings(EpochSettings, WeightedDataSettings, LoraSettings):
     """Tune a model on questions and answers.
 
     Examples:
         minigpt2 train         # the questions that ship, the small base
         minigpt2 train questions.json --model gpt2 --epochs 3
         minigpt2 train --config settings.yaml --learning-rate 1e-4
+        minigpt2 train questions.json --model gpt2-large --lora-rank 8 --learning-rate 2e-4
 
     Output:
         step 10/184  loss 2.1025  lr 6.7e-04  norm 10.61  2,028 tok/s  254 MB
@@ -53,5 +55,10 @@ class TrainSettings(EpochSettings, WeightedDataSettings):
     def __post_init__(self) -> None:
         WeightedDataSettings.__post_init__(self)
         EpochSettings.__post_init__(self)
+        LoraSettings.__post_init__(self)
         require_share(self, "dropout")
+        if self.lora_rank and self.from_scratch:
+            raise UserError(
+                "lora_rank tunes adapters of a trained model, and from_scratch has none"
+            )
         require_at_least(0, self, "samples", "max_new_tokens")

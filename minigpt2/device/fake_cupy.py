@@ -148,7 +148,8 @@ def product_into(
     transpose_w: bool,
     bias: ndarray | None,
     start: ndarray | None,
-    scale: float,
+    *,
+    scale: float = 1.0,
 ) -> None:
     """Put start + scale x w + bias into `out`, as device/products does it on a GPU.
 

@@ -43,7 +43,7 @@ def matmul(
         raise ValueError(f"a product of {x.shape} and {w.shape} does not fit {y.shape}")
     start = y if accumulate else residual
     if hasattr(xp, "product_into"):  # the emulated device
-        xp.product_into(y, x, w, transpose_x, transpose_w, bias, start, scale)
+        xp.product_into(y, x, w, transpose_x, transpose_w, bias, start, scale=scale)
         return y
     if not n or not k:
         return y

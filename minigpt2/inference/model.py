@@ -9,22 +9,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
+from minigpt2.adapter_weights import is_adapter, load_adapters, open_adapters, save_adapters
 from minigpt2.data.template import Template
 from minigpt2.data.template_files import stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, has_tokenizer, open_tokenizer
 from minigpt2.data.vocabulary import END_OF_TEXT
 from minigpt2.durable import new_folder
 from minigpt2.errors import UserError
+from minigpt2.model.adapters import Adapted, Merged, merge
 from minigpt2.model.config import OFFICIAL, GPT2Config, end_of_text_ids
 from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
+from minigpt2.model_folders import find_model
 from minigpt2.reward_weights import RESULT, save_reward_parameters, stored_bias
-from minigpt2.tensors import folder_of
-from minigpt2.weights import find_model, load_parameters, save_parameters
+from minigpt2.tensor_writer import write_tensors
+from minigpt2.tensors import TENSORS, folder_of
+from minigpt2.weights import load_parameters, save_parameters
 from minigpt2.wording import plural
 
 
@@ -62,14 +66,32 @@ def open_model(model: str, library: ModuleType = np, *, warn: Warn = ignore) -> 
     """Open a model by its name, its folder, the folder of a run, or its .safetensors file.
 
     `library` is the array library that the parameters are made with: NumPy, or that of a device
-    (device/devices).  Raises UserError if there is no such model, its parts do not fit together, or
-    it is a reward model.
+    (device/devices).  Adapters are merged into the model that they belong to.  Raises UserError if
+    there is no such model, its parts do not fit together, or it is a reward model.
     """
     folder = find_model(model)
+    if is_adapter(folder):
+        adapted = open_adapted(folder, warn=warn)
+        parameters = merge(cast(Adapted, adapted.parameters)).on(library)
+        return adapted._replace(parameters=parameters)
     parameters = load_parameters(folder)
     tokenizer = tokenizer_for(folder, parameters.config.vocab_size, warn=warn)
     parameters = without_padding(parameters, tokenizer.n_vocab)
     return Model(parameters.on(library), tokenizer, stored_template(folder))
+
+
+def open_adapted(folder: Path, *, warn: Warn = ignore) -> Model:
+    """Open a folder of adapters with the model that they belong to, on the host.
+
+    The template is that of the adapters, or else of the model.  Raises UserError as `open_model`.
+    """
+    files = open_adapters(folder)
+    try:
+        base = open_model(files.origin.name, warn=warn)
+    except UserError as error:
+        raise UserError(f"{folder} has adapters of {files.origin.name}: {error}") from None
+    parameters = load_adapters(files, base.parameters)
+    return base._replace(parameters=parameters, template=stored_template(folder) or base.template)
 
 
 def open_reward_model(model: str, library: ModuleType = np, *, warn: Warn = ignore) -> RewardModel:
@@ -161,7 +183,9 @@ def write_model(
 ) -> dict[str, int]:
     """Write a model's files into a folder that exists; return the checksums of its arrays."""
     parameters, end = model.parameters, model.tokenizer.end_of_text
-    if isinstance(model, RewardModel):
+    if isinstance(parameters, Adapted):
+        checksums = save_adapters(parameters, folder, dtype)
+    elif isinstance(model, RewardModel):
         checksums = save_reward_parameters(parameters, folder, model.bias, dtype, end)
     else:
         checksums = save_parameters(parameters, folder, dtype, end)
@@ -169,6 +193,20 @@ def write_model(
     if model.template:
         model.template.save(folder)
     return checksums
+
+
+def save_merged(path: Path, model: Model) -> None:
+    """Write a model with adapters as one without them, in the official layout, as a new folder.
+
+    Raises UserError if the folder exists, or cannot be written.
+    """
+    adapted = cast(Adapted, model.parameters)
+    with new_folder(path) as folder:
+        adapted.config.save(folder / "config.json", model.tokenizer.end_of_text)
+        write_tensors(folder / TENSORS, Merged(adapted))
+        model.tokenizer.save(folder)
+        if model.template:
+            model.template.save(folder)
 
 
 def save_model(path: Path, model: Model | RewardModel, dtype: type = np.float32) -> None:

@@ -4,8 +4,7 @@ Names
     h.0.attn.c_attn.lora_A (C, r)        belongs to h.0.attn.c_attn.weight (C, K)
     h.0.attn.c_attn.lora_B (r, K)
 The flat array, its gradients and its moments have nothing but these.  So AdamW, the norm and a
-checkpoint are those of a model of so many parameters, and the model below stays where it is, and
-what it is: with 16 bits on a device it exists as the rounded copy alone.
+checkpoint are those of a model of so many parameters, and the model below stays where it is.
 
 A starts uniform between ±1/√C, where C counts the columns that it reads, and B with 0, as peft
 starts them (the weights of a linear layer in PyTorch).
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,11 +65,21 @@ class LoRA:
         return sum(map(prod, self.shapes(config).values()))
 
 
+class Origin(NamedTuple):
+    """Which model adapters belong to: its name or path, and a checksum of its weights."""
+
+    name: str = ""
+    checksum: int | None = None
+
+
+NOWHERE = Origin()
+
+
 class Adapted(Parameters):
     """The parameters of a model, all frozen, with adapters (P,): `flat` has only these."""
 
-    def __init__(self, base: Parameters, lora: LoRA, flat: Array):
-        self.base, self.lora = base, lora
+    def __init__(self, base: Parameters, lora: LoRA, flat: Array, origin: Origin = NOWHERE):
+        self.base, self.lora, self.origin = base, lora, origin
         self.config, self.parts, self.flat = base.config, base.parts, flat
         shapes = lora.shapes(base.config)
         own = Parameters(base.config, flat, shapes=shapes)
@@ -92,22 +101,24 @@ class Adapted(Parameters):
 
     def like(self, flat: Array) -> "Adapted":
         """Return other adapters (P,) of the same model."""
-        return Adapted(self.base, self.lora, flat)
+        return Adapted(self.base, self.lora, flat, self.origin)
 
     def astype(self, dtype: Any) -> "Adapted":
         """Return a copy in another type of number."""
-        return Adapted(self.base.astype(dtype), self.lora, self.flat.astype(dtype))
+        return Adapted(self.base.astype(dtype), self.lora, self.flat.astype(dtype), self.origin)
 
     def on(self, library: ModuleType) -> "Adapted":
         """Return the parameters as arrays of a library."""
         here = Parameters(self.config, self.flat, shapes=self.lora.shapes(self.config))
-        return Adapted(self.base.on(library), self.lora, here.on(library).flat)
+        return Adapted(self.base.on(library), self.lora, here.on(library).flat, self.origin)
 
 
-def with_adapters(base: Parameters, lora: LoRA, rng: np.random.Generator) -> Adapted:
+def with_adapters(
+    base: Parameters, lora: LoRA, rng: np.random.Generator, origin: Origin = NOWHERE
+) -> Adapted:
     """Return a model, which stays as it is, with new adapters; `base` is on the host."""
     dtype = base.flat.dtype
-    adapted = Adapted(base, lora, flat_zeros(lora.n_parameters(base.config), dtype))
+    adapted = Adapted(base, lora, flat_zeros(lora.n_parameters(base.config), dtype), origin)
     for name, matrix in adapted.adapters.items():
         if name.endswith(A):
             bound = len(matrix) ** -0.5

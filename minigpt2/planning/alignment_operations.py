@@ -31,7 +31,7 @@ from collections.abc import Sequence
 
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.alignment_memory import REFERENCE, REWARD_MODEL, TUNING, Needs
-from minigpt2.planning.memory_and_flops import MicroBatch, operations
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, operations
 
 
 def length_of(prompt: int, answers: Sequence[int]) -> float:
@@ -59,10 +59,14 @@ def forward_operations(
 
 
 def step_operations(
-    config: GPT2Config, batch: MicroBatch, length: float, recompute: bool, needs: Needs
+    config: GPT2Config,
+    batch: MicroBatch,
+    length: float,
+    options: MemoryOptions,
+    needs: Needs,
 ) -> dict[str, float]:
     """Return the operations of a micro-batch of a step by part, as `operations` does."""
-    counts = operations(config, batch, length, recompute)
+    counts = operations(config, batch, length, options.recompute, options.lora)
     models = 1 + needs.trained
     return {
         "products": counts["products"] * models,

@@ -10,6 +10,7 @@ from minigpt2.data.examples import Example
 from minigpt2.data.loss_weights import RESPONSE_ONLY, LossWeights
 from minigpt2.data.truncation import Policy, require_examples
 from minigpt2.errors import UserError
+from minigpt2.model.adapters import LoRA
 from minigpt2.model.batch import Batch
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, PartsOf, peak
@@ -30,11 +31,12 @@ class RunShape(NamedTuple):
     loss_weights: LossWeights = RESPONSE_ONLY
     validation: float = 0.0  # share of the examples
     seed: int = 0
+    lora: LoRA | None = None  # only adapters are trained
 
     @property
     def memory_options(self) -> MemoryOptions:
-        """The settings that change the activations that are kept."""
-        return MemoryOptions(self.recompute, self.dropout)
+        """The settings that change the memory of a step."""
+        return MemoryOptions(self.recompute, self.dropout, self.lora)
 
 
 class BatchProfile(NamedTuple):

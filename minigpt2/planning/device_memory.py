@@ -68,7 +68,14 @@ from minigpt2.device.fused_loss import ALIGNED, CHUNK
 from minigpt2.device.side_stream import pays
 from minigpt2.memory import peak_memory
 from minigpt2.model.config import GPT2Config
-from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, PartsOf, memory
+from minigpt2.planning.memory_and_flops import (
+    MemoryOptions,
+    MicroBatch,
+    PartsOf,
+    adapter_rows,
+    memory,
+    trained_numbers,
+)
 from minigpt2.training.precision import Precision, compute_dtype
 
 SINGLE = 4  # bytes of a float32
@@ -87,8 +94,10 @@ def kept_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: 
     """Return the bytes that one block keeps for its backward pass, in numbers of `size` bytes."""
     arrays, row = rows_kept(config, rows, options, size), size * config.n_embd
     statistics = 4 * SINGLE if arrays == 16 else 0
+    narrow = 0 if options.recompute else size * adapter_rows(rows, options)  # (49.15)
     masks = 2 * SINGLE * config.n_embd if options.dropout else 0  # in float32
-    return rows * (arrays * row + SINGLE * config.n_head + statistics + masks)  # (51.2) to (51.4)
+    of_a_row = arrays * row + SINGLE * config.n_head + statistics + masks  # (51.2) to (51.4)
+    return rows * of_a_row + narrow
 
 
 def recomputed_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: int) -> int:
@@ -133,18 +142,20 @@ def memory_on_device(
 
     Raises UserError if the package that brings bfloat16 is not installed.
     """
-    size, p = compute_dtype(precision)(0).nbytes, config.n_parameters
+    size, lora = compute_dtype(precision)(0).nbytes, options.lora
+    trained = trained_numbers(config, lora)
+    weights = config.n_parameters + (trained if lora else 0)  # (51.1), (49.14)
     batch = batch if options.dropout else filled_up(batch)
     again = recomputed_on_device(config, batch.rows, options, size)
     backward = backward_on_device(config, batch, options, size)
     work = max(loss_on_device(config, batch, size) - again, backward)  # (51.9)
     blocks = config.n_layer * kept_on_device(config, batch.rows, options, size)
-    copy = {"copy": size * p} if size < SINGLE else {}
+    copy = {"copy": size * weights} if size < SINGLE else {}
     return {
-        "weights": SINGLE * p,  # (51.1)
+        "weights": SINGLE * weights,
         **copy,  # (51.1)
-        "gradients": SINGLE * p,  # (51.1)
-        "moments": 2 * SINGLE * p,  # (51.1)
+        "gradients": SINGLE * trained,
+        "moments": 2 * SINGLE * trained,
         "activations": blocks + again,  # (51.9)
         "workspace": max(0, work),
         "products": WORKSPACE_BYTES * (1 + pays(batch.rows, size)),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minigpt2.errors import UserError
+from minigpt2.model.adapters import LoRA
 from minigpt2.model.config import GPT2Config
 from minigpt2.outputs import exists
 from minigpt2.wording import size
@@ -24,29 +25,40 @@ class DiskNeed(NamedTuple):
     each: int  # the largest checkpoint
     best: int  # the best one, where there is validation, else 0
     keep: int  # newest checkpoints that stay; 0 for all
+    merged: int = 0  # the model with its adapters, at the end
 
     @property
     def at_once(self) -> int:
         """The bytes of all checkpoints that are there at once; of two if all of them stay."""
-        return (self.keep + 1 if self.keep else 2) * self.each + self.best
+        return (self.keep + 1 if self.keep else 2) * self.each + self.best + self.merged
 
     def __str__(self) -> str:
         if not self.keep:
             return f"each checkpoint takes up to {size(self.each)}, and all of them stay"
-        return f"checkpoints take up to {size(self.at_once)}, {size(self.each)} each"
+        text = f"checkpoints take up to {size(self.at_once - self.merged)}, {size(self.each)} each"
+        return f"{text}, and the merged model {size(self.merged)}" if self.merged else text
 
 
 def disk_need(
-    config: GPT2Config, *, keep: int, validates: bool, accumulates: bool, models: int = 1
+    config: GPT2Config,
+    *,
+    keep: int,
+    validates: bool = False,
+    accumulates: bool = False,
+    models: int = 1,
+    lora: LoRA | None = None,
 ) -> DiskNeed:
     """Return the bytes of a run's checkpoints.
 
     `validates` says whether there is a best one, `accumulates` whether a step has several
-    micro-batches, `models` how many whole models the run trains.
+    micro-batches, `models` how many whole models the run trains.  With `lora` only adapters are in
+    a checkpoint, and the merged model is written at the end.
     """
-    p = models * config.n_parameters
+    p = lora.n_parameters(config) if lora else models * config.n_parameters
+    merged = 4 * config.n_parameters if lora else 0
     whole = 12 * p + WORD * config.vocab_size
-    return DiskNeed(whole + (4 * p if accumulates else 0), whole if validates else 0, keep)
+    each = whole + (4 * p if accumulates else 0)
+    return DiskNeed(each, whole if validates else 0, keep, merged)
 
 
 def require_disk(need: DiskNeed, folder: Path, held: int = 0) -> str:

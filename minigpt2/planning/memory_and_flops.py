@@ -48,6 +48,16 @@ Derivation: operations of a step over packed sequences of length T, N rows in al
     The forward pass alone, 24·C² = 4·C·(T + 1)/2, gives T ≈ 12·C.  The often quoted T ≈ 6·C is for
     an attention that also computes the pairs above the diagonal: 24·C² = 4·C·T.
 
+With LoRA (chapter 11), where n layers of each block have adapters of rank r, Pₐ numbers in all
+    Only the adapters have gradients and moments:
+    P + Pₐ + Pₐ + 2·Pₐ                                             (49.14)
+    A block keeps h of each, in addition to (49.2), and with recomputation to (49.4):
+    n·r·N                                                          (49.15)
+    There are no gradients of weights: 8·C² of (49.6) and what is added in (49.5) are 0.  Nor are
+    there their products, a third of (49.9) and of (49.11); those of the adapters have 2 operations
+    forward and 4 backward for each of their numbers and each row:
+    (72·L·C²·N − 54·C²·(N − M)) · 2/3 + 6·Pₐ·N                     (49.16)
+
 Example: GPT-2 with 124,439,808 parameters, L = 12, C = 768, H = 12, and N = M = 1,000 rows
     The state (49.1) takes 4 · 124,439,808 numbers, 1.99 GB.  A block keeps 16,000 · 768 + 12,000 +
     2,000 numbers (49.2), all blocks together 0.59 GB; with recomputation 6,000 · 768 + 12,000
@@ -72,6 +82,7 @@ Read it
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from minigpt2.model.adapters import LoRA
 from minigpt2.model.config import GPT2Config
 from minigpt2.ops.cross_entropy import CHUNK_BYTES, TABLE_BYTES
 from minigpt2.parallel import cores
@@ -95,6 +106,7 @@ class MemoryOptions(NamedTuple):
 
     recompute: bool = False
     dropout: bool = False
+    lora: LoRA | None = None  # only adapters are trained
 
 
 # What counts the bytes of every part at the peak: `memory`, or what does so on a GPU.
@@ -107,12 +119,24 @@ def kept_by_block(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
     masks = 2 * rows * c if options.dropout else 0
     if options.recompute:
         return 6 * rows * c + rows * h + masks  # (49.3)
-    return 16 * rows * c + rows * h + 2 * rows + masks  # (49.2)
+    return 16 * rows * c + rows * h + 2 * rows + masks + adapter_rows(rows, options)  # (49.2)
+
+
+def adapter_rows(rows: int, options: MemoryOptions) -> int:
+    """Return the numbers of h that the adapters of a block keep."""
+    return rows * options.lora.rank * len(options.lora.layers) if options.lora else 0  # (49.15)
+
+
+def trained_numbers(config: GPT2Config, lora: LoRA | None) -> int:
+    """Return how many numbers are trained."""
+    return lora.n_parameters(config) if lora else config.n_parameters
 
 
 def recomputed(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
     """Return the numbers that a block recomputes in its backward pass."""
-    return 12 * rows * config.n_embd + 2 * rows if options.recompute else 0  # (49.4)
+    if not options.recompute:
+        return 0  # (49.4)
+    return 12 * rows * config.n_embd + 2 * rows + adapter_rows(rows, options)  # (49.4)
 
 
 def activations(config: GPT2Config, rows: int, options: MemoryOptions) -> int:
@@ -126,17 +150,18 @@ def chunk_of(config: GPT2Config) -> int:
     return max(1, CHUNK_BYTES // (NUMBER * config.vocab_size))
 
 
-def loss_workspace(config: GPT2Config, batch: MicroBatch) -> int:
+def loss_workspace(config: GPT2Config, batch: MicroBatch, lora: LoRA | None = None) -> int:
     """Return the numbers that the loss allocates."""
     c, v = config.n_embd, config.vocab_size
     chunk = min(batch.supervised, chunk_of(config))  # B
-    added = min(TABLE_BYTES // NUMBER, v * c) if batch.supervised else 0
+    added = min(TABLE_BYTES // NUMBER, v * c) if batch.supervised and not lora else 0
     return 4 * batch.rows * c + batch.supervised * c + chunk * (v + c) + added  # (49.5)
 
 
-def backward_workspace(config: GPT2Config, batch: MicroBatch) -> int:
+def backward_workspace(config: GPT2Config, batch: MicroBatch, lora: LoRA | None = None) -> int:
     """Return the numbers that a block's backward pass allocates."""
-    return 8 * batch.rows * config.n_embd + 8 * config.n_embd**2  # (49.6)
+    gradients = 0 if lora else 8 * config.n_embd**2
+    return 8 * batch.rows * config.n_embd + gradients  # (49.6)
 
 
 def strips(config: GPT2Config, batch: MicroBatch) -> int:
@@ -149,13 +174,15 @@ def memory(
     config: GPT2Config, batch: MicroBatch, options: MemoryOptions, program: int = 0
 ) -> dict[str, int]:
     """Return the bytes of every part at the peak of training; `program` is passed through."""
-    p = config.n_parameters
+    p, lora = config.n_parameters, options.lora
+    trained = trained_numbers(config, lora)
     again = recomputed(config, batch.rows, options)
-    work = max(loss_workspace(config, batch) - again, backward_workspace(config, batch))  # (49.7)
+    loss = loss_workspace(config, batch, lora)
+    work = max(loss - again, backward_workspace(config, batch, lora))  # (49.7)
     parts = {
-        "weights": p,  # (49.1)
-        "gradients": p,  # (49.1)
-        "moments": 2 * p,  # (49.1)
+        "weights": p + (trained if lora else 0),  # (49.1), (49.14)
+        "gradients": trained,
+        "moments": 2 * trained,
         "activations": activations(config, batch.rows, options),
         "workspace": max(0, work),
         "products": strips(config, batch),
@@ -164,8 +191,10 @@ def memory(
     return {name: NUMBER * numbers for name, numbers in parts.items()} | {PROGRAM: program}
 
 
-def state_bytes(config: GPT2Config) -> int:
+def state_bytes(config: GPT2Config, lora: LoRA | None = None) -> int:
     """Return the bytes of the weights, the gradients and the moments."""
+    if lora:
+        return NUMBER * (config.n_parameters + 4 * lora.n_parameters(config))  # (49.14)
     return 4 * NUMBER * config.n_parameters  # (49.1)
 
 
@@ -175,19 +204,26 @@ def peak(parts: Mapping[str, int]) -> int:
 
 
 def operations(
-    config: GPT2Config, batch: MicroBatch, length: float, recompute: bool
+    config: GPT2Config,
+    batch: MicroBatch,
+    length: float,
+    recompute: bool,
+    lora: LoRA | None = None,
 ) -> dict[str, float]:
     """Return the operations of one micro-batch, in sequences of this length, by part."""
     c, layers = config.n_embd, config.n_layer
     unread = max(0, batch.rows - batch.supervised)
     products = 72 * layers * c * c * batch.rows - 54 * c * c * unread  # (49.9)
+    if lora:
+        narrow = 6 * batch.rows * lora.n_parameters(config)
+        products = products * 2 // 3 + narrow  # (49.16)
     if recompute:
         products += 8 * c * c * (layers * batch.rows - unread)  # (49.12)
     pairs = 14 * layers * c * batch.rows * (length + 1) / 2  # (49.10)
     return {
         "products": products,
         "attention": pairs,
-        "projection": 6 * config.vocab_size * c * batch.supervised,  # (49.11)
+        "projection": (4 if lora else 6) * config.vocab_size * c * batch.supervised,  # (49.11)
     }
 
 

@@ -44,6 +44,7 @@ from minigpt2.alignment.rollout import draw
 from minigpt2.backend import Array
 from minigpt2.inference.kv_cache import Cache
 from minigpt2.memory import keep_freed_memory
+from minigpt2.model.adapters import LoRA, with_adapters
 from minigpt2.model.block import block, block_backward
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
@@ -51,7 +52,14 @@ from minigpt2.model.parameters import tensor_shapes
 from minigpt2.ops.adamw import AdamW, Update, adamw_flat
 from minigpt2.ops.cross_entropy import cross_entropy_gradient
 from minigpt2.parallel import matmul
-from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, chunk_of, memory, peak
+from minigpt2.planning.memory_and_flops import (
+    MemoryOptions,
+    MicroBatch,
+    chunk_of,
+    memory,
+    peak,
+    trained_numbers,
+)
 from minigpt2.training.state import new_state
 
 MOST_ROWS = 8192  # that a block is timed on
@@ -107,25 +115,34 @@ def rows_to_time(batch: MicroBatch, length: int) -> int:
     return min(batch.rows, max(1, MOST_ROWS // length) * length)
 
 
-def bytes_to_time(config: GPT2Config, batch: MicroBatch, length: int) -> int:
+def bytes_to_time(
+    config: GPT2Config, batch: MicroBatch, length: int, lora: LoRA | None = None
+) -> int:
     """Return the memory that `time_step` takes, in bytes."""
     rows = rows_to_time(batch, length)
     timed = MicroBatch(rows, min(batch.supervised, rows))
-    return peak(memory(replace(config, n_layer=1), timed, MemoryOptions()))
+    return peak(memory(replace(config, n_layer=1), timed, MemoryOptions(lora=lora)))
 
 
 def time_step(
-    config: GPT2Config, batch: MicroBatch, length: int, rng: np.random.Generator
+    config: GPT2Config,
+    batch: MicroBatch,
+    length: int,
+    rng: np.random.Generator,
+    lora: LoRA | None = None,
 ) -> StepTimes:
     """Time the parts of a step whose micro-batches are packed sequences of this length."""
     keep_freed_memory()
     single = replace(config, n_layer=1, vocab_size=1)
-    state = new_state(initialise(single, rng))
+    parameters = initialise(single, rng)
+    state = new_state(with_adapters(parameters, lora, rng) if lora else parameters)
     few = rows_to_time(batch, length)
     row, share = np.arange(few), batch.rows / few
     end = np.minimum((row // length + 1) * length, few)
     x = rng.standard_normal((few, config.n_embd), np.float32)
-    run_block = partial(block, x, end, state.parameters.block(0), n_head=config.n_head)
+    scale = state.parameters.lora_scale
+    sizes: dict[str, Any] = {"n_head": config.n_head, "lora_scale": scale}
+    run_block = partial(block, x, end, state.parameters.block(0), **sizes)
     saved, checkpointed = (run_block(recompute=recompute)[1] for recompute in (False, True))
 
     def backward(saved: Any) -> None:
@@ -139,18 +156,25 @@ def time_step(
         forward=share * seconds_of(run_block),  # (50.1)
         backward=share * seconds_of(lambda: backward(saved)),
         backward_with_recomputation=share * seconds_of(lambda: backward(checkpointed)),
-        loss=loss_seconds(config, batch, x, rng),
-        adamw=adamw * config.n_parameters / single.n_parameters,  # (50.1)
+        loss=loss_seconds(config, batch, x, rng, trains=not lora),
+        adamw=adamw * trained_numbers(config, lora) / trained_numbers(single, lora),  # (50.1)
     )
 
 
 def loss_seconds(
-    config: GPT2Config, batch: MicroBatch, x: Array, rng: np.random.Generator
+    config: GPT2Config,
+    batch: MicroBatch,
+    x: Array,
+    rng: np.random.Generator,
+    trains: bool = True,
 ) -> float:
-    """Return the seconds of the loss with its gradient, timed on one chunk of triples."""
+    """Return the seconds of the loss with its gradient, timed on one chunk of triples.
+
+    `trains` says whether the table has a gradient.
+    """
     few = min(chunk_of(config), batch.supervised)
     wte = table_of(config)
-    dwte = np.zeros_like(wte)
+    dwte = np.zeros_like(wte) if trains else None
     rows, targets = np.arange(few) % len(x), rng.integers(config.vocab_size, size=few)
     weights = np.full(few, 1 / few, np.float32)
     seconds = seconds_of(

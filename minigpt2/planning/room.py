@@ -17,6 +17,7 @@ import psutil
 from minigpt2.alignment.pairs import Pair
 from minigpt2.data.batches import EpochBatches, Epochs
 from minigpt2.errors import UserError
+from minigpt2.model.adapters import LoRA
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.planning.alignment_memory import BEYOND, REFERENCE, Needs, aligned
 from minigpt2.planning.alignment_profile import size_of_pairs
@@ -59,11 +60,11 @@ class Room(NamedTuple):
         return None
 
 
-def require_state(config: GPT2Config, library: ModuleType) -> None:
+def require_state(config: GPT2Config, library: ModuleType, lora: LoRA | None = None) -> None:
     """Raise UserError if what training holds in any case is more than a device has."""
     available = memory_of_device(library)
     if available:
-        what, needed = "the weights, gradients and moments", state_bytes(config)
+        what, needed = "the weights, gradients and moments", state_bytes(config, lora)
         Room(available, held=needed).require(needed, what, smaller_model)
 
 
@@ -74,7 +75,9 @@ class Counted(NamedTuple):
     parts_of: PartsOf
 
 
-def count_room(config: GPT2Config, library: ModuleType, precision: Precision) -> Counted | None:
+def count_room(
+    config: GPT2Config, library: ModuleType, precision: Precision, lora: LoRA | None = None
+) -> Counted | None:
     """Return the room of a run whose state is made; None for a device without a count.
 
     `library` is the array library of the run's device; there is no count for an emulated one.
@@ -82,12 +85,12 @@ def count_room(config: GPT2Config, library: ModuleType, precision: Precision) ->
     available = memory_of_device(library)
     if not available:
         return None
-    state = state_bytes(config)
+    state = state_bytes(config, lora)
     if library is np:
         held = max(state, psutil.Process().memory_info().rss)
         return Counted(Room(available, held), partial(memory, program=held - state))
     parts_of: PartsOf = partial(memory_on_device, precision=precision)
-    held = peak(parts_of(config, MicroBatch(0, 0), MemoryOptions()))
+    held = peak(parts_of(config, MicroBatch(0, 0), MemoryOptions(lora=lora)))
     return Counted(Room(available, held), parts_of)
 
 
@@ -103,7 +106,7 @@ def check_step(
 
     Raises UserError if it takes more than there is.
     """
-    counted = count_room(config, library, precision)
+    counted = count_room(config, library, precision, shape.lora)
     if not counted:
         return None
     room, parts_of = counted
@@ -206,8 +209,8 @@ def proposal(
         if choice.bytes <= most:
             break
     else:
-        if state_bytes(config) > most:
-            return nothing_fits(config, most, parts_of)
+        if state_bytes(config, shape.lora) > most:
+            return nothing_fits(config, most, parts_of, shape.lora)
     smaller = choice.shape
     context = f"--context {smaller.context} " if smaller.context < shape.context else ""
     options = f"--micro-batch {smaller.micro_batch} --recompute {str(smaller.recompute).lower()}"
@@ -215,16 +218,16 @@ def proposal(
     return f"{least}{context}{options} takes {size(choice.bytes)}"
 
 
-def nothing_fits(config: GPT2Config, most: int, parts_of: PartsOf) -> str:
+def nothing_fits(config: GPT2Config, most: int, parts_of: PartsOf, lora: LoRA | None = None) -> str:
     """Return the memory that a model of this size needs in any case, and a size that fits."""
-    parts = parts_of(config, MicroBatch(0, 0), MemoryOptions())
+    parts = parts_of(config, MicroBatch(0, 0), MemoryOptions(lora=lora))
     least = peak(parts) - parts.get(BEYOND, 0)
     models = "weights, gradients, moments and models that are only read"
     held = models if REFERENCE in parts else "weights, gradients and moments"
     text = f"nothing fits: {held} alone take {size(least)}"
     if least < most and parts.get(BEYOND):
         return f"{text}, and drawing or scoring the answers {size(parts[BEYOND])}; draw fewer"
-    return f"{text}; {smaller_model(most, least - state_bytes(config))}"
+    return f"{text}; {smaller_model(most, least - state_bytes(config, lora))}"
 
 
 def smaller_model(most: int, besides: int = 0) -> str:

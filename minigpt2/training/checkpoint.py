@@ -1,7 +1,8 @@
 """Checkpoint: the whole state of a run in one folder, which is also a model.
 
     checkpoint-000120/
-        config.json, model.safetensors, tokenizer, template    a model, which every command opens
+        config.json, model.safetensors, tokenizer, template    a model, which every command opens;
+                                 of a run of adapters, only these (adapter_weights)
         optimizer.safetensors    AdamW's m and v (P,), and a value function; in the middle of a
                                  step also the gradients (P,) and the micro-batches' results
         state.json               everything else, and a CRC-32 of each array and each other file
@@ -17,17 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minigpt2.adapter_weights import tensors_file
 from minigpt2.backend import Array
 from minigpt2.checksum import crc32
 from minigpt2.durable import new_folder
 from minigpt2.inference.model import Model, RewardModel, write_model
 from minigpt2.model.heads import value_tensors
+from minigpt2.model_folders import STATE
 from minigpt2.outputs import json_text
 from minigpt2.tensor_writer import write_tensors
-from minigpt2.tensors import TENSORS
 from minigpt2.training.precision import Precision
 from minigpt2.training.state import State
-from minigpt2.weights import STATE
 
 OPTIMIZER = "optimizer.safetensors"
 FORMAT = 1
@@ -114,7 +115,7 @@ def write_checkpoint(
     """
     with new_folder(path) as folder:
         files: Checksums = {
-            TENSORS: write_model(folder, snapshot.model),
+            tensors_file(snapshot.model.parameters): write_model(folder, snapshot.model),
             OPTIMIZER: write_tensors(folder / OPTIMIZER, snapshot.arrays),
         }
         handed_over()

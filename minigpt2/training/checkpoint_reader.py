@@ -14,14 +14,23 @@ from minigpt2.checked import checked
 from minigpt2.checksum import crc32
 from minigpt2.errors import OtherFormat, UserError, require_above_zero, require_at_least
 from minigpt2.model.heads import value_tensors
+from minigpt2.model_folders import STATE
 from minigpt2.reading import parse_json, read_text
 from minigpt2.tensor_writer import checksums_of
-from minigpt2.tensors import TENSORS, new_array, open_tensors, read_into, require_tensor
+from minigpt2.tensors import (
+    ADAPTER_TENSORS,
+    TENSORS,
+    new_array,
+    open_tensors,
+    read_into,
+    require_tensor,
+)
 from minigpt2.training.checkpoint import FORMAT, OPTIMIZER, Numbers, checksum_of
 from minigpt2.training.state import Best, State
-from minigpt2.weights import LARGEST_STATE, STATE
+from minigpt2.weights import LARGEST_STATE
 from minigpt2.wording import shorten
 
+MODELS = {TENSORS, ADAPTER_TENSORS}  # a checkpoint has one of these files
 OF_A_STEP = ("gradients", "result.")  # begin the names of arrays that may overflow
 
 
@@ -106,7 +115,7 @@ def checked_fields(types: Mapping[str, Any], values: Any, noun: str) -> dict[str
 def require_whole_files(folder: Path, files: Any) -> None:
     """Raise UserError unless a folder has these files, each with its checksums."""
     names = {path.name for path in folder.iterdir()} - {STATE}
-    if not isinstance(files, dict) or not {TENSORS, OPTIMIZER} <= set(files):
+    if not isinstance(files, dict) or OPTIMIZER not in files or MODELS.isdisjoint(files):
         raise UserError(f"{folder / STATE} lacks the checksums")
     if missing := sorted(set(files) - names):
         raise UserError(f"there is no file {folder / shorten(missing[0])}")
@@ -114,7 +123,7 @@ def require_whole_files(folder: Path, files: Any) -> None:
         path = folder / name  # one of the names in the folder
         if not path.is_file():
             raise UserError(f"{path} is not a file")
-        is_tensors = name in (TENSORS, OPTIMIZER)
+        is_tensors = name == OPTIMIZER or name in MODELS
         checksums = checksums_of(path) if is_tensors else crc32(path.read_bytes())
         if checksums != expected:
             raise UserError(f"{path} is not what was written: its checksum differs")

@@ -21,6 +21,7 @@ from typing import Any
 
 from minigpt2.durable import remove_folder
 from minigpt2.inference.model import Model, RewardModel
+from minigpt2.model_folders import STATE, checkpoints_of
 from minigpt2.outputs import hidden_name, whole_file
 from minigpt2.training.checkpoint import (
     Numbers,
@@ -32,7 +33,6 @@ from minigpt2.training.checkpoint import (
 )
 from minigpt2.training.checkpoint_reader import read_state
 from minigpt2.training.state import State
-from minigpt2.weights import STATE, checkpoints_of
 
 NICE = 10  # how far behind the computing threads the writing one stands
 

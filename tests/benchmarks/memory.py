@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from minigpt2.memory import peak_memory
+from minigpt2.model.adapters import LoRA, with_adapters
 from minigpt2.model.initialisation import initialise
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory, peak
 from minigpt2.planning.microbenchmark import time_step
@@ -22,15 +23,16 @@ from tests.benchmarks.work import MODELS, make_batch
 from tests.stepping import take
 
 
-def measured(config, rows, segment, recompute=False, dropout=0.0, steps=2):
+def measured(config, rows, segment, recompute=False, dropout=0.0, steps=2, lora=None):
     """Bytes that plan foretells by part, bytes at the peak, and the seconds of the last step."""
     rng = np.random.default_rng(0)
-    parts = memory(
-        config, MicroBatch(rows, rows), MemoryOptions(recompute, dropout > 0), peak_memory()
-    )
+    options = MemoryOptions(recompute, dropout > 0, lora)
+    parts = memory(config, MicroBatch(rows, rows), options, peak_memory())
     batch = make_batch(config, rows, segment, 1.0, 0, rng)
     options = TrainingConfig(steps, 1e-4, 1, "linear", dropout=dropout, recompute=recompute)
-    taken = list(take(initialise(config, rng), repeat([batch]), options))
+    parameters = initialise(config, rng)
+    parameters = with_adapters(parameters, lora, rng) if lora else parameters
+    taken = list(take(parameters, repeat([batch]), options))
     return parts, peak_memory(), taken[-1].seconds
 
 
@@ -65,6 +67,7 @@ def arguments():
     parser.add_argument("--keep", action="store_true", help="keep activations: do not recompute")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--lora-rank", type=int, default=0, help="train adapters alone; 0: all")
     return parser
 
 
@@ -76,10 +79,12 @@ def main(argv=None):
     again = not options.keep
     console = Console(width=None if sys.stdout.isatty() else 120)
     with console.status("taking the steps"):
-        parts, found, seconds = measured(config, *sizes, again, options.dropout, options.steps)
+        lora = LoRA(options.lora_rank, 16) if options.lora_rank else None
+        run = again, options.dropout, options.steps, lora
+        parts, found, seconds = measured(config, *sizes, *run)
     with console.status("timing a block"):
         load, rng = MicroBatch(options.rows, options.rows), np.random.default_rng(0)
-        times = time_step(config, load, sizes[1], rng)
+        times = time_step(config, load, sizes[1], rng, lora)
         foretold = times.step(layers=config.n_layer, micro_batches=1, recompute=again)
     show(console, options, parts, found, seconds, foretold)
     return 0 if abs(peak(parts) / found - 1) <= 0.1 else 1

@@ -27,7 +27,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_info
 
 from minigpt2.memory import peak_memory
-from minigpt2.model import block, gpt2, gradients
+from minigpt2.model import block, gpt2, gradients, layer
 from minigpt2.model.initialisation import initialise
 from minigpt2.training import step as loop
 from tests.benchmarks.work import (
@@ -48,7 +48,7 @@ REST = "rest: residuals, gradients"
 
 # A part of the step, and the functions whose time it is, in the modules that call them.
 PARTS = {
-    "linear products, forward": [(block, "linear")],
+    "linear products, forward": [(layer, "linear")],
     "linear products, backward": [(gradients, "linear_backward")],
     "attention, forward": [(gpt2, "attention")],
     "attention, backward": [(block, "attention_backward")],
@@ -355,8 +355,8 @@ def roof_table(result):
         rows = product["left"][0]
         found = layers.setdefault((product["layer"], rows, product["count"]), {})
         found[product["form"]] = f"{product['gflops']:,.1f}"
-    for (layer, rows, count), found in layers.items():
-        table.add_row(layer, f"{rows:,}", str(count), *(found[form] for form in FORMS))
+    for (name, rows, count), found in layers.items():
+        table.add_row(name, f"{rows:,}", str(count), *(found[form] for form in FORMS))
     table.add_section()
     table.add_row("all, weighted", "", "", f"[bold]{result['roof']['gflops']:,.1f}[/bold]")
     return table

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("resource")
 
 from minigpt2.data.forest import Segment, lay_out
-from minigpt2.model import block, gpt2, gradients
+from minigpt2.model import gpt2, gradients, layer
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.gradients import gradients_of
 from minigpt2.model.initialisation import initialise
@@ -141,7 +141,7 @@ def test_products_are_those_of_a_step(monkeypatch):
     batch, rng = forest(), np.random.default_rng(0)
     for module in (loss, work):
         monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 4 * SMALL.vocab_size)  # 8 triples: 3, 3, 2
-    places = (block, "linear"), (gradients, "linear_backward"), (gpt2, "cross_entropy_gradient")
+    places = (layer, "linear"), (gradients, "linear_backward"), (gpt2, "cross_entropy_gradient")
     for module, name in places:
         monkeypatch.setattr(module, name, noting(getattr(module, name)))
     parameters = initialise(SMALL, rng)

@@ -250,6 +250,7 @@ SHARED_BY_COMMANDS = {
     "commands/pair_steps": "what the commands on preference pairs print and do in a run",
     "commands/pair_settings": "the settings that the commands on preference pairs have in common",
     "commands/run_paths": "files that a run names, from the folder in which it is resumed",
+    "commands/lora_settings": "the settings of adapters, which train and plan have",
     "commands/plan_settings": "the settings of plan, in a file of their own as they are many",
     "commands/plan_times": "what plan prints of the time and the operations of a run",
     "commands/resume": "which run continues, and from which checkpoint",

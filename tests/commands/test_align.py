@@ -17,8 +17,8 @@ from minigpt2.errors import UserError
 from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
+from minigpt2.model_folders import checkpoints_of
 from minigpt2.signals import Stopped
-from minigpt2.weights import checkpoints_of
 
 pytestmark = pytest.mark.long
 

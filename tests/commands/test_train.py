@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from minigpt2.inference.model import open_model
+from minigpt2.model_folders import find_model
 from minigpt2.signals import STOPPING
-from minigpt2.weights import find_model
 from tests.commands.conftest import in_a_process
 
 QUICK = ("--steps", "3", "--samples", "2", "--max_new_tokens", "4")

@@ -10,7 +10,8 @@ from minigpt2.commands.setup import TrainSettings
 from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
-from minigpt2.weights import find_model, load_parameters
+from minigpt2.model_folders import find_model
+from minigpt2.weights import load_parameters
 from tests.data.small import RECORDS, small_tokenizer
 
 

@@ -188,7 +188,7 @@ def test_a_capture_runs_nothing_and_its_graph_runs_all_in_order():
     with capturing() as stream:
         y, z = xp.empty(4, xp.float32), xp.zeros((2, 2), xp.float32)
         kernel((1,), (4,), (x, y))
-        xp.product_into(out, y.reshape(2, 2), y.reshape(2, 2), False, True, None, None, 1.0)
+        xp.product_into(out, y.reshape(2, 2), y.reshape(2, 2), False, True, None, None)
         kernel((1,), (3,), (out, z))
         graph = stream.end_capture()
     assert (out.get() == 0).all() and not xp.Stream.capturing

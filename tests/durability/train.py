@@ -16,11 +16,11 @@ from minigpt2.errors import UserError
 from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
+from minigpt2.model_folders import checkpoints_of
 from minigpt2.tensors import TENSORS
 from minigpt2.training.checkpoint import OPTIMIZER
 from minigpt2.training.checkpoint_reader import open_checkpoint
 from minigpt2.training.checkpoint_writer import CheckpointWriter
-from minigpt2.weights import checkpoints_of
 from tests.data.small import MERGES, small_tokenizer
 
 STEPS, KEEP = 3, 2

@@ -12,7 +12,7 @@ from minigpt2.planning.alignment_operations import (
     rollout_operations,
     step_operations,
 )
-from minigpt2.planning.memory_and_flops import MicroBatch, operations
+from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, operations
 
 LARGE = OFFICIAL["gpt2-large"]
 
@@ -35,7 +35,7 @@ def test_operations_are_thirds_of_a_step_and_what_is_read_again():
     thirds = step["products"] / 3 + step["attention"] * 4 / 14 + step["projection"] / 3
     assert forward_operations(LARGE, batch, 128) == pytest.approx(thirds)
     dpo, reward, apart = (
-        sum(step_operations(LARGE, batch, 128, False, needs).values())
+        sum(step_operations(LARGE, batch, 128, MemoryOptions(), needs).values())
         for needs in (
             Needs(projections=ALIGNED),
             Needs(projections=0),

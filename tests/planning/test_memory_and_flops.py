@@ -29,12 +29,15 @@ LARGE = OFFICIAL["gpt2-large"]
 SCRIPT = """
 import sys
 import minigpt2.commands.train
+from minigpt2.model.adapters import LoRA
 from minigpt2.model.config import GPT2Config
 from minigpt2.planning.memory_and_flops import peak
 from tests.benchmarks.memory import measured
-v, c, layers, heads, rows, segment, recompute = map(int, sys.argv[1:8])
+v, c, layers, heads, rows, segment, recompute, rank = map(int, (*sys.argv[1:8], sys.argv[9]))
 config = GPT2Config(v, segment, c, layers, heads)
-parts, found, _ = measured(config, rows, segment, bool(recompute), float(sys.argv[8]))
+lora = LoRA(rank, 16) if rank else None
+run = bool(recompute), float(sys.argv[8])
+parts, found, _ = measured(config, rows, segment, *run, lora=lora)
 print(peak(parts) / found)
 """
 
@@ -49,10 +52,14 @@ print(peak(parts) / found)
         (50257, 512, 1, 8, 400, 200, 0, 0.0),  # and the strips of products
         (3000, 640, 6, 10, 300, 300, 0, 0.0),  # parameters rule
         (50257, 128, 2, 2, 1500, 500, 0, 0.0),  # the loss in several chunks
+        (4096, 224, 4, 7, 2048, 256, 0, 0.0, 64),  # adapters: activations rule
+        (3000, 640, 6, 10, 300, 300, 0, 0.0, 8),  # weights rule
+        (50257, 256, 3, 4, 400, 200, 1, 0.0, 8),  # the loss rules
     ],
     ids=str,
 )
 def test_the_peak_of_a_run_is_foretold_within_a_tenth(sizes):
+    sizes = sizes if len(sizes) == 9 else (*sizes, 0)
     command = [sys.executable, "-c", SCRIPT, *map(str, sizes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr

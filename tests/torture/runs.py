@@ -17,8 +17,8 @@ from minigpt2.data.tokenizer import open_tokenizer
 from minigpt2.inference.model import Model, save_model
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.initialisation import initialise
+from minigpt2.model_folders import checkpoints_of
 from minigpt2.shipped import shipped
-from minigpt2.weights import checkpoints_of
 from tests.strict_json import strict_json, strict_lines
 from tests.torture.traced import START, Marks
 

@@ -16,6 +16,7 @@ from minigpt2.inference.model import Model, RewardModel, open_model, open_reward
 from minigpt2.model.config import GPT2Config
 from minigpt2.model.heads import with_heads
 from minigpt2.model.initialisation import initialise
+from minigpt2.model_folders import checkpoints_of
 from minigpt2.tensors import open_tensors
 from minigpt2.training.checkpoint import (
     FORMAT,
@@ -30,7 +31,6 @@ from minigpt2.training.config import TrainingConfig
 from minigpt2.training.objective import WeightedNLL
 from minigpt2.training.run import take_steps
 from minigpt2.training.state import Best, new_state
-from minigpt2.weights import checkpoints_of
 from tests.data.small import MERGES, small_tokenizer
 from tests.kernels.support import device, machine, needs_device
 from tests.training.restart import Interrupted, assert_same_bits, broken_run, same, whole_run

@@ -10,12 +10,12 @@ import pytest
 from minigpt2.durable import HIDDEN
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model
+from minigpt2.model_folders import checkpoints_of
 from minigpt2.training import checkpoint_writer
 from minigpt2.training.checkpoint import STATE, checkpoint_name
 from minigpt2.training.checkpoint_reader import open_checkpoint
 from minigpt2.training.checkpoint_writer import CheckpointWriter
 from minigpt2.training.state import Best
-from minigpt2.weights import checkpoints_of
 from tests.training.test_checkpoint import TOKENIZER, start
 
 
