@@ -24,6 +24,7 @@ from minigpt2.errors import UserError
 from minigpt2.model.adapters import LAYERS, Adapted, LoRA, Origin
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.parameters import Parameters
+from minigpt2.model_folders import find_model
 from minigpt2.ops.lora import A
 from minigpt2.outputs import json_text
 from minigpt2.reading import parse_json, quoted, read_text
@@ -33,6 +34,7 @@ from minigpt2.tensors import (
     ADAPTER_TENSORS,
     TENSORS,
     StoredTensor,
+    folder_of,
     new_array,
     open_tensors,
     read_into,
@@ -79,6 +81,22 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
+def whole_model(folder: Path) -> Path:
+    """Return the folder of the model below adapters, which may be several; of a model, itself.
+
+    Raises UserError if there is none.
+    """
+    above: list[Path] = []
+    while is_adapter(folder):
+        above.append(folder.resolve())
+        name = open_adapters(folder).origin.name
+        below = find_model(name)
+        if below.resolve() in above:
+            raise UserError(f"{folder} has adapters of {name}, which belongs to itself")
+        folder = folder_of(below)
+    return folder
+
+
 def checksum_of_weights(parameters: Parameters) -> int:
     """Return a checksum of a model's weights, which are on the host."""
     checksum = 0
@@ -108,7 +126,7 @@ def save_adapters(adapted: Adapted, folder: Path, dtype: type = np.float32) -> d
         f"base_model.model.transformer.{name}.weight": transposed(matrix)
         for name, matrix in adapted.adapters.items()
     }
-    metadata = {CHECKSUM: f"{origin.checksum:08x}"}
+    metadata = {} if origin.checksum is None else {CHECKSUM: f"{origin.checksum:08x}"}
     return write_tensors(folder / ADAPTER_TENSORS, tensors, dtype, metadata)
 
 
@@ -202,12 +220,13 @@ def load_adapters(files: AdapterFiles, base: Parameters) -> Adapted:
     for name in stored:
         if name not in shapes:
             raise UserError(f"{path} has {shorten(name)}, and the model no such layer")
+    for name, shape in shapes.items():  # before anything of their size is made
+        require_tensor(name, stored, path)
+        require_shape(name, stored[name], shape[::-1])
     checksums = checksums_in(folder, ADAPTER_TENSORS)
     flat = flat_zeros(lora.n_parameters(base.config), np.dtype(np.float32))
     adapted = Adapted(base, lora, flat, Origin(origin.name, checksum))
     for name, matrix in adapted.adapters.items():
-        require_tensor(name, stored, path)
-        require_shape(name, stored[name], matrix.shape[::-1])
         array = new_array(name, stored[name]).astype(np.float32)
         read_into(name, stored[name], array)
         written = checksums.get(f"base_model.model.transformer.{name}.weight")

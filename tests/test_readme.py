@@ -29,7 +29,8 @@ from minigpt2.commands.train import TrainSettings, describe_losses, model_line
 from minigpt2.data.almanac import questions
 from minigpt2.data.formats import FORMATS
 from minigpt2.data.loading import load_data
-from minigpt2.model.config import OFFICIAL
+from minigpt2.model.adapters import LoRA
+from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.planning import memory_and_flops
 from minigpt2.planning.alignment_memory import TRAINED, aligned
 from minigpt2.planning.batch_profile import profile
@@ -37,6 +38,7 @@ from minigpt2.planning.disk_space import disk_need
 from minigpt2.planning.memory_and_flops import MemoryOptions, MicroBatch, memory
 from minigpt2.reports.metrics import step_line
 from minigpt2.reports.run_log import RunLog
+from minigpt2.shipped import shipped
 from minigpt2.training.losses import Losses
 from minigpt2.training.step import StepResult
 from minigpt2.wording import shorten, size
@@ -212,6 +214,23 @@ def test_the_memory_of_large_is_what_plan_says(monkeypatch):
     disk = disk_need(config, keep=settings.keep, validates=True, accumulates=True)
     assert f"     Disk: {disk}\n" in README
     assert f"{config.n_parameters / 1e6:.0f} million" in README
+
+
+def test_the_numbers_of_lora_are_those_of_the_code():
+    large, tiny = OFFICIAL["gpt2-large"], GPT2Config.load(shipped("weights/tiny") / "config.json")
+    rank_8 = LoRA(8, 16.0)
+    share = 100 * rank_8.n_parameters(large) / large.n_parameters
+    assert f"that is {share:.2f} % of the numbers" in README
+    found = re.search(r"takes ([\d.]+) GB where tuning all weights takes ([\d.]+)", README)
+    batch, program = MicroBatch(1024, 1024), 44_000_000
+    for lora, said in zip((rank_8, None), found.groups(), strict=True):
+        options = MemoryOptions(recompute=True, lora=lora)
+        counted = sum(memory(large, batch, options, program).values())
+        assert float(said) * 1e9 == pytest.approx(counted, rel=0.03)
+    assert f"({4 * rank_8.n_parameters(large) / 1e6:.0f} MB for Large" in README
+    for rank in (16, 4):
+        assert f"| LoRA, rank {rank} | {LoRA(rank, 16.0).n_parameters(tiny):,} |" in README
+    assert f"| all weights | {tiny.n_parameters:,} |" in README
 
 
 def test_the_models_of_alignment_are_what_plan_says():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from minigpt2.adapter_weights import whole_model
 from minigpt2.data.batches import TrainingSet, split, training_set
 from minigpt2.data.examples import Example, encode, spells_end_of_text
 from minigpt2.data.formats import ALPACA_FORMAT, PREFERENCE_FORMATS, Format
@@ -169,11 +170,11 @@ def open_reader(model: str) -> Reader:
     """Return the reader of a model without opening its weights; raises UserError."""
     if model in OFFICIAL:
         return Reader(gpt2_tokenizer(), OFFICIAL[model].n_positions, None)
-    path = find_model(model)
-    folder = folder_of(path)
+    path = folder_of(find_model(model))
+    folder = whole_model(path)
     config = GPT2Config.load(folder / "config.json")
     tokenizer = tokenizer_for(folder, config.vocab_size, warn=note)
-    return Reader(tokenizer, config.n_positions, stored_template(folder))
+    return Reader(tokenizer, config.n_positions, stored_template(path) or stored_template(folder))
 
 
 def open_dataset(settings: DataSettings, reader: Reader, kind: Kind = "questions") -> Dataset:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from minigpt2.adapter_weights import whole_model
 from minigpt2.alignment.pairs import Pair
 from minigpt2.commands.dataset import Kind, open_dataset, open_reader
 from minigpt2.commands.pair_run import pairs_of
@@ -94,8 +95,8 @@ def open_config(model: str) -> GPT2Config:
     """Return a model's configuration; an official model needs no weights for it."""
     if model in OFFICIAL:
         return OFFICIAL[model]
-    path = find_model(model)
-    return GPT2Config.load(folder_of(path) / "config.json")
+    folder = whole_model(folder_of(find_model(model)))
+    return GPT2Config.load(folder / "config.json")
 
 
 def shape_of(settings: PlanSettings, config: GPT2Config) -> RunShape:

@@ -167,7 +167,7 @@ def open_tuned(settings: TrainSettings, start: str | None) -> Model:
 
 def base_name(model: str) -> str:
     """Return how adapters name the model that they belong to: its name, or where its folder is."""
-    return model if model in (*OFFICIAL, "tiny") else str(find_model(model).absolute())
+    return model if model in (*OFFICIAL, "tiny") else str(find_model(model).resolve())
 
 
 def open_start(model: str, from_scratch: bool, rng: np.random.Generator) -> Model:

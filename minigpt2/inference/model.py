@@ -13,7 +13,13 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from minigpt2.adapter_weights import is_adapter, load_adapters, open_adapters, save_adapters
+from minigpt2.adapter_weights import (
+    is_adapter,
+    load_adapters,
+    open_adapters,
+    save_adapters,
+    whole_model,
+)
 from minigpt2.data.template import Template
 from minigpt2.data.template_files import stored_template
 from minigpt2.data.tokenizer import Tokenizer, gpt2_tokenizer, has_tokenizer, open_tokenizer
@@ -72,8 +78,8 @@ def open_model(model: str, library: ModuleType = np, *, warn: Warn = ignore) -> 
     folder = find_model(model)
     if is_adapter(folder):
         adapted = open_adapted(folder, warn=warn)
-        parameters = merge(cast(Adapted, adapted.parameters)).on(library)
-        return adapted._replace(parameters=parameters)
+        whole = merge(cast(Adapted, adapted.parameters))
+        return adapted._replace(parameters=whole.on(library))
     parameters = load_parameters(folder)
     tokenizer = tokenizer_for(folder, parameters.config.vocab_size, warn=warn)
     parameters = without_padding(parameters, tokenizer.n_vocab)
@@ -87,6 +93,7 @@ def open_adapted(folder: Path, *, warn: Warn = ignore) -> Model:
     """
     files = open_adapters(folder)
     try:
+        whole_model(folder)
         base = open_model(files.origin.name, warn=warn)
     except UserError as error:
         raise UserError(f"{folder} has adapters of {files.origin.name}: {error}") from None
@@ -117,12 +124,13 @@ def random_model(model: str, rng: np.random.Generator, *, warn: Warn = ignore) -
     """
     if model in OFFICIAL:
         return Model(initialise(OFFICIAL[model], rng), gpt2_tokenizer(), None)
-    path = find_model(model)
-    folder = folder_of(path)
+    path = folder_of(find_model(model))
+    folder = whole_model(path)
     config = GPT2Config.load(folder / "config.json")
     tokenizer = tokenizer_for(folder, config.vocab_size, warn=warn)
     config = replace(config, vocab_size=tokenizer.n_vocab)
-    return Model(initialise(config, rng), tokenizer, stored_template(folder))
+    template = stored_template(path) or stored_template(folder)
+    return Model(initialise(config, rng), tokenizer, template)
 
 
 def tokenizer_for(path: Path, n_vocab: int, *, warn: Warn = ignore) -> Tokenizer:

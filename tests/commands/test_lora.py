@@ -1,6 +1,7 @@
 """`minigpt2 train --lora-rank`, as a user runs it, and what opens the adapters."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -126,6 +127,14 @@ def test_adapters_on_an_adapted_model(train, run, data, tmp_path):
     assert "has adapters of" in outcome.err and outcome.err.count("\n") == 1
 
 
+def test_the_model_may_be_named_from_the_folder_of_the_run(train, run, little_model, tmp_path):
+    name = os.path.relpath(little_model, tmp_path)
+    assert ".." in name
+    outcome = train("--model", name, "--out", "run")
+    assert outcome.code == 0, outcome.err
+    assert run("answer", "Count to 3.", "--model", "run").code == 0
+
+
 def test_a_model_that_was_changed_is_not_adapted(train, run, little_model, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(little_model, copy)
@@ -134,6 +143,29 @@ def test_a_model_that_was_changed_is_not_adapted(train, run, little_model, tmp_p
     shutil.copy(merged / "model.safetensors", copy / "model.safetensors")
     outcome = run("answer", "Count to 3.", "--model", "run")
     assert outcome.code == 2 and "adapters of other weights" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show", "data.json"),
+        ("stats", "data.json"),
+        ("plan", "--data", "data.json", "--time", "false"),
+        ("imbalance", "data.json", "--count", 2),
+        ("generate", "hello", "--max-new-tokens", 2),
+        ("train", "data.json", "--from-scratch", "--steps", 1, "--samples", 0),
+        ("reward", "pairs.json", "--steps", 1),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_opens_a_run_of_adapters(train, run, command, tmp_path):
+    assert train("--out", "run", "--template", "qa").code == 0
+    pairs = [{"prompt": f"p {n}", "chosen": "yes", "rejected": "no"} for n in range(12)]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    outcome = run(*command, "--model", "run")
+    assert outcome.code == 0, outcome.err
+    if command[0] == "show":
+        assert "Question:" in outcome.out  # the template of the adapters
 
 
 def test_full_tuning_takes_an_adapted_model_on(train, run, data, tmp_path):

@@ -9,6 +9,7 @@ line, or the right result.  The rows are in one file for each kind of input:
     vocabularies  vocab.json and merges.txt          values      values on the command line
     names       names of files                       streams     standard input and output
     sizes       what is huge, endless or a device    outputs     what a command writes
+    adapters    folders of adapters, and their model
     legal       odd requests that are none the less right
 
 `make check-inputs` runs all of them; `make test` runs a few (test_inputs.py).

@@ -1,6 +1,7 @@
 """Rows: all rows by kind."""
 
 from tests.inputs import (
+    adapters,
     alignment,
     configs,
     data,
@@ -25,6 +26,7 @@ KINDS = (
     templates,
     configs,
     weights,
+    adapters,
     vocabularies,
     values,
     names,

@@ -26,7 +26,7 @@ from minigpt2.data.tokenizer import gpt2_tokenizer, open_tokenizer
 from minigpt2.reward_weights import save_reward_parameters
 from minigpt2.shipped import shipped
 from minigpt2.weights import load_parameters, save_parameters
-from tests.parity import ours, policies, preferences, reference
+from tests.parity import adapters, ours, policies, preferences, reference
 from tests.parity.cases import CASES, FULL, forest, parameters_of, rows_of
 from tests.parity.golden import GOLDEN, fingerprint
 
@@ -45,6 +45,12 @@ BOUNDS = {
     "reward loss": 1e-9,
     "reward gradient": 1e-9,
     "score": 1e-9,
+    "loss of ten steps": 1e-10,
+    "gradients of adapters (relative)": 1e-11,
+    "adapters after ten steps": 1e-10,
+    "logits of our folder": 1e-4,
+    "adapters of peft's folder": 0.0,
+    "merged weights": 1e-7,
 }
 
 
@@ -172,8 +178,9 @@ def compare_answers():
 
 
 def compare_policies():
-    """How far losses of policies and reward models are from the references', and gradients."""
-    for name, quantity, difference in (*policies.comparisons(), *preferences.comparisons()):
+    """How far losses of policies, reward models and adapters are from the references'."""
+    found = *policies.comparisons(), *preferences.comparisons(), *adapters.comparisons()
+    for name, quantity, difference in found:
         yield Row(name, quantity, float(difference), "")
 
 

@@ -37,6 +37,7 @@ USR1 = signal.SIGUSR1
 PLAN = {  # by kind of run: how many of each signal
     "cpu": {KILL: 200, **dict.fromkeys((*ENDING, USR1), 20)},
     "recomputing": {KILL: 20},
+    "adapters": {KILL: 20, signal.SIGTERM: 5},
     "emulated": {KILL: 20},
     "float16": {KILL: 20, signal.SIGTERM: 5, USR1: 5},
 }

@@ -51,6 +51,7 @@ EMULATED = ("--steps", "4", "--device", "emulated")
 KINDS = [
     Kind("cpu", ("--steps", "24")),  # it stops early, and its best step is not among the last
     Kind("recomputing", ("--steps", "24", "--recompute", "true", "--learning-rate", "0.03")),
+    Kind("adapters", ("--steps", "24", "--lora-rank", "2")),
     Kind("emulated", EMULATED, layers=1),
     Kind(
         "float16",  # it overflows; without dropout, its steps are captured in graphs
@@ -142,6 +143,8 @@ def results_of(folder):
     state.pop("checksum")
     for name in ("log_bytes", "log_checksum"):  # of a log with times
         state["notes"].pop(name)
+    if (merged := run / "merged").exists():
+        results |= {f"merged/{path.name}": path.read_bytes() for path in merged.iterdir()}
     page = (run / "report.html").read_text()
     return results | {
         "the newest checkpoint": newest.name,
