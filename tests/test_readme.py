@@ -221,7 +221,7 @@ def test_the_numbers_of_lora_are_those_of_the_code():
     rank_8 = LoRA(8, 16.0)
     share = 100 * rank_8.n_parameters(large) / large.n_parameters
     assert f"that is {share:.2f} % of the numbers" in README
-    found = re.search(r"takes ([\d.]+) GB where tuning all weights takes ([\d.]+)", README)
+    found = re.search(r"takes ([\d.]+) GB where tuning all weights takes (\d+[.]\d+)", README)
     batch, program = MicroBatch(1024, 1024), 44_000_000
     for lora, said in zip((rank_8, None), found.groups(), strict=True):
         options = MemoryOptions(recompute=True, lora=lora)
