@@ -12,10 +12,16 @@ IMPORTERS = ("minigpt2", "tests")
 UNSEEN = ("__module__", "__doc__", "__dict__", "__weakref__", "__annotations__")
 
 
+def objects() -> list:
+    """All objects that the garbage collector knows; it shows none of those that are frozen."""
+    gc.unfreeze()
+    return gc.get_objects()
+
+
 def functions_by_code(root: Path) -> dict[tuple[str, int, str], list[FunctionType]]:
     """All functions that exist, by the file, first line and name of their code."""
     functions = {}
-    for item in gc.get_objects():
+    for item in objects():
         if isinstance(item, FunctionType) and item.__code__.co_filename.startswith(str(root)):
             functions.setdefault(place_of(item.__code__), []).append(item)
     return functions
@@ -25,7 +31,7 @@ def caches() -> list:
     """All caches of the package's functions."""
     return [
         item
-        for item in gc.get_objects()
+        for item in objects()
         if isinstance(item, _lru_cache_wrapper) and item.__module__.startswith("minigpt2")
     ]
 
