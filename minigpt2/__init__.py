@@ -46,8 +46,8 @@ Part II: The network
     13  model/parameters               Parameters
     14  model/initialisation           Initialisation
      ·  model/batch                    Batch
-     ·  model/adapters                 Adapters
      ·  model/layer                    Layer
+     ·  model/adapters                 Adapters
      ·  model/gradients                Gradients
      ·  model/recompute                Recomputation
     15  model/block                    Block

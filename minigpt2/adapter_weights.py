@@ -23,9 +23,9 @@ from minigpt2.checksum import crc32
 from minigpt2.errors import UserError
 from minigpt2.model.adapters import LAYERS, Adapted, LoRA, Origin
 from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.model.layer import A
 from minigpt2.model.parameters import Parameters
 from minigpt2.model_folders import find_model
-from minigpt2.ops.lora import A
 from minigpt2.outputs import json_text
 from minigpt2.reading import parse_json, quoted, read_text
 from minigpt2.tensor_writer import write_tensors

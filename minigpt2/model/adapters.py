@@ -20,8 +20,9 @@ import numpy as np
 
 from minigpt2.backend import Array, flat_zeros
 from minigpt2.model.config import GPT2Config
+from minigpt2.model.layer import A, B
 from minigpt2.model.parameters import Parameters, blocks_of, tensor_shapes
-from minigpt2.ops.lora import A, B, merged, scale_of
+from minigpt2.ops.lora import merged, scale_of
 
 LAYERS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # of a block, in its order
 

@@ -18,12 +18,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minigpt2.backend import Array, Target, array_module, flat_zeros
+from minigpt2.model.layer import A, B
 from minigpt2.model.layer import Saved as SavedByLayer
 from minigpt2.model.parameters import Parameters
 from minigpt2.ops.gelu import gelu_backward
 from minigpt2.ops.layer_norm import layer_norm_backward
 from minigpt2.ops.linear import linear_backward
-from minigpt2.ops.lora import A, B, lora_backward
+from minigpt2.ops.lora import lora_backward
 
 
 class Gradients:

@@ -7,7 +7,9 @@ from minigpt2.backend import Array
 from minigpt2.ops import linear as linear_op
 from minigpt2.ops import lora as lora_op
 from minigpt2.ops.linear import linear
-from minigpt2.ops.lora import A, B, lora, lora_input
+from minigpt2.ops.lora import lora, lora_input
+
+A, B = "lora_A", "lora_B"  # end the names of the matrices that belong to a weight
 
 
 class Saved(NamedTuple):

@@ -61,8 +61,6 @@ from typing import NamedTuple
 from minigpt2.backend import Array, Target, deliver, fusible
 from minigpt2.parallel import matmul
 
-A, B = "lora_A", "lora_B"  # end the names of the matrices that belong to a weight
-
 
 class Saved(NamedTuple):
     """What the backward pass needs from the forward pass."""
