@@ -7,12 +7,13 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.parsers import Parser
 
-from book.blocks import blocks_of, title_of, title_sentence
+from book.blocks import Block, Display, Item, Paragraph, blocks_of, title_of, title_sentence
 from book.elements import Context, add_blocks, link_to, summary, titled
 from book.front import FRONT, front_page, title_on
 from book.links import Book, Target, Use, header_of, line_anchor, read_book, used_in
 from book.nodes import ListingNode
 from book.parse import PACKAGE
+from book.symbols import SIGN
 
 
 class ModuleParser(Parser):
@@ -44,16 +45,23 @@ def module_page(book: Book, name: str) -> nodes.section:
     page = titled(title_on(book, name), name)
     entry = book.entries.get(name)
     is_chapter = entry is None or bool(entry.number)
-    context = Context(book, has_symbols=is_chapter, defines=is_chapter)
+    blocks = blocks_of(docstring)
+    context = Context(book, is_chapter or any(map(has_formula, blocks)), defines=is_chapter)
     if says := title_of(docstring).summary:
         page += summary(says, context)
     page += files_line(book, name)
-    add_blocks(page, blocks_of(docstring), context)
+    add_blocks(page, blocks, context)
     page += code_section(book.sources[name], tree, name)
     own = [number for number, target in book.equations.items() if target.document == name]
     if numbers := [number for number in own if used_in(number, book)]:
         page += uses_section(book, numbers)
     return page
+
+
+def has_formula(block: Block) -> bool:
+    """Whether a block is a formula, or a text with a letter that only a formula has."""
+    is_text = isinstance(block, Paragraph | Item)
+    return isinstance(block, Display) or (is_text and bool(SIGN.search(block.text)))
 
 
 def files_line(book: Book, name: str) -> nodes.paragraph:
