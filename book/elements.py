@@ -8,7 +8,7 @@ from docutils import nodes
 
 from book.blocks import Block, Display, Example, Figure, Heading, Item, Paragraph, Row
 from book.links import MENTION, Book, Target, anchor_of, target_of, used_in
-from book.nodes import EquationNode, FormulaNode, LinkNode
+from book.nodes import EquationNode, FormulaNode, LinkNode, ListingNode
 from book.symbols import pieces_of
 
 RELATION = re.compile(r"(?:^| )[=→←] ")
@@ -120,7 +120,8 @@ def element_of(block: Block, context: Context) -> nodes.Element:
     if isinstance(block, Display):
         return equations(block, context)
     if isinstance(block, Example):
-        return nodes.literal_block(block.text, block.text, language="pycon")
+        code = re.sub(r"^<BLANKLINE>", "", block.text, flags=re.MULTILINE)
+        return ListingNode(code, code, language="pycon", first=0)
     if isinstance(block, Figure):
         # Sphinx colours a block as code if its source is its text.
         inside = with_links(block.text, context.book, keep_quotes=True)
@@ -136,7 +137,8 @@ def equations(display: Display, context: Context) -> nodes.container:
     group = nodes.container(classes=["equations", "aligned"] if is_aligned else ["equations"])
     for row, sign in zip(display.rows, signs, strict=True):
         place = sign.start() if is_aligned and sign else 0
-        columns = [row.text[:place], row.text[place:]] if is_aligned and sign else [row.text]
+        whole = re.sub(r" +(?=[=→←] )", " ", row.text)  # spaces may align it with other lines
+        columns = [row.text[:place], row.text[place:]] if is_aligned and sign else [whole]
         group += equation(row, columns, context)
     return group
 

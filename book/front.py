@@ -75,7 +75,7 @@ def part_section(book: Book, name: str, documents: list[str]) -> nodes.section:
         is_plumbing = entry and not entry.number
         items += nodes.list_item("", line, classes=["plumbing"] if is_plumbing else [])
     section += items
-    section += sidebar(name, documents)
+    section += sidebar(book, name, documents)
     return section
 
 
@@ -88,11 +88,11 @@ def summary_of(book: Book, document: str) -> str:
     return title_sentence(header_of(book.sources[document]))
 
 
-def sidebar(caption: str, documents: list[str]) -> nodes.compound:
+def sidebar(book: Book, caption: str, documents: list[str]) -> nodes.compound:
     """Return the part of the side bar that lists documents."""
     tree = addnodes.toctree(
         parent=FRONT,
-        entries=[(None, document) for document in documents],
+        entries=[(title_on(book, document), document) for document in documents],
         includefiles=documents,
         maxdepth=1,
         caption=caption,

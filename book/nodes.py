@@ -24,7 +24,7 @@ class FormulaNode(nodes.Inline, nodes.TextElement):
 
 
 class ListingNode(nodes.literal_block):
-    """Source code, in `language`, whose first line has the number `first`."""
+    """Source code, in `language`, whose first line has the number `first`; 0 for none."""
 
 
 def address_on(visitor: Any) -> Address:
@@ -81,7 +81,7 @@ def visit_formula(visitor: Any, node: FormulaNode) -> None:
 def visit_listing(visitor: Any, node: ListingNode) -> None:
     """Write a listing."""
     code = listing(node.astext(), node["language"], node["first"], read_book(), address_on(visitor))
-    visitor.body.append(code)
+    visitor.body.append(f'<div class="highlight-{node["language"]}">{code}</div>\n')
     raise nodes.SkipNode
 
 

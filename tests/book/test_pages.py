@@ -103,7 +103,7 @@ def test_a_chapter_has_its_equations_figures_examples_and_code(pages, name):
         (["y = x", "dz → 2"], [2, 2]),
         (["y = x", "more", "dz = 2"], [2, 1, 2]),
         (["y = x", "  = z"], [2, 2]),
-        (["y = x"], [1]),
+        (["y   = x"], [1]),
         (["y = x", "i sees j  ⟺  j ≤ i"], [1, 1]),
     ],
 )
@@ -140,6 +140,28 @@ def test_a_page_without_a_number_shows_formulas_where_it_has_some(pages):
         "direct_file": False,
     }.items():
         assert ("<math>" in pages[f"minigpt2/{name}"]) == has_some, name
+
+
+def test_a_chapter_and_its_kernels_lead_to_each_other(pages):
+    assert 'href="../../kernels/grad_norm.html"' in pages["minigpt2/ops/adamw"]
+    assert 'href="../minigpt2/ops/adamw.html"' in pages["kernels/grad_norm"]
+
+
+def test_the_uses_of_an_equation_are_lists(pages):
+    line = re.findall(r'<p class="uses" id="used-eq-5-3">(.*)</p>', pages["minigpt2/ops/gelu"])[0]
+    shown = html.unescape(re.sub(r"<[^>]*>", "", line))
+    lines = r"\S+\.\w+ \d+(, \d+)*"
+    assert re.match(rf"\(5\.3\) computed in {lines}(, {lines})*; mentioned in 15\. Block, ", shown)
+
+
+def test_a_page_without_code_has_no_section_for_it(pages):
+    assert 'id="code"' not in pages["minigpt2/ops/__init__"]
+    assert 'id="code"' in pages["minigpt2/ops/gelu"]
+
+
+def test_the_side_bar_has_the_names_of_the_first_page(pages):
+    for name in GUIDES.values():
+        assert re.search(rf"toctree-l1[^>]*><a [^>]*>{name}</a>", pages["minigpt2/ops/gelu"])
 
 
 def test_the_first_page_lists_all(pages):
