@@ -5,7 +5,7 @@ is added: the blocks of a docstring have its words, in its order.
 """
 
 import re
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import NamedTuple
 
 from book.lines import EQUATION, ITEM, indent_of, kinds_of
@@ -13,7 +13,7 @@ from book.symbols import pieces_of
 
 ROOM = 72  # characters that every text fills, if its sentence goes on
 NUMBER = re.compile(r"\d+\.\d+")
-LABEL = re.compile(r"\[\w+\] |\w+: |Bytes |The tile\. ")  # begins a paragraph of its own
+LABEL = re.compile(r"\[\w+\] |\w+: |Bytes\b|The tile\. ")  # begins a paragraph of its own
 SHORT = ("Definition", "Derivation", "Example", "Forward", "In plain NumPy", "Symbols", "Rule")
 
 
@@ -115,14 +115,14 @@ def assembled(name: str, kinds: list[str], lines: list[str]) -> list[Block]:
 def paragraphs_in(lines: list[str]) -> list[list[str]]:
     """Cut lines where one ends a sentence though it had room for the next line's first word.
 
-    A label behind a sentence begins a paragraph, too, and so does the first line that is no longer
-    indented further.
+    Behind a sentence a label begins a paragraph, too, and so does a line whose next one is indented
+    further; and so does the first line that is not.
     """
     groups = [lines[:1]]
-    for above, line in pairwise(lines):
+    for above, line, below in zip(lines, lines[1:], [*lines[2:], ""], strict=False):
         is_end = above.rstrip().endswith((".", ".)"))
         had_room = len(above) + 1 + len(line.split()[0]) <= ROOM
-        begins = had_room or LABEL.match(line.lstrip())
+        begins = had_room or LABEL.match(line.lstrip()) or indent_of(below) > indent_of(line)
         if (is_end and begins) or indent_of(line) < indent_of(above):
             groups.append([])
         groups[-1].append(line)

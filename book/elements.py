@@ -9,9 +9,10 @@ from docutils import nodes
 from book.blocks import Block, Display, Example, Figure, Heading, Item, Paragraph, Row
 from book.links import MENTION, Book, Target, anchor_of, target_of, used_in
 from book.nodes import EquationNode, FormulaNode, LinkNode, ListingNode
-from book.symbols import pieces_of
+from book.symbols import is_balanced, pieces_of
 
-RELATION = re.compile(r"(?:^| )[=→←] ")
+LONG = 30  # characters of a formula that a narrow line may have to break
+RELATION = re.compile(r"(?:^| )\+?[=→←] ")
 
 
 class Context(NamedTuple):
@@ -63,10 +64,25 @@ def with_formulas(text: str) -> Iterator[nodes.Node]:
         touching = re.match(r"\S*", pieces[place + 1][0] if not pieces[place + 1][1] else "")
         assert words and touching
         yield nodes.Text(words[1])
-        yield FormulaNode(piece, piece, before=words[2], behind=touching[0])
+        parts = parts_of(piece)
+        for number, part in enumerate(parts):
+            before = words[2] if number == 0 else ""
+            behind = touching[0] if number == len(parts) - 1 else ""
+            yield nodes.Text(" " if number else "")
+            yield FormulaNode(part, part, before=before, behind=behind)
         plain = ""
         pieces[place + 1] = (pieces[place + 1][0][touching.end() :], pieces[place + 1][1])
     yield nodes.Text(plain)
+
+
+def parts_of(formula: str) -> list[str]:
+    """Cut a long formula before its equals signs, where a line may end."""
+    parts, first = [], 0
+    for sign in re.finditer(r" (?== )", formula if len(formula) > LONG else ""):
+        if is_balanced(formula[first : sign.start()]):
+            parts.append(formula[first : sign.start()])
+            first = sign.end()
+    return [*parts, formula[first:]]
 
 
 def with_links(text: str, book: Book, keep_quotes: bool = False) -> Iterator[nodes.Node]:
@@ -137,7 +153,7 @@ def equations(display: Display, context: Context) -> nodes.container:
     group = nodes.container(classes=["equations", "aligned"] if is_aligned else ["equations"])
     for row, sign in zip(display.rows, signs, strict=True):
         place = sign.start() if is_aligned and sign else 0
-        whole = re.sub(r" +(?=[=→←] )", " ", row.text)  # spaces may align it with other lines
+        whole = re.sub(r" +(?=\+?[=→←] )", " ", row.text)  # spaces may align it with other lines
         columns = [row.text[:place], row.text[place:]] if is_aligned and sign else [whole]
         group += equation(row, columns, context)
     return group

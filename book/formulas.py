@@ -34,7 +34,7 @@ TOKEN = re.compile(
     r"|_(?P<name>[A-Za-z]+(?:,[a-z])?|\{[^}]*\})"
     rf"|\^(?P<power>\([^()]*(?:\([^()]*\)[^()]*)*\)|[-−]?\d+|[{FRACTIONS}])"
     r"|(?P<root>√)"
-    r"|(?P<operator>.)"
+    r"|(?P<operator>\+=|.)"
 )
 FUNCTIONS = {"exp", "ln", "max", "min", "tanh", "sin", "cos", "clip"}
 DIFFERENTIAL = re.compile(r"d[A-Za-z]")
@@ -197,6 +197,8 @@ def operator(text: str, before: Token | None) -> str:
         return f'<mo stretchy="false">{shown}</mo>'
     if text in TIGHT:
         return f'<mo stretchy="false" lspace="0" rspace="0">{shown}</mo>'
+    if text in "→←⟺⟹":
+        return f'<mo stretchy="false">{shown}</mo>'
     if text == "Σ":
         return f'<mo lspace="0" rspace="0.1em">{shown}</mo>'
     is_sign = before is None or (before.kind == "operator" and before.text not in CLOSING + "|‖")
@@ -215,7 +217,7 @@ def space_of(tokens: list[Token], place: int) -> str:
     free = [t for t in near if t.kind != "operator" or t.text in OPENING + CLOSING + TIGHT + "Σ"]
     inner = len(near) == 2 and (near[0].text in OPENING or near[1].text in CLOSING)
     after_comma = len(near) == 2 and near[0].text == "," and is_long(near[1])
-    if any(map(is_long, near)) and (len(free) == 2 or after_comma):
+    if any(map(is_long, near)) and not inner and (len(free) == 2 or after_comma):
         return BETWEEN_WORDS
     return THIN if len(free) == 2 and not inner else ""
 

@@ -6,7 +6,7 @@ from docutils import nodes
 from sphinx import addnodes
 
 from book.blocks import blocks_of, title_of, title_sentence
-from book.elements import Context, add_blocks, link_to, summary, titled
+from book.elements import Context, add_blocks, link_to, prose, summary, titled
 from book.links import GUIDES, OPERATIONS, PLAIN, Book, Target, header_of
 from book.parse import PACKAGE, Part, contents_of, read_sources
 
@@ -70,9 +70,9 @@ def part_section(book: Book, name: str, documents: list[str]) -> nodes.section:
         says = summary_of(book, document)
         line = nodes.paragraph()
         line += link_to(Target(document, "", says), title_on(book, document))
-        line += nodes.Text(f": {says}" if says else "")
         entry = book.entries.get(document)
         is_plumbing = entry and not entry.number
+        line += prose(f": {says}" if says else "", Context(book, has_symbols=not is_plumbing))
         items += nodes.list_item("", line, classes=["plumbing"] if is_plumbing else [])
     section += items
     section += sidebar(book, name, documents)

@@ -139,7 +139,8 @@ def test_an_equation_may_have_several_numbers():
     [
         ("[banks] none", True),
         ("Launch: one block", True),
-        ("Bytes with a comma", True),
+        ("Bytes, with a comma", True),
+        ("1/c, a share; and\n        what it is", True),
         ("The tile.  Its rows", True),
         ("The tiles of a row", False),
         ("Bytesize is a word", False),
@@ -147,8 +148,9 @@ def test_an_equation_may_have_several_numbers():
 )
 def test_a_label_behind_a_sentence_begins_a_paragraph(line, begins):
     full = "A sentence that fills its line up to the end, so that nothing else has room in it."
-    assert len(body_of(full, line)) == 1 + begins
-    assert len(body_of(full[:-1], line)) == 1
+    lines = [f"    {line}" for line in (full, line)]
+    assert len(body_of("Why", *lines)) == 2 + begins
+    assert len(body_of("Why", lines[0][:-1], lines[1])) == 2
 
 
 @pytest.mark.parametrize(

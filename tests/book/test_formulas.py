@@ -79,6 +79,7 @@ def text_of(text):
             "<msup><mi>x</mi><mrow><mo>−</mo><mn>3</mn><mo>/</mo><mn>2</mn></mrow></msup>",
         ),
         ("⅓", "<mn>⅓</mn>"),
+        ("a += b", "<mi>a</mi><mo>+=</mo><mi>b</mi>"),
     ],
 )
 def test_a_formula(text, expected):
@@ -106,6 +107,8 @@ def test_a_sign_is_no_difference(text, is_sign):
         (", y", None),
         ("x = y", None),
         ("( x", None),
+        ("( word", None),
+        ("word )", None),
         ("x  y", "1.2em"),
     ],
 )
