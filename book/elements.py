@@ -68,18 +68,17 @@ def with_formulas(text: str) -> Iterator[nodes.Node]:
         for number, part in enumerate(parts):
             before = words[2] if number == 0 else ""
             behind = touching[0] if number == len(parts) - 1 else ""
-            yield nodes.Text(" " if number else "")
-            yield FormulaNode(part, part, before=before, behind=behind)
+            yield FormulaNode(part, part, before=before, behind=behind, continues=number > 0)
         plain = ""
         pieces[place + 1] = (pieces[place + 1][0][touching.end() :], pieces[place + 1][1])
     yield nodes.Text(plain)
 
 
 def parts_of(formula: str) -> list[str]:
-    """Cut a long formula before its equals signs, where a line may end."""
+    """Cut a long formula before equals signs, where a line may end, but not soon after it began."""
     parts, first = [], 0
     for sign in re.finditer(r" (?== )", formula if len(formula) > LONG else ""):
-        if is_balanced(formula[first : sign.start()]):
+        if sign.start() - first > LONG / 3 and is_balanced(formula[first : sign.start()]):
             parts.append(formula[first : sign.start()])
             first = sign.end()
     return [*parts, formula[first:]]

@@ -1,9 +1,12 @@
 """The first page: the symbols, and the contents by parts, which are the side bar as well."""
 
 import ast
+import re
+from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.application import Sphinx
 
 from book.blocks import blocks_of, title_of, title_sentence
 from book.elements import Context, add_blocks, link_to, prose, summary, titled
@@ -86,6 +89,13 @@ def summary_of(book: Book, document: str) -> str:
     if document in book.entries or document in (OPERATIONS, PLAIN):
         return title_of(docstring_of(book, document)).summary
     return title_sentence(header_of(book.sources[document]))
+
+
+def mark_plumbing(app: Sphinx, page: str, template: str, context: dict[str, Any], _: Any) -> None:
+    """Let the side bar know which pages are no chapters: those without a number."""
+    entry = r'(<li class="toctree-l1[^"]*)(">\s*<a [^>]*>(?!\d+\. ))'
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = re.sub(entry, r"\1 plumbing\2", tree)
 
 
 def sidebar(book: Book, caption: str, documents: list[str]) -> nodes.compound:

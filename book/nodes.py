@@ -20,7 +20,7 @@ class EquationNode(nodes.Part, nodes.TextElement):
 
 
 class FormulaNode(nodes.Inline, nodes.TextElement):
-    """A formula in plain text, which is shown as mathematics."""
+    """A formula in plain text, which is shown as mathematics; a line may end before a part."""
 
 
 class ListingNode(nodes.literal_block):
@@ -74,7 +74,7 @@ def visit_formula(visitor: Any, node: FormulaNode) -> None:
     if node.get("before") or node.get("behind"):
         before, behind = html.escape(node["before"]), html.escape(node["behind"])
         formula = f'<span class="together">{before}{formula}{behind}</span>'
-    visitor.body.append(formula)
+    visitor.body.append(f"<wbr>{formula}" if node.get("continues") else formula)
     raise nodes.SkipNode
 
 

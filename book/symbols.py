@@ -15,7 +15,7 @@ from book.formulas import ABOVE, BELOW, FRACTIONS, HAT
 DIGIT = rf"[\d{FRACTIONS}]"
 SIGN = re.compile(rf"[Α-Ωα-ωℓℒ∂√∇‖∞′^{HAT}{''.join(BELOW)}{''.join(ABOVE)}]")
 LETTER = re.compile(r"(?!L[12]$)[B-HJ-Zb-z]\d?|d(?!o$)[a-zA-Z]|\d[A-Z]")  # L1 and L2 are caches
-INDEXED = re.compile(r"\|?[A-Za-z]_(?:[A-Za-z]|old|ref)(?![A-Za-z_]).*")
+INDEXED = re.compile(r"\|?[A-Za-z]_(?:[A-Za-z]|old|ref|backward)(?![A-Za-z_]).*")
 STARRED = re.compile(r"[A-Za-z]+\*(?:\(.*)?")
 JOINED = re.compile(
     rf"(?:{DIGIT}|[.,()\[\]|+−·/])*(?:(?<![A-Za-z])[A-Za-z](?![A-Za-z])(?:{DIGIT}|[()\[\]|+−·/])*)+"

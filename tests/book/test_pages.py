@@ -122,6 +122,7 @@ def test_equations_are_aligned_at_their_signs(texts, columns):
     [
         ["a = b"],
         ["Σᵢ (π − ρ) ∇ln π", "= −Σᵢ ρ ∇ln π", "= 0"],
+        ["m = (0.9 · 2 − 1) / 1.9 + 0.003", "= 0.424"],
         ["max(x where x = y, z where z = y, w where w = y)"],
     ],
 )
@@ -173,8 +174,11 @@ def test_a_page_without_code_has_no_section_for_it(pages):
 
 
 def test_the_side_bar_has_the_names_of_the_first_page(pages):
+    page = pages["minigpt2/ops/gelu"]
     for name in GUIDES.values():
-        assert re.search(rf"toctree-l1[^>]*><a [^>]*>{name}</a>", pages["minigpt2/ops/gelu"])
+        assert re.search(rf"toctree-l1[^>]*><a [^>]*>{name}</a>", page)
+    assert re.search(r'<li class="toctree-l1 plumbing"><a [^>]*>Parallel work</a>', page)
+    assert re.search(r'<li class="toctree-l1"><a [^>]*>2\. Linear map</a>', page)
 
 
 def test_the_first_page_lists_all(pages):

@@ -40,8 +40,8 @@ def formulas_in(text):
         ("ds = p (x − y) = (4·−1, 2·−7) / 9.", ["ds = p (x − y) = (4·−1, 2·−7) / 9"]),
         ("up to G_Q and |A|^½, T^(2/D) or 2^-22,", ["G_Q", "|A|^½", "T^(2/D)", "2^-22"]),
         (
-            "v_old, y_ref and m_z: n_head, O_DIRECT, d_model_x, CACHE_BYTES",
-            ["v_old", "y_ref", "m_z"],
+            "v_old, t_backward and m_z: n_head, O_DIRECT, d_model_x, CACHE_BYTES",
+            ["v_old", "t_backward", "m_z"],
         ),
         ("2^(c q·k − c m): one", ["2^(c q·k − c m)"]),
         ("it takes 0.2 s forward, 3 · 4.5 = 13.5 s. s = 2: a step", ["3 · 4.5 = 13.5", "s = 2"]),
