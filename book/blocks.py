@@ -5,12 +5,15 @@ is added: the blocks of a docstring have its words, in its order.
 """
 
 import re
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import NamedTuple
 
 from book.lines import EQUATION, ITEM, indent_of, kinds_of
+from book.symbols import pieces_of
 
 ROOM = 72  # characters that every text fills, if its sentence goes on
+NUMBER = re.compile(r"\d+\.\d+")
+LABEL = re.compile(r"\[\w+\] |\w+: |Bytes\b|The tile\. ")  # begins a paragraph of its own
 SHORT = ("Definition", "Derivation", "Example", "Forward", "In plain NumPy", "Symbols", "Rule")
 
 
@@ -35,10 +38,10 @@ class Item(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An equation with its number, such as '4.20', or a formula without one."""
+    """An equation with its numbers, such as '4.20', or a formula without one."""
 
     text: str
-    number: str | None
+    numbers: tuple[str, ...]
 
 
 class Display(NamedTuple):
@@ -112,13 +115,15 @@ def assembled(name: str, kinds: list[str], lines: list[str]) -> list[Block]:
 def paragraphs_in(lines: list[str]) -> list[list[str]]:
     """Cut lines where one ends a sentence though it had room for the next line's first word.
 
-    The first line that is no longer indented further begins a paragraph, too.
+    Behind a sentence a label begins a paragraph, too, and so does a line whose next one is indented
+    further; and so does the first line that is not.
     """
     groups = [lines[:1]]
-    for above, line in pairwise(lines):
+    for above, line, below in zip(lines, lines[1:], [*lines[2:], ""], strict=False):
+        is_end = above.rstrip().endswith((".", ".)"))
         had_room = len(above) + 1 + len(line.split()[0]) <= ROOM
-        ends = had_room and above.rstrip().endswith((".", ".)"))
-        if ends or indent_of(line) < indent_of(above):
+        begins = had_room or LABEL.match(line.lstrip()) or indent_of(below) > indent_of(line)
+        if (is_end and begins) or indent_of(line) < indent_of(above):
             groups.append([])
         groups[-1].append(line)
     return groups
@@ -139,9 +144,9 @@ def items_of(kinds: list[str], lines: list[str]) -> list[Item]:
 
 
 def row_of(line: str) -> Row:
-    """Return the equation of a line, with its number."""
+    """Return the equation of a line, with its numbers."""
     match = EQUATION.fullmatch(line)
-    return Row(match["text"], match["number"]) if match else Row(line, None)
+    return Row(match["text"], tuple(NUMBER.findall(match["numbers"]))) if match else Row(line, ())
 
 
 def dedented(lines: list[str]) -> list[str]:
@@ -158,11 +163,21 @@ def flowed(lines: list[str]) -> str:
 def split_heading(text: str) -> Heading:
     """Return a heading cut at its first comma or colon, if it starts as many do or is long.
 
+    It is cut as well if a formula or a number follows, which its title cannot show.
+
     >>> split_heading("Example: two tokens of one answer")
     Heading(text='Example', rest='two tokens of one answer')
     >>> split_heading("Who sees whom")
     Heading(text='Who sees whom', rest='')
     """
-    match = re.match(r"([^,:(;]+)[,:;] (.*)", text)
-    cut = match and (match[1] in SHORT or len(text) > 80)
-    return Heading(match[1], match[2]) if match and cut else Heading(text, "")
+    match = re.match(r"((?:[^,:(;]|\([^()]*\))+)[,:;] (.*)", text)
+    if not match:
+        return Heading(text, "")
+    title, rest = match.groups()
+    is_cut = title in SHORT or len(text) > 80 or has_mathematics(rest)
+    return Heading(title, rest) if is_cut else Heading(text, "")
+
+
+def has_mathematics(text: str) -> bool:
+    """Whether a text has a formula or a number."""
+    return bool(re.search(r"\d", text)) or any(is_formula for _, is_formula in pieces_of(text))

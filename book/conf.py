@@ -2,7 +2,7 @@
 
 from sphinx.application import Sphinx
 
-from book.front import FRONT
+from book.front import FRONT, mark_plumbing
 from book.links import PLAIN, document_of, is_page
 from book.nodes import add_nodes
 from book.pages import KernelParser, ModuleParser
@@ -24,6 +24,7 @@ html_static_path = ["static"]
 html_css_files = ["book.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
@@ -33,4 +34,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_source_parser(ModuleParser)
     app.add_source_parser(KernelParser)
     add_nodes(app)
+    app.connect("html-page-context", mark_plumbing, priority=900)  # behind the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}

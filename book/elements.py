@@ -7,12 +7,12 @@ from typing import NamedTuple
 from docutils import nodes
 
 from book.blocks import Block, Display, Example, Figure, Heading, Item, Paragraph, Row
-from book.formulas import HAT
 from book.links import MENTION, Book, Target, anchor_of, target_of, used_in
-from book.nodes import EquationNode, FormulaNode, LinkNode
-from book.symbols import pieces_of
+from book.nodes import EquationNode, FormulaNode, LinkNode, ListingNode
+from book.symbols import is_balanced, pieces_of
 
-RELATION = re.compile(r"( [=→←⟺⟹] )")
+LONG = 30  # characters of a formula that a narrow line may have to break
+RELATION = re.compile(r"(?:^| )\+?[=→←] ")
 
 
 class Context(NamedTuple):
@@ -46,11 +46,42 @@ def prose(text: str, context: Context) -> list[nodes.Node]:
     found: list[nodes.Node] = []
     for piece in with_links(text, context.book):
         if isinstance(piece, nodes.Text) and context.has_symbols:
-            for part, is_formula in pieces_of(str(piece)):
-                found.append(FormulaNode(part, part) if is_formula else nodes.Text(part))
+            found += with_formulas(str(piece))
         else:
             found.append(piece)
     return found
+
+
+def with_formulas(text: str) -> Iterator[nodes.Node]:
+    """Yield a text with its formulas; a formula keeps what it touches, such as a comma."""
+    pieces = [*pieces_of(text), ("", False)]
+    plain = ""
+    for place, (piece, is_formula) in enumerate(pieces):
+        if not is_formula:
+            plain += piece
+            continue
+        words = re.fullmatch(r"(.*?)(\S*)", plain, re.DOTALL)
+        touching = re.match(r"\S*", pieces[place + 1][0] if not pieces[place + 1][1] else "")
+        assert words and touching
+        yield nodes.Text(words[1])
+        parts = parts_of(piece)
+        for number, part in enumerate(parts):
+            before = words[2] if number == 0 else ""
+            behind = touching[0] if number == len(parts) - 1 else ""
+            yield FormulaNode(part, part, before=before, behind=behind, continues=number > 0)
+        plain = ""
+        pieces[place + 1] = (pieces[place + 1][0][touching.end() :], pieces[place + 1][1])
+    yield nodes.Text(plain)
+
+
+def parts_of(formula: str) -> list[str]:
+    """Cut a long formula before equals signs, where a line may end, but not soon after it began."""
+    parts, first = [], 0
+    for sign in re.finditer(r" (?== )", formula if len(formula) > LONG else ""):
+        if sign.start() - first > LONG / 3 and is_balanced(formula[first : sign.start()]):
+            parts.append(formula[first : sign.start()])
+            first = sign.end()
+    return [*parts, formula[first:]]
 
 
 def with_links(text: str, book: Book, keep_quotes: bool = False) -> Iterator[nodes.Node]:
@@ -104,7 +135,8 @@ def element_of(block: Block, context: Context) -> nodes.Element:
     if isinstance(block, Display):
         return equations(block, context)
     if isinstance(block, Example):
-        return nodes.literal_block(block.text, block.text, language="pycon")
+        code = re.sub(r"^<BLANKLINE>", "", block.text, flags=re.MULTILINE)
+        return ListingNode(code, code, language="pycon", first=0)
     if isinstance(block, Figure):
         # Sphinx colours a block as code if its source is its text.
         inside = with_links(block.text, context.book, keep_quotes=True)
@@ -114,30 +146,33 @@ def element_of(block: Block, context: Context) -> nodes.Element:
 
 
 def equations(display: Display, context: Context) -> nodes.container:
-    """Return equations one below the other, aligned at the sign at which the source aligns them."""
-    columns = [RELATION.split(row.text, maxsplit=1) for row in display.rows]
-    lefts = {len(column[0]) - column[0].count(HAT) for column in columns}
-    is_aligned = len(columns) > 1 and len(lefts) == 1 and all(len(c) == 3 for c in columns)
+    """Return equations one below the other, aligned at their signs if several have one."""
+    signs = [RELATION.search(row.text) for row in display.rows]
+    is_aligned = sum(sign is not None for sign in signs) > 1
     group = nodes.container(classes=["equations", "aligned"] if is_aligned else ["equations"])
-    for row, column in zip(display.rows, columns, strict=True):
-        left, right = column[0].rstrip(), "".join(column[1:])
-        group += equation(row, [left, right] if is_aligned else [left + right], context)
+    for row, sign in zip(display.rows, signs, strict=True):
+        place = sign.start() if is_aligned and sign else 0
+        whole = re.sub(r" +(?=\+?[=→←] )", " ", row.text)  # spaces may align it with other lines
+        columns = [row.text[:place], row.text[place:]] if is_aligned and sign else [whole]
+        group += equation(row, columns, context)
     return group
 
 
 def equation(row: Row, columns: list[str], context: Context) -> EquationNode:
-    """Return an equation, in one column or two, with its number and its anchor."""
-    node = EquationNode("", "", number=row.number, anchor="")
+    """Return an equation, in one column or two, with its numbers and its anchor."""
+    node = EquationNode("", "", links=[], anchor="")
     for column in columns:
-        side = nodes.inline(classes=["formula"])
+        side = nodes.inline(classes=["formula"] if len(columns) > 1 else ["formula", "whole"])
         for piece in with_links(column, context.book):
             text = piece.astext()
             side += FormulaNode(text, text) if isinstance(piece, nodes.Text) else piece
         node += side
-    if target := context.book.equations.get(row.number or ""):
-        node["anchor"] = target.anchor if context.defines else ""
-        number = str(row.number)
-        node["target"] = place_of_uses(number, context.book) if context.defines else target
+    for number in row.numbers:
+        target = context.book.equations[number]
+        if context.defines:
+            node["anchor"] = target.anchor
+            target = place_of_uses(number, context.book)
+        node["links"].append((number, target))
     return node
 
 

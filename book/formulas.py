@@ -12,23 +12,31 @@ import html
 import re
 from typing import NamedTuple
 
-BELOW = dict(zip("ᵢⱼₙₖᵥₜₗₛₐₘ₀₁₂₃₄₅₆₇₈₉₊₋₌", "ijnkvtlsam0123456789+−=", strict=True))
-ABOVE = dict(zip("ᵏⁱᶜˢᵀ⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺⁄", "kicsT0123456789−+/", strict=True))
+BELOW = dict(zip("ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ₀₁₂₃₄₅₆₇₈₉₊₋₌", "aehijklmnoprstuvx0123456789+−=", strict=True))
+ABOVE = dict(
+    zip(
+        "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᴬᴮᴰᴱᴳᴴᴵᴶᴷᴸᴹᴺᴼᴾᴿᵀᵁⱽᵂ⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺",
+        "abcdefghijklmnoprstuvwxyzABDEGHIJKLMNOPRTUVW0123456789−+",
+        strict=True,
+    )
+)
+FRACTIONS = "½⅓¼¾⅔"
 HAT = "\N{COMBINING CIRCUMFLEX ACCENT}"
 
 TOKEN = re.compile(
     r"(?P<space>\s+)"
-    r"|(?P<number>\d+(?:,\d{3})*(?:\.\d+)?(?:e-\d+)?|[½¼¾])"
-    r"|(?P<constant>[A-Z]{2,}_[A-Z]+)"
+    rf"|(?P<number>\d+(?:,\d{{3}})*(?:\.\d+)?(?:e-\d+)?|[{FRACTIONS}])"
+    r"|(?P<constant>[A-Z]{2,}_[A-Z]+|d_[a-z]{2,})"
     r"|(?P<word>[A-Za-z]+(?:[-'][A-Za-z]+)*\d?|[Α-ΡΤ-Ωα-ωℓℒ∂∞…])"
     rf"|(?P<hat>{HAT})"
     rf"|(?P<below>[{''.join(BELOW)}]+)"
     rf"|(?P<above>[{''.join(ABOVE)}]+|′+)"
     r"|_(?P<name>[A-Za-z]+(?:,[a-z])?|\{[^}]*\})"
-    r"|\^(?P<power>\([^()]*(?:\([^()]*\)[^()]*)*\))"
+    rf"|\^(?P<power>\([^()]*(?:\([^()]*\)[^()]*)*\)|[-−]?\d+|[{FRACTIONS}])"
     r"|(?P<root>√)"
-    r"|(?P<operator>.)"
+    r"|(?P<operator>\+=|.)"
 )
+FUNCTIONS = {"exp", "ln", "max", "min", "tanh", "sin", "cos", "clip"}
 DIFFERENTIAL = re.compile(r"d[A-Za-z]")
 OPENING, CLOSING = "([{⟨⌈", ")]}⟩⌉"
 TIGHT = "|‖/∇"  # operators with no space beside them
@@ -99,7 +107,7 @@ def scripted(atom: Atom, token: Token) -> Atom:
     if token.kind == "name":
         return atom._replace(below=atom.below + inside(token.text.strip("{}")))
     if token.kind == "power":
-        return atom._replace(above=atom.above + inside(token.text[1:-1]))
+        return atom._replace(above=atom.above + inside(unwrapped(token.text)))
     if token.text[0] == "′":  # that of a letter below, as in ℓₙᵥ′, if there is one
         return prime(atom, token.text)
     return atom._replace(above=atom.above + letters(token.text, ABOVE))
@@ -141,6 +149,11 @@ def end_of_root(tokens: list[Token], place: int) -> int:
 def root_of(tokens: list[Token]) -> str:
     """Return the text under a root, without the parentheses around it."""
     text = "".join(source_of(token) for token in tokens)
+    return unwrapped(text)
+
+
+def unwrapped(text: str) -> str:
+    """Return a text without the parentheses around it."""
     return text[1:-1].strip() if text.startswith("(") else text
 
 
@@ -164,7 +177,7 @@ def atoms_of(tokens: list[Token], place: int) -> list[Atom]:
         return [Atom(f"<mn>{text}</mn>")]
     if kind == "constant":
         return [Atom(f"<mtext>{text}</mtext>")]
-    if kind == "word" and DIFFERENTIAL.fullmatch(text):
+    if kind == "word" and is_d(text):
         return [Atom("<mi>d</mi>"), Atom(f"<mi>{text[1]}</mi>")]
     if kind == "word":
         return [Atom(f"<mi>{html.escape(text)}</mi>")]
@@ -184,6 +197,8 @@ def operator(text: str, before: Token | None) -> str:
         return f'<mo stretchy="false">{shown}</mo>'
     if text in TIGHT:
         return f'<mo stretchy="false" lspace="0" rspace="0">{shown}</mo>'
+    if text in "→←⟺⟹":
+        return f'<mo stretchy="false">{shown}</mo>'
     if text == "Σ":
         return f'<mo lspace="0" rspace="0.1em">{shown}</mo>'
     is_sign = before is None or (before.kind == "operator" and before.text not in CLOSING + "|‖")
@@ -192,13 +207,27 @@ def operator(text: str, before: Token | None) -> str:
 
 
 def space_of(tokens: list[Token], place: int) -> str:
-    """Return a space: wide for two or more, thin for a product, none beside an operator."""
+    """Return a space: wide for two or more, thin for a product, none next to an operator.
+
+    A word keeps its distance, but for the name of a function.
+    """
     if len(tokens[place].text) > 1:
         return WIDE
-    beside = [tokens[n] for n in (place - 1, place + 1) if 0 <= n < len(tokens)]
-    words = [token for token in beside if token.kind == "word" and len(token.text) > 1]
-    if words and not any(token.kind == "operator" for token in beside):
+    near = [tokens[n] for n in (place - 1, place + 1) if 0 <= n < len(tokens)]
+    free = [t for t in near if t.kind != "operator" or t.text in OPENING + CLOSING + TIGHT + "Σ"]
+    inner = len(near) == 2 and (near[0].text in OPENING or near[1].text in CLOSING)
+    after_comma = len(near) == 2 and near[0].text == "," and is_long(near[1])
+    if any(map(is_long, near)) and not inner and (len(free) == 2 or after_comma):
         return BETWEEN_WORDS
-    free = [t for t in beside if t.kind != "operator" or t.text in OPENING + CLOSING + TIGHT + "Σ"]
-    inner = len(beside) == 2 and (beside[0].text in OPENING or beside[1].text in CLOSING)
     return THIN if len(free) == 2 and not inner else ""
+
+
+def is_long(token: Token) -> bool:
+    """Whether a token is a word of a sentence, and no letter, differential or function."""
+    text = token.text
+    return token.kind == "word" and len(text) > 1 and text not in FUNCTIONS and not is_d(text)
+
+
+def is_d(text: str) -> bool:
+    """Whether a word is a differential: dx."""
+    return bool(DIFFERENTIAL.fullmatch(text))

@@ -1,12 +1,15 @@
 """The first page: the symbols, and the contents by parts, which are the side bar as well."""
 
 import ast
+import re
+from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.application import Sphinx
 
 from book.blocks import blocks_of, title_of, title_sentence
-from book.elements import Context, add_blocks, link_to, summary, titled
+from book.elements import Context, add_blocks, link_to, prose, summary, titled
 from book.links import GUIDES, OPERATIONS, PLAIN, Book, Target, header_of
 from book.parse import PACKAGE, Part, contents_of, read_sources
 
@@ -70,12 +73,12 @@ def part_section(book: Book, name: str, documents: list[str]) -> nodes.section:
         says = summary_of(book, document)
         line = nodes.paragraph()
         line += link_to(Target(document, "", says), title_on(book, document))
-        line += nodes.Text(f": {says}" if says else "")
         entry = book.entries.get(document)
         is_plumbing = entry and not entry.number
+        line += prose(f": {says}" if says else "", Context(book, has_symbols=not is_plumbing))
         items += nodes.list_item("", line, classes=["plumbing"] if is_plumbing else [])
     section += items
-    section += sidebar(name, documents)
+    section += sidebar(book, name, documents)
     return section
 
 
@@ -88,11 +91,18 @@ def summary_of(book: Book, document: str) -> str:
     return title_sentence(header_of(book.sources[document]))
 
 
-def sidebar(caption: str, documents: list[str]) -> nodes.compound:
+def mark_plumbing(app: Sphinx, page: str, template: str, context: dict[str, Any], _: Any) -> None:
+    """Let the side bar know which pages are no chapters: those without a number."""
+    entry = r'(<li class="toctree-l1[^"]*)(">\s*<a [^>]*>(?!\d+\. ))'
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = re.sub(entry, r"\1 plumbing\2", tree)
+
+
+def sidebar(book: Book, caption: str, documents: list[str]) -> nodes.compound:
     """Return the part of the side bar that lists documents."""
     tree = addnodes.toctree(
         parent=FRONT,
-        entries=[(None, document) for document in documents],
+        entries=[(title_on(book, document), document) for document in documents],
         includefiles=documents,
         maxdepth=1,
         caption=caption,

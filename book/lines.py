@@ -2,9 +2,10 @@
 
 a heading        starts at the margin behind an empty line, has one or two lines, and what
                  follows at once is indented
-an equation      ends with its number, (4.20), set apart by two spaces
+an equation      ends with its number, (4.20), set apart by two spaces; a kernel's may have several
 an example       starts with >>> and ends at an empty line
-a table, figure  is indented further than the text, or has columns: three spaces within a line
+a table, figure  is indented further than the text, or has columns: three spaces within a line,
+                 or a word where the line next to it has a column
 an item          starts with "1. " or "- "; its further lines are indented, and so may be
                      those of a paragraph
 a formula        has an equals sign, and no word
@@ -14,12 +15,12 @@ a paragraph      is the rest
 import re
 from itertools import pairwise
 
-EQUATION = re.compile(r"(?P<text>.*?\S)\s\s+\((?P<number>\d+\.\d+)\)")
+from book.formulas import FUNCTIONS, HAT
+
+EQUATION = re.compile(r"(?P<text>.*?\S)\s\s+(?P<numbers>\(\d+\.\d+\)(?: \(\d+\.\d+\))*)")
 ITEM = re.compile(r"(?P<mark>\d+\.|-) +(?P<text>\S.*)")
 COLUMN = re.compile(r"(?<=\S)\s{2,}(?=\S)")
-SENTENCE = re.compile(r"[.:?!]  ")
 WORD = re.compile(r"[A-Za-z]{3,}")
-FUNCTIONS = {"exp", "max", "min", "tanh", "clip"}
 
 
 def kinds_of(lines: list[str]) -> list[str]:
@@ -75,7 +76,7 @@ def margin_of(lines: list[str], place: int) -> int:
     for above in range(place, -1, -1):
         if lines[above] and not lines[above].startswith(" "):
             return 4 if is_heading(lines, above) or is_second_of_heading(lines, above) else 0
-    return 4
+    return 0
 
 
 def is_second_of_heading(lines: list[str], place: int) -> bool:
@@ -84,26 +85,35 @@ def is_second_of_heading(lines: list[str], place: int) -> bool:
 
 
 def tabular_lines(lines: list[str]) -> set[int]:
-    """Return the lines with columns: three spaces in a line, or a column of the line beside it."""
+    """Return the lines with columns: three spaces in a line, or a column of the line next to it."""
     columns = [columns_in(line) for line in lines]
     found = {n for n, line in enumerate(lines) if any(len(m[0]) > 2 for m in gaps_in(line))}
     found = {n for n in found if not EQUATION.fullmatch(lines[n].strip())}
     for way in (1, -1):
-        for here, beside in list(pairwise(range(len(lines))))[::way]:
-            here, beside = (here, beside) if way == 1 else (beside, here)
-            if here in found and columns[here] & columns[beside]:
-                found.add(beside)
+        for here, near in list(pairwise(range(len(lines))))[::way]:
+            here, near = (here, near) if way == 1 else (near, here)
+            if here in found and (shared := columns[here] & starts_in(lines[near])):
+                found.add(near)
+                columns[near] |= shared
     return found
 
 
 def gaps_in(line: str) -> list[re.Match[str]]:
-    """Return the gaps of a line, but those behind a sentence."""
-    return [gap for gap in COLUMN.finditer(line) if line[gap.start() - 1] not in ".?!:"]
+    """Return the gaps of a line, but the two spaces behind a sentence."""
+    gaps = COLUMN.finditer(line.replace(HAT, ""))
+    return [gap for gap in gaps if len(gap[0]) > 2 or gap.string[gap.start() - 1] not in ".?!:"]
 
 
 def columns_in(line: str) -> set[int]:
-    """Return the places where columns of a line begin."""
+    """Return the places where columns of a line begin; a hat takes no place."""
     return {gap.end() for gap in gaps_in(line)}
+
+
+def starts_in(line: str) -> set[int]:
+    """Return the places where a column may begin: also the first, and in a formula every word's."""
+    if is_formula(line.strip()):
+        return {match.start() for match in re.finditer(r"(?<!\S)\S", line.replace(HAT, ""))}
+    return columns_in(line) | {indent_of(line)}
 
 
 def is_formula(text: str) -> bool:

@@ -4,6 +4,7 @@ A document is a source without its ending: minigpt2/ops/gelu, kernels/gelu.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import takewhile
 from typing import NamedTuple
@@ -41,11 +42,17 @@ class Book(NamedTuple):
     equations: dict[str, Target]  # by number, such as '4.20'
     computed: dict[str, list[Use]]  # lines of code whose comment cites an equation
     mentioned: dict[str, list[Use]]  # lines of other documents' texts that do
+    kernels: dict[str, str]  # the chapter of each kernel that belongs to one
 
     def chapter(self, number: int) -> str | None:
         """Return the document of a chapter."""
         found = [name for name, entry in self.entries.items() if entry.number == number]
         return found[0] if found else None
+
+    def ordered(self, documents: Iterable[str]) -> list[str]:
+        """Return documents, each once, in reading order: chapters before kernels and the rest."""
+        wanted = {*documents}
+        return [name for name in dict.fromkeys([*self.entries, *self.paths]) if name in wanted]
 
 
 def document_of(module: str) -> str:
@@ -65,7 +72,18 @@ def read_book() -> Book:
     for path in sorted(KERNELS.glob("*.cu*")):
         sources[f"kernels/{path.stem}"] = path.read_text(encoding="utf-8")
         paths[f"kernels/{path.stem}"] = f"kernels/{path.name}"
-    return linked(Book(entries, sources, paths, {}, {}, {}))
+    book = Book(entries, sources, paths, {}, {}, {}, {})
+    table = (KERNELS / "README.md").read_text(encoding="utf-8")
+    book.kernels.update(chapters_of_kernels(table, book))
+    return linked(book)
+
+
+def chapters_of_kernels(table: str, book: Book) -> Iterator[tuple[str, str]]:
+    """Yield (kernel, chapter) of each row of a table: | `a.cu`, `b.cu` | 10, AdamW |."""
+    for files, number in re.findall(r"^\| (`[^|]*) \| (\d+), ", table, re.MULTILINE):
+        if chapter := book.chapter(int(number)):
+            for stem in re.findall(r"`(\w+)\.cu`", files):
+                yield f"kernels/{stem}", chapter
 
 
 def is_page(document: str) -> bool:
@@ -84,7 +102,8 @@ def linked(book: Book) -> Book:
         defined, mentioned, cited = equations_of(text)
         for line, number in defined:
             says = EQUATION.fullmatch(lines[line - 1].strip())
-            target = Target(document, anchor_of(joined(number)), says["text"] if says else "")
+            text = " ".join(says["text"].split()) if says else ""
+            target = Target(document, anchor_of(joined(number)), text)
             book.equations[joined(number)] = target
         add_uses(book.computed, document, [(line, joined(number)) for line, number in cited])
         add_uses(book.mentioned, document, [(line, joined(number)) for line, number in mentioned])
@@ -137,6 +156,7 @@ MENTION = re.compile(
     r"`(?P<code>[^`\n]+)`"
     r"|\((?P<equation>\d+\.\d+)\)"
     r"|\bchapter (?P<chapter>\d+)\b"
+    r"|(?<![\w/.])(?P<file>\w+\.cuh?)(?![\w/])"
     r"|(?<![\w/.])(?P<path>(?:\w+/)+\w+(?:\.cuh?|\.py)?)(?![\w/])"
 )
 
@@ -148,6 +168,8 @@ def target_of(mention: re.Match[str], book: Book) -> Target | None:
         return book.equations.get(text)
     if kind == "chapter":
         document = book.chapter(int(text))
+    elif kind == "file":
+        document = f"kernels/{text.partition('.')[0]}"
     else:
         stem = re.sub(r"\.(py|cuh?)$", "", text)
         document = stem if stem in book.paths else document_of(stem)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import CudaLexer, PythonLexer
+from pygments.lexers import CudaLexer, PythonConsoleLexer, PythonLexer
 
 from book.links import Book, Target, document_of, line_anchor
 
+LEXERS = {"cuda": CudaLexer, "python": PythonLexer, "pycon": PythonConsoleLexer}
 Address = Callable[[Target], str]  # of a target, from the page on which it is written
 
 LINE = re.compile(r'<span id="L-(\d+)">')
@@ -19,13 +20,13 @@ INCLUDE = re.compile(r'(<span class="cpf">(?:"|&quot;))(\w+)\.cuh((?:"|&quot;)</
 
 
 def listing(code: str, language: str, first: int, book: Book, address: Address) -> str:
-    """Return code as HTML; its first line has the number `first` in its file.
+    """Return code as HTML; its first line has the number `first` in its file, 0 for no numbers.
 
     In HTML (4.20) stands in one piece in comments and docstrings alone: in code its parentheses
     are elements of their own.
     """
-    lexer = CudaLexer() if language == "cuda" else PythonLexer()
-    page = highlight(code, lexer, HtmlFormatter(linespans="L", linenostart=first))
+    numbers = {"linespans": "L", "linenostart": first} if first else {}
+    page = highlight(code, LEXERS[language](), HtmlFormatter(**numbers))
     page = LINE.sub(rf'\g<0><a class="line" href="#{line_anchor(0)[:-1]}\1">\1</a>', page)
     page = EQUATION.sub(lambda match: equation_link(match, book, address), page)
     page = MODULE.sub(lambda match: module_link(match, book, address), page)

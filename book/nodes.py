@@ -1,5 +1,6 @@
 """Elements of a page that Sphinx has not: links, formulas, equations, listings; and their HTML."""
 
+import html
 from typing import Any
 
 from docutils import nodes
@@ -15,15 +16,15 @@ class LinkNode(nodes.Inline, nodes.TextElement):
 
 
 class EquationNode(nodes.Part, nodes.TextElement):
-    """An equation with its `number`, which leads to a `target`; or a formula without one."""
+    """An equation with its numbers, `links` of each to a target; or a formula without one."""
 
 
 class FormulaNode(nodes.Inline, nodes.TextElement):
-    """A formula in plain text, which is shown as mathematics."""
+    """A formula in plain text, which is shown as mathematics; a line may end before a part."""
 
 
 class ListingNode(nodes.literal_block):
-    """Source code, in `language`, whose first line has the number `first`."""
+    """Source code, in `language`, whose first line has the number `first`; 0 for none."""
 
 
 def address_on(visitor: Any) -> Address:
@@ -55,25 +56,32 @@ def visit_equation(visitor: Any, node: EquationNode) -> None:
 
 
 def depart_equation(visitor: Any, node: EquationNode) -> None:
-    """Close an equation with its number, which leads to where it is used."""
-    if node["number"]:
-        number = f"({node['number']})</a>"
-        visitor.body.append(opened(node["target"], "number", address_on(visitor)) + number)
+    """Close an equation with its numbers, each of which leads to where it is used."""
+    if node["links"]:
+        links = (
+            f"{opened(target, 'number', address_on(visitor))}({number})</a>"
+            for number, target in node["links"]
+        )
+        visitor.body.append(f'<span class="numbers">{" ".join(links)}</span>')
     visitor.body.append("</div>\n")
 
 
 def visit_formula(visitor: Any, node: FormulaNode) -> None:
-    """Write a formula; spaces at its ends are the sentence's."""
+    """Write a formula, on one line with what it touches; spaces at its ends are the sentence's."""
     text = node.astext()
     before, behind = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
-    visitor.body.append(f"{before}{mathml(text.strip())}{behind}" if text.strip() else text)
+    formula = f"{before}{mathml(text.strip())}{behind}" if text.strip() else text
+    if node.get("before") or node.get("behind"):
+        before, behind = html.escape(node["before"]), html.escape(node["behind"])
+        formula = f'<span class="together">{before}{formula}{behind}</span>'
+    visitor.body.append(f"<wbr>{formula}" if node.get("continues") else formula)
     raise nodes.SkipNode
 
 
 def visit_listing(visitor: Any, node: ListingNode) -> None:
     """Write a listing."""
     code = listing(node.astext(), node["language"], node["first"], read_book(), address_on(visitor))
-    visitor.body.append(code)
+    visitor.body.append(f'<div class="highlight-{node["language"]}">{code}</div>\n')
     raise nodes.SkipNode
 
 

@@ -7,12 +7,13 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.parsers import Parser
 
-from book.blocks import blocks_of, title_of, title_sentence
+from book.blocks import Block, Display, Item, Paragraph, blocks_of, title_of, title_sentence
 from book.elements import Context, add_blocks, link_to, summary, titled
 from book.front import FRONT, front_page, title_on
 from book.links import Book, Target, Use, header_of, line_anchor, read_book, used_in
 from book.nodes import ListingNode
 from book.parse import PACKAGE
+from book.symbols import SIGN
 
 
 class ModuleParser(Parser):
@@ -44,27 +45,36 @@ def module_page(book: Book, name: str) -> nodes.section:
     page = titled(title_on(book, name), name)
     entry = book.entries.get(name)
     is_chapter = entry is None or bool(entry.number)
-    context = Context(book, has_symbols=is_chapter, defines=is_chapter)
+    blocks = blocks_of(docstring)
+    context = Context(book, is_chapter or any(map(has_formula, blocks)), defines=is_chapter)
     if says := title_of(docstring).summary:
         page += summary(says, context)
     page += files_line(book, name)
-    add_blocks(page, blocks_of(docstring), context)
-    page += code_section(book.sources[name], tree, name)
+    add_blocks(page, blocks, context)
+    if not isinstance(tree.body[-1], ast.Expr):
+        page += code_section(book.sources[name], tree, name)
     own = [number for number, target in book.equations.items() if target.document == name]
     if numbers := [number for number in own if used_in(number, book)]:
         page += uses_section(book, numbers)
     return page
 
 
+def has_formula(block: Block) -> bool:
+    """Whether a block is a formula, or a text with a letter that only a formula has."""
+    is_text = isinstance(block, Paragraph | Item)
+    return isinstance(block, Display) or (is_text and bool(SIGN.search(block.text)))
+
+
 def files_line(book: Book, name: str) -> nodes.paragraph:
-    """Return the line with the file of a page, and the kernels that have its name."""
+    """Return the line with the file of a page, and what belongs to it: kernels, or the chapter."""
     line = nodes.paragraph("", "", nodes.literal(text=book.paths[name]), classes=["files"])
-    stem = name.rsplit("/")[-1]
-    for document, path in book.paths.items():
-        kernel = document.removeprefix("kernels/")
-        is_kernel = path.endswith(".cu") and (kernel == stem or kernel.startswith(f"{stem}_"))
-        if is_kernel and name.startswith(f"{PACKAGE}/ops/"):
-            line += [nodes.Text(" · "), link_to(Target(document, "", path), path)]
+    for kernel, chapter in book.kernels.items():
+        path = book.paths[kernel]
+        if chapter == name:
+            line += [nodes.Text(" · "), link_to(Target(kernel, "", path), path)]
+        if kernel == name:
+            title = title_on(book, chapter)
+            line += [nodes.Text(" · "), link_to(Target(chapter, "", title), f"chapter {title}")]
     return line
 
 
@@ -75,7 +85,7 @@ def kernel_page(book: Book, name: str) -> nodes.section:
     page = titled(title_on(book, name), name)
     context = Context(book, has_symbols=True)
     page += summary(title_sentence(header), context)
-    page += nodes.paragraph("", "", nodes.literal(text=book.paths[name]), classes=["files"])
+    page += files_line(book, name)
     add_blocks(page, blocks_of(header), context)
     section = titled("The code", "code")
     section += code_behind(text, header.count("\n") + 1, "cuda")
@@ -125,8 +135,9 @@ def uses_section(book: Book, numbers: list[str]) -> nodes.section:
             line += [nodes.Text(" computed in "), *lines_of(book, computed)]
         pages = {use.document for use in book.mentioned.get(number, [])} - {target.document}
         if pages:
-            ordered = [document for document in book.paths if document in pages]
-            line += [nodes.Text(" mentioned in "), *titles_of(book, ordered)]
+            separator = ";" if computed else ""
+            titles = titles_of(book, book.ordered(pages))
+            line += [nodes.Text(f"{separator} mentioned in "), *titles]
         section += line
     return section
 
@@ -134,13 +145,13 @@ def uses_section(book: Book, numbers: list[str]) -> nodes.section:
 def lines_of(book: Book, uses: list[Use]) -> list[nodes.Node]:
     """Return links to lines of code, by file."""
     links: list[nodes.Node] = []
-    for document in dict.fromkeys(use.document for use in uses):
+    for document in book.ordered(use.document for use in uses):
         path = book.paths[document].removeprefix(f"{PACKAGE}/")
         links += [nodes.Text(", " if links else ""), nodes.literal(text=path)]
-        for use in uses:
-            if use.document == document:
-                target = Target(document, line_anchor(use.line), f"{path}, line {use.line}")
-                links += [nodes.Text(" "), link_to(target, str(use.line))]
+        lines = [use.line for use in uses if use.document == document]
+        for place, line in enumerate(lines):
+            target = Target(document, line_anchor(line), f"{path}, line {line}")
+            links += [nodes.Text(", " if place else " "), link_to(target, str(line))]
     return links
 
 

@@ -17,8 +17,8 @@
 // tiles first.
 //
 // The tile.  With 32 rows a warp (GROUPS 2) each tile that is read from shared memory is used
-// twice, and up to D = 64 q and do stay in registers.  For few rows (SMALL) a warp has 16: twice as
-// many blocks, for as many multiprocessors.  device/attention_blocks.py says when, with times.
+// twice, and up to D = 64, q and do stay in registers.  For few rows (SMALL) a warp has 16: twice
+// as many blocks, for as many multiprocessors.  device/attention_blocks.py says when, with times.
 // Bytes of shared memory: 2·D·(2·ROWS + 4·64), 512 for ends, 4·ROWS for Δ.
 //
 // Bytes: the least is 12·N·C: q, k, v, o, do, dq.  do is read once more for Δ, and each block reads

@@ -39,7 +39,7 @@ Backward, from the last line to the first
     dx   = dr + ln₁*(dh)                                           (15.20)
     The gradients of every W and b are (2.3) and (2.4), those of γ and β (4.6) and (4.7).
 
-Both passes face to face; read the left one downward, the right one upward
+Both passes face to face; read the left one downward, the right one upward:
 
     x                                  dx = dr + ln₁*(dh)
     ├─→  h   = ln₁(x)                  ↑←─  dh   = dqkv W₁ᵀ

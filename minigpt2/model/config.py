@@ -5,7 +5,7 @@ Definition
     last layer normalisation; the output projection is the token table again.
 
 Derivation of the number of parameters
-    A layer normalisation has γ and β:                2·C
+    A layer normalisation has γ and β, 2·C numbers.
     Attention: C → 3C with bias, then C → C with bias
     (3·C² + 3·C) + (C² + C) = 4·C² + 4·C                     (12.1)
     MLP: C → 4C with bias, then 4C → C with bias

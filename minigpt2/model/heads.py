@@ -8,7 +8,7 @@ batch says by its row which row of h is read; its target and its weight do not m
 Names
     score.weight (1, C)             of a reward model; it has no bias
     value.head.weight (1, C)        of a value function, on the policy's own rows
-    value.head.bias (1,)
+    value.head.bias (1,)            and the constant of that function
     value.wte.weight, ...           of a value function with a GPT-2 of its own, of any shape
 A head is one more entry in the table of tensors: one AdamW trains it with the rest, and it has its
 place in the gradients, the moments and a checkpoint.

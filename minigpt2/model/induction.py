@@ -16,7 +16,7 @@ Definition, with heads of D features, waves being rows of wpe and e rows of wte
     wpeᵢ = σ √2 (wave(i), 0),  eₜ = σ (0, zₜ),  zₜ standard normal  (17.2)
     A vocabulary spells a word in several ways: after a space, at the start of a line, with
     a capital letter.  Tokens that spell the same word, g(t), are given a part in common,
-    zₜ = √a u_g(t) + √(1 − a) z′ₜ,  u and z′ standard normal        (17.3)
+    zₜ = √a u_{g(t)} + √(1 − a) z′ₜ,  u and z′ standard normal      (17.3)
     so a word that is looked up in one form is found in another.
     Half of the first block's heads look d places back, d = 1, 2, 3, …  By the angle-sum
     formulas a rotation R turns wave(i) into wave(i − d), whatever i is:

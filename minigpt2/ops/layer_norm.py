@@ -35,7 +35,7 @@ Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     so moving the mean does not move the variance, and (4.10) with (4.11) is
     ∂v/∂xᵢ = (2/C) (xᵢ − μ) − (2/C²) Σⱼ (xⱼ − μ) = (2/C) (xᵢ − μ)   (4.12)
     Then r, which (4.3) writes as (v + ε)^(−½).  By the power rule
-    ∂r/∂v = −½ (v + ε)^(−³⁄²) = −½ r³                        (4.13)
+    ∂r/∂v = −½ (v + ε)^(−3/2) = −½ r³                        (4.13)
     and the chain rule multiplies (4.13) by (4.12), where (xᵢ − μ) r = x̂ᵢ by (4.4):
     ∂r/∂xᵢ = −½ r³ (2/C) (xᵢ − μ) = −(1/C) r² x̂ᵢ             (4.14)
     The three paths meet in the product rule on (4.4), with (4.9):

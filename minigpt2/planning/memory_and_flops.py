@@ -28,7 +28,7 @@ Definition: memory, in numbers (4 bytes each), for a micro-batch of N rows with 
     constant for float32 on processors of today) and at most about 18,000 of its rows, unless the
     result is too narrow to use the strip again, up to 448 columns (measured).  The left factor with
     most rows has those of the batch, or, in the gradient of the table, V:
-    products = 384 · min(N, 18,000) a thread, with max(N, V) in place of N if C > 448    (49.8)
+    products = 384 · min(N, 18,000) per thread, with max(N, V) in place of N if C > 448  (49.8)
     and M > 0.
 
 Derivation: operations of a step over packed sequences of length T, N rows in all

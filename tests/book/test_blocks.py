@@ -70,7 +70,7 @@ def body_of(*lines):
 
 def words_of(block):
     if isinstance(block, Display):
-        tags = [[row.text, f"({row.number})"] if row.number else [row.text] for row in block.rows]
+        tags = [[row.text, *(f"({number})" for number in row.numbers)] for row in block.rows]
         return " ".join(word for tag in tags for word in tag).split()
     return " ".join(block).split()
 
@@ -81,7 +81,7 @@ def test_each_line_is_what_it_looks_like():
         Paragraph("Plain text at the margin, which goes on."),
         Heading("Why", ""),
         Paragraph("One sentence. Its next line, and a formula:"),
-        Display((Row("dx = dy Wᵀ", "2.2"), Row("y  = x W", None))),
+        Display((Row("dx = dy Wᵀ", ("2.2",)), Row("y  = x W", ()))),
         Paragraph("and text behind it."),
         Item("1.", "An item, which goes on."),
         Item("2.", "Another."),
@@ -111,12 +111,61 @@ def test_each_line_is_what_it_looks_like():
         ("12. text", Item),
         ("-1 is a number", Paragraph),
         ("text,\n        which hangs", Paragraph),
+        ("two sentences.  One:  and a table", Paragraph),
+        ("a label:   and its text", Figure),
+        ("x̂ᵢ = r   gᵢ = 2\n             dx = 3", Figure),
+        ("name    text\n            that goes on\n    naming  no", Figure),
+        ("name      text\n              that goes on\n    longname  more", Figure),
+        ("a = 1    b = 2\n    h = 0.25 f = 4", Figure),
     ],
 )
 def test_a_line_below_a_heading(line, block):
     heading, below = body_of("Why", f"    {line}")
     assert heading == Heading("Why", "")
     assert type(below) is block
+
+
+def test_text_that_is_indented_without_a_heading_is_a_figure():
+    assert body_of("    import it", "    use it") == [Figure("import it\nuse it")]
+
+
+def test_an_equation_may_have_several_numbers():
+    (display,) = body_of("    y = x   (3.2) (3.3) (3.4)")
+    assert display == Display((Row("y = x", ("3.2", "3.3", "3.4")),))
+
+
+@pytest.mark.parametrize(
+    ("line", "begins"),
+    [
+        ("[banks] none", True),
+        ("Launch: one block", True),
+        ("Bytes, with a comma", True),
+        ("1/c, a share; and\n        what it is", True),
+        ("The tile.  Its rows", True),
+        ("The tiles of a row", False),
+        ("Bytesize is a word", False),
+    ],
+)
+def test_a_label_behind_a_sentence_begins_a_paragraph(line, begins):
+    full = "A sentence that fills its line up to the end, so that nothing else has room in it."
+    lines = [f"    {line}" for line in (full, line)]
+    assert len(body_of("Why", *lines)) == 2 + begins
+    assert len(body_of("Why", lines[0][:-1], lines[1])) == 2
+
+
+@pytest.mark.parametrize(
+    ("heading", "title"),
+    [
+        ("Names, on one page", None),
+        ("Loss, with w for a weight", "Loss"),
+        ("Times, of 3 runs", "Times"),
+        ("A loss (of two; or more), of 3 runs", "A loss (of two; or more)"),
+        ("Clip (of 2017, equation 7)", None),
+    ],
+)
+def test_a_heading_is_cut_where_mathematics_follows(heading, title):
+    found = body_of(heading, "    text")[0]
+    assert found == Heading(title, heading[len(title) + 2 :]) if title else Heading(heading, "")
 
 
 @pytest.mark.parametrize("ending", [".", ",", ":", ";"])
@@ -141,14 +190,14 @@ def test_no_word_of_the_book_is_lost(name):
 @pytest.mark.parametrize("name", [name for name in BOOK.entries if name in BOOK.sources])
 def test_every_equation_is_set_as_one(name):
     rows = [row for b in blocks_of(TEXTS[name]) if isinstance(b, Display) for row in b.rows]
-    numbers = [row.number for row in rows if row.number]
+    numbers = [number for row in rows for number in row.numbers]
     defined = equations_of(BOOK.sources[name]).defined
     assert numbers == [f"{chapter}.{number}" for _, (chapter, number) in defined]
 
 
 INDENTATIONS = ["", "  ", "    ", "        "]
 CONTENTS = ["", "Why", "text.", "more text,", "x = 3", "x = 3   (4.1)", "(4.2)", ">>> 1"]
-CONTENTS += ["- item", "1. item", "a   b", "one  two", "two  three"]
+CONTENTS += ["- item", "1. item", "a   b", "one  two", "two  three", "[b] text.", "x̂   y"]
 LINES = st.lists(st.builds(str.__add__, st.sampled_from(INDENTATIONS), st.sampled_from(CONTENTS)))
 
 

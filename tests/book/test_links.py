@@ -27,6 +27,8 @@ def targets_in(text):
         ("`minigpt2/ops/gelu.py`, `gelu`", [("minigpt2/ops/gelu", "")]),
         ("kernels/gelu.cu, tests/plain.py", [("kernels/gelu", ""), ("tests/plain", "")]),
         ("x/y, 1/C and n/a", []),
+        ("see rows.cuh, attention.cu does", [("kernels/rows", ""), ("kernels/attention", "")]),
+        ("none.cuh, cuda.h", []),
     ],
 )
 def test_what_a_text_points_at(text, targets):
@@ -37,7 +39,7 @@ def test_every_equation_has_a_place_and_says_what_it_is():
     assert len(BOOK.equations) > 250
     for number, target in BOOK.equations.items():
         assert BOOK.entries[target.document].number == int(number.split(".")[0])
-        assert target.says
+        assert target.says and "  " not in target.says
 
 
 @pytest.mark.parametrize("kind", ["computed", "mentioned"])
@@ -55,6 +57,17 @@ def test_code_in_cuda_is_a_use_and_its_header_is_not():
     lines = [use.line for use in BOOK.computed["4.20"] if use.document == "kernels/layer_norm"]
     assert lines and min(lines) > header
     assert "(4.20)" in header_of(text)
+
+
+def test_every_kernel_belongs_to_a_chapter():
+    assert {*BOOK.kernels} == {name for name, path in BOOK.paths.items() if path.endswith(".cu")}
+    assert BOOK.kernels["kernels/grad_norm"] == "minigpt2/ops/adamw"
+    assert BOOK.kernels["kernels/decode_attention"] == "minigpt2/inference/kv_cache"
+
+
+def test_documents_are_in_reading_order():
+    names = ["kernels/gelu", "minigpt2/model/config", "tests/plain", "minigpt2/ops/gelu"]
+    assert BOOK.ordered(names) == [names[3], names[1], names[2], names[0]]
 
 
 def address(target):
@@ -86,6 +99,13 @@ def test_a_listing_leads_to_equations_modules_and_headers():
     assert 'id="L-9"' in page and 'id="L-6"' not in page
     cuda = listing('#include "reduce.cuh"\n#include "none.cuh"\n', "cuda", 1, BOOK, address)
     assert cuda.count('href="kernels/reduce#"') == 1
+
+
+def test_an_example_leads_to_equations_and_has_no_numbers():
+    text = ">>> f(5.3)  # (5.3)\n'(0.5)'\n"
+    page = listing(text, "pycon", 0, BOOK, address)
+    assert page.count('href="minigpt2/ops/gelu#eq-5-3"') == 1
+    assert code_of(page).strip() == text.strip() and 'class="line"' not in page
 
 
 def test_a_link_shows_what_is_there_and_nothing_of_it_is_markup():

@@ -4,8 +4,10 @@ Records are in Alpaca's format, {"instruction", "input", "output"}.  The wording
 its subject determine the answer, so comparing answers as strings is fair.
 
 Held out are
+
 - facts: about 12 of 100 subjects of each large table; no training question is about them;
 - arithmetic: only unseen operands (see arithmetic.py), half plain and half as word problems.
+
 Every wording of a held-out question is also in training questions, with other subjects or numbers.
 """
 
