@@ -59,6 +59,7 @@ Part II: The network
      ·  model_folders                  Model folders
      ·  weights                        Weights
      ·  reward_weights                 Reward models' weights
+     ·  adapter_config                 Adapter config
      ·  adapter_weights                Adapters' files
 
 Part III: The loss and the step

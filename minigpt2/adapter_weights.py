@@ -11,13 +11,13 @@ error.
 """
 
 import re
-from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from minigpt2.adapter_config import check_fields
 from minigpt2.backend import Array, array_module, flat_zeros
 from minigpt2.checksum import crc32
 from minigpt2.errors import UserError
@@ -25,9 +25,9 @@ from minigpt2.model.adapters import LAYERS, Adapted, LoRA, Origin
 from minigpt2.model.config import OFFICIAL, GPT2Config
 from minigpt2.model.layer import A
 from minigpt2.model.parameters import Parameters
-from minigpt2.model_folders import find_model
+from minigpt2.model_folders import find_model, is_model
 from minigpt2.outputs import json_text
-from minigpt2.reading import parse_json, quoted, read_text
+from minigpt2.reading import parse_json, read_text
 from minigpt2.tensor_writer import write_tensors
 from minigpt2.tensors import (
     ADAPTER_CONFIG,
@@ -38,7 +38,6 @@ from minigpt2.tensors import (
     new_array,
     open_tensors,
     read_into,
-    require_shape,
     require_tensor,
 )
 from minigpt2.weights import checksums_in
@@ -47,24 +46,7 @@ from minigpt2.wording import shorten
 PICKLE = "adapter_model.bin"
 NAME = re.compile(r"base_model\.model\.transformer\.(h\.(\d+)\.([\w.]+)\.(lora_[AB]))\.weight")
 CHECKSUM = "base_crc32"  # in the metadata
-
-# Keys of peft that change nothing here, whatever they are.  Every other one must be off.
-KNOWN = {"peft_type", "base_model_name_or_path", "r", "lora_alpha", "use_rslora", "bias"}
-WITHOUT_EFFECT = {
-    "auto_mapping",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "inference_mode",
-    "init_lora_weights",
-    "lora_dropout",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "target_modules",
-    "task_type",
-}
-CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+FILES = (ADAPTER_CONFIG, ADAPTER_TENSORS)
 
 
 class AdapterFiles(NamedTuple):
@@ -97,8 +79,14 @@ def whole_model(folder: Path) -> Path:
     return folder
 
 
-def checksum_of_weights(parameters: Parameters) -> int:
-    """Return a checksum of a model's weights, which are on the host."""
+def checksum_of(folder: Path, parameters: Parameters) -> int:
+    """Return a checksum of the weights of a model, which was opened from a folder.
+
+    If it has adapters itself, it is that of their files, which name the checksum of what is below:
+    merged weights are rounded as this machine's library of products rounds them.
+    """
+    if is_adapter(folder):
+        return crc32(b"".join((folder / name).read_bytes() for name in FILES))
     checksum = 0
     for view in parameters.views.values():
         checksum = crc32(view, checksum)
@@ -157,28 +145,6 @@ def open_adapters(folder: Path) -> AdapterFiles:
     return AdapterFiles(folder, lora, origin_of(content, tensors, path), stored)
 
 
-def check_fields(content: dict[str, Any], path: Path) -> None:
-    """Raise UserError unless adapter_config.json describes adapters that are computed here."""
-    if content.get("peft_type") != "LORA":
-        kind = shorten(quoted(content.get("peft_type")), 60)
-        raise UserError(f"{path}: peft_type is {kind}, and only LORA is known")
-    rank, alpha = content.get("r", 0), content.get("lora_alpha", 0)
-    if type(rank) is not int or rank < 1:
-        raise UserError(f"{path}: r must be a whole number of at least 1, not {rank!r:.60}")
-    if type(alpha) not in (int, float) or not 0 < alpha < inf:
-        raise UserError(f"{path}: lora_alpha must be a number above 0, not {alpha!r:.60}")
-    if type(content.get("use_rslora", False)) is not bool:
-        raise UserError(f"{path}: use_rslora must be true or false")
-    if content.get("bias", "none") != "none":
-        raise UserError(f"{path}: bias is not none: trained biases are not known here")
-    start = content.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(CHANGED_BASE):
-        raise UserError(f"{path}: init_lora_weights is {start!r:.60}, which changes the base model")
-    for name, value in content.items():
-        if name not in KNOWN | WITHOUT_EFFECT and value not in (None, False, [], {}):
-            raise UserError(f"{path}: {shorten(name)} is {value!r:.60}, which is not known here")
-
-
 def own_name(name: str, path: Path) -> str:
     """Return our name of a tensor of peft's; raises UserError if it is none of a GPT-2's layers."""
     match = NAME.fullmatch(name)
@@ -192,26 +158,26 @@ def origin_of(content: dict[str, Any], tensors: Path, path: Path) -> Origin:
     """Return which model adapters belong to; raises UserError if no model can be meant."""
     name = content.get("base_model_name_or_path")
     if not isinstance(name, str) or not name or "://" in name or ".." in Path(name).parts:
-        raise UserError(
-            f"{path}: base_model_name_or_path must name a model or its folder, not {name!r:.60}"
-        )
-    last = name.rsplit("/")[-1]
+        where = "must name a model or its folder, without '..'"
+        raise UserError(f"{path}: base_model_name_or_path {where}, not {name!r:.60}")
+    *above, last = name.split("/")  # openai-community/gpt2 is gpt2, unless there is such a folder
+    if last in OFFICIAL and len(above) == 1 and not is_model(Path(name)):
+        name = last
     try:
         with safe_open(tensors, framework="numpy") as file:
             checksum = (file.metadata() or {}).get(CHECKSUM)
-        return Origin(last if last in OFFICIAL else name, int(checksum, 16) if checksum else None)
+        return Origin(name, int(checksum, 16) if checksum else None)
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{tensors}: its metadata are damaged: {error}") from None
 
 
-def load_adapters(files: AdapterFiles, base: Parameters) -> Adapted:
-    """Read adapters for the model that they belong to, which is on the host.
+def load_adapters(files: AdapterFiles, base: Parameters, checksum: int) -> Adapted:
+    """Read adapters for the model that they belong to, which is on the host and has a checksum.
 
     Raises UserError if the weights are others, or a tensor is missing or does not fit.
     """
     folder, lora, origin, stored = files
     path, shapes = folder / ADAPTER_TENSORS, lora.shapes(base.config)
-    checksum = checksum_of_weights(base)
     if origin.checksum not in (None, checksum):
         raise UserError(
             f"{folder} has adapters of other weights than {origin.name} has now: name the model "
@@ -222,7 +188,9 @@ def load_adapters(files: AdapterFiles, base: Parameters) -> Adapted:
             raise UserError(f"{path} has {shorten(name)}, and the model no such layer")
     for name, shape in shapes.items():  # before anything of their size is made
         require_tensor(name, stored, path)
-        require_shape(name, stored[name], shape[::-1])
+        if stored[name].shape != shape[::-1]:
+            fitting = f"r and the model ask for {shape[::-1]}"
+            raise UserError(f"{path}: {name} has shape {stored[name].shape}, but {fitting}")
     checksums = checksums_in(folder, ADAPTER_TENSORS)
     flat = flat_zeros(lora.n_parameters(base.config), np.dtype(np.float32))
     adapted = Adapted(base, lora, flat, Origin(origin.name, checksum))
@@ -241,9 +209,9 @@ def tensors_file(parameters: Parameters) -> str:
     return ADAPTER_TENSORS if isinstance(parameters, Adapted) else TENSORS
 
 
-def check_shape(config: GPT2Config, lora: LoRA) -> None:
+def check_shape(config: GPT2Config, lora: LoRA | None) -> None:
     """Raise UserError if adapters would not be narrow."""
-    if lora.rank > config.n_embd:
+    if lora and lora.rank > config.n_embd:
         raise UserError(
             f"lora_rank is {lora.rank:,}, more than the model has features, {config.n_embd:,}: "
             "adapters learn with a rank far below that, such as 8"

@@ -5,6 +5,7 @@ command line prints its text and exits with 2.  Any other exception is a bug of 
 """
 
 from collections.abc import Collection, Iterable
+from dataclasses import MISSING, Field, fields
 from math import inf, isfinite
 from typing import Any
 
@@ -72,13 +73,19 @@ def require_above_zero(settings: object, *names: str) -> None:
             raise out_of_bounds(name, value, "above 0")
 
 
-def changed(settings: object, names: Iterable[str]) -> dict[str, Any]:
+def changed(settings: Any, names: Iterable[str]) -> dict[str, Any]:
     """Return those of the named settings that are not as they are by default."""
     values = {name: getattr(settings, name) for name in names}
-    return {name: v for name, v in values.items() if v != getattr(type(settings), name)}
+    defaults = {field.name: default_of(field) for field in fields(settings)}
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
-def require_with(switch: str, settings: object, *names: str) -> None:
+def default_of(field: "Field[Any]") -> Any:
+    """Return the default of a setting."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def require_with(switch: str, settings: Any, *names: str) -> None:
     """Raise UserError for a named setting that was changed, unless the one it belongs to is set."""
     if not getattr(settings, switch):
         for name in changed(settings, names):

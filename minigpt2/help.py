@@ -38,7 +38,7 @@ GROUPS = {  # "evaluate.batch_size" is the setting of that command alone
         "baseline divide_by_sigma normaliser ratio_clip value_clip value_weight gamma gae_lambda "
         "whiten_rewards tuning_data tuning_weight tuning_batch"
     ),
-    "LoRA": "lora_rank lora_alpha lora_layers lora_rslora",
+    "LoRA": "lora_rank lora_alpha lora_layers lora_rslora lora_merge",
     "optimiser": (
         "epochs minibatches steps batch_size rows learning_rate schedule warmup weight_decay beta1 "
         "beta2 eps clip"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from minigpt2.errors import UserError
 from minigpt2.model.config import OFFICIAL, GPT2Config
+from minigpt2.outputs import naming
 from minigpt2.shipped import shipped
 from minigpt2.tensors import ADAPTER_CONFIG, ADAPTER_TENSORS, TENSORS, open_folder, open_tensors
 from minigpt2.wording import shorten
@@ -25,7 +26,8 @@ def find_model(model: str) -> Path:
     """
     named = [Path("weights") / model, shipped(f"weights/{model}")]
     if model.endswith(".safetensors") and isfile(model):
-        return Path(model)
+        path = Path(model)
+        return path.parent if path.name == ADAPTER_TENSORS else path
     if not is_model(Path(model)) and (saved := checkpoints_of(Path(model))):
         return require_whole(saved)
     for folder in filter(is_model, (Path(model), Path(model) / "checkpoint", *named)):
@@ -87,3 +89,13 @@ def require_whole(checkpoints: list[Path]) -> Path:
         remedy = f"; use {older[-1]}, the one before it" if older else ""
         raise UserError(f"the checkpoint {newest} is damaged: {error}{remedy}") from None
     return newest
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged checkpoint another name, so that the run can write it again; return it."""
+    number = 1
+    while (aside := path.with_name(f"damaged-{number}-{path.name}")).exists():
+        number += 1
+    with naming(path):
+        path.rename(aside)
+    return aside

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from minigpt2.adapter_weights import (
     check_shape,
-    checksum_of_weights,
+    checksum_of,
     is_adapter,
     load_adapters,
     open_adapters,
@@ -22,12 +23,13 @@ from minigpt2.tensors import ADAPTER_CONFIG, ADAPTER_TENSORS
 from tests.small_model import CONFIG, PARAMETERS
 
 LAYERS = ("attn.c_attn", "mlp.c_proj")
+CHECKSUM = checksum_of(Path("no adapters"), PARAMETERS)
 LORA = LoRA(rank=2, alpha=4.0, layers=LAYERS, stabilised=True)
 
 
 def adapters(lora=LORA):
     """Adapters of the small model."""
-    origin = Origin("tiny", checksum_of_weights(PARAMETERS))
+    origin = Origin("tiny", CHECKSUM)
     made = with_adapters(PARAMETERS, lora, np.random.default_rng(0), origin)
     made.flat[...] = np.random.default_rng(1).standard_normal(made.flat.size)
     return made
@@ -57,13 +59,13 @@ def change_tensors(folder, metadata=None, **tensors):
 def refusal(folder, base=PARAMETERS):
     """The error that a folder raises."""
     with pytest.raises(UserError) as refused:
-        load_adapters(open_adapters(folder), base)
+        load_adapters(open_adapters(folder), base, checksum_of(folder / "none", base))
     assert str(folder) in str(refused.value)
     return str(refused.value)
 
 
 def test_what_is_written_is_read(folder):
-    made, read = adapters(), load_adapters(open_adapters(folder), PARAMETERS)
+    made, read = adapters(), load_adapters(open_adapters(folder), PARAMETERS, CHECKSUM)
     assert read.lora == LORA and read.origin == made.origin
     assert read.base is PARAMETERS
     np.testing.assert_array_equal(read.flat, made.flat)
@@ -80,7 +82,7 @@ def test_names_and_shapes_are_those_of_peft(folder):
     assert content["r"] == 2 and content["lora_alpha"] == 4.0 and content["use_rslora"] is True
     assert content["target_modules"] == list(LAYERS) and content["fan_in_fan_out"] is True
     with safe_open(folder / ADAPTER_TENSORS, framework="numpy") as file:
-        assert int(file.metadata()["base_crc32"], 16) == checksum_of_weights(PARAMETERS)
+        assert int(file.metadata()["base_crc32"], 16) == CHECKSUM
 
 
 def test_a_folder_of_peft_is_opened(folder):
@@ -95,13 +97,32 @@ def test_a_folder_of_peft_is_opened(folder):
     change_tensors(folder, {"format": "pt"})
     files = open_adapters(folder)
     assert files.origin == Origin("gpt2-large", None)
-    np.testing.assert_array_equal(load_adapters(files, PARAMETERS).flat, adapters().flat)
+    np.testing.assert_array_equal(load_adapters(files, PARAMETERS, CHECKSUM).flat, adapters().flat)
+
+
+@pytest.mark.parametrize("above", ["models", "deep/down", ""])
+def test_a_folder_that_is_there_goes_before_an_official_name(folder, monkeypatch, above):
+    monkeypatch.chdir(folder)
+    name = str(Path(above, "gpt2"))
+    Path(name).mkdir(parents=True)
+    change(folder, base_model_name_or_path=name)
+    assert open_adapters(folder).origin.name == ("gpt2" if above == "models" else name)
+    Path(name, "config.json").write_text("{}")
+    assert open_adapters(folder).origin.name == name
+
+
+def test_adapters_of_an_adapted_model_name_its_files_and_not_its_rounded_weights(folder):
+    other = PARAMETERS.like(PARAMETERS.flat + 1)
+    first = checksum_of(folder, PARAMETERS)
+    assert first == checksum_of(folder, other) != CHECKSUM
+    change(folder, lora_alpha=5.0)
+    assert checksum_of(folder, PARAMETERS) != first
 
 
 def test_adapters_in_16_bits_are_read(folder):
     stored = load_file(folder / ADAPTER_TENSORS)
     change_tensors(folder, **{name: t.astype(np.float16) for name, t in stored.items()})
-    read = load_adapters(open_adapters(folder), PARAMETERS)
+    read = load_adapters(open_adapters(folder), PARAMETERS, CHECKSUM)
     assert read.flat.dtype == np.float32
     np.testing.assert_allclose(read.flat, adapters().flat, atol=2e-3)
 
@@ -116,6 +137,7 @@ def test_adapters_in_16_bits_are_read(folder):
         ({"r": None}, ["r must be"]),
         ({"lora_alpha": -1}, ["lora_alpha", "-1"]),
         ({"lora_alpha": "8"}, ["lora_alpha"]),
+        ({"lora_alpha": 10**400}, ["lora_alpha"]),
         ({"use_rslora": "yes"}, ["use_rslora"]),
         ({"bias": "all"}, ["bias"]),
         ({"use_dora": True}, ["use_dora", "True"]),
@@ -126,7 +148,7 @@ def test_adapters_in_16_bits_are_read(folder):
         ({"base_model_name_or_path": None}, ["base_model_name_or_path"]),
         ({"base_model_name_or_path": "https://example.org/gpt2"}, ["base_model_name_or_path"]),
         ({"base_model_name_or_path": "../../secret"}, ["base_model_name_or_path"]),
-        ({"r": 3}, ["shape", "(2, 6)"]),
+        ({"r": 3}, ["shape (2, 6)", "(3, 6)"]),
     ],
 )
 def test_what_would_change_the_result_is_refused(folder, fields, words):

@@ -19,13 +19,16 @@ class LoraSettings:
         lora_alpha: α; what the adapters add is multiplied by α / rank
         lora_layers: layers of each block that get adapters; all four come closest to tuning all
             weights (Dettmers et al. 2023); [attn.c_attn] is peft's default
-        lora_rslora: multiply by α / √rank instead (rank-stabilised LoRA), for ranks above 16 or so
+        lora_rslora: multiply by α / √rank instead (rank-stabilised LoRA): √rank times as much, so
+            take a lower --learning-rate
+        lora_merge: at the end of the run also write `merged`, the whole model with its adapters
     """
 
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_layers: list[str] = field(default_factory=lambda: list(LAYERS))
     lora_rslora: bool = False
+    lora_merge: bool = True
 
     def __post_init__(self) -> None:
         require_at_least(0, self, "lora_rank")
@@ -35,9 +38,7 @@ class LoraSettings:
                 raise UserError(f"lora_layers: {layer!r:.60} is none of {', '.join(LAYERS)}")
         if not self.lora_layers:
             raise UserError(f"lora_layers is empty: name some of {', '.join(LAYERS)}")
-        if not self.lora_rank and self.lora_layers != list(LAYERS):
-            raise UserError("lora_layers has no effect without lora_rank")
-        require_with("lora_rank", self, "lora_alpha", "lora_rslora")
+        require_with("lora_rank", self, "lora_alpha", "lora_layers", "lora_rslora", "lora_merge")
 
     @property
     def lora(self) -> LoRA | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from minigpt2.adapter_weights import whole_model
+from minigpt2.adapter_weights import check_shape, whole_model
 from minigpt2.alignment.pairs import Pair
 from minigpt2.commands.dataset import Kind, open_dataset, open_reader
 from minigpt2.commands.pair_run import pairs_of
@@ -50,6 +50,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     console = Screen()
     with progress(f"counting {settings.data or settings.model}"):
         config = open_config(settings.model)
+        check_shape(config, settings.lora)
         shape = shape_of(settings, config)
         count = open_counter(settings)
         counted = count(shape)
@@ -183,6 +184,7 @@ def disk_of(settings: PlanSettings, config: GPT2Config, shape: RunShape) -> Disk
     accumulates = shape.micro_batch < shape.batch_size
     models = 1 + needs_of(settings, shape.context).trained
     sizes: dict[str, Any] = {"keep": settings.keep, "models": models, "lora": shape.lora}
+    sizes["merges"] = settings.lora_merge
     return disk_need(config, **sizes, validates=validates, accumulates=accumulates)
 
 

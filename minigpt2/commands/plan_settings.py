@@ -26,7 +26,7 @@ WITHOUT_EFFECT = {
 CARRIED = (
     *("columns", "skip_bad", "template", "truncate", *WEIGHS),
     *("dropout", "validation", "keep", "seed", "device", "precision"),
-    *("lora_rank", "lora_alpha", "lora_rslora"),
+    *("lora_rank", "lora_alpha", "lora_layers", "lora_rslora", "lora_merge"),
 )
 
 

@@ -15,9 +15,9 @@ from typing import Any, get_type_hints
 
 from minigpt2.checked import checked
 from minigpt2.commands.run_paths import STARTED_IN, from_here
-from minigpt2.errors import NothingLeft, OtherFormat, UserError
+from minigpt2.errors import NothingLeft, OtherFormat, UserError, default_of
 from minigpt2.model_folders import STATE, checkpoints_of
-from minigpt2.outputs import json_text, naming
+from minigpt2.outputs import json_text
 from minigpt2.reading import parse_json, read_text
 from minigpt2.reports.run_log import RUNS, SETTINGS, SUMMARY
 from minigpt2.training.checkpoint_reader import Checkpoint, checked_fields, open_checkpoint
@@ -27,11 +27,12 @@ from minigpt2.wording import shorten
 # Settings that may change: they change no number, or are compared by what they lead to, below.
 FREE = {
     *("out", "resume", "resume_anyway"),
-    *("save_every", "save_minutes", "keep", "log_every", "tensorboard"),
+    *("save_every", "save_minutes", "keep", "log_every", "tensorboard", "lora_merge"),
     *("data", "test", "columns", "skip_bad"),  # the examples and questions are compared
     *("device", "precision", "micro_batch", "recompute"),  # these round differently
 }
 READ_AGAIN = ("dpo", "ppo", "grpo")  # their model is the reference, too
+OWN = ("model", "lora_rank", "lora_layers", "lora_rslora", "lora_alpha")  # of a run's weights
 OUTSIDE = f"one that is not in {RUNS} is continued by --resume and its folder"
 LARGEST = 1 << 26  # bytes of summary.json
 ANSWERS = dict[str, list[list[str | bool]]]  # by test: each text, and whether it was in reach
@@ -126,7 +127,7 @@ def changed_settings(settings: Any, stored: Mapping[str, Any]) -> dict[str, str]
     changed = {}
     for field in fields(settings):
         name, now = field.name, getattr(settings, field.name)
-        before = stored.get(name, getattr(type(settings), name, None))  # its default
+        before = stored.get(name, default_of(field))
         before = from_here(name, before, str(stored.get(STARTED_IN, "")))
         if name not in FREE and json_text(now) != json_text(before):
             changed[name] = f"{name} is {in_words(now)}, and was {in_words(before)}"
@@ -220,29 +221,23 @@ def with_notes(checkpoint: Checkpoint) -> Checkpoint:
         raise UserError(f"{checkpoint.folder / STATE}: {text}") from None
 
 
-def set_aside(path: Path) -> Path:
-    """Give a damaged checkpoint another name, so that the run can write it again; return it."""
-    number = 1
-    while (aside := path.with_name(f"damaged-{number}-{path.name}")).exists():
-        number += 1
-    with naming(path):
-        path.rename(aside)
-    return aside
-
-
 def difference(
     settings: Any, now: Fingerprint, checkpoint: Checkpoint
 ) -> tuple[dict[str, str], list[str]]:
     """Return what makes a run another one, by name, and what rounds its numbers differently.
 
-    Raises UserError for another model where none is read: a run continues from its own weights.
+    Raises UserError for another model where none is read: a run continues from its own weights, and
+    with its own adapters.  The model below these may have moved: its weights are compared.
     """
     notes = checkpoint.notes
     changed = changed_settings(settings, notes["settings"])
-    if "model" in changed and command_of(type(settings)) not in READ_AGAIN:
+    if getattr(settings, "lora_rank", 0):
+        changed.pop("model", None)
+    own = () if command_of(type(settings)) in READ_AGAIN else OWN
+    for name in filter(changed.__contains__, own):
         raise UserError(
-            f"{changed['model']}, but a run continues from its own weights, "
-            f"{checkpoint.folder}: without --resume a new run starts from another model"
+            f"{changed[name]}, but a run continues from its own weights, "
+            f"{checkpoint.folder}: without --resume a new run starts from others"
         )
     for name, digest in now.contents.items():
         if notes["contents"].get(name) != digest:

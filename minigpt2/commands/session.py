@@ -16,14 +16,13 @@ from minigpt2.commands.resume import (
     difference,
     find_unfinished,
     open_newest,
-    set_aside,
 )
 from minigpt2.commands.run_paths import STARTED_IN
 from minigpt2.durable import FolderLock, remove_leftovers
 from minigpt2.errors import UserError
 from minigpt2.inference.model import Model, RewardModel
 from minigpt2.model.config import GPT2Config
-from minigpt2.model_folders import checkpoints_of
+from minigpt2.model_folders import checkpoints_of, set_aside
 from minigpt2.outputs import write_json
 from minigpt2.planning.disk_space import bytes_of, disk_need, require_disk
 from minigpt2.reports.progress import progress

@@ -12,7 +12,8 @@ import numpy as np
 
 from minigpt2.adapter_weights import (
     check_shape,
-    checksum_of_weights,
+    checksum_of,
+    is_adapter,
     load_adapters,
     open_adapters,
 )
@@ -153,21 +154,24 @@ def open_tuned(settings: TrainSettings, start: str | None) -> Model:
     """
     rng = first_numbers(settings.seed)
     lora = settings.lora
-    if not lora:
+    if not lora or (start and not is_adapter(Path(start))):  # the latter is refused later
         return open_start(start or settings.model, settings.from_scratch and not start, rng)
     model = open_model(settings.model, warn=note)
     check_shape(model.parameters.config, lora)
-    if start:
-        return model._replace(
-            parameters=load_adapters(open_adapters(Path(start)), model.parameters)
-        )
-    origin = Origin(base_name(settings.model), checksum_of_weights(model.parameters))
-    return model._replace(parameters=with_adapters(model.parameters, lora, rng, origin))
+    folder = find_model(settings.model)
+    checksum = checksum_of(folder, model.parameters)
+    origin = Origin(base_name(settings.model), checksum)
+    if not start:
+        return model._replace(parameters=with_adapters(model.parameters, lora, rng, origin))
+    adapted = load_adapters(open_adapters(Path(start)), model.parameters, checksum)
+    adapted.origin = origin  # it may have moved
+    return model._replace(parameters=adapted)
 
 
 def base_name(model: str) -> str:
     """Return how adapters name the model that they belong to: its name, or where its folder is."""
-    return model if model in (*OFFICIAL, "tiny") else str(find_model(model).resolve())
+    is_name = model in (*OFFICIAL, "tiny") and not Path(model).exists()
+    return model if is_name else str(find_model(model).resolve())
 
 
 def open_start(model: str, from_scratch: bool, rng: np.random.Generator) -> Model:

@@ -26,6 +26,7 @@ from minigpt2.commands.tuning_run import (
 )
 from minigpt2.data.batches import TrainingSet
 from minigpt2.data.statistics import lengths_of
+from minigpt2.durable import remove_folder
 from minigpt2.inference.model import Model, save_merged
 from minigpt2.model.adapters import LoRA
 from minigpt2.model.config import GPT2Config
@@ -67,7 +68,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
             log.say("warning", scarce, key="memory")
         tested = run.tests, run.samples, run.limits
         answers, _ = train_between_answers(run.model, *tested, session, lambda: tune(run, session))
-        if run.lora:
+        if run.lora and settings.lora_merge:
             write_merged(run.model, log)
         log.write_text("report.html", page_of(run, log, answers, asdict(settings)))
         closing_line(log, session)
@@ -82,17 +83,19 @@ def require_room(run: Run, session: Session) -> tuple[str, str | None]:
     validates, batches = bool(run.examples.validation), run.batches
     accumulates = batches.micro_batch < batches.batch_size
     config = run.model.parameters.config
-    options: dict[str, Any] = {"validates": validates, "accumulates": accumulates, "lora": run.lora}
-    disk = session.require_disk(config, **options)
+    options: dict[str, Any] = {"validates": validates, "accumulates": accumulates}
+    merges = session.settings.lora_merge
+    disk = session.require_disk(config, **options, lora=run.lora, merges=merges)
     return disk, check_memory(run)
 
 
 def write_merged(model: Model, log: RunLog) -> None:
     """Write the model with its adapters as one without them, which other programs open, too."""
     folder = log.folder / MERGED
-    if not folder.exists():
-        with progress(f"writing {folder}", console=log.console):
-            save_merged(folder, model)
+    with progress(f"writing {folder}", console=log.console):
+        if folder.exists():  # of an earlier end of the run
+            remove_folder(folder)
+        save_merged(folder, model)
     log.say("merged", f"{folder}: the model and its adapters as one", folder=str(folder))
 
 
@@ -136,7 +139,8 @@ def introduce(run: Run, log: RunLog) -> None:
         log.say("adapters", adapters_line(run.lora, run.model.parameters.config))
         if run.config.learning_rate < SLOW:
             low = f"the learning rate, {run.config.learning_rate:g}, is low for adapters"
-            log.say("warning", f"{low}: 2e-4 suits the official weights", key="learning_rate")
+            right = "2e-4 suits the official weights, 1e-2 the small base"
+            log.say("warning", f"{low}: {right}", key="learning_rate")
     line = data_line(run)
     log.say("data", line, described=line, **run.examples.counts())
     log.say(

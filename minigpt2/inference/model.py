@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from minigpt2.adapter_weights import (
+    checksum_of,
     is_adapter,
     load_adapters,
     open_adapters,
@@ -33,7 +34,7 @@ from minigpt2.model.parameters import Parameters
 from minigpt2.model_folders import find_model
 from minigpt2.reward_weights import RESULT, save_reward_parameters, stored_bias
 from minigpt2.tensor_writer import write_tensors
-from minigpt2.tensors import TENSORS, folder_of
+from minigpt2.tensors import ADAPTER_CONFIG, TENSORS, folder_of
 from minigpt2.weights import load_parameters, save_parameters
 from minigpt2.wording import plural
 
@@ -96,8 +97,12 @@ def open_adapted(folder: Path, *, warn: Warn = ignore) -> Model:
         whole_model(folder)
         base = open_model(files.origin.name, warn=warn)
     except UserError as error:
-        raise UserError(f"{folder} has adapters of {files.origin.name}: {error}") from None
-    parameters = load_adapters(files, base.parameters)
+        remedy = f"if it has moved, name its folder in {folder / ADAPTER_CONFIG}"
+        raise UserError(
+            f"{folder} has adapters of {files.origin.name}: {error}; {remedy}"
+        ) from None
+    checksum = checksum_of(find_model(files.origin.name), base.parameters)
+    parameters = load_adapters(files, base.parameters, checksum)
     return base._replace(parameters=parameters, template=stored_template(folder) or base.template)
 
 

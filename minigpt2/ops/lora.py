@@ -13,10 +13,11 @@ Definition, for a linear map of x (N, C) by W, with the rank r and the scale s
     a constant α, so that another rank does not ask for another learning rate:
     s = α / r                                                (11.3)
     s = α / √r   with rank stabilisation                     (11.4)
-    (11.3) is Hu et al.'s.  By (11.7) below, a step of AdamW moves each of the r rows of B by about
-    the learning rate, whatever r is.  The r terms of h B then add up like independent ones, to √r
-    times one of them, so with (11.3) the change of y shrinks as 1/√r, and with (11.4) it does not.
-    (Kalajdzievski 2023.)
+    (11.3) is Hu et al.'s, (11.4) Kalajdzievski's (2023).  Which of them keeps steps alike depends
+    on the optimiser.  A plain step, −η dB, lowers ℒ by η Σ dB², and by (11.5) that grows as s² r:
+    with (11.4) it is the same for every rank.  The first step of AdamW moves each number of B by η,
+    so it lowers ℒ by η Σ|dB|, which grows as s·r: with (11.3) it is the same for every rank, and
+    with (11.4) it is √r times as much, and asks for a lower η.
 
 Derivation, where dx stands for ∂ℒ/∂x, and likewise for every other name
     W and b are constants.  (11.2) is a linear map of h by B, and (11.1) one of x by s A.  So (2.3)
@@ -52,8 +53,8 @@ Example: one row, r = 1 and s = 2, so h = 2 (1·1 + 2·0) = 2, and y has (2·3, 
     [-2.  0.] [-2. -4.] [ 2. -2.]
 
 Cost
-    2·N·r·(C + K) operations forward, twice that backward; 2·N·C·K less than (2.3).  Keeps x, as the
-    linear map does, and h (N, r).
+    2·N·r·(C + K) operations forward, twice that backward, and not the 2·N·C·K of (2.3).  Keeps x,
+    as the linear map does, and h (N, r).
 """
 
 from typing import NamedTuple

@@ -103,7 +103,8 @@ def kept_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: 
 def recomputed_on_device(config: GPT2Config, rows: int, options: MemoryOptions, size: int) -> int:
     """Return the bytes that a block recomputes in its backward pass."""
     lacking = 15 - rows_kept(config, rows, options, size)
-    return rows * (lacking * size * config.n_embd + 16) if lacking > 0 else 0  # (51.4)
+    narrow = size * adapter_rows(rows, options) if options.recompute else 0  # (49.15)
+    return rows * (lacking * size * config.n_embd + 16) + narrow if lacking > 0 else 0  # (51.4)
 
 
 def loss_on_device(config: GPT2Config, batch: MicroBatch, size: int) -> int:

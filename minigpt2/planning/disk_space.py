@@ -47,15 +47,16 @@ def disk_need(
     accumulates: bool = False,
     models: int = 1,
     lora: LoRA | None = None,
+    merges: bool = True,
 ) -> DiskNeed:
     """Return the bytes of a run's checkpoints.
 
     `validates` says whether there is a best one, `accumulates` whether a step has several
     micro-batches, `models` how many whole models the run trains.  With `lora` only adapters are in
-    a checkpoint, and the merged model is written at the end.
+    a checkpoint, and at the end the merged model is written, if the run `merges`.
     """
     p = lora.n_parameters(config) if lora else models * config.n_parameters
-    merged = 4 * config.n_parameters if lora else 0
+    merged = 4 * config.n_parameters if lora and merges else 0
     whole = 12 * p + WORD * config.vocab_size
     each = whole + (4 * p if accumulates else 0)
     return DiskNeed(each, whole if validates else 0, keep, merged)

@@ -55,7 +55,8 @@ With LoRA (chapter 11), where n layers of each block have adapters of rank r, P�
     n·r·N                                                          (49.15)
     There are no gradients of weights: 8·C² of (49.6) and what is added in (49.5) are 0.  Nor are
     there their products, a third of (49.9) and of (49.11); those of the adapters have 2 operations
-    forward and 4 backward for each of their numbers and each row:
+    forward and 4 backward for each of their numbers and each row (but for h again, with
+    recomputation):
     (72·L·C²·N − 54·C²·(N − M)) · 2/3 + 6·Pₐ·N                     (49.16)
 
 Example: GPT-2 with 124,439,808 parameters, L = 12, C = 768, H = 12, and N = M = 1,000 rows

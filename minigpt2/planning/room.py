@@ -227,10 +227,10 @@ def nothing_fits(config: GPT2Config, most: int, parts_of: PartsOf, lora: LoRA | 
     text = f"nothing fits: {held} alone take {size(least)}"
     if least < most and parts.get(BEYOND):
         return f"{text}, and drawing or scoring the answers {size(parts[BEYOND])}; draw fewer"
-    return f"{text}; {smaller_model(most, least - state_bytes(config, lora))}"
+    return f"{text}; {smaller_model(most, least - state_bytes(config, lora), lora)}"
 
 
-def smaller_model(most: int, besides: int = 0) -> str:
+def smaller_model(most: int, besides: int = 0, lora: LoRA | None = None) -> str:
     """Return which official model fits into so many bytes, of which some hold other things."""
-    fitting = [n for n, other in OFFICIAL.items() if besides + state_bytes(other) < most]
+    fitting = [n for n, other in OFFICIAL.items() if besides + state_bytes(other, lora) < most]
     return f"{fitting[-1]} would" if fitting else "take a smaller model"

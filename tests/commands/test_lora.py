@@ -97,19 +97,94 @@ def results_of(folder):
     )
 
 
+@pytest.fixture
+def killed(train, monkeypatch):
+    """Train until a step is logged, and there end."""
+
+    def kill(step, *options):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(RunLog, "add_step", at_step(step, end))
+            train(*options)
+
+    return kill
+
+
 @pytest.mark.parametrize("step", [1, 3, 5])
-def test_a_killed_run_continues_with_the_same_bits(train, step, monkeypatch, tmp_path):
+def test_a_killed_run_continues_with_the_same_bits(train, killed, step, tmp_path):
     options = "--dropout", 0.1
     assert train("--out", "whole", *options).code == 0
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(RunLog, "add_step", at_step(step, end))
-        train("--out", "broken", *options)
+    killed(step, "--out", "broken", *options)
     outcome = train("--resume", "--out", "broken", *options)
     assert outcome.code == 0, outcome.err
     whole, broken = (results_of(tmp_path / name) for name in ("whole", "broken"))
     assert broken[:3] == whole[:3]
     of_steps = [[e for e in results[3] if "loss" in e] for results in (whole, broken)]
     assert of_steps[0] == of_steps[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--lora-alpha", 64),
+        ("--lora-rank", 2),
+        ("--lora-layers", "[attn.c_attn]"),
+        ("--lora-rslora",),
+        ("--lora-rank", 0),
+    ],
+)
+def test_a_run_continues_with_its_own_adapters(train, killed, change, tmp_path):
+    killed(3, "--out", "run")
+    before = bytes_of(tmp_path / "run/checkpoint-000002")
+    outcome = train("--resume", "run", *change, "--resume-anyway")
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert change[0].removeprefix("--").replace("-", "_") in outcome.err
+    assert "continues from its own weights" in outcome.err
+    assert bytes_of(tmp_path / "run/checkpoint-000002") == before
+    assert train("--resume", "run").code == 0
+
+
+def test_a_run_of_all_weights_gets_no_adapters_on_its_way(train, killed):
+    killed(3, "--out", "run", "--lora-rank", 0)
+    outcome = train("--resume", "run", "--resume-anyway")
+    assert outcome.code == 2 and "lora_rank is 3, and was 0" in outcome.err
+
+
+def test_the_model_below_may_move(train, killed, run, little_model, tmp_path):
+    shutil.copytree(little_model, tmp_path / "old")
+    killed(3, "--model", "old", "--out", "run")
+    (tmp_path / "old").rename(tmp_path / "new")
+    outcome = train("--model", "new", "--resume", "run")
+    assert outcome.code == 0, outcome.err
+    newest = max((tmp_path / "run").glob("checkpoint-*"))
+    assert json.loads((newest / "adapter_config.json").read_text())[BASE] == str(tmp_path / "new")
+    assert run("answer", "Count to 3.", "--model", "run").code == 0
+    (tmp_path / "new").rename(tmp_path / "newer")
+    outcome = run("answer", "Count to 3.", "--model", "run")
+    assert outcome.code == 2 and "if it has moved, name its folder in" in outcome.err
+
+
+def test_a_merged_model_of_an_earlier_end_is_written_again(train, killed, tmp_path):
+    assert train("--out", "whole").code == 0
+    killed(5, "--out", "run")
+    shutil.copytree(tmp_path / "run/checkpoint-000004", tmp_path / "run/merged")
+    assert train("--resume", "run").code == 0
+    assert bytes_of(tmp_path / "run/merged") == bytes_of(tmp_path / "whole/merged")
+
+
+def test_merged_is_not_written_where_it_is_not_wanted(train, tmp_path):
+    outcome = train("--out", "run", "--lora-merge", "false")
+    assert outcome.code == 0 and "\nmerged " not in outcome.out
+    assert not (tmp_path / "run/merged").exists()
+
+
+def test_the_file_of_adapters_stands_for_its_folder(train, run, tmp_path):
+    assert train("--out", "run").code == 0
+    newest = max((tmp_path / "run").glob("checkpoint-*"))
+    one, other = (run("answer", "Count to 3.", "--model", m).out for m in (newest, newest / FILE))
+    assert one == other
+
+
+FILE = "adapter_model.safetensors"
 
 
 def test_adapters_on_an_adapted_model(train, run, data, tmp_path):
@@ -228,6 +303,13 @@ def test_plan_counts_adapters(run):
 def test_what_plan_proposes_has_the_adapters(run):
     out = run("plan", "gpt2-large", "--memory", 5.5, "--lora-rank", 8, "--time", "false").out
     assert "--lora-rank 8" in out.split("this fits")[1]
+    layers = "--lora-rank", 256, "--lora-layers", "[attn.c_attn]"
+    out = run("plan", "gpt2-large", "--memory", 6, *layers, "--time", "false").out
+    assert "--lora-layers '[\"attn.c_attn\"]'" in out.split("this fits")[1]
+    out = run("plan", "gpt2-xl", "--memory", 4, "--lora-rank", 8, "--time", "false").out
+    assert "gpt2-large would" in out
+    outcome = run("plan", "gpt2", "--lora-rank", 2000)
+    assert outcome.code == 2 and "lora_rank is 2,000" in outcome.err
 
 
 @pytest.fixture

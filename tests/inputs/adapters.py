@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from minigpt2.adapter_weights import checksum_of_weights, save_adapters
+from minigpt2.adapter_weights import checksum_of, save_adapters
 from minigpt2.model.adapters import LoRA, Origin, with_adapters
 from minigpt2.weights import load_parameters
 from tests.inputs.models import folder, little
@@ -22,7 +22,7 @@ NAME = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
 def adapters(path: Path) -> None:
     """Write adapters of the model in the folder `base`."""
     parameters = load_parameters(folder())
-    origin = Origin("base", checksum_of_weights(parameters))
+    origin = Origin("base", checksum_of(folder(), parameters))
     path.mkdir()
     rng = np.random.default_rng(0)
     save_adapters(with_adapters(parameters, LoRA(2, 4.0), rng, origin), path)

@@ -95,15 +95,25 @@ def test_no_number_changes_the_type(dtype):
     assert {array.dtype for array in (y, saved.h, *results)} == {np.dtype(dtype)}
 
 
-def test_with_stabilisation_the_change_does_not_shrink_with_the_rank():
-    """Rows of B of one size, as after a step of AdamW: the claim of (11.3) and (11.4)."""
-    rng, x = np.random.default_rng(0), np.random.default_rng(1).standard_normal((50, 256))
-    sizes = {}
-    for r in (4, 64):
+@pytest.mark.parametrize(
+    ("change", "stabilised", "growth"),
+    [
+        (np.sign, False, 1),  # AdamW's first step moves each number by η
+        (np.sign, True, 4),  # √(256 / 16)
+        (lambda db: db, True, 1),  # a plain step, by the gradient
+        (lambda db: db, False, 1 / 16),
+    ],
+    ids=["AdamW, α/r", "AdamW, α/√r", "plain, α/√r", "plain, α/r"],
+)
+def test_how_much_the_first_step_lowers_the_loss_by_rank(change, stabilised, growth):
+    """The claims about (11.3) and (11.4): dy · (y of the step), with B = −dB or its signs."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((50, 256)), rng.standard_normal((50, 40))
+    fall = {}
+    for r in (16, 256):
         a = rng.uniform(-1 / 16, 1 / 16, (256, r))
-        b = rng.choice([-1e-3, 1e-3], (r, 40))
-        for stabilised in (False, True):
-            y, _ = lora(x, np.zeros((50, 40)), a, b, scale_of(16, r, stabilised))
-            sizes[r, stabilised] = np.sqrt((y**2).mean())
-    assert sizes[64, False] / sizes[4, False] == pytest.approx(1 / 4, rel=0.1)
-    assert sizes[64, True] / sizes[4, True] == pytest.approx(1, rel=0.1)
+        _, saved = lora(x, np.zeros((50, 40)), a, np.zeros((r, 40)), scale_of(16, r, stabilised))
+        _, _, db = lora_backward(dy, saved, np.zeros((50, 256)))
+        y, _ = lora(x, np.zeros((50, 40)), a, -change(db), saved.scale)
+        fall[r] = -(dy * y).sum()
+    assert fall[256] / fall[16] == pytest.approx(growth, rel=0.1)

@@ -134,7 +134,7 @@ def compare_files(name, lora):
         model.base_model.model.name_or_path = "gpt2"
         model.peft_config["default"].base_model_name_or_path = "gpt2"
         model.save_pretrained(their_folder)
-        read = load_adapters(open_adapters(their_folder), adapted.base)
+        read = load_adapters(open_adapters(their_folder), adapted.base, 0)
         yield name, "adapters of peft's folder", abs(read.flat - adapted.flat).max()
         merged = dict(model.merge_and_unload().transformer.named_parameters())
         tensors = Merged(adapted)
