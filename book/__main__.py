@@ -3,18 +3,19 @@
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sphinx.cmd.build import main
 
 HERE = Path(__file__).parent
-READ = "build/book-read"  # what Sphinx has read of the sources
 
 
 def write_book(folder: str) -> int:
     """Write the pages into a folder; returns 0, or another number if anything was wrong."""
-    settings = ["-b", "html", "-c", str(HERE), "-d", READ]
-    strict = ["--fresh-env", "--fail-on-warning", "--keep-going"]
-    return main([*settings, *strict, "--jobs", "auto", str(HERE.parent), folder])
+    with TemporaryDirectory() as read:  # what Sphinx has read of the sources
+        settings = ["-b", "html", "-c", str(HERE), "-d", read, "--jobs", "auto"]
+        strict = ["--fresh-env", "--fail-on-warning", "--keep-going"]
+        return main([*settings, *strict, str(HERE.parent), folder])
 
 
 if __name__ == "__main__":
