@@ -81,8 +81,9 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     if available is not None and needed > available:
         fitting = (c for c in choices(config, shape, count, parts_for) if c.bytes <= available)
         choice = next(fitting, None)
-        nothing = partial(nothing_fits, config, available, parts_of, shape.lora)
-        text = proposal(settings, choice) if choice else nothing()
+        what = config, available, parts_of, shape.lora
+        adapts = settings.run == "train"
+        text = proposal(settings, choice) if choice else nothing_fits(*what, may_adapt=adapts)
         console.print(f"\n{text}")
         numbers["proposal"] = choice._asdict() if choice else None
         if not choice:

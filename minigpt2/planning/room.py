@@ -35,6 +35,7 @@ from minigpt2.planning.memory_and_flops import (
 from minigpt2.training.precision import Precision
 from minigpt2.wording import size
 
+NARROW_ADAPTERS = LoRA(rank=8, alpha=16.0)  # that a run could tune, and leave its model as it is
 CERTAIN = 0.9  # of what is counted, a step takes this much at least
 
 
@@ -210,7 +211,7 @@ def proposal(
             break
     else:
         if state_bytes(config, shape.lora) > most:
-            return nothing_fits(config, most, parts_of, shape.lora)
+            return nothing_fits(config, most, parts_of, shape.lora, may_adapt=True)
     smaller = choice.shape
     context = f"--context {smaller.context} " if smaller.context < shape.context else ""
     options = f"--micro-batch {smaller.micro_batch} --recompute {str(smaller.recompute).lower()}"
@@ -218,8 +219,15 @@ def proposal(
     return f"{least}{context}{options} takes {size(choice.bytes)}"
 
 
-def nothing_fits(config: GPT2Config, most: int, parts_of: PartsOf, lora: LoRA | None = None) -> str:
-    """Return the memory that a model of this size needs in any case, and a size that fits."""
+def nothing_fits(
+    config: GPT2Config,
+    most: int,
+    parts_of: PartsOf,
+    lora: LoRA | None = None,
+    *,
+    may_adapt: bool = False,
+) -> str:
+    """Return the memory that a model needs in any case, and what fits; a run `may_adapt` it."""
     parts = parts_of(config, MicroBatch(0, 0), MemoryOptions(lora=lora))
     least = peak(parts) - parts.get(BEYOND, 0)
     models = "weights, gradients, moments and models that are only read"
@@ -227,7 +235,11 @@ def nothing_fits(config: GPT2Config, most: int, parts_of: PartsOf, lora: LoRA | 
     text = f"nothing fits: {held} alone take {size(least)}"
     if least < most and parts.get(BEYOND):
         return f"{text}, and drawing or scoring the answers {size(parts[BEYOND])}; draw fewer"
-    return f"{text}; {smaller_model(most, least - state_bytes(config, lora), lora)}"
+    text += f"; {smaller_model(most, least - state_bytes(config, lora), lora)}"
+    if may_adapt and not lora and state_bytes(config, NARROW_ADAPTERS) < most:
+        adapted = peak(parts_of(config, MicroBatch(0, 0), MemoryOptions(lora=NARROW_ADAPTERS)))
+        text += f"; with --lora-rank {NARROW_ADAPTERS.rank} they take {size(adapted)}"
+    return text
 
 
 def smaller_model(most: int, besides: int = 0, lora: LoRA | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -308,6 +309,10 @@ def test_what_plan_proposes_has_the_adapters(run):
     assert "--lora-layers '[\"attn.c_attn\"]'" in out.split("this fits")[1]
     out = run("plan", "gpt2-xl", "--memory", 4, "--lora-rank", 8, "--time", "false").out
     assert "gpt2-large would" in out
+    tight = "plan", "gpt2-large", "--memory", 6, "--time", "false"
+    out = run(*tight).out
+    assert re.search(r"nothing fits: .*; with --lora-rank 8 they take [34]\.\d\d GB$", out, re.M)
+    assert "--lora-rank" not in run(*tight, "--run", "dpo").out
     outcome = run("plan", "gpt2", "--lora-rank", 2000)
     assert outcome.code == 2 and "lora_rank is 2,000" in outcome.err
 
