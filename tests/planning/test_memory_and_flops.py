@@ -53,7 +53,6 @@ print(peak(parts) / found)
         (3000, 640, 6, 10, 300, 300, 0, 0.0),  # parameters rule
         (50257, 128, 2, 2, 1500, 500, 0, 0.0),  # the loss in several chunks
         (4096, 224, 4, 7, 2048, 256, 0, 0.0, 64),  # adapters: activations rule
-        (3000, 640, 6, 10, 300, 300, 0, 0.0, 8),  # weights rule
         (50257, 256, 3, 4, 400, 200, 1, 0.0, 8),  # the loss rules
     ],
     ids=str,
