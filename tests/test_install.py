@@ -72,7 +72,9 @@ def test_an_installed_package_finds_the_kernels_and_the_small_weights(site, tmp_
 
 
 @pytest.mark.parametrize(
-    "arguments", [("answer", "--question", "What is 2 + 2?"), ("plan", "--run", "grpo")], ids=str
+    "arguments",
+    [("answer", "--question", "What is 2 + 2?"), ("plan", "--run", "grpo", "--time", "false")],
+    ids=str,
 )
 def test_an_installed_command_runs(site, tmp_path, arguments):
     environment = {**os.environ, "PYTHONPATH": str(site)}

@@ -26,6 +26,27 @@ def train(run, little_model, data):
     return lambda *options: run("train", data, "--model", little_model, *HOW, *options)
 
 
+@pytest.fixture(scope="module")
+def once(little_model, tmp_path_factory):
+    """A finished run of adapters, with the template qa."""
+    folder = tmp_path_factory.mktemp("once")
+    entries = [{"question": f"Count to {n}.", "answer": f"1 to {n}"} for n in range(12)]
+    (folder / "data.json").write_text(json.dumps(entries))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minigpt2.reports.run_page.run_curves", lambda log: "")
+        how = {"lora_rank": 3, "learning_rate": 0.05, "samples": 0, "steps": 4}
+        data, out = folder / "data.json", folder / "run"
+        minigpt2.train(data, model=str(little_model), out=out, **how)
+    return out
+
+
+@pytest.fixture
+def finished(once, tmp_path):
+    """The same run, in the folder of the test."""
+    shutil.copytree(once, tmp_path / "run")
+    return tmp_path / "run"
+
+
 def bytes_of(folder):
     """The files of a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -178,8 +199,7 @@ def test_merged_is_not_written_where_it_is_not_wanted(train, tmp_path):
     assert not (tmp_path / "run/merged").exists()
 
 
-def test_the_file_of_adapters_stands_for_its_folder(train, run, tmp_path):
-    assert train("--out", "run").code == 0
+def test_the_file_of_adapters_stands_for_its_folder(finished, run, tmp_path):
     newest = max((tmp_path / "run").glob("checkpoint-*"))
     one, other = (run("answer", "Count to 3.", "--model", m).out for m in (newest, newest / FILE))
     assert one == other
@@ -234,8 +254,7 @@ def test_a_model_that_was_changed_is_not_adapted(train, run, little_model, tmp_p
     ],
     ids=lambda command: command[0],
 )
-def test_every_command_opens_a_run_of_adapters(train, run, command, tmp_path):
-    assert train("--out", "run", "--template", "qa").code == 0
+def test_every_command_opens_a_run_of_adapters(finished, run, data, command, tmp_path):
     pairs = [{"prompt": f"p {n}", "chosen": "yes", "rejected": "no"} for n in range(12)]
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
     outcome = run(*command, "--model", "run")

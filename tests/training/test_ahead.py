@@ -117,7 +117,7 @@ def test_the_bits_are_those_of_steps_one_after_the_other(xp, monkeypatch, precis
     assert_same_bits(found[0], expected[0])
 
 
-@pytest.mark.parametrize("scale", [2.0**40, 2.0**15])
+@pytest.mark.parametrize("scale", [2.0**24, 2.0**15])
 def test_what_was_sent_ahead_with_another_loss_scale_is_forgotten(xp, monkeypatch, scale):
     """After a step that overflowed, and where the scale grows behind its second step."""
     monkeypatch.setattr(precision_module, "GROWTH_INTERVAL", 2)
