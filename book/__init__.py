@@ -1,4 +1,4 @@
-"""The book as pages: what the docstrings derive, typeset, beside the code that computes it.
+"""The book as pages: what the docstrings derive, typeset, next to the code that computes it.
 
     python -m book [FOLDER]     the pages, into build/book unless a folder is named
 
@@ -12,7 +12,7 @@ nothing is written twice.
     symbols     which words of a sentence are mathematics
     links       where an equation, a chapter, a module or a kernel stands, and who uses an equation
     listing     source code in colour, each line with a number, each equation it cites with a link
-    nodes       the elements of a page that Sphinx has not, and their HTML
+    nodes       the elements of a page that Sphinx lacks, and their HTML
     elements    blocks and sentences as elements of a page
     pages       one page a module, one a kernel
     front       the first page, with the symbols and the contents

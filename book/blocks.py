@@ -11,7 +11,7 @@ from typing import NamedTuple
 from book.lines import EQUATION, ITEM, indent_of, kinds_of
 from book.symbols import pieces_of
 
-ROOM = 72  # characters that every text fills, if its sentence goes on
+ROOM = 72  # characters that every text fills, if its sentence continues
 NUMBER = re.compile(r"\d+\.\d+")
 LABEL = re.compile(r"\[\w+\] |\w+: |Bytes\b|The tile\. ")  # begins a paragraph of its own
 SHORT = ("Definition", "Derivation", "Example", "Forward", "In plain NumPy", "Symbols", "Rule")

@@ -10,10 +10,10 @@ from sphinx.application import Sphinx
 
 from book.blocks import blocks_of, title_of, title_sentence
 from book.elements import Context, add_blocks, link_to, prose, summary, titled
-from book.links import GUIDES, OPERATIONS, PLAIN, Book, Target, header_of
-from book.parse import PACKAGE, Part, contents_of, read_sources
+from book.links import GUIDES, OPERATIONS, PLAIN, Book, Target, document_of, header_of
+from book.parse import Part, contents_of, read_sources
 
-FRONT = f"{PACKAGE}/__init__"
+FRONT = document_of("__init__")
 HOW_TO_READ = (
     "Each chapter says why, defines, derives, and then computes. A number in parentheses leads "
     "from a line of code to the equation that it computes; an equation's own number leads to every "
@@ -50,8 +50,8 @@ def front_page(book: Book) -> nodes.section:
     add_blocks(page, blocks_of(docstring.partition("\nContents,")[0]), context)
     contents = contents_of(read_sources())
     for part in contents.parts:
-        modules = [entry.module for entry in contents.entries if entry.part == part]
-        documents = [f"{PACKAGE}/{module}" for module in modules]
+        entries = [entry for entry in contents.entries if entry.part == part]
+        documents = [document_of(entry.module) for entry in entries]
         documents = [*IN_FRONT.get(part.name, []), *documents, *BEHIND.get(part.name, [])]
         page += part_section(book, name_of(part), documents)
         if part.name == "VIII":

@@ -87,8 +87,7 @@ def is_second_of_heading(lines: list[str], place: int) -> bool:
 def tabular_lines(lines: list[str]) -> set[int]:
     """Return the lines with columns: three spaces in a line, or a column of the line next to it."""
     columns = [columns_in(line) for line in lines]
-    found = {n for n, line in enumerate(lines) if any(len(m[0]) > 2 for m in gaps_in(line))}
-    found = {n for n in found if not EQUATION.fullmatch(lines[n].strip())}
+    found = {n for n, line in enumerate(lines) if has_wide_gap(line)}
     for way in (1, -1):
         for here, near in list(pairwise(range(len(lines))))[::way]:
             here, near = (here, near) if way == 1 else (near, here)
@@ -96,6 +95,12 @@ def tabular_lines(lines: list[str]) -> set[int]:
                 found.add(near)
                 columns[near] |= shared
     return found
+
+
+def has_wide_gap(line: str) -> bool:
+    """Whether a line, which is no equation, has three spaces within it."""
+    is_equation = EQUATION.fullmatch(line.strip())
+    return not is_equation and any(len(gap[0]) > 2 for gap in gaps_in(line))
 
 
 def gaps_in(line: str) -> list[re.Match[str]]:

@@ -46,8 +46,8 @@ class Book(NamedTuple):
 
     def chapter(self, number: int) -> str | None:
         """Return the document of a chapter."""
-        found = [name for name, entry in self.entries.items() if entry.number == number]
-        return found[0] if found else None
+        chapters = (name for name, entry in self.entries.items() if entry.number == number)
+        return next(chapters, None)
 
     def ordered(self, documents: Iterable[str]) -> list[str]:
         """Return documents, each once, in reading order: chapters before kernels and the rest."""
@@ -102,8 +102,8 @@ def linked(book: Book) -> Book:
         defined, mentioned, cited = equations_of(text)
         for line, number in defined:
             says = EQUATION.fullmatch(lines[line - 1].strip())
-            text = " ".join(says["text"].split()) if says else ""
-            target = Target(document, anchor_of(joined(number)), text)
+            shown = " ".join(says["text"].split()) if says else ""
+            target = Target(document, anchor_of(joined(number)), shown)
             book.equations[joined(number)] = target
         add_uses(book.computed, document, [(line, joined(number)) for line, number in cited])
         add_uses(book.mentioned, document, [(line, joined(number)) for line, number in mentioned])
@@ -146,9 +146,12 @@ def anchor_of(number: str) -> str:
     return "eq-" + number.replace(".", "-")
 
 
+LINE = "L"  # begins the anchor of a line of code
+
+
 def line_anchor(line: int) -> str:
     """Return the anchor of a line of code."""
-    return f"L-{line}"
+    return f"{LINE}-{line}"
 
 
 # What a text may point at: code, an equation, a chapter, a module, a kernel.

@@ -8,12 +8,12 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import CudaLexer, PythonConsoleLexer, PythonLexer
 
-from book.links import Book, Target, document_of, line_anchor
+from book.links import LINE, Book, Target, document_of
 
 LEXERS = {"cuda": CudaLexer, "python": PythonLexer, "pycon": PythonConsoleLexer}
 Address = Callable[[Target], str]  # of a target, from the page on which it is written
 
-LINE = re.compile(r'<span id="L-(\d+)">')
+NUMBERED = re.compile(rf'<span id="({LINE}-(\d+))">')
 EQUATION = re.compile(r"\((\d+\.\d+)\)")
 MODULE = re.compile(r'(<span class="nn">)minigpt2\.([\w.]+)(</span>)')
 INCLUDE = re.compile(r'(<span class="cpf">(?:"|&quot;))(\w+)\.cuh((?:"|&quot;)</span>)')
@@ -25,9 +25,9 @@ def listing(code: str, language: str, first: int, book: Book, address: Address) 
     In HTML (4.20) stands in one piece in comments and docstrings alone: in code its parentheses
     are elements of their own.
     """
-    numbers = {"linespans": "L", "linenostart": first} if first else {}
+    numbers = {"linespans": LINE, "linenostart": first} if first else {}
     page = highlight(code, LEXERS[language](), HtmlFormatter(**numbers))
-    page = LINE.sub(rf'\g<0><a class="line" href="#{line_anchor(0)[:-1]}\1">\1</a>', page)
+    page = NUMBERED.sub(r'\g<0><a class="line" href="#\1">\2</a>', page)
     page = EQUATION.sub(lambda match: equation_link(match, book, address), page)
     page = MODULE.sub(lambda match: module_link(match, book, address), page)
     return INCLUDE.sub(lambda match: include_link(match, book, address), page)

@@ -1,4 +1,4 @@
-"""Elements of a page that Sphinx has not: links, formulas, equations, listings; and their HTML."""
+"""Elements of a page that Sphinx lacks: links, formulas, equations, listings; and their HTML."""
 
 import html
 from typing import Any

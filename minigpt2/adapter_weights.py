@@ -110,10 +110,7 @@ def save_adapters(adapted: Adapted, folder: Path, dtype: type = np.float32) -> d
         "inference_mode": True,
     }
     (folder / ADAPTER_CONFIG).write_text(json_text(config, indent=2), encoding="utf-8")
-    tensors = {
-        f"base_model.model.transformer.{name}.weight": transposed(matrix)
-        for name, matrix in adapted.adapters.items()
-    }
+    tensors = {peft_name(name): transposed(matrix) for name, matrix in adapted.adapters.items()}
     metadata = {} if origin.checksum is None else {CHECKSUM: f"{origin.checksum:08x}"}
     return write_tensors(folder / ADAPTER_TENSORS, tensors, dtype, metadata)
 
@@ -145,6 +142,11 @@ def open_adapters(folder: Path) -> AdapterFiles:
     return AdapterFiles(folder, lora, origin_of(content, tensors, path), stored)
 
 
+def peft_name(name: str) -> str:
+    """Return peft's name of a matrix."""
+    return f"base_model.model.transformer.{name}.weight"
+
+
 def own_name(name: str, path: Path) -> str:
     """Return our name of a tensor of peft's; raises UserError if it is none of a GPT-2's layers."""
     match = NAME.fullmatch(name)
@@ -171,8 +173,10 @@ def origin_of(content: dict[str, Any], tensors: Path, path: Path) -> Origin:
         raise UserError(f"{tensors}: its metadata are damaged: {error}") from None
 
 
-def load_adapters(files: AdapterFiles, base: Parameters, checksum: int) -> Adapted:
+def load_adapters(files: AdapterFiles, base: Parameters, checksum: int | None) -> Adapted:
     """Read adapters for the model that they belong to, which is on the host and has a checksum.
+
+    It may be None for adapters that do not name one.
 
     Raises UserError if the weights are others, or a tensor is missing or does not fit.
     """
@@ -197,7 +201,7 @@ def load_adapters(files: AdapterFiles, base: Parameters, checksum: int) -> Adapt
     for name, matrix in adapted.adapters.items():
         array = new_array(name, stored[name]).astype(np.float32)
         read_into(name, stored[name], array)
-        written = checksums.get(f"base_model.model.transformer.{name}.weight")
+        written = checksums.get(peft_name(name))
         if written not in (None, crc32(array)):
             raise UserError(f"{path} is damaged: {name} is not what was written")
         matrix[...] = array.T

@@ -16,7 +16,7 @@ from textwrap import wrap
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from minigpt2.errors import UserError
+from minigpt2.errors import UserError, default_of
 
 WIDEST = 100  # columns
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -131,11 +131,11 @@ def descriptions_of(settings: type) -> dict[str, str]:
     return descriptions
 
 
-def default_of(field: Field[Any]) -> str:
+def default_words(field: Field[Any]) -> str:
     """Return a setting's default in brackets; nothing where it is None or empty."""
     if field.default is MISSING and field.default_factory is MISSING:
         return " (required)"
-    value = field.default if field.default_factory is MISSING else field.default_factory()
+    value = default_of(field)
     if value is None or value == "":
         return ""
     if isinstance(value, bool):
@@ -173,7 +173,7 @@ def command_help(command: str, usage: str, settings: type) -> str:
             kind = type_of(command, field.name, hints[field.name])
             is_flag = bool in (hints[field.name], *get_args(hints[field.name]))
             kind = f"[{kind}]" if is_flag else kind  # true needs no word
-            lines += entry(f"{option} {kind}", descriptions[field.name] + default_of(field))
+            lines += entry(f"{option} {kind}", descriptions[field.name] + default_words(field))
     lines += ["", "options:"]
     lines += entry(
         "--config file", "settings file, YAML or JSON (batch_size: 4); options override it"

@@ -14,12 +14,13 @@ model (reward_weights).
 """
 
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from minigpt2.backend import flat_zeros
+from minigpt2.backend import Array, flat_zeros
 from minigpt2.checksum import crc32
 from minigpt2.errors import UserError
 from minigpt2.memory import require_memory
@@ -167,12 +168,14 @@ def save_parameters(
     folder: Path,
     dtype: type = np.float32,
     end_of_text: int | None = None,
+    tensors: Mapping[str, Array] | None = None,
 ) -> dict[str, int]:
     """Write config.json and model.safetensors into a folder; return the checksums of the arrays.
 
-    The id of end-of-text is that of the tokenizer; None stands for the last.  A value function's
-    tensors are not written.
+    The id of end-of-text is that of the tokenizer; None stands for the last.  The `tensors` are
+    those of the parameters; a value function's are not written.
     """
     parameters.config.save(folder / "config.json", end_of_text)
-    views = {name: parameters[name] for name in tensor_shapes(parameters.config)}
-    return write_tensors(folder / TENSORS, views, dtype)
+    if tensors is None:
+        tensors = {name: parameters[name] for name in tensor_shapes(parameters.config)}
+    return write_tensors(folder / TENSORS, tensors, dtype)

@@ -137,6 +137,17 @@ def chosen(proposals: list[Heuristic], *, short: bool, upright: bool) -> Heurist
     return proposals[0]
 
 
+@cache
+def factor(value: float) -> ctypes.c_float:
+    """Return a number as the library reads it, where it stays."""
+    return ctypes.c_float(value)
+
+
+def address_of(value: float) -> int:
+    """Return the address of a number that a product is multiplied by."""
+    return ctypes.addressof(factor(value))
+
+
 class Product:
     """A product of matrices of these shapes, planned once: y = β y₀ + x w + bias.
 
@@ -156,7 +167,6 @@ class Product:
         self.x, self.w, self.y = layout_of(x), layout_of(w), layout_of(y)
         upright = not (transpose_x or transpose_w)
         self.heuristic = self.best_algorithm(x, w, y, upright)
-        self.beta = {0: ctypes.c_float(0), 1: ctypes.c_float(1)}
 
     def set(self, attribute: int, value: Any) -> None:
         """Set one of the product's attributes."""
@@ -210,15 +220,13 @@ class Product:
         """
         if self.biased:
             self.set(BIAS_POINTER, ctypes.c_void_p(bias))
-        scale = ctypes.c_float(alpha)
-        factor = ctypes.addressof(self.beta[beta])
-        matrices = w, self.w, x, self.x, factor, start, self.y, y, self.y
+        matrices = w, self.w, x, self.x, address_of(beta), start, self.y, y, self.y
         algorithm = ctypes.addressof(self.heuristic)
         call(
             "cublasLtMatmul",
             handle(),
             self.description,
-            ctypes.addressof(scale),
+            address_of(alpha),
             *matrices,
             algorithm,
             workspace,

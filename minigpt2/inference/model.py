@@ -33,8 +33,7 @@ from minigpt2.model.initialisation import initialise
 from minigpt2.model.parameters import Parameters
 from minigpt2.model_folders import find_model
 from minigpt2.reward_weights import RESULT, save_reward_parameters, stored_bias
-from minigpt2.tensor_writer import write_tensors
-from minigpt2.tensors import ADAPTER_CONFIG, TENSORS, folder_of
+from minigpt2.tensors import ADAPTER_CONFIG, folder_of
 from minigpt2.weights import load_parameters, save_parameters
 from minigpt2.wording import plural
 
@@ -94,14 +93,15 @@ def open_adapted(folder: Path, *, warn: Warn = ignore) -> Model:
     """
     files = open_adapters(folder)
     try:
-        whole_model(folder)
+        whole_model(folder)  # there is one: no adapters belong to themselves
         base = open_model(files.origin.name, warn=warn)
     except UserError as error:
         remedy = f"if it has moved, name its folder in {folder / ADAPTER_CONFIG}"
         raise UserError(
             f"{folder} has adapters of {files.origin.name}: {error}; {remedy}"
         ) from None
-    checksum = checksum_of(find_model(files.origin.name), base.parameters)
+    named = files.origin.checksum is not None  # else it would be computed for nothing
+    checksum = checksum_of(find_model(files.origin.name), base.parameters) if named else None
     parameters = load_adapters(files, base.parameters, checksum)
     return base._replace(parameters=parameters, template=stored_template(folder) or base.template)
 
@@ -202,10 +202,15 @@ def write_model(
         checksums = save_reward_parameters(parameters, folder, model.bias, dtype, end)
     else:
         checksums = save_parameters(parameters, folder, dtype, end)
+    write_texts(folder, model)
+    return checksums
+
+
+def write_texts(folder: Path, model: Model | RewardModel) -> None:
+    """Write a model's tokenizer and its template, if it has one, into a folder that exists."""
     model.tokenizer.save(folder)
     if model.template:
         model.template.save(folder)
-    return checksums
 
 
 def save_merged(path: Path, model: Model) -> None:
@@ -215,11 +220,9 @@ def save_merged(path: Path, model: Model) -> None:
     """
     adapted = cast(Adapted, model.parameters)
     with new_folder(path) as folder:
-        adapted.config.save(folder / "config.json", model.tokenizer.end_of_text)
-        write_tensors(folder / TENSORS, Merged(adapted))
-        model.tokenizer.save(folder)
-        if model.template:
-            model.template.save(folder)
+        end = model.tokenizer.end_of_text
+        save_parameters(adapted, folder, end_of_text=end, tensors=Merged(adapted))
+        write_texts(folder, model)
 
 
 def save_model(path: Path, model: Model | RewardModel, dtype: type = np.float32) -> None:

@@ -34,7 +34,7 @@ DOCSTRING = """Layer: what it is
 for a reader.
 
 Plain text at the margin, which
-goes on.
+continues.
 
 Why
     One sentence.  Its next
@@ -78,7 +78,7 @@ def words_of(block):
 def test_each_line_is_what_it_looks_like():
     assert title_of(DOCSTRING) == Title("Layer", "what it is for a reader.")
     assert blocks_of(DOCSTRING) == [
-        Paragraph("Plain text at the margin, which goes on."),
+        Paragraph("Plain text at the margin, which continues."),
         Heading("Why", ""),
         Paragraph("One sentence. Its next line, and a formula:"),
         Display((Row("dx = dy Wᵀ", ("2.2",)), Row("y  = x W", ()))),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from minigpt2.cli import main
+from minigpt2.reports.run_log import RunLog
 
 
 class Outcome(NamedTuple):
@@ -54,3 +55,36 @@ def data(tmp_path):
     ]
     path.write_text(json.dumps(entries))
     return path
+
+
+class Killed(BaseException):
+    """The end of a process that does nothing more."""
+
+
+def at_step(step, act):
+    """What logs a step, and then does something."""
+    log_step = RunLog.add_step
+
+    def add_step(log, result, steps, *, printed):
+        log_step(log, result, steps, printed=printed)
+        if result.step == step:
+            act()
+
+    return add_step
+
+
+def end():
+    """End as a process does that is killed."""
+    raise Killed
+
+
+@pytest.fixture
+def killed(train, monkeypatch):
+    """Train, as the module's own fixture does, until a step is logged, and there end."""
+
+    def kill(step, *options):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(RunLog, "add_step", at_step(step, end))
+            train(*options)
+
+    return kill

@@ -12,8 +12,7 @@ from safetensors.numpy import load_file
 import minigpt2
 from minigpt2 import backend
 from minigpt2.inference.model import open_model
-from minigpt2.reports.run_log import RunLog
-from tests.commands.test_resume import Killed, at_step, end, without_times
+from tests.commands.test_resume import without_times
 from tests.kernels.support import emulated_only, needs_device
 
 HOW = ("--batch-size", 4, "--micro-batch", 2, "--epochs", 2, "--samples", 1, "--max-new-tokens", 4)
@@ -117,18 +116,6 @@ def results_of(folder):
         (folder / "merged/model.safetensors").read_bytes(),
         [without_times(e) for e in entries if e.get("key", "") not in ("run", "merged")],
     )
-
-
-@pytest.fixture
-def killed(train, monkeypatch):
-    """Train until a step is logged, and there end."""
-
-    def kill(step, *options):
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(RunLog, "add_step", at_step(step, end))
-            train(*options)
-
-    return kill
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])

@@ -22,14 +22,11 @@ from minigpt2.training import checkpoint_reader, checkpoint_writer, fingerprint
 from minigpt2.training.checkpoint import checkpoint_name, checksum_of, write_checkpoint
 from minigpt2.training.checkpoint_reader import STATE, Checkpoint, restore
 from minigpt2.training.objective import WeightedNLL
+from tests.commands.conftest import Killed, at_step, end
 
 RUN = ("--samples", 1, "--batch-size", 4, "--micro-batch", 2, "--epochs", 2, "--dropout", 0.1)
 OPTIONS = (*RUN, "--save-every", 2, "--evaluate-every", 2, "--validation", 0.2, "--log-every", 1)
 TIMES = ("seconds", "rows_per_second", "supervised_per_second", "peak_memory")
-
-
-class Killed(BaseException):
-    """The end of a process that does nothing more."""
 
 
 @pytest.fixture
@@ -38,35 +35,6 @@ def train(run, little_model, data):
     return lambda *options: run(
         "train", "--data", data, "--model", little_model, *OPTIONS, *options
     )
-
-
-def at_step(step, act):
-    """What logs a step, and then does something."""
-    log_step = RunLog.add_step
-
-    def add_step(log, result, steps, *, printed):
-        log_step(log, result, steps, printed=printed)
-        if result.step == step:
-            act()
-
-    return add_step
-
-
-def end():
-    """End as a process does that is killed."""
-    raise Killed
-
-
-@pytest.fixture
-def killed(train, monkeypatch):
-    """Train until a step is logged, and there end."""
-
-    def kill(step, *options):
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(RunLog, "add_step", at_step(step, end))
-            train(*options)
-
-    return kill
 
 
 def without_times(value):
